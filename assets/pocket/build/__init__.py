@@ -1,0 +1,1 @@
+"""The recipe that makes the built-in model: fetch, render, vae, unet, export, check."""

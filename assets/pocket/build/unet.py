@@ -1,0 +1,217 @@
+"""Step 4: train UNet and text encoder together, from scratch, on the base pictures' latents.
+
+v-prediction, because at high noise levels an epsilon target hardly speaks of the picture, and there the prompt
+decides. Stops and continues at will: `python -m assets.pocket.build.unet`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from assets.pocket.build.common import (
+    BASE_STYLES,
+    SEED,
+    WORK,
+    Ema,
+    Pictures,
+    caption,
+    concepts,
+    load_checkpoint,
+    load_pictures,
+    phrase,
+    save_checkpoint,
+    sheet,
+)
+from assets.pocket.build.tokenizer import MAX_TOKENS, build_tokenizer, token_ids
+from assets.pocket.build.vae import new_vae
+
+BATCH, PEAK_LR, WARMUP_STEPS, EMPTY_CAPTIONS, SNR_GAMMA = 16, 8e-4, 500, 0.1, 5.0
+PLAIN_CAPTIONS = 0.1  # share without the style's name, so that "red apple" alone draws an apple too
+TEXT_WIDTH = 192
+NOISE = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+SHEET_PROMPTS = [
+    f"{words}, {style} style"
+    for words in (
+        "red apple",
+        "panda",
+        "face with tears of joy",
+        "rocket",
+        "hamburger",
+        "blue heart",
+        "octopus",
+        "guitar",
+    )
+    for style in BASE_STYLES
+]
+
+
+class Painter(nn.Module):
+    """UNet and text encoder as one module, so that one optimizer and one checkpoint hold both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = UNet2DConditionModel(
+            sample_size=16,
+            in_channels=4,
+            out_channels=4,
+            layers_per_block=1,
+            block_out_channels=(80, 160, 224),
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=TEXT_WIDTH,
+            attention_head_dim=2,  # diffusers' name for the number of heads; heads under 32 wide are slow on CPUs
+            norm_num_groups=16,
+        )
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=8514,
+                hidden_size=TEXT_WIDTH,
+                intermediate_size=4 * TEXT_WIDTH,
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                max_position_embeddings=MAX_TOKENS,
+                bos_token_id=8512,
+                eos_token_id=8513,
+                pad_token_id=8513,
+            )
+        )
+
+    def forward(self, noisy: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        """Predicted v, (B, 4, 16, 16), from noisy latents, timesteps (B,) and token ids (B, 77)."""
+        states = self.text_encoder(ids).last_hidden_state
+        return self.unet(noisy, t, states, return_dict=False)[0]
+
+
+def trained_vae() -> AutoencoderKL:
+    """The autoencoder of step 3, averaged weights, float32."""
+    vae = new_vae().to(memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False)
+    vae.load_state_dict(load_file(WORK / "vae" / "ema.safetensors"))
+    return vae
+
+
+@torch.no_grad()
+def base_latents(vae: AutoencoderKL, pictures: Pictures, rows: list[int]) -> tuple[Tensor, Tensor, float]:
+    """Posterior mean and std, each (N, 4, 16, 16), both times the scaling factor 1/std, and that factor."""
+    posteriors = [vae.encode(pictures.batch(rows[i : i + 32])).latent_dist for i in range(0, len(rows), 32)]
+    mean = torch.cat([p.mean for p in posteriors])
+    std = torch.cat([p.std for p in posteriors])
+    factor = 1.0 / float((mean + std * torch.randn_like(std)).std())
+    return mean * factor, std * factor, factor
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Warm-up, then a straight line to a fiftieth of the peak."""
+    return PEAK_LR * min((step + 1) / WARMUP_STEPS, 1.0) * max(1 - step / steps, 0.02)
+
+
+def painter_loss(painter: nn.Module, latents: Tensor, ids: Tensor, noise: DDPMScheduler) -> Tensor:
+    """Min-SNR weighted v-prediction error (Salimans & Ho 2022, eq. 12; Hang et al. 2023)."""
+    t = torch.randint(noise.config.num_train_timesteps, (len(latents),))
+    eps = torch.randn_like(latents)
+    noisy, target = noise.add_noise(latents, eps, t), noise.get_velocity(latents, eps, t)
+    with torch.autocast("cpu", torch.bfloat16):
+        prediction = painter(noisy.contiguous(memory_format=torch.channels_last), t, ids)
+    snr = noise.alphas_cumprod[t] / (1 - noise.alphas_cumprod[t])
+    weight = snr.clamp(max=SNR_GAMMA) / (snr + 1)
+    # Low-noise steps polish, high-noise steps compose: keep both ends in view.
+    weight = weight + 0.25 / (snr + 1).sqrt()
+    return (weight * (prediction.float() - target).square().mean(dim=(1, 2, 3))).mean()
+
+
+def pipeline(painter: Painter, vae: AutoencoderKL, tokenizer: CLIPTokenizer, factor: float) -> StableDiffusionPipeline:
+    """The parts as a stock pipeline with the scheduler that ships."""
+    vae.register_to_config(scaling_factor=factor)
+    scheduler = DPMSolverMultistepScheduler(**NOISE, prediction_type="v_prediction", steps_offset=1)
+    made = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=painter.text_encoder,
+        tokenizer=tokenizer,
+        unet=painter.unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def draw(pipe: StableDiffusionPipeline, prompts: list[str], guidance: float, steps: int, seed: int = 0) -> Tensor:
+    """Pictures for the prompts, (B, 3, 64, 64) in [-1, 1]; picture i uses seed + i."""
+    generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
+    with torch.autocast("cpu", torch.bfloat16):
+        images = pipe(
+            prompts, guidance_scale=guidance, num_inference_steps=steps, generator=generators, output_type="pt"
+        ).images
+    return images.float() * 2 - 1
+
+
+def train(steps: int, report_every: int, compiled: bool) -> None:
+    """Train to `steps`, continuing from `work/painter` where it stopped."""
+    torch.manual_seed(SEED)
+    pictures, vae, tokenizer = load_pictures(), trained_vae(), build_tokenizer()
+    rows = pictures.rows({(style, icon) for style in BASE_STYLES for icon in concepts()})
+    mean, std, factor = base_latents(vae, pictures, rows)
+    ids = torch.tensor(
+        token_ids(tokenizer, [caption(icon, style) for style, icon in (pictures.names[r] for r in rows)])
+    )
+    plain = torch.tensor(token_ids(tokenizer, [phrase(pictures.names[r][1]) for r in rows]))
+    empty = torch.tensor(token_ids(tokenizer, [""]))
+    painter = Painter().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(painter.parameters(), betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+    ema, noise = Ema(painter), DDPMScheduler(**NOISE)
+    first = load_checkpoint(WORK / "painter", painter, ema, optimizer)
+    forward = torch.compile(painter) if compiled else painter
+    size = sum(p.numel() for p in painter.parameters()) / 1e6
+    print(f"{len(rows)} pictures, {size:.1f} M parameters, factor {factor:.3f}, steps {first}..{steps}", flush=True)
+    since, total = time.monotonic(), 0.0
+    for step in range(first, steps):
+        torch.manual_seed(SEED + step)
+        epoch, place = divmod(step * BATCH, len(rows))
+        order = [torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED + epoch + i)) for i in (0, 1)]
+        chosen = torch.cat(order)[place : place + BATCH]
+        latents = mean[chosen] + std[chosen] * torch.randn_like(std[chosen])
+        chance = torch.rand(BATCH, 1)
+        words = torch.where(chance < EMPTY_CAPTIONS + PLAIN_CAPTIONS, plain[chosen], ids[chosen])
+        loss = painter_loss(forward, latents, torch.where(chance < EMPTY_CAPTIONS, empty, words), noise)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(painter.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.update(painter, step)
+        total += loss.item()
+        if (step + 1) % 100 == 0:
+            rate = 100 * BATCH / (time.monotonic() - since)
+            print(f"{step + 1}: loss {total / 100:.4f} {rate:.1f} pictures/s", flush=True)
+            since, total = time.monotonic(), 0.0
+        if (step + 1) % report_every == 0 or step + 1 == steps:
+            save_checkpoint(WORK / "painter", painter, ema, optimizer, step + 1)
+            averaged = Painter()
+            averaged.load_state_dict(ema.average)
+            drawn = draw(pipeline(averaged.eval(), vae, tokenizer, factor), SHEET_PROMPTS, guidance=2.5, steps=20)
+            sheet(drawn, 8, WORK / "sheets" / f"painter-{step + 1:06}.png")
+            since = time.monotonic()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=24000)
+    parser.add_argument("--report-every", type=int, default=1000)
+    parser.add_argument("--compile", action="store_true", help="torch.compile: two minutes first, then faster")
+    arguments = parser.parse_args()
+    train(arguments.steps, arguments.report_every, arguments.compile)

@@ -1,0 +1,345 @@
+"""Start Atelier: see that its packages are there, set them up once if not, then hand over to the trainer.
+
+    python launch.py --preset pocket-style     train without a page (any arguments go to trainer.cli)
+    python launch.py test [pytest arguments]   run the tests
+
+Standard library only, because nothing else is there on the first start.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 (started with an older Python, a sentence is better than a traceback)
+    sys.exit(f"Atelier needs Python 3.11 or newer; this is Python {sys.version.split()[0]}.")
+
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import urlopen
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+VENV_PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+TORCH_INDEX = "https://download.pytorch.org/whl"
+
+
+class SetupFailed(Exception):
+    """The set-up cannot go on; the first line says what happened, the next ones what to do about it."""
+
+
+class Machine(NamedTuple):
+    """All that decides which build of PyTorch fits here."""
+
+    system: str  # as platform.system() says: Linux, Windows, Darwin
+    architecture: str  # as platform.machine() says: x86_64, AMD64, aarch64, arm64
+    cuda: tuple[int, int] | None = None  # newest CUDA version the NVIDIA driver supports
+    capability: tuple[int, int] | None = None  # of the newest card; None if the driver is too old to tell
+    rocm: bool = False
+    index_answers: bool = True
+
+
+class Build(NamedTuple):
+    """One build of PyTorch: its folder on PyTorch's wheel index, or None for pip's own index."""
+
+    folder: str | None
+    description: str
+
+
+PIPS_OWN = Build(None, "the build in pip's own index, 100 MB to 2.5 GB by system")
+CPU = Build("cpu", "CPU build, about 200 MB")
+OLD_DRIVER = Build("cpu", f"{CPU.description}; to use the NVIDIA card, update its driver, delete .venv and start again")
+CUDA_12 = Build("cu126", "NVIDIA build for CUDA 12.6, about 2.5 GB")
+CUDA_13 = Build("cu130", "NVIDIA build for CUDA 13.0, about 2.5 GB")
+ROCM = Build("rocm7.2", "AMD build for ROCm 7.2, about 5 GB")
+
+
+def torch_build(machine: Machine) -> Build:
+    """The build of torch 2.13 that uses this machine's card.
+
+    Based on the compatibility tables in PyTorch's RELEASE.md: 2.13 is published for CUDA 12.6 (cards of compute
+    capability 5.0 to 9.0, x86 only), CUDA 13.0 (7.5 and newer), ROCm 7.2 (Linux) and CPU. There is a cu132 too; it is
+    left out because the table calls it experimental and a driver for 13.2 runs cu130. A driver runs every build of its
+    own CUDA major version or an older one (NVIDIA's minor-version compatibility), hence 12.0, not 12.6.
+    """
+    if machine.system == "Darwin" or not machine.index_answers:
+        return PIPS_OWN  # on a Mac, that is the build with Metal
+    x86 = machine.architecture.lower() in {"x86_64", "amd64"}
+    if machine.cuda and (x86 or machine.system == "Linux"):
+        capability = machine.capability or (7, 5)
+        if machine.cuda >= (13, 0) and capability >= (7, 5):
+            return CUDA_13
+        return CUDA_12 if x86 and machine.cuda >= (12, 0) and capability <= (9, 0) else OLD_DRIVER
+    return ROCM if machine.rocm and machine.system == "Linux" and x86 else CPU
+
+
+def torch_arguments(machine: Machine, requirement: str, torch_command: str = "") -> list[str]:
+    """Arguments for pip that install PyTorch here: within a range, or as the user's TORCH_COMMAND says."""
+    if torch_command:
+        windows = machine.system == "Windows"  # where a backslash separates folders and escapes nothing
+        words = [word.strip("\"'") if windows else word for word in shlex.split(torch_command, posix=not windows)]
+        if words[:2] != ["pip", "install"] or len(words) == 2:
+            raise SetupFailed(
+                f"TORCH_COMMAND is {torch_command!r}, which pip cannot run.\n"
+                'Write it like this: TORCH_COMMAND="pip install torch==2.13.0"'
+            )
+        return words[1:]
+    folder = torch_build(machine).folder
+    return ["install", requirement, *(["--index-url", f"{TORCH_INDEX}/{folder}"] if folder else [])]
+
+
+def cuda_of_driver(nvidia_smi_header: str) -> tuple[int, int] | None:
+    """Newest CUDA version the driver supports; drivers from 610 on call it `CUDA UMD Version`."""
+    found = re.search(r"CUDA (?:UMD )?Version\s*:\s*(\d+)\.(\d+)", nvidia_smi_header)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def newest_capability(compute_caps: str) -> tuple[int, int] | None:
+    """Highest compute capability among the cards, from one `8.6` per line."""
+    found = re.findall(r"^(\d+)\.(\d+)", compute_caps, re.MULTILINE)
+    return max(((int(major), int(minor)) for major, minor in found), default=None)
+
+
+def nvidia_smi(*arguments: str) -> str:
+    """What nvidia-smi prints, empty where there is none or it fails."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace")
+
+
+def answers(url: str, seconds: float) -> bool:
+    """Whether a web address answers in time; in a thread, since a dead name server obeys no time limit."""
+    got: list[int] = []
+
+    def ask() -> None:
+        with suppress(OSError, HTTPException), urlopen(url, timeout=seconds) as answer:  # noqa: S310 (our own constant)
+            got.append(answer.status)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return bool(got)
+
+
+def this_machine() -> Machine:
+    """What this machine has, by asking its drivers and PyTorch's index."""
+    return Machine(
+        system=platform.system(),
+        architecture=platform.machine(),
+        cuda=cuda_of_driver(nvidia_smi()),
+        capability=newest_capability(nvidia_smi("--query-gpu=compute_cap", "--format=csv,noheader")),
+        rocm=Path("/dev/kfd").exists() and (Path("/opt/rocm").exists() or shutil.which("rocminfo") is not None),
+        index_answers=answers(f"{TORCH_INDEX}/cpu/torch/", seconds=4),
+    )
+
+
+class Stage(NamedTuple):
+    """One step of the set-up, done when its marker file in .venv holds the digest of its requirements."""
+
+    name: str
+    requirements: list[str]
+    size: str  # what pip downloads for it, torch apart
+
+    @property
+    def marker(self) -> Path:
+        """The file whose right content says that all of this stage is installed."""
+        return VENV / f"atelier-{self.name}-is-ready"
+
+    @property
+    def digest(self) -> str:
+        """Changes when a requirement does, whatever their order."""
+        return hashlib.sha256("\n".join(sorted(self.requirements)).encode()).hexdigest()
+
+    @property
+    def done(self) -> bool:
+        """Whether exactly these requirements were once installed to the end."""
+        return self.marker.is_file() and self.marker.read_text() == self.digest
+
+
+def stages(testing: bool) -> list[Stage]:
+    """What must be installed, as pyproject.toml, the only place that names packages, says."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    trainer = Stage("trainer", project["dependencies"], "60 MB")
+    return [trainer, Stage("test", project["optional-dependencies"]["test"], "30 MB")] if testing else [trainer]
+
+
+def name_of(requirement: str) -> str:
+    """The package's name: `torch` for `torch>=2.13,<2.14`."""
+    return re.split(r"[<>=\s]", requirement, maxsplit=1)[0]
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """A version's leading numbers: (2, 13, 0) for `2.13.0+cpu`."""
+    return tuple(int(number) for number in re.findall(r"\d+", re.split(r"[^\d.]", version, maxsplit=1)[0]))
+
+
+def present(requirement: str) -> bool:
+    """Whether the running Python has a package within its range; only the form `name>=a,<b` is understood."""
+    try:
+        version = numbers(metadata.version(name_of(requirement)))
+    except metadata.PackageNotFoundError:
+        return False
+    bounds = re.findall(r"(>=|<)([\d.]+)", requirement)
+    return all(version >= numbers(bound) if sign == ">=" else version < numbers(bound) for sign, bound in bounds)
+
+
+def starts(*arguments: str) -> bool:
+    """Whether the environment's Python starts and does this without an error."""
+    try:
+        return subprocess.run([VENV_PYTHON, "-I", *arguments], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def ready(wanted: list[Stage]) -> bool:
+    """Whether .venv can be used as it is."""
+    return all(stage.done for stage in wanted) and starts("-S", "-c", "")
+
+
+def environment(wanted: list[Stage]) -> str:
+    """The Python that has every package: the running one if it does, else the one in .venv, set up if need be."""
+    if all(present(requirement) for stage in wanted for requirement in stage.requirements):
+        return sys.executable
+    if not ready(wanted):
+        with only_one():
+            if not ready(wanted):  # another start may have done it while we waited
+                set_up(wanted)
+    return str(VENV_PYTHON)
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Let one start at a time set up; the system drops the lock with its process, so none can be left behind."""
+    with (ROOT / ".venv.lock").open("a") as file:
+        os.set_inheritable(file.fileno(), True)  # should we be killed, our pip works on: it then holds the lock
+        if not locked(file.fileno()):
+            print("Another start is setting Atelier up; waiting for it.", flush=True)
+            while not locked(file.fileno()):
+                time.sleep(0.5)
+        yield
+
+
+def locked(file: int) -> bool:
+    """Whether we now hold the lock on an open file."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # how Unix and Windows say that another process holds it
+        return False
+    return True
+
+
+def set_up(wanted: list[Stage]) -> None:
+    """Install everything into .venv; what an interrupted set-up left there is used or mended.
+
+    The requirements are installed, not the project (`pip install -e .`): that would need a build back-end from the
+    network, write into the checkout, and tie .venv to the folder's path, which may hold any letter and may be renamed.
+    """
+    print(f"Setting up Atelier, this once, in {VENV} (delete that folder to undo it).")
+    make_environment()
+    for stage in wanted:
+        if stage.done:
+            continue
+        stage.marker.unlink(missing_ok=True)
+        packages = {name_of(requirement): requirement for requirement in stage.requirements}
+        if "torch" in packages:
+            install_torch(packages.pop("torch"))
+        if packages:
+            step(f"{', '.join(packages)}: about {stage.size}", pip("install", *packages.values()))
+        stage.marker.write_text(stage.digest)
+    print("Set-up finished.", flush=True)
+
+
+def make_environment() -> None:
+    """See that .venv has a Python that starts and a pip that works."""
+    if not starts("-m", "pip", "--version") and not (starts("-m", "ensurepip") and starts("-m", "pip", "--version")):
+        if VENV.exists():
+            print("The Python in .venv does not work any more: making it anew.")
+            shutil.rmtree(VENV)
+        step("A Python environment, about 20 MB", [sys.executable, "-I", "-m", "venv", str(VENV)])
+    # Killed at a bad moment, pip leaves a package that it takes for whole next time; RECORD is what it writes last.
+    for package in [*VENV.glob("lib/python*/site-packages/*.dist-info"), *VENV.glob("Lib/site-packages/*.dist-info")]:
+        if not (package / "RECORD").exists():
+            shutil.rmtree(package)
+
+
+def install_torch(requirement: str) -> None:
+    """Install the build of PyTorch that fits this machine, or the one the user asks for."""
+    machine = this_machine()
+    command = os.environ.get("TORCH_COMMAND", "")
+    what = f"as TORCH_COMMAND says: {command}" if command else torch_build(machine).description
+    step(f"PyTorch, {what}", pip(*torch_arguments(machine, requirement, command)))
+
+
+def pip(*arguments: str) -> list[str]:
+    """The command that runs the environment's own pip; it shows its progress only to someone who watches."""
+    quiet = [] if sys.stdout.isatty() else ["-qq"]
+    return [str(VENV_PYTHON), "-I", "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check", *quiet]
+
+
+def step(what: str, command: list[str]) -> None:
+    """Say what is done, do it, and let its last lines stand on the screen if it fails."""
+    print(f"- {what}", flush=True)
+    code = subprocess.run(command, check=False, close_fds=False).returncode  # it inherits the lock
+    if code != 0:
+        raise SetupFailed(
+            f"This step ended with code {code}: {what}\n"
+            "Its last lines above tell why (often: no network, a full disk, or a Python too new for PyTorch)."
+        )
+
+
+def hand_over(command: list[str], variables: dict[str, str]) -> int:
+    """Become this program, so that signals and its exit code need no help; Windows can only start it and wait."""
+    sys.stdout.flush()
+    if sys.platform != "win32":
+        os.execve(command[0], command, variables)  # noqa: S606 (an argument list; there is no shell)
+    signal.signal(signal.SIGINT, lambda *_: None)  # the console sends Ctrl-C to the program too: it decides, we wait
+    return subprocess.run(command, env=variables, check=False).returncode
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code of the whole: the trainer's or pytest's own, or 2 if the set-up failed."""
+    if not arguments:
+        print("The page comes with the next version. To train without it: python launch.py --preset pocket-style")
+        return 0
+    testing = arguments[0] == "test"
+    try:
+        python = environment(stages(testing))
+    except (SetupFailed, OSError, KeyboardInterrupt) as failure:
+        print(f"\nThe set-up stopped. {failure}\nStart again, and it goes on from there.", file=sys.stderr)
+        return 130 if isinstance(failure, KeyboardInterrupt) else 2
+    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    variables = {**os.environ, "PYTHONPATH": search_path, "PYTHONUTF8": "1"}
+    if testing:
+        os.chdir(ROOT)
+        return hand_over([python, "-m", "pytest", *arguments[1:]], variables)
+    # -P: the user's folder stays the working folder, but a `trainer` or `torch.py` in it is not ours
+    return hand_over([python, "-P", "-m", "trainer.cli", *arguments], variables)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

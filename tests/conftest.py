@@ -1,0 +1,52 @@
+"""Fixtures shared by all tests: one tiny model per session, and runs in fresh homes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads cost more than they bring
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import tiny
+
+    return tiny.model(tmp_path_factory.mktemp("base") / "tiny mödel")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import tiny
+
+    return tiny.pictures(tmp_path_factory.mktemp("data") / "meine Bilder ä")
+
+
+@pytest.fixture
+def new_run(tmp_path: Path, tiny_model: Path, pictures: Path) -> Callable[..., Any]:
+    """Make a run folder for the tiny model; keyword arguments are sections of settings to change."""
+    from trainer.contract.home import Home
+    from trainer.contract.runs import RunFolder
+    from trainer.contract.settings import validated
+
+    def make(home: str = "home", **changes: dict[str, Any]) -> RunFolder:
+        values: dict[str, dict[str, Any]] = {
+            "model": {"base_model": str(tiny_model), "precision": "fp32", "device": "cpu"},
+            "dataset": {"images": str(pictures), "views": 4, "batch_size": 2, "resolution": 64},
+            "adapter": {"rank": 4, "alpha": 2.0},
+            "optimizer": {"learning_rate": 1e-3},
+            "preview": {"steps": 2, "prompts": ["ball"]},
+            "output": {"name": "bälle", "files": 2, "checkpoint_every": 3},
+        }
+        for section, change in changes.items():
+            values.setdefault(section, {}).update(change)
+        return RunFolder.create(Home(tmp_path / home), validated(values))
+
+    return make

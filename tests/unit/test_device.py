@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from trainer.contract.errors import InvalidSettings
+from trainer.device import choose_device, choose_precision, memory_gib
+
+
+def test_half_precision_on_a_cpu_is_refused_with_what_to_do():
+    with pytest.raises(InvalidSettings) as caught:
+        choose_precision("fp16", "cpu")
+    assert "bf16" in caught.value.hint
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(InvalidSettings, match="cuda"):
+        choose_device("cuda")
+
+
+def test_the_automatic_choice_exists():
+    device = choose_device("auto")
+    assert choose_precision("auto", device) in ("fp32", "bf16", "fp16")
+
+
+def test_memory_grows_with_what_is_held():
+    before = memory_gib(torch.device("cpu"))
+    held = torch.ones(2**26)  # 0.25 GiB
+    assert memory_gib(torch.device("cpu")) - before == pytest.approx(0.25, abs=0.05)
+    del held

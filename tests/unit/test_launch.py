@@ -1,0 +1,389 @@
+"""launch.py: what it chooses, what it sets up and mends, and how it hands over; real processes, no network."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import launch
+from launch import Machine
+
+ROOT = Path(launch.__file__).parent
+TORCH = "torch>=2.13,<2.14"
+
+# The stub tells what reached it. With `wait` it counts the Ctrl-Cs of the next 0.6 s, as a trainer that saves would.
+STUB = """
+import json, os, signal, sys, time
+if __name__ == "__main__":
+    if sys.argv[1:] == ["wait"]:
+        caught = []
+        signal.signal(signal.SIGINT, lambda *_: caught.append(1))
+        print("waiting", flush=True)
+        time.sleep(0.6)
+        print("interrupts", len(caught))
+        sys.exit(5)
+    print(json.dumps({"arguments": sys.argv[1:], "folder": os.getcwd(), "python": sys.executable}))
+    sys.exit(7)
+"""
+
+
+def make_checkout(folder: Path, dependencies: list[str]) -> Path:
+    root = folder / "Prüf stand"
+    (root / "trainer").mkdir(parents=True)
+    (root / "trainer" / "cli.py").write_text(STUB)
+    shutil.copy(ROOT / "launch.py", root)
+    declare(root, dependencies)
+    return root
+
+
+def declare(root: Path, dependencies: list[str]) -> None:
+    extra = 'optional-dependencies.test = ["pytest>=1,<99"]'
+    (root / "pyproject.toml").write_text(f"[project]\ndependencies = {json.dumps(dependencies)}\n{extra}\n")
+
+
+def start(root: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(root / "launch.py"), *arguments]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=120, **options)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return make_checkout(tmp_path, dependencies=[])
+
+
+# --- which PyTorch ---------------------------------------------------------------------------------------------------
+
+LINUX, WINDOWS, MAC, ARM = ("Linux", "x86_64"), ("Windows", "AMD64"), ("Darwin", "arm64"), ("Linux", "aarch64")
+
+
+@pytest.mark.parametrize(
+    ("machine", "folder"),
+    [
+        (Machine(*LINUX), "cpu"),
+        (Machine(*WINDOWS), "cpu"),
+        (Machine(*ARM), "cpu"),
+        (Machine("Windows", "ARM64"), "cpu"),
+        (Machine(*MAC), None),
+        (Machine(*LINUX, cuda=(13, 0), capability=(8, 6)), "cu130"),
+        (Machine(*WINDOWS, cuda=(13, 3), capability=(12, 0)), "cu130"),
+        (Machine(*ARM, cuda=(13, 0), capability=(9, 0)), "cu130"),
+        (Machine(*WINDOWS, cuda=(12, 8), capability=(8, 9)), "cu126"),
+        (Machine(*LINUX, cuda=(12, 2)), "cu126"),  # a driver too old to tell the card's capability
+        (Machine(*WINDOWS, cuda=(13, 0), capability=(6, 1)), "cu126"),  # GTX 10xx: CUDA 13 dropped it
+        (Machine(*LINUX, cuda=(12, 8), capability=(12, 0)), "cpu"),  # RTX 50xx: CUDA 12.6 does not know it
+        (Machine(*LINUX, cuda=(11, 4), capability=(7, 5)), "cpu"),
+        (Machine(*ARM, cuda=(12, 6), capability=(8, 7)), "cpu"),
+        (Machine(*LINUX, rocm=True), "rocm7.2"),
+        (Machine(*WINDOWS, rocm=True), "cpu"),
+        (Machine(*LINUX, cuda=(13, 0), rocm=True), "cu130"),
+        (Machine(*LINUX, cuda=(13, 0), index_answers=False), None),
+        (Machine(*WINDOWS, index_answers=False), None),
+    ],
+)
+def test_the_torch_build_fits_the_machine(machine, folder):
+    index = ["--index-url", f"https://download.pytorch.org/whl/{folder}"] if folder else []
+    assert launch.torch_arguments(machine, TORCH) == ["install", TORCH, *index]
+
+
+def test_a_card_left_unused_for_its_driver_is_told():
+    assert "update its driver" in launch.torch_build(Machine(*LINUX, cuda=(11, 4))).description
+
+
+@pytest.mark.parametrize(
+    ("system", "command", "arguments"),
+    [
+        ("Linux", "pip install torch==2.13.0", ["install", "torch==2.13.0"]),
+        ("Linux", 'pip install "/my wheels/torch.whl"', ["install", "/my wheels/torch.whl"]),
+        ("Linux", "pip install torch; rm -r x", ["install", "torch;", "rm", "-r", "x"]),  # words, no shell
+        ("Windows", r'pip install "C:\my wheels\torch.whl"', ["install", r"C:\my wheels\torch.whl"]),
+    ],
+)
+def test_torch_command_overrides_the_choice(system, command, arguments):
+    assert launch.torch_arguments(Machine(system, "x86_64", cuda=(13, 0)), TORCH, command) == arguments
+
+
+@pytest.mark.parametrize("command", ["torch==2.13.0", "conda install torch", "pip install", "pip uninstall torch"])
+def test_a_torch_command_that_is_none_is_refused(command):
+    with pytest.raises(launch.SetupFailed, match=re.escape(command)):
+        launch.torch_arguments(Machine(*LINUX), TORCH, command)
+
+
+@pytest.mark.parametrize(
+    ("header", "version"),
+    [
+        ("| NVIDIA-SMI 535.104.05   Driver Version: 535.104.05   CUDA Version: 12.2     |", (12, 2)),
+        ("| NVIDIA-SMI 610.62   KMD Version: 610.62   CUDA UMD Version: 13.3     |", (13, 3)),
+        ("| NVIDIA-SMI 390.87   Driver Version: 390.87   |", None),
+        ("| NVIDIA-SMI 470.1   Driver Version: 470.1   CUDA Version: N/A |", None),
+        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", None),
+        ("", None),
+    ],
+)
+def test_the_cuda_version_is_read_from_the_header_of_nvidia_smi(header, version):
+    assert launch.cuda_of_driver(f"Sun Nov 22 02:00:00 2026\n+------+\n{header}\n") == version
+
+
+@pytest.mark.parametrize(
+    ("lines", "capability"), [("8.6\n", (8, 6)), ("6.1\r\n12.0\r\n", (12, 0)), ("[N/A]\n", None), ("", None)]
+)
+def test_the_newest_card_counts(lines, capability):
+    assert launch.newest_capability(lines) == capability
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for nvidia-smi is a shell script")
+@pytest.mark.parametrize(("script", "said"), [("echo CUDA Version: 12.4", "CUDA Version: 12.4\n"), ("echo; false", "")])
+def test_nvidia_smi_is_believed_unless_it_fails(tmp_path, monkeypatch, script, said):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert launch.nvidia_smi() == said
+
+
+def test_a_server_that_accepts_and_keeps_silent_does_not_answer(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        before = time.monotonic()
+        assert not launch.answers(f"http://127.0.0.1:{server.getsockname()[1]}/", seconds=0.3)
+        assert time.monotonic() - before < 2
+
+
+def test_a_server_that_answers_is_seen(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        assert launch.answers(f"http://127.0.0.1:{server.getsockname()[1]}/", seconds=20)
+
+
+# --- what it may use and read ----------------------------------------------------------------------------------------
+
+
+def test_launch_needs_only_the_standard_library_and_its_syntax_is_known_to_python_3_8():
+    tree = ast.parse((ROOT / "launch.py").read_text(encoding="utf-8"), feature_version=(3, 8))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
+
+
+def test_an_older_python_gets_one_sentence():
+    pretend = "import runpy, sys; sys.version_info = (3, 8, 18); runpy.run_path(sys.argv[1], run_name='__main__')"
+    said = subprocess.run(
+        [sys.executable, "-c", pretend, str(ROOT / "launch.py")], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 1
+    assert re.fullmatch(r"Atelier needs Python 3\.11 or newer; this is Python [\d.]+\.\n", said.stderr)
+
+
+def test_every_requirement_is_of_the_form_that_launch_understands():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements = project["dependencies"] + project["optional-dependencies"]["test"]
+    assert [text for text in requirements if not re.fullmatch(r"[a-z-]+>=\d+(\.\d+)*,<\d+(\.\d+)*", text)] == []
+    assert TORCH in requirements
+
+
+@pytest.mark.parametrize(
+    ("requirement", "answer"),
+    [
+        ("pytest>=1,<99", True),
+        (f"pytest>={pytest.__version__},<99", True),
+        (f"pytest>=1,<{pytest.__version__}", False),
+        ("pytest>=98,<99", False),
+        ("atelier-nowhere>=1,<2", False),
+    ],
+)
+def test_a_package_is_present_if_its_version_is_in_range(requirement, answer):
+    assert launch.present(requirement) is answer
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [("2.13.0+cpu", (2, 13, 0)), ("5.23.0rc1", (5, 23, 0)), ("15", (15,)), ("26.3.dev0", (26, 3))],
+)
+def test_a_version_is_compared_by_its_leading_numbers(version, numbers):
+    assert launch.numbers(version) == numbers
+
+
+# --- handing over ----------------------------------------------------------------------------------------------------
+
+
+def test_plain_launch_says_one_line_and_sets_nothing_up(checkout):
+    (checkout / "pyproject.toml").unlink()
+    before = sorted(checkout.iterdir())
+    said = start(checkout)
+    assert (said.returncode, said.stderr, said.stdout.count("\n")) == (0, "", 1)
+    assert "--preset" in said.stdout
+    assert sorted(checkout.iterdir()) == before
+
+
+def test_the_trainer_gets_the_arguments_and_the_users_folder_and_its_exit_code_comes_back(checkout, tmp_path):
+    said = start(checkout, "--name", "zwei Wörter", "--images=./bilder", cwd=tmp_path)
+    expected = {"arguments": ["--name", "zwei Wörter", "--images=./bilder"], "folder": str(tmp_path)}
+    assert json.loads(said.stdout) == {**expected, "python": sys.executable}
+    assert said.returncode == 7
+
+
+def test_a_trainer_in_the_users_folder_is_not_ours(checkout, tmp_path):
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "cli.py").write_text("raise SystemExit('the wrong trainer')")
+    assert start(checkout, "--help", cwd=tmp_path).returncode == 7
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.parametrize("platform", [sys.platform, "win32"])
+def test_ctrl_c_reaches_the_trainer_once_and_its_end_is_awaited(checkout, platform):
+    script = "import sys, launch; sys.platform = sys.argv.pop(1); sys.exit(launch.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, platform, "wait"]
+    running = subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    with running:
+        assert running.stdout.readline() == "waiting\n"
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        assert running.stdout.read() == "interrupts 1\n"
+    assert running.returncode == 5
+
+
+def test_test_runs_pytest_from_the_checkouts_root_with_the_users_arguments(checkout, tmp_path):
+    (checkout / "test_one.py").write_text(
+        "from pathlib import Path\ndef test_root():\n    assert Path('launch.py').exists()\ndef test_two():\n    pass\n"
+    )
+    said = start(checkout, "test", "-k", "root", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert (said.returncode, "1 passed, 1 deselected" in said.stdout) == (0, True), said.stdout + said.stderr
+
+
+# --- setting up and mending ------------------------------------------------------------------------------------------
+
+PROBE = "atelier-probe>=1,<2"  # a package only our own wheel folder has, so that no Python here can have it already
+
+
+def make_wheel(folder: Path, name: str, version: str) -> None:
+    module, info = name.replace("-", "_"), f"{name.replace('-', '_')}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{module}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{module}.py", f"__version__ = '{version}'\n")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        files = [f"{module}.py", f"{info}/METADATA", f"{info}/WHEEL", f"{info}/RECORD"]
+        wheel.writestr(f"{info}/RECORD", "".join(f"{file},,\n" for file in files))
+
+
+class Bench:
+    """A checkout whose packages come from a folder of tiny wheels."""
+
+    def __init__(self, folder: Path) -> None:
+        wheels = folder / "wheels"
+        wheels.mkdir()
+        for wheel in ["torch 2.13.0", "torch 2.14.0", "atelier-probe 1.4", "atelier-probe 2.0", "atelier-more 1.0"]:
+            make_wheel(wheels, *wheel.split())
+        self.root = make_checkout(folder, [TORCH, PROBE])
+        self.venv = self.root / ".venv"
+        offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels.as_uri(), "https_proxy": "http://127.0.0.1:9"}
+        self.variables = {**os.environ, "PIP_CONFIG_FILE": os.devnull, "TORCH_COMMAND": "", **offline}
+
+    def start(self, **variables: str) -> subprocess.CompletedProcess:
+        return start(self.root, "--train", env={**self.variables, **variables})
+
+    def start_twice_at_once(self) -> list[tuple[int, str]]:
+        command = [sys.executable, str(self.root / "launch.py"), "--train"]
+        both = [subprocess.Popen(command, env=self.variables, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [process.communicate(timeout=120)[0] for process in both]
+        return [(process.returncode, text) for process, text in zip(both, said, strict=True)]
+
+    def forget(self) -> None:
+        """Make the next start set up again."""
+        (self.venv / "atelier-trainer-is-ready").unlink(missing_ok=True)
+
+    @property
+    def installed(self) -> set[str]:
+        """Our tiny packages in .venv, by name and version."""
+        facts = {path.name.removesuffix(".dist-info") for path in self.venv.rglob("*.dist-info")}
+        return {name for name in facts if name.startswith(("torch-", "atelier_"))}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    bench = Bench(tmp_path_factory.mktemp("bench"))
+    bench.first = bench.start_twice_at_once()
+    bench.first_installed = bench.installed
+    return bench
+
+
+@pytest.fixture(autouse=True)
+def same_requirements(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "bench" in request.fixturenames:
+        declare(request.getfixturevalue("bench").root, [TORCH, PROBE])
+
+
+def test_of_two_starts_at_once_one_sets_up_and_both_train(bench):
+    assert [code for code, _ in bench.first] == [7, 7]
+    assert sum(text.count("Setting up Atelier") for _, text in bench.first) == 1
+
+
+def test_the_set_up_installs_the_range_into_venv_and_the_trainer_runs_there(bench):
+    assert bench.first_installed == {"torch-2.13.0", "atelier_probe-1.4"}
+    pythons = [json.loads(text.splitlines()[-1])["python"] for _, text in bench.first]
+    assert [Path(python).parent.parent for python in pythons] == [bench.venv, bench.venv]
+
+
+def test_a_later_start_sets_nothing_up(bench):
+    before = time.monotonic()
+    said = bench.start()
+    assert (said.returncode, said.stdout.count("\n")) == (7, 1)
+    assert time.monotonic() - before < 3
+
+
+def test_a_new_requirement_is_installed_at_the_next_start(bench):
+    declare(bench.root, [TORCH, PROBE, "atelier-more>=1,<2"])
+    assert bench.start().returncode == 7
+    assert "atelier_more-1.0" in bench.installed
+
+
+def test_a_package_that_was_left_half_written_is_written_again(bench):
+    facts, module = next(bench.venv.rglob("atelier_probe-*.dist-info")), next(bench.venv.rglob("atelier_probe.py"))
+    (facts / "RECORD").unlink()
+    module.unlink()
+    bench.forget()
+    assert bench.start().returncode == 7
+    assert (facts / "RECORD").exists()
+    assert module.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, venv copies Python instead of linking it")
+def test_an_environment_whose_python_is_gone_is_made_anew(bench):
+    python = bench.venv / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/nowhere/python")
+    said = bench.start()
+    assert (said.returncode, "making it anew" in said.stdout) == (7, True)
+    assert bench.installed == {"torch-2.13.0", "atelier_probe-1.4"}
+
+
+def test_torch_command_is_what_pip_runs_and_its_torch_stays(bench):
+    bench.forget()
+    assert bench.start(TORCH_COMMAND="pip install torch==2.14.0").returncode == 7
+    assert "torch-2.14.0" in bench.installed
+
+
+def test_a_set_up_that_fails_says_so_and_is_tried_again(bench):
+    declare(bench.root, [TORCH, PROBE, "atelier-nowhere>=1,<2"])
+    for said in [bench.start(), bench.start()]:
+        assert said.returncode == 2
+        assert "No matching distribution found for atelier-nowhere" in said.stderr
+        assert "Start again" in said.stderr

@@ -1,0 +1,156 @@
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from trainer.contract.errors import InvalidSettings
+from trainer.contract.settings import ObjectiveSettings
+from trainer.families.base import Conditioning, NoiseSpec
+from trainer.objectives import (
+    Batch,
+    betas,
+    draw_noise,
+    draw_timesteps,
+    make_schedule,
+    min_snr_weight,
+    sample_rng,
+    training_loss,
+    zero_terminal,
+)
+
+SD15 = NoiseSpec(1000, 0.00085, 0.012, "scaled_linear", "epsilon", zero_terminal_snr=False)
+SD15_V = NoiseSpec(1000, 0.00085, 0.012, "scaled_linear", "v_prediction", zero_terminal_snr=False)
+SHAPE = (3, 4, 8, 8)
+
+
+def diffusers_scheduler(**changes):
+    settings = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, **changes}
+    return DDPMScheduler(num_train_timesteps=1000, **settings)
+
+
+@pytest.fixture
+def tensors():
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = (torch.randn(SHAPE, generator=generator) for _ in range(2))
+    return latents, noise, torch.tensor([0, 500, 999])
+
+
+@pytest.mark.parametrize("schedule", ["scaled_linear", "linear"])
+def test_the_noise_schedule_is_the_one_diffusers_computes(schedule):
+    spec = NoiseSpec(1000, 0.00085, 0.012, schedule, "epsilon", zero_terminal_snr=False)
+    ours = make_schedule(spec, ObjectiveSettings()).alphas_cumprod
+    theirs = diffusers_scheduler(beta_schedule=schedule).alphas_cumprod
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_zero_terminal_snr_is_the_rescaling_diffusers_computes():
+    ours = zero_terminal(torch.cumprod(1 - betas(SD15_V), 0)).float()
+    theirs = diffusers_scheduler(rescale_betas_zero_snr=True).alphas_cumprod
+    torch.testing.assert_close(ours[:-1], theirs[:-1], rtol=1e-3, atol=1e-6)
+    assert ours[-1] == 0
+
+
+def test_noisy_latents_and_velocity_are_those_of_diffusers(tensors):
+    schedule, theirs = make_schedule(SD15_V, ObjectiveSettings()), diffusers_scheduler()
+    torch.testing.assert_close(schedule.add_noise(*tensors), theirs.add_noise(*tensors), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(schedule.target(*tensors), theirs.get_velocity(*tensors), rtol=1e-4, atol=1e-4)
+
+
+def test_the_epsilon_target_is_the_noise_itself(tensors):
+    assert make_schedule(SD15, ObjectiveSettings()).target(*tensors) is tensors[1]
+
+
+@pytest.mark.parametrize(("prediction", "expected"), [("epsilon", [1.0, 5 / 20]), ("v_prediction", [0.5, 5 / 21])])
+def test_min_snr_caps_the_weight_and_has_its_own_divisor_for_v(prediction, expected):
+    weights = min_snr_weight(torch.tensor([1.0, 20.0]), 5.0, prediction)
+    torch.testing.assert_close(weights, torch.tensor(expected))
+
+
+def test_min_snr_weights_the_same_error_in_the_picture_alike_for_epsilon_and_v():
+    # An error d in x0 is an error d·sqrt(snr) in epsilon and d·sqrt(snr + 1) in v (Hang et al. 2023, section 3.4).
+    snr = torch.tensor([0.1, 1.0, 30.0])
+    epsilon = min_snr_weight(snr, 5.0, "epsilon") * snr
+    torch.testing.assert_close(epsilon, min_snr_weight(snr, 5.0, "v_prediction") * (snr + 1))
+
+
+def test_gamma_zero_weights_every_timestep_alike():
+    schedule = make_schedule(SD15, ObjectiveSettings(min_snr_gamma=0))
+    assert schedule.weight(torch.tensor([0, 999])).tolist() == [1, 1]
+
+
+def test_a_models_own_zero_terminal_snr_is_followed_and_pure_noise_at_the_end(tensors):
+    spec = NoiseSpec(1000, 0.00085, 0.012, "scaled_linear", "v_prediction", zero_terminal_snr=True)
+    schedule = make_schedule(spec, ObjectiveSettings())
+    latents, noise, t = tensors
+    noisy = schedule.add_noise(latents, noise, t)
+    torch.testing.assert_close(noisy[2], noise[2])
+    assert torch.isfinite(schedule.weight(t)).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings"),
+    [
+        (SD15, {"zero_terminal_snr": "on"}),
+        (NoiseSpec(1000, 1e-3, 1e-2, "linear", "v_prediction", zero_terminal_snr=True), {"noise_offset": 0.1}),
+        (NoiseSpec(1000, 1e-3, 1e-2, "squaredcos_cap_v2", "epsilon", zero_terminal_snr=False), {}),
+    ],
+)
+def test_impossible_combinations_found_with_the_model_are_refused(spec, settings):
+    with pytest.raises(InvalidSettings):
+        make_schedule(spec, ObjectiveSettings(**settings))
+
+
+def test_draws_of_a_sample_do_not_depend_on_the_batch_around_it():
+    together = draw_noise(SHAPE, [sample_rng(7, 3, index) for index in range(3)])
+    alone = draw_noise((1, *SHAPE[1:]), [sample_rng(7, 3, 2)])
+    assert torch.equal(together[2], alone[0])
+
+
+def test_different_seeds_steps_and_samples_draw_differently():
+    drawn = {
+        float(draw_noise((1, 1, 1, 1), [sample_rng(seed, step, index)]))
+        for seed in range(3)
+        for step in range(3)
+        for index in range(3)
+    }
+    assert len(drawn) == 27
+
+
+def test_timesteps_cover_the_whole_schedule_evenly():
+    t = draw_timesteps(1000, [sample_rng(0, step, 0) for step in range(4000)])
+    assert t.min() < 10
+    assert t.max() > 989
+    assert abs(t.float().mean() - 499.5) < 15  # three standard errors
+
+
+def test_the_loss_is_zero_for_a_denoiser_that_knows_the_answer_and_the_weighted_error_otherwise():
+    spec = SD15_V
+    schedule = make_schedule(spec, ObjectiveSettings(min_snr_gamma=5.0))
+    mean = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+    batch = Batch(mean, torch.zeros(SHAPE), Conditioning(torch.zeros(3, 7, 5)))
+
+    def rng():
+        return [sample_rng(1, 2, index) for index in range(3)]
+
+    def knowing(noisy, t, _conditioning):
+        signal, sigma = schedule.levels(t)
+        return schedule.target(mean, (noisy - signal * mean) / sigma, t)
+
+    assert training_loss(knowing, batch, schedule, rng()).max() < 1e-5
+
+    def off_by_one(noisy, t, conditioning):
+        return knowing(noisy, t, conditioning) + 1
+
+    t = []
+    losses = training_loss(lambda n, when, c: (t.append(when), off_by_one(n, when, c))[1], batch, schedule, rng())
+    torch.testing.assert_close(losses, schedule.weight(t[0]), rtol=1e-3, atol=1e-4)
+
+
+def test_noise_offset_shifts_whole_channels():
+    schedule = make_schedule(SD15, ObjectiveSettings(noise_offset=1.0))
+    flat = torch.zeros(1, 4, 64, 64)
+    batch = Batch(flat, flat, Conditioning(torch.zeros(1, 1, 1)))
+    seen = []
+    training_loss(lambda noisy, t, c: seen.append((noisy, t)) or noisy, batch, schedule, [sample_rng(0, 0, 0)])
+    noisy, t = seen[0]
+    channel_means = (noisy / schedule.levels(t)[1]).mean(dim=(2, 3))
+    assert channel_means.abs().max() > 0.3  # without an offset the mean of 4096 draws is within 0.06

@@ -1,0 +1,273 @@
+"""Headless training in the console: the same run folder, process and events as a page would use."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from trainer.contract import process
+from trainer.contract.buckets import Plan, plan
+from trainer.contract.captions import Problem, scan
+from trainer.contract.errors import InvalidSettings, TrainerError
+from trainer.contract.events import (
+    Event,
+    Lora,
+    Phase,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    RunView,
+    Sample,
+    Step,
+    Warned,
+    read_events,
+)
+from trainer.contract.home import CHECKOUT, Home
+from trainer.contract.presets import Values, flat, list_presets, load_preset, overlay, read_toml
+from trainer.contract.runs import RunFolder
+from trainer.contract.settings import TrainConfig, validated
+from trainer.contract.sheets import before_after
+from trainer.flags import given_settings, make_parser
+
+POLL_SECONDS = 0.25
+# Bytes per trained number in the LoRA file, and a rough count where the model is not loaded yet
+PHASES = {
+    "load": "Loading the base model",
+    "encode": "Encoding pictures",
+    "train": "Training",
+    "preview": "Drawing previews",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the flags say; 0 on success, 2 on an error the user can act on."""
+    console = Console(highlight=False)
+    try:
+        return _dispatch(make_parser().parse_args(arguments), console)
+    except TrainerError as error:
+        console.print(f"[bold red]Error[/] ({error.code}): ", end="")
+        console.print(error.message, markup=False)
+        console.print(f"  → {error.hint}", markup=False)
+        return 2
+
+
+def _dispatch(flags: argparse.Namespace, console: Console) -> int:
+    if flags.list_presets:
+        for preset in list_presets():
+            console.print(f"[bold]{preset.name:18}[/] {preset.intent}")
+        return 0
+    home = Home.find(flags.home)
+    if flags.resume:
+        return follow(RunFolder.find(home, flags.resume), console)
+    config, origins = resolve(flags)
+    pictures, problems = scan(Path(config.dataset.images))
+    made = plan(len(pictures), config.dataset)
+    if flags.check:
+        show_settings(config, origins, console)
+        show_plan(config, made, problems, console)
+        return 0
+    show_plan(config, made, problems, console)
+    return follow(RunFolder.create(home, config), console)
+
+
+def resolve(flags: argparse.Namespace) -> tuple[TrainConfig, dict[str, str]]:
+    """Settings from preset, file and flags, and where each came from; relative paths become absolute.
+
+    Raises:
+        InvalidSettings: Neither preset nor file, or a value that is not allowed.
+    """
+    if not flags.preset and not flags.config:
+        raise InvalidSettings("No preset given.", hint="Try --preset pocket-style, or --list-presets.")
+    layers: dict[str, Values] = {}
+    if flags.preset:
+        values = load_preset(flags.preset).values
+        images = values.get("dataset", {}).get("images")
+        if images:  # a preset's own demo pictures lie in the checkout
+            values["dataset"] = {**values["dataset"], "images": str(CHECKOUT / images)}
+        layers[f"preset {flags.preset}"] = values
+    if flags.config:
+        layers[f"file {flags.config.name}"] = read_toml(flags.config)
+    layers["flag"] = given_settings(flags)
+    config, origins = overlay(layers)
+    settled: dict[str, Values] = {}
+    if not config.dataset.images:
+        raise InvalidSettings("No picture folder given.", hint="Add --images DIR.")
+    settled["dataset"] = {"images": str(Path(config.dataset.images).expanduser().resolve())}
+    if config.model.base_model != "pocket":
+        settled["model"] = {"base_model": str(Path(config.model.base_model).expanduser().resolve())}
+    if not config.output.name:
+        settled["output"] = {"name": flags.preset or "lora"}
+    merged = config.model_dump()
+    for section, settled_values in settled.items():
+        merged[section].update(settled_values)
+    return validated(merged), origins
+
+
+def show_settings(config: TrainConfig, origins: dict[str, str], console: Console) -> None:
+    """Every setting, its value, and the layer it came from."""
+    table = Table("setting", "value", "from", box=None, pad_edge=False)
+    for place, value in flat(config).items():
+        origin = origins.get(place, "default")
+        table.add_row(place, str(value), origin, style="dim" if origin == "default" else "")
+    console.print(table)
+
+
+def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], console: Console) -> None:
+    """The plan in one sentence, and what was noticed about the pictures."""
+    batch = f"batch {config.dataset.batch_size}"
+    if config.dataset.accumulation > 1:
+        batch += f" x {config.dataset.accumulation}"
+    strength = config.optimizer.learning_rate * config.adapter.alpha / config.adapter.rank
+    console.print(
+        f"{made.pictures} pictures × {made.views_per_picture:.4g} views = [bold]{made.steps} steps[/] at {batch}; "
+        f"learning strength {strength:.2g}; writes up to {config.output.files} LoRA files, "
+        f"the last one {config.output.name}.safetensors."
+    )
+    for problem in problems:
+        console.print(f"  Note: {problem.message} {problem.hint}", style="yellow", markup=False)
+
+
+def follow(run: RunFolder, console: Console) -> int:
+    """Train in a process of its own and show its events until it ends; Ctrl-C asks it to stop and save."""
+    console.print(f"Run folder: {run.path}", markup=False)
+    cursor = run.events_file.stat().st_size if run.events_file.exists() else 0
+    child = process.start(run)
+    with _progress(console) as bar:
+        screen = _Screen(bar, console)
+        while True:
+            try:
+                ended = child.poll() is not None  # asked before reading, so that nothing written is missed
+                events, cursor, _ = read_events(run.events_file, cursor)
+                screen.show(events)
+                if ended:
+                    break
+                time.sleep(POLL_SECONDS)
+            except KeyboardInterrupt:
+                _stop(run, child, console)
+    return _farewell(run, child.returncode, console)
+
+
+def _stop(run: RunFolder, child: subprocess.Popen[bytes], console: Console) -> None:
+    """First Ctrl-C: stop and save. Second: end at once, keeping the last checkpoint."""
+    if (run.control / "stop").exists():
+        child.kill()
+        console.print("Ended at once; the last checkpoint is kept.")
+        return
+    run.request("stop")
+    console.print("Stopping after this step and saving… (Ctrl-C again ends at once)")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        refresh_per_second=4,
+    )
+
+
+class _Screen:
+    """Events as a progress bar; everything worth keeping is printed above it."""
+
+    def __init__(self, bar: Progress, console: Console) -> None:
+        self._bar, self._console = bar, console
+        self._task: TaskID = bar.add_task("Starting", total=None, note="")
+        self._smooth: float | None = None
+        self._steps_total = 0
+
+    def show(self, events: list[Event]) -> None:
+        """Bring the screen up to date."""
+        for event in events:
+            match event:
+                case RunStarted():
+                    self._steps_total = event.steps_total
+                    if event.resumed_at:
+                        self._console.print(f"Resumed at step {event.resumed_at} of {event.steps_total}.")
+                case Phase():
+                    self._phase(event)
+                case Step():
+                    self._step(event)
+                case Sample(index=0):
+                    self._console.print(f"Preview at step {event.step}: {event.file}", markup=False)
+                case Lora():
+                    self._console.print(f"Saved {event.file} ({_size(event.bytes)})", markup=False)
+                case Warned():
+                    self._console.print(f"Note: {event.message} {event.hint}", style="yellow", markup=False)
+                case _:
+                    pass
+
+    def _phase(self, event: Phase) -> None:
+        self._bar.reset(self._task, description=PHASES.get(event.name, event.name), total=event.total, note="")
+        self._bar.update(self._task, completed=event.done)
+
+    def _step(self, event: Step) -> None:
+        self._smooth = event.loss if self._smooth is None else 0.95 * self._smooth + 0.05 * event.loss
+        note = f"loss {self._smooth:.4f}, {event.seconds:.2f} s/step, {event.memory_gib:.2f} GiB"
+        self._bar.update(
+            self._task, description="Training", total=self._steps_total or None, completed=event.step, note=note
+        )
+
+
+def _farewell(run: RunFolder, code: int, console: Console) -> int:
+    """What came out, and where it lies."""
+    view = run.view()
+    match view.ended:
+        case RunFailed() as failed:
+            console.print(f"[bold red]Error[/] ({failed.code}): ", end="")
+            console.print(f"{failed.message}\n  → {failed.hint}", markup=False)
+            return 2
+        case RunFinished() as finished:
+            _report(run, view, finished, console)
+            return 0
+        case _:
+            console.print(
+                f"The trainer process ended unexpectedly (exit code {code}). See {run.log_file}.\n"
+                f"  → python launch.py --resume {run.path.name}",
+                style="red",
+                markup=False,
+            )
+            return 2
+
+
+def _report(run: RunFolder, view: RunView, finished: RunFinished, console: Console) -> None:
+    console.print(
+        f"[bold green]{finished.reason.capitalize()}[/] at step {finished.step} after {finished.seconds:.0f} s."
+    )
+    if view.loras:
+        newest = view.loras[-1]
+        console.print(f"LoRA file:    {run.path / newest.file} ({_size(newest.bytes)})", markup=False)
+    sheet = before_after(run, view)
+    if sheet:
+        console.print(f"Before/after: {sheet}", markup=False)
+    if finished.reason != "completed":
+        console.print(f"Go on with:   python launch.py --resume {run.path.name}", markup=False)
+
+
+def _size(count: int) -> str:
+    """Bytes in human units."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,248 @@
+"""Everything a user can run into, as one tree of errors: what happened, the value seen, what to do.
+
+TrainerError
+├── InvalidSettings · UnknownPreset
+├── DatasetError: FolderMissing · NoImages · UnreadableImage
+├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel
+├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · OutOfMemory
+├── RunError: RunMissing · RunBusy · ResumeRefused
+└── ExportError: ProofFailed · FileExists
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class TrainerError(Exception):
+    """An error the user can act on; `str()` of it is the message alone."""
+
+    code = "error"
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InvalidSettings(TrainerError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+    code = "invalid_settings"
+
+
+class UnknownPreset(TrainerError):
+    """No preset of that name."""
+
+    code = "unknown_preset"
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f'No preset called "{name}".', hint=f"Choose one of: {', '.join(known)}.")
+
+
+class DatasetError(TrainerError):
+    """The pictures cannot be used."""
+
+    code = "dataset"
+
+
+class FolderMissing(DatasetError):
+    """The picture folder is not there, or is not a folder."""
+
+    code = "folder_missing"
+
+    def __init__(self, folder: Path) -> None:
+        state = "is a file, not a folder" if folder.is_file() else "does not exist"
+        super().__init__(f"The picture folder {folder} {state}.", hint="Give the folder that holds your pictures.")
+
+
+class NoImages(DatasetError):
+    """The folder holds nothing that can be trained on."""
+
+    code = "no_images"
+
+    def __init__(self, folder: Path, other_files: int) -> None:
+        super().__init__(
+            f"No pictures in {folder} ({other_files} other files).",
+            hint="Choose a folder that holds .jpg, .png or .webp files.",
+        )
+
+
+class UnreadableImage(DatasetError):
+    """A picture cannot be decoded."""
+
+    code = "unreadable_image"
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(
+            f"The picture {path} cannot be read: {cause}.",
+            hint="Open it in a picture viewer and save it again, or take it out of the folder.",
+        )
+
+
+class ModelError(TrainerError):
+    """The base model cannot be used."""
+
+    code = "model"
+
+
+class BaseModelMissing(ModelError):
+    """Nothing at the base model's path."""
+
+    code = "base_model_missing"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"No base model at {path}.",
+            hint='Give a folder in the diffusers layout (it holds model_index.json), or "pocket" for the built-in one.',
+        )
+
+
+class NotABaseModel(ModelError):
+    """The path exists but holds something else."""
+
+    code = "not_a_base_model"
+
+    def __init__(self, path: Path, seen: str) -> None:
+        super().__init__(
+            f"{path} is not a base model this preset can train: {seen}.",
+            hint="A Stable Diffusion 1.x folder holds unet, vae, text_encoder, tokenizer and scheduler.",
+        )
+
+
+class UnsupportedModel(ModelError):
+    """A part of the installed libraries is named otherwise than the file format expects."""
+
+    code = "unsupported_model"
+
+
+class TrainingError(TrainerError):
+    """Training could not go on; what was saved stays."""
+
+    code = "training"
+
+
+class NonFiniteLoss(TrainingError):
+    """The loss or a gradient became NaN or infinite."""
+
+    code = "non_finite_loss"
+
+    def __init__(self, step: int, value: float, learning_rate: float) -> None:
+        super().__init__(
+            f"The loss became {value} at step {step} (learning rate {learning_rate:g}).",
+            hint="Lower the learning rate to a half, or train in bf16 or fp32; then resume from the last checkpoint.",
+        )
+
+
+class NonFiniteLatents(TrainingError):
+    """The VAE returned NaN or infinite values."""
+
+    code = "non_finite_latents"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"The VAE returned non-finite values for {path}.", hint="Set --model.precision fp32.")
+
+
+class DiskFull(TrainingError):
+    """No space left while writing."""
+
+    code = "disk_full"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            f"The disk is full: {detail}.", hint="Free some space, then resume; the last checkpoint is whole."
+        )
+
+
+class OutOfMemory(TrainingError):
+    """The device ran out of memory."""
+
+    code = "out_of_memory"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            f"Out of memory: {detail}.",
+            hint="Set --dataset.batch_size 1, a higher --dataset.accumulation, --model.gradient_checkpointing true.",
+        )
+
+
+class RunError(TrainerError):
+    """A run folder cannot be used."""
+
+    code = "run"
+
+
+class RunMissing(RunError):
+    """No such run."""
+
+    code = "run_missing"
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        newest = f" The newest are: {', '.join(known)}." if known else " There are no runs yet."
+        super().__init__(f'No run called "{name}".', hint=f"Give a run's name or its folder.{newest}")
+
+
+class RunBusy(RunError):
+    """A process is training in this run folder."""
+
+    code = "run_busy"
+
+    def __init__(self, name: str, pid: int) -> None:
+        super().__init__(f'The run "{name}" is being trained by process {pid}.', hint="Stop it first, or wait for it.")
+
+
+class ResumeRefused(RunError):
+    """The run's inputs are no longer what they were."""
+
+    code = "resume_refused"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"The run cannot go on: {what}.",
+            hint="Put the files back as they were, or start a new run with what is there now.",
+        )
+
+
+class ExportError(TrainerError):
+    """The LoRA file could not be written or proved."""
+
+    code = "export"
+
+
+class ProofFailed(ExportError):
+    """The written file, read back, is not the trained adapter."""
+
+    code = "proof_failed"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"The written LoRA file does not match the training: {problem}.",
+            hint="The file was not kept; the checkpoint is. Please report this with the run's log.txt.",
+        )
+
+
+class FileExists(ExportError):
+    """An output of that name is there already and is never overwritten."""
+
+    code = "file_exists"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists already.", hint="Move it away or choose another name.")
+
+
+@contextmanager
+def isolated(what: str, report: Callable[[str, str, str], None]) -> Iterator[None]:
+    """Run work that may fail alone (a preview, a thumbnail): a failure becomes a warning, never the end of a run.
+
+    Args:
+        what: The work in a few words, for the message.
+        report: Called with code, message and hint when the work fails.
+    """
+    try:
+        yield
+    except TrainerError as error:
+        report(error.code, f"{what}: {error.message}", error.hint)
+    except Exception as error:  # noqa: BLE001 - the one broad catch, for work whose failure must not end a run
+        report("isolated_failure", f"{what} failed: {type(error).__name__}: {error}", "Training goes on without it.")

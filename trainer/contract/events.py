@@ -1,0 +1,305 @@
+"""The event protocol, v1: one JSON object per line in `events.jsonl`, and what a screen shows of it.
+
+The trainer appends; everybody else reads. A line is written at once; a reader consumes whole lines only, so a
+torn tail is never taken for an event.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+HEARTBEAT_SECONDS = 10.0
+PROTOCOL = 1
+
+
+class _Event(BaseModel):
+    """Common fields; `t` is Unix seconds UTC, `seq` counts 0, 1, 2… without gaps."""
+
+    model_config = ConfigDict(frozen=True)
+    v: int = PROTOCOL
+    seq: int = -1
+    t: float = 0.0
+
+
+class RunStarted(_Event):
+    """A process began to train."""
+
+    type: Literal["run_started"] = "run_started"
+    family: str
+    base_model: str
+    steps_total: int
+    resumed_at: int
+    device: str
+    memory_gib: float
+    versions: dict[str, str]
+
+
+class Phase(_Event):
+    """Progress outside the steps."""
+
+    type: Literal["phase"] = "phase"
+    name: Literal["load", "encode", "dry_run", "train", "preview", "export"]
+    done: int
+    total: int
+
+
+class Step(_Event):
+    """One optimizer update."""
+
+    type: Literal["step"] = "step"
+    step: int
+    epoch: float
+    loss: float
+    lr: float
+    grad_norm: float
+    seconds: float
+    memory_gib: float
+
+
+class Sample(_Event):
+    """A preview was drawn; `file` is relative to the run folder."""
+
+    type: Literal["sample"] = "sample"
+    step: int
+    index: int
+    prompt: str
+    seed: int
+    file: str
+
+
+class Checkpoint(_Event):
+    """A resumable state was saved; `folder` is relative to the run folder."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    step: int
+    folder: str
+
+
+class Lora(_Event):
+    """A LoRA file was written and proved; `file` is relative to the run folder."""
+
+    type: Literal["lora"] = "lora"
+    step: int
+    file: str
+    bytes: int
+    sha256: str
+
+
+class Heartbeat(_Event):
+    """Alive, nothing else to say."""
+
+    type: Literal["heartbeat"] = "heartbeat"
+
+
+class RolledBack(_Event):
+    """Training went back to an earlier checkpoint."""
+
+    type: Literal["rolled_back"] = "rolled_back"
+    to_step: int
+    cause: str
+
+
+class RungChanged(_Event):
+    """Memory savings were changed during the run."""
+
+    type: Literal["rung_changed"] = "rung_changed"
+    from_: str = Field(alias="from")
+    to: str
+    cause: str
+
+
+class Warned(_Event):
+    """Something to know; the run goes on."""
+
+    type: Literal["warning"] = "warning"
+    code: str
+    message: str
+    hint: str
+
+
+class RunFailed(_Event):
+    """The run ended with an error; what was saved stays."""
+
+    type: Literal["run_failed"] = "run_failed"
+    code: str
+    message: str
+    hint: str
+    phase: str = ""
+
+
+class RunFinished(_Event):
+    """The run ended as wished."""
+
+    type: Literal["run_finished"] = "run_finished"
+    reason: Literal["completed", "stopped", "paused"]
+    step: int
+    seconds: float
+
+
+Event = (
+    RunStarted
+    | Phase
+    | Step
+    | Sample
+    | Checkpoint
+    | Lora
+    | Heartbeat
+    | RolledBack
+    | RungChanged
+    | Warned
+    | RunFailed
+    | RunFinished
+)
+_PARSER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+
+
+def read_events(path: Path, cursor: int = 0) -> tuple[list[Event], int, int]:
+    """Events after byte `cursor`, the new cursor, and how many lines could not be read.
+
+    Only whole lines are consumed. Lines of an unknown type or shape are skipped; a missing file is an empty one.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(cursor)
+            data = file.read()
+    except FileNotFoundError:
+        return [], cursor, 0
+    whole = data[: data.rfind(b"\n") + 1]
+    events: list[Event] = []
+    damaged = 0
+    for line in whole.splitlines():
+        if not line.strip():
+            continue
+        try:
+            events.append(_PARSER.validate_json(line))
+        except ValidationError as error:
+            unknown_type = any(problem["type"] == "union_tag_invalid" for problem in error.errors())
+            damaged += not unknown_type
+    return events, cursor + len(whole), damaged
+
+
+class EventLog:
+    """The trainer's end of the log: appends whole lines and a heartbeat while nothing else is said."""
+
+    def __init__(self, path: Path, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+        self._file = path.open("ab", buffering=0)
+        if torn:
+            self._file.write(b"\n")
+        earlier, _, _ = read_events(path)  # after mending: a line that lacked only its newline counts
+        self._seq = earlier[-1].seq + 1 if earlier else 0
+        self._lock = threading.Lock()
+        self._last = time.monotonic()
+        self._closing = threading.Event()
+        self._pulse = threading.Thread(target=self._beat, args=(heartbeat_seconds,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._pulse.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._pulse.join()
+        self._file.close()
+
+    def write(self, event: Event) -> None:
+        """Append one event with its number and time, in a single write."""
+        with self._lock:
+            stamped = event.model_copy(update={"seq": self._seq, "t": time.time()})
+            self._append(stamped.model_dump_json(by_alias=True).encode() + b"\n")
+            self._seq += 1
+            self._last = time.monotonic()
+
+    def _append(self, line: bytes) -> None:
+        """Add the line in one write, or nothing: of one that a full disk cut short, no torn start stays behind."""
+        end = self._file.seek(0, os.SEEK_END)
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(end)
+            raise
+
+    def _beat(self, every_seconds: float) -> None:
+        while not self._closing.wait(every_seconds / 4):
+            if time.monotonic() - self._last >= every_seconds:
+                with suppress(OSError):  # a full disk: the next beat tries again, the training says what is wrong
+                    self.write(Heartbeat())
+
+
+Status = Literal["waiting", "running", "completed", "stopped", "paused", "failed", "interrupted"]
+
+
+@dataclass
+class RunView:
+    """What a screen shows of a run: the events so far, folded. Feed it new events in order with `fold`."""
+
+    started: RunStarted | None = None
+    ended: RunFinished | RunFailed | None = None
+    phase: Phase | None = None
+    steps: list[Step] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    loras: list[Lora] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
+
+    def fold(self, events: list[Event]) -> Self:
+        """Take in new events; a resumed or rolled-back run drops what it showed beyond that step."""
+        for event in events:
+            match event:
+                case RunStarted():
+                    self.started, self.ended = event, None
+                    self._drop_after(event.resumed_at)
+                case RolledBack():
+                    self._drop_after(event.to_step)
+                case Phase():
+                    self.phase, self.ended = event, None  # a resumed process loads: its earlier end is over
+                case RunFinished() | RunFailed():
+                    self.ended = event
+                case _:
+                    self._collect(event)
+        return self
+
+    def _collect(self, event: Event) -> None:
+        """Keep an event of which there are many."""
+        match event:
+            case Step():
+                self.steps.append(event)
+            case Sample():
+                self.samples.append(event)
+            case Checkpoint():
+                self.checkpoints.append(event)
+            case Lora():
+                self.loras.append(event)
+            case Warned():
+                self.warnings.append(event)
+            case _:
+                pass  # heartbeats, and types of later versions
+
+    def status(self, alive: bool) -> Status:
+        """The run's state; `alive` says whether its process is."""
+        match self.ended:
+            case RunFinished(reason=reason):
+                return reason
+            case RunFailed():
+                return "failed"
+        if alive:
+            return "running"
+        return "interrupted" if self.started else "waiting"
+
+    def _drop_after(self, step: int) -> None:
+        self.steps = [s for s in self.steps if s.step <= step]
+        self.samples = [s for s in self.samples if s.step <= step]
+        self.checkpoints = [c for c in self.checkpoints if c.step <= step]

@@ -1,0 +1,64 @@
+"""Where things live on disk, and the one way files are written: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+POCKET = CHECKOUT / "assets" / "pocket"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds runs and caches: `--home`, else `ATELIER_HOME`, else the checkout."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, chosen: Path | None = None) -> Home:
+        """The home the user chose, absolute."""
+        return cls((chosen or Path(os.environ.get("ATELIER_HOME") or CHECKOUT)).expanduser().resolve())
+
+    @property
+    def runs(self) -> Path:
+        """One folder per training run."""
+        return self.root / "runs"
+
+    @property
+    def cache(self) -> Path:
+        """Encoded pictures and captions, named by content; safe to delete."""
+        return self.root / "cache"
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds all of it or what it held before, even through a power cut.
+
+    Raises:
+        OSError: As the system reports it; no partial file is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    fresh = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.chmod(0o644)  # mkstemp's 0600 would hide the file from a shared WebUI folder
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable, where the system lets folders be synced."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

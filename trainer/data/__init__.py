@@ -1,0 +1,1 @@
+"""A picture's way to a training batch: load, bucket, encode once, batch."""

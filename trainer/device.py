@@ -1,0 +1,76 @@
+"""Where and in which number format to compute; memory readings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+import torch
+from accelerate import Accelerator
+
+from trainer.contract.errors import InvalidSettings
+from trainer.contract.settings import ModelSettings
+
+DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def choose_device(wanted: str) -> str:
+    """The device type to compute on: the user's choice, else the best there is.
+
+    Raises:
+        InvalidSettings: The chosen one is not in this machine.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(kind for kind, here in present.items() if here)
+    if not present[wanted]:
+        raise InvalidSettings(
+            f"model.device = {wanted}, but this machine has none that PyTorch {torch.__version__} can use.",
+            hint="Set --model.device auto.",
+        )
+    return wanted
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """fp32, bf16 or fp16: the user's choice, else the fastest safe one of the device.
+
+    Raises:
+        InvalidSettings: fp16 on a CPU, which cannot scale gradients.
+    """
+    if wanted == "fp16" and device == "cpu":
+        raise InvalidSettings(
+            "model.precision = fp16 needs a graphics card.", hint="Set --model.precision bf16 or fp32."
+        )
+    if wanted != "auto":
+        return wanted
+    if device == "cuda":
+        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
+    if device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return "bf16"
+    return "fp32"
+
+
+def make_accelerator(settings: ModelSettings) -> tuple[Accelerator, torch.dtype]:
+    """accelerate's handle on device, autocast, gradient scaling, clipping and process group; and the working dtype."""
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    accelerator = Accelerator(mixed_precision=MIXED_PRECISION[precision], cpu=device == "cpu")
+    return accelerator, DTYPES[precision]
+
+
+def memory_gib(device: torch.device) -> float:
+    """Peak memory on a CUDA device, else this process's private memory now, in GiB.
+
+    On Linux RssAnon is read: memory-mapped weights count as resident but can be dropped at any time.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) / 2**20
+    return float(psutil.Process(os.getpid()).memory_info().rss) / 2**30

@@ -1,0 +1,131 @@
+"""The one protocol behind which model families differ. A family never sees settings files, events or run folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+Component = Literal["unet", "text_encoder"]
+Prediction = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """Numbers of one loaded model: latent channels, px per latent, bucket step in px, default square size in px."""
+
+    name: str
+    latent_channels: int
+    pixels_per_latent: int
+    bucket_step: int
+    default_size: int
+
+
+@dataclass(frozen=True)
+class NoiseSpec:
+    """How the base model was noised: its own scheduler configuration."""
+
+    num_timesteps: int
+    beta_start: float
+    beta_end: float
+    beta_schedule: str
+    prediction: Prediction
+    zero_terminal_snr: bool
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The VAE's answer, unsampled and unscaled: mean and std, each (B, C, h, w) float32."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the denoiser is told: text states (B, T, D)."""
+
+    states: Tensor
+
+    @staticmethod
+    def stack(parts: Sequence[Conditioning]) -> Conditioning:
+        """Single conditionings as one batch."""
+        return Conditioning(torch.cat([part.states for part in parts]))
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """One preview: seed, denoising steps, guidance, size in px."""
+
+    seed: int
+    steps: int
+    guidance_scale: float
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ExportLabels:
+    """What the file's metadata says of the architecture (`lora-format`: ss_base_model_version, modelspec)."""
+
+    base_model_version: str
+    architecture: str
+    implementation: str
+    note: str  # a sentence for the user where the file fits no common client, else empty
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for a LoRA update: which component, and the shape of the weight it updates."""
+
+    component: Component
+    shape: tuple[int, ...]
+
+
+class Family(Protocol):
+    """A loaded base model. Tensors cross this border on any device; pictures are RGB in [-1, 1]."""
+
+    spec: FamilySpec
+    noise: NoiseSpec
+    labels: ExportLabels
+    scaling_factor: float
+
+    def component(self, name: Component) -> nn.Module:
+        """The module that LoRA layers are attached to."""
+        ...
+
+    def encode_image(self, pixels: Tensor) -> Posterior:
+        """VAE posterior of (B, 3, H, W) float32 in [-1, 1]; H and W are multiples of `pixels_per_latent`."""
+        ...
+
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """Token ids (B, T) int64, padded and cut as the model's pipeline does."""
+        ...
+
+    def encode_text(self, ids: Tensor) -> Conditioning:
+        """Conditioning of (B, T) token ids; differentiable when the text encoder carries LoRA."""
+        ...
+
+    def release_encoders(self, keep_text: bool) -> None:
+        """Take the VAE, and the text encoder unless it is trained, off the device."""
+        ...
+
+    def predict(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The denoiser's prediction, same shape as `noisy` (B, C, h, w); `t` is (B,) int64."""
+        ...
+
+    def render(self, conditioning: Conditioning, negative: Conditioning, options: RenderOptions) -> Image.Image:
+        """One picture, drawn with the model's own scheduler."""
+        ...
+
+    def lora_slots(self, targets: str, text_encoder: bool) -> dict[str, Slot]:
+        """The key table: every kohya module name of this architecture and target set, from its configuration."""
+        ...
+
+    def kohya_name(self, component: Component, path: str) -> str:
+        """The file's module name for a module path as the installed libraries spell it."""
+        ...

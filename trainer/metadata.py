@@ -1,0 +1,127 @@
+"""What a LoRA file says of itself: kohya's ss_* keys and ModelSpec 1.0.1, as strings.
+
+Private by default: names and numbers, never a path, a user or a host.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from trainer.contract.buckets import Plan
+from trainer.contract.captions import tag_frequency, with_trigger
+from trainer.contract.settings import TrainConfig
+from trainer.data.batches import EncodedDataset
+from trainer.families.base import ExportLabels
+from trainer.objectives import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What the metadata is made from; times are Unix seconds, `step` updates are done."""
+
+    config: TrainConfig
+    plan: Plan
+    data: EncodedDataset
+    labels: ExportLabels
+    schedule: NoiseSchedule
+    precision: str
+    started: float
+    step: int
+
+
+def file_metadata(facts: TrainingFacts) -> dict[str, str]:
+    """The header's strings, without hashes."""
+    return {"format": "pt", **_kohya(facts), **_modelspec(facts)}
+
+
+def _kohya(facts: TrainingFacts) -> dict[str, str]:
+    """sd-scripts' keys, in the spelling its readers expect: numbers by str(), structures by json.dumps."""
+    config, plan, data = facts.config, facts.plan, facts.data
+    name = config.output.name
+    folder = f"1_{name}"  # stands for the picture folder, whose real name is private
+    captions = [with_trigger(item.caption, config.dataset.trigger_word) for item in data.items]
+    resolution = config.dataset.resolution
+    text_rate = config.optimizer.text_learning_rate if config.adapter.text_encoder else None
+    values: dict[str, object] = {
+        "network_module": "networks.lora",
+        "network_dim": config.adapter.rank,
+        "network_alpha": config.adapter.alpha,
+        "network_dropout": config.adapter.dropout or None,
+        "network_args": json.dumps({}),
+        "base_model_version": facts.labels.base_model_version,
+        "v2": False,
+        "output_name": name,
+        "sd_model_name": PurePath(config.model.base_model).name,
+        "tag_frequency": json.dumps({folder: tag_frequency(captions)}, ensure_ascii=False),
+        "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": len(data.items)}}, ensure_ascii=False),
+        "reg_dataset_dirs": json.dumps({}),
+        "bucket_info": json.dumps(_bucket_info(data)),
+        "num_train_images": len(data.items),
+        "num_reg_images": 0,
+        "num_batches_per_epoch": math.ceil(plan.pictures / plan.effective_batch),
+        "num_epochs": math.ceil(plan.views_per_picture),
+        "epoch": math.ceil(facts.step * plan.effective_batch / plan.pictures),
+        "steps": facts.step,
+        "max_train_steps": plan.steps,
+        "batch_size_per_device": config.dataset.batch_size,
+        "gradient_accumulation_steps": config.dataset.accumulation,
+        "gradient_checkpointing": config.model.gradient_checkpointing,
+        "resolution": f"({resolution}, {resolution})",
+        "learning_rate": config.optimizer.learning_rate,
+        "unet_lr": config.optimizer.learning_rate,
+        "text_encoder_lr": text_rate,
+        "lr_scheduler": config.optimizer.schedule,
+        "lr_warmup_steps": round(config.optimizer.warmup * plan.steps),
+        "optimizer": "torch.optim.AdamW",
+        "max_grad_norm": config.optimizer.clip_norm,
+        "seed": config.model.seed,
+        "mixed_precision": {"fp32": "no"}.get(facts.precision, facts.precision),
+        "clip_skip": None,
+        "min_snr_gamma": config.objective.min_snr_gamma or None,
+        "noise_offset": config.objective.noise_offset or None,
+        "zero_terminal_snr": bool(facts.schedule.alphas_cumprod[-1] == 0),
+        "caption_dropout_rate": config.dataset.caption_dropout,
+        "shuffle_caption": config.dataset.shuffle_tags,
+        "keep_tokens": config.dataset.keep_tags,
+        "flip_aug": config.dataset.flip,
+        "training_started_at": facts.started,
+        "training_finished_at": time.time(),
+        "training_comment": facts.labels.note or f"Trained with Atelier, preset {config.preset}",
+    }
+    return {f"ss_{key}": str(value) for key, value in values.items()}
+
+
+def _modelspec(facts: TrainingFacts) -> dict[str, str]:
+    """ModelSpec 1.0.1, https://github.com/Stability-AI/ModelSpec."""
+    config = facts.config
+    resolution = config.dataset.resolution
+    values = {
+        "sai_model_spec": "1.0.1",
+        "architecture": facts.labels.architecture,
+        "implementation": facts.labels.implementation,
+        "title": config.output.name,
+        "resolution": f"{resolution}x{resolution}",
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(facts.started)),
+        "prediction_type": "v" if facts.schedule.prediction == "v_prediction" else "epsilon",
+    }
+    if facts.labels.note:
+        values["description"] = facts.labels.note
+    if config.dataset.trigger_word:
+        values["trigger_phrase"] = config.dataset.trigger_word
+    return {f"modelspec.{key}": value for key, value in values.items()}
+
+
+def _bucket_info(data: EncodedDataset) -> dict[str, object]:
+    counts = Counter(data.buckets)
+    sizes = sorted(counts, key=lambda size: (size.width, size.height))
+    entries = {str(i): {"resolution": [size.width, size.height], "count": counts[size]} for i, size in enumerate(sizes)}
+    errors = [
+        abs(item.width / item.height - size.width / size.height)
+        for item, size in zip(data.items, data.buckets, strict=True)
+    ]
+    return {"buckets": entries, "mean_img_ar_error": sum(errors) / len(errors)}
