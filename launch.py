@@ -130,11 +130,11 @@ def answers(url: str, seconds: float) -> bool:
     """Whether a web address answers in time; in a thread, since a dead name server obeys no time limit."""
     got: list[int] = []
 
-    def ask() -> None:
+    def _ask() -> None:
         with suppress(OSError, HTTPException), urlopen(url, timeout=seconds) as answer:  # noqa: S310 (our own constant)
             got.append(answer.status)
 
-    asking = threading.Thread(target=ask, daemon=True)
+    asking = threading.Thread(target=_ask, daemon=True)
     asking.start()
     asking.join(seconds)
     return bool(got)
@@ -244,9 +244,11 @@ def locked(file: int) -> bool:
     try:
         if sys.platform == "win32":
             import msvcrt
+
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
+
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # how Unix and Windows say that another process holds it
         return False

@@ -1,6 +1,7 @@
 """The layout of design and style, held by the code itself."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,8 @@ def imports(path):
 
 
 def layer(name):
-    return next((i for i, names in enumerate(LAYERS) if any(name == n or name.startswith(n + ".") for n in names)), None)
+    inside = (i for i, names in enumerate(LAYERS) if any(name == n or name.startswith(n + ".") for n in names))
+    return next(inside, None)
 
 
 def functions(path):
@@ -63,7 +65,7 @@ def test_imports_point_downwards(path):
 def test_the_contract_the_console_and_the_flags_never_import_torch():
     code = (
         "import sys, trainer.cli, trainer.flags\n"
-        "from trainer.contract import buckets, captions, errors, events, home, presets, process, runs, settings, sheets\n"
+        "from trainer.contract import buckets, captions, errors, events, home, presets, process, runs, sheets\n"
         f"heavy = {sorted(HEAVY)!r}\n"
         "assert not [name for name in heavy if name in sys.modules], sys.modules.keys()\n"
     )
@@ -104,8 +106,8 @@ def test_there_is_one_broad_except_in_the_product():
 def test_nothing_unpickles_or_runs_a_shell():
     for path in [*PRODUCT, *RECIPE]:
         text = path.read_text(encoding="utf-8")
-        for forbidden in ("import pickle", "torch.load(", "shell=True", "os.system", "eval("):
-            assert forbidden not in text.replace(".eval()", ""), f"{path}: {forbidden}"
+        for forbidden in (r"import pickle", r"torch\.load\(", r"shell=True", r"os\.system", r"(?<![\w.])(eval|exec)\("):
+            assert not re.search(forbidden, text), f"{path}: {forbidden}"
 
 
 def test_the_loop_itself_fits_a_screen():

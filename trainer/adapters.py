@@ -64,6 +64,11 @@ class Adapter:
         """All trained parameters, in a fixed order."""
         return [parameter for group in self.groups().values() for parameter in group]
 
+    def use_dropout(self, wanted: bool) -> None:
+        """Dropout belongs to training steps; previews show the whole adapter."""
+        for live in self.layers.values():
+            live.layer.lora_dropout.train(wanted)
+
     def state(self) -> dict[str, Tensor]:
         """The trained values under their file names, float32, on the CPU."""
         made: dict[str, Tensor] = {}

@@ -18,6 +18,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse, but a wrong flag is one of our errors."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise instead of exiting with a usage text."""
         raise InvalidSettings(
             f"{message[:1].upper()}{message[1:]}.", hint="`python launch.py --help` lists every flag."
         )

@@ -185,10 +185,10 @@ def prepare(run: RunFolder, log: EventLog) -> Training:
 
 
 def _phase_reporter(log: EventLog) -> Callable[[int, int], None]:
-    def report(done: int, total: int) -> None:
+    def _report(done: int, total: int) -> None:
         log.write(events.Phase(name="encode", done=done, total=total))
 
-    return report
+    return _report
 
 
 def state_of(training: Training) -> State:
@@ -285,7 +285,9 @@ def checkpoint(training: Training) -> None:
 def preview(training: Training) -> None:
     """Draw the preview prompts with the adapter as it is now."""
     if training.accelerator.is_main_process:
+        training.adapter.use_dropout(wanted=False)
         training.board.draw(training.step)
+        training.adapter.use_dropout(wanted=True)
     training.accelerator.wait_for_everyone()
 
 

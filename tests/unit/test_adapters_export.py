@@ -51,8 +51,8 @@ def test_lora_weights_are_float32_and_alone_trained_on_a_bf16_base(tiny_model):
     assert {id(p) for p in trained} == {id(p) for p in adapter.parameters()}
 
 
-def test_a_fresh_adapter_changes_nothing(family, adapter):
-    fresh = attach(load(family.unet.config._name_or_path.rsplit("/unet", 1)[0]), AdapterSettings(rank=4), seed=1)
+def test_a_fresh_adapter_changes_nothing(family):
+    fresh = attach(family, AdapterSettings(rank=4), seed=1)
     assert all(live.delta().abs().max() == 0 for live in fresh.layers.values())
 
 
@@ -63,7 +63,7 @@ def test_a_layer_the_libraries_renamed_is_an_error_not_a_silent_loss(family):
         attach(family, AdapterSettings(rank=2), seed=0)
 
 
-def test_state_and_restore_are_inverse(family, adapter):
+def test_state_and_restore_are_inverse(adapter):
     state = {name: tensor.clone() for name, tensor in adapter.state().items()}
     with torch.no_grad():
         for parameter in adapter.parameters():
@@ -208,3 +208,14 @@ def test_names_in_the_file_are_those_of_the_live_modules(family, adapter):
         for path, module in family.component(component).named_modules():
             if hasattr(module, "lora_A"):
                 assert kohya_name(component, path) in adapter.layers
+
+
+def test_dropout_is_active_in_training_and_silent_in_previews(family):
+    adapter = attach(family, AdapterSettings(rank=4, dropout=0.5), seed=0)
+    live = next(iter(adapter.layers.values()))
+    with torch.no_grad():
+        live.up.normal_()
+    given = torch.randn(1, *([live.slot.shape[1]] if len(live.slot.shape) == 2 else [live.slot.shape[1], 4, 4]))
+    assert not torch.equal(live.layer(given), live.layer(given))
+    adapter.use_dropout(wanted=False)
+    assert torch.equal(live.layer(given), live.layer(given))

@@ -104,8 +104,13 @@ def test_buckets_are_part_of_the_cache_key(family, pictures, tiny_model, tmp_pat
     encode(family, pictures, tiny_model, cache)
     items, _ = scan(pictures)
     other = encode_dataset(
-        items, family, DatasetSettings(resolution=96), vae_folder=tiny_model / "vae", dtype=torch.float32,
-        cache=cache, progress=lambda *_: None,
+        items,
+        family,
+        DatasetSettings(resolution=96),
+        vae_folder=tiny_model / "vae",
+        dtype=torch.float32,
+        cache=cache,
+        progress=lambda *_: None,
     )
     assert len(list(tmp_path.iterdir())) == 10
     assert other.buckets[0] != Size(72, 56)

@@ -14,6 +14,7 @@ import time
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from launch import Machine
 ROOT = Path(launch.__file__).parent
 TORCH = "torch>=2.13,<2.14"
 
-# The stub tells what reached it. With `wait` it counts the Ctrl-Cs of the next 0.6 s, as a trainer that saves would.
+# The stub tells what reached it. With `wait` it waits for Ctrl-C and counts those of the half second after the first.
 STUB = """
 import json, os, signal, sys, time
 if __name__ == "__main__":
@@ -32,7 +33,9 @@ if __name__ == "__main__":
         caught = []
         signal.signal(signal.SIGINT, lambda *_: caught.append(1))
         print("waiting", flush=True)
-        time.sleep(0.6)
+        while not caught:
+            time.sleep(0.05)
+        time.sleep(0.5)
         print("interrupts", len(caught))
         sys.exit(5)
     print(json.dumps({"arguments": sys.argv[1:], "folder": os.getcwd(), "python": sys.executable}))
@@ -56,7 +59,7 @@ def declare(root: Path, dependencies: list[str]) -> None:
 
 def start(root: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, str(root / "launch.py"), *arguments]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=120, **options)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=600, **options)
 
 
 @pytest.fixture
@@ -152,26 +155,34 @@ def test_nvidia_smi_is_believed_unless_it_fails(tmp_path, monkeypatch, script, s
     assert launch.nvidia_smi() == said
 
 
-def test_a_server_that_accepts_and_keeps_silent_does_not_answer(monkeypatch):
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, str]]:
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        before = time.monotonic()
-        assert not launch.answers(f"http://127.0.0.1:{server.getsockname()[1]}/", seconds=0.3)
-        assert time.monotonic() - before < 2
+        yield server, f"http://127.0.0.1:{server.getsockname()[1]}/"
 
 
-def test_a_server_that_answers_is_seen(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    with socket.create_server(("127.0.0.1", 0)) as server:
+def test_a_server_that_answers_is_seen(server):
+    def answer() -> None:
+        with server[0].accept()[0] as connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
 
-        def answer() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+    threading.Thread(target=answer, daemon=True).start()
+    assert launch.answers(server[1], seconds=20)
 
-        threading.Thread(target=answer, daemon=True).start()
-        assert launch.answers(f"http://127.0.0.1:{server.getsockname()[1]}/", seconds=20)
+
+def test_a_server_that_never_comes_to_an_end_does_not_answer(server):
+    def drip() -> None:  # each byte comes in time, so that no time limit of a socket is ever reached
+        with suppress(OSError), server[0].accept()[0] as connection:
+            for _ in range(300):
+                connection.sendall(b"H")
+                time.sleep(0.1)
+
+    threading.Thread(target=drip, daemon=True).start()
+    before = time.monotonic()
+    assert not launch.answers(server[1], seconds=0.3)
+    assert time.monotonic() - before < 15
 
 
 # --- what it may use and read ----------------------------------------------------------------------------------------
@@ -287,8 +298,7 @@ class Bench:
     """A checkout whose packages come from a folder of tiny wheels."""
 
     def __init__(self, folder: Path) -> None:
-        wheels = folder / "wheels"
-        wheels.mkdir()
+        (wheels := folder / "wheels").mkdir()
         for wheel in ["torch 2.13.0", "torch 2.14.0", "atelier-probe 1.4", "atelier-probe 2.0", "atelier-more 1.0"]:
             make_wheel(wheels, *wheel.split())
         self.root = make_checkout(folder, [TORCH, PROBE])
@@ -302,7 +312,7 @@ class Bench:
     def start_twice_at_once(self) -> list[tuple[int, str]]:
         command = [sys.executable, str(self.root / "launch.py"), "--train"]
         both = [subprocess.Popen(command, env=self.variables, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-        said = [process.communicate(timeout=120)[0] for process in both]
+        said = [process.communicate(timeout=600)[0] for process in both]
         return [(process.returncode, text) for process, text in zip(both, said, strict=True)]
 
     def forget(self) -> None:
@@ -343,10 +353,8 @@ def test_the_set_up_installs_the_range_into_venv_and_the_trainer_runs_there(benc
 
 
 def test_a_later_start_sets_nothing_up(bench):
-    before = time.monotonic()
     said = bench.start()
     assert (said.returncode, said.stdout.count("\n")) == (7, 1)
-    assert time.monotonic() - before < 3
 
 
 def test_a_new_requirement_is_installed_at_the_next_start(bench):
@@ -387,3 +395,5 @@ def test_a_set_up_that_fails_says_so_and_is_tried_again(bench):
         assert said.returncode == 2
         assert "No matching distribution found for atelier-nowhere" in said.stderr
         assert "Start again" in said.stderr
+    declare(bench.root, [TORCH, PROBE])
+    assert "Setting up" in bench.start().stdout  # who knows what the failed one left behind

@@ -150,7 +150,7 @@ def test_noise_offset_shifts_whole_channels():
     flat = torch.zeros(1, 4, 64, 64)
     batch = Batch(flat, flat, Conditioning(torch.zeros(1, 1, 1)))
     seen = []
-    training_loss(lambda noisy, t, c: seen.append((noisy, t)) or noisy, batch, schedule, [sample_rng(0, 0, 0)])
+    training_loss(lambda noisy, t, _: seen.append((noisy, t)) or noisy, batch, schedule, [sample_rng(0, 0, 0)])
     noisy, t = seen[0]
     channel_means = (noisy / schedule.levels(t)[1]).mean(dim=(2, 3))
     assert channel_means.abs().max() > 0.3  # without an offset the mean of 4096 draws is within 0.06

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -53,9 +54,9 @@ def _pairs(samples: list[Sample]) -> list[tuple[Sample, Sample]]:
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
-    """The text, shortened with an ellipsis to fit."""
+    """The text on one line, shortened with an ellipsis to fit."""
+    text = " ".join(text.split())
     if font.getlength(text) <= width_px:
         return text
-    while text and font.getlength(text + "…") > width_px:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    fits = bisect_right(range(len(text)), float(width_px), key=lambda letters: font.getlength(text[:letters] + "…")) - 1
+    return text[: max(fits, 0)].rstrip() + "…"

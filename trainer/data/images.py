@@ -42,7 +42,7 @@ def _to_srgb(picture: Image.Image) -> Image.Image:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(picture, source, SRGB, outputMode=target)
-    except ImageCms.PyCMSError:
+    except (ImageCms.PyCMSError, OSError):
         return picture  # a broken profile: the plain numbers are the best there is
     return converted if converted is not None else picture
 

@@ -23,12 +23,48 @@ from assets.pocket.build.unet import base_latents, draw
 from assets.pocket.build.vae import psnr_db
 
 NEAREST, CAPTIONS = 5, 100
-SHEET_CONCEPTS = (
-    "red-apple banana strawberry pizza hamburger doughnut birthday-cake ice-cream watermelon avocado "
-    "panda fox penguin octopus unicorn tiger-face rabbit-face frog whale butterfly "
-    "grinning-face smiling-face-with-sunglasses face-with-tears-of-joy angry-face robot ghost red-heart blue-heart rainbow fire "
-    "rocket airplane bicycle house guitar trophy key crown balloon soccer-ball"
-).split()
+SHEET_CONCEPTS = [
+    "red-apple",
+    "banana",
+    "strawberry",
+    "pizza",
+    "hamburger",
+    "doughnut",
+    "birthday-cake",
+    "ice-cream",
+    "watermelon",
+    "avocado",
+    "panda",
+    "fox",
+    "penguin",
+    "octopus",
+    "unicorn",
+    "tiger-face",
+    "rabbit-face",
+    "frog",
+    "whale",
+    "butterfly",
+    "grinning-face",
+    "smiling-face-with-sunglasses",
+    "face-with-tears-of-joy",
+    "angry-face",
+    "robot",
+    "ghost",
+    "red-heart",
+    "blue-heart",
+    "rainbow",
+    "fire",
+    "rocket",
+    "airplane",
+    "bicycle",
+    "house",
+    "guitar",
+    "trophy",
+    "key",
+    "crown",
+    "balloon",
+    "soccer-ball",
+]
 
 
 def load_shipped() -> StableDiffusionPipeline:
@@ -42,7 +78,7 @@ def load_shipped() -> StableDiffusionPipeline:
 def retrieval(
     pipe: StableDiffusionPipeline, pictures: Pictures, guidance: float, steps: int, count: int
 ) -> tuple[float, float]:
-    """Share of drawn captions whose own picture is among the five nearest of its style in latent space, and chance."""
+    """Share of captions whose own picture is among the five nearest of its style in latent space, and chance."""
     latents: dict[str, torch.Tensor] = {}
     for style in BASE_STYLES:
         rows = pictures.rows({(style, icon) for icon in concepts()})
@@ -69,7 +105,9 @@ def check(guidance: float, steps: int, count: int) -> None:
     pictures, pipe = load_pictures(), load_shipped()
     heldout = heldout_for_vae(pictures)
     vae: AutoencoderKL = pipe.vae.to(memory_format=torch.channels_last)
-    print(f"VAE: {psnr_db(vae, pictures, heldout):.2f} dB PSNR on {len(heldout)} held-out pictures (bar: 27)", flush=True)
+    print(
+        f"VAE: {psnr_db(vae, pictures, heldout):.2f} dB PSNR on {len(heldout)} held-out pictures (bar: 27)", flush=True
+    )
     prompts = [caption(icon, BASE_STYLES[i % 2]) for i, icon in enumerate(SHEET_CONCEPTS)]
     made = [draw(pipe, prompts[i : i + 20], guidance, steps, seed=i) for i in range(0, len(prompts), 20)]
     sheet(torch.cat(made), 10, WORK / "sheets" / "check.png")

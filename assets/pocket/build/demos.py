@@ -12,14 +12,50 @@ from assets.pocket.build.render import CAT_FACES, draw, load_icons
 
 DEMO = MODEL.parent / "demo"
 DEMO_PX = 256
-STYLE_TRAIN = (
-    "red-apple banana carrot cherries pizza hamburger doughnut cat dog-face fish butterfly frog owl rabbit-face "
-    "grinning-face angry-face red-heart star sun umbrella rocket house bicycle guitar"
-).split()
-STYLE_MEASURE = (
-    "strawberry watermelon ice-cream lemon penguin fox octopus panda snail smiling-face-with-sunglasses crying-face "
-    "robot airplane sailboat bell key"
-).split()
+STYLE_TRAIN = [
+    "red-apple",
+    "banana",
+    "carrot",
+    "cherries",
+    "pizza",
+    "hamburger",
+    "doughnut",
+    "cat",
+    "dog-face",
+    "fish",
+    "butterfly",
+    "frog",
+    "owl",
+    "rabbit-face",
+    "grinning-face",
+    "angry-face",
+    "red-heart",
+    "star",
+    "sun",
+    "umbrella",
+    "rocket",
+    "house",
+    "bicycle",
+    "guitar",
+]
+STYLE_MEASURE = [
+    "strawberry",
+    "watermelon",
+    "ice-cream",
+    "lemon",
+    "penguin",
+    "fox",
+    "octopus",
+    "panda",
+    "snail",
+    "smiling-face-with-sunglasses",
+    "crying-face",
+    "robot",
+    "airplane",
+    "sailboat",
+    "bell",
+    "key",
+]
 CHARACTER_MEASURE = ("smiling-cat-with-heart-eyes", "crying-cat")
 
 

@@ -24,7 +24,9 @@ def export() -> None:
     pipe.to(dtype=torch.float16)
     pipe.save_pretrained(MODEL, safe_serialization=True)
     names = [caption(icon, style) for style, icon in (pictures.names[row] for row in rows)]
-    save_file({"latents": mean.half().contiguous()}, MODEL / "base-latents.safetensors", {"captions": json.dumps(names)})
+    save_file(
+        {"latents": mean.half().contiguous()}, MODEL / "base-latents.safetensors", {"captions": json.dumps(names)}
+    )
     size = sum(path.stat().st_size for path in MODEL.rglob("*") if path.is_file() and "build" not in path.parts)
     print(f"{MODEL}: {size / 1e6:.1f} MB, scaling factor {factor:.4f}")
 

@@ -11,7 +11,7 @@ from transformers import CLIPTokenizer
 from assets.pocket.build.common import WORK
 
 MERGES = 8000
-MAX_TOKENS = 77  # as in Stable Diffusion 1.x
+MAX_TOKENS = 32  # the longest base caption has 13
 
 
 def _byte_symbols() -> list[str]:
@@ -36,7 +36,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> list[list[int]]:
-    """Ids padded to 77, as every Stable Diffusion pipeline pads them."""
+    """Ids padded to the full length, as every Stable Diffusion pipeline pads them."""
     return list(tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True).input_ids)
 
 

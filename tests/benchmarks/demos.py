@@ -1,0 +1,113 @@
+"""What the two demo presets learn, in figures: `python tests/benchmarks/demos.py`.
+
+Runs `launch.py --preset pocket-style` and `--preset pocket-character` with one preview per kept-out picture, then
+compares the previews of step 0 and of the end with the kept-out pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT)]
+
+import torch  # noqa: E402
+from diffusers import AutoencoderKL  # noqa: E402
+from PIL import Image  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+
+from assets.pocket.build.style import style_distance  # noqa: E402
+from trainer.contract.buckets import Size, crop_to  # noqa: E402
+from trainer.contract.captions import scan, with_trigger  # noqa: E402
+from trainer.contract.home import POCKET, Home  # noqa: E402
+from trainer.contract.runs import RunFolder  # noqa: E402
+from trainer.data.images import load_picture, to_pixels  # noqa: E402
+
+SIDE = 64
+
+
+def run(preset: str, prompts: list[str], extra: list[str]) -> RunFolder:
+    """Train the preset with these previews; gives back its finished run."""
+    command = [sys.executable, str(ROOT / "launch.py"), "--preset", preset, *extra, "--preview.every", "1000000"]
+    subprocess.run([*command, "--preview.prompts", *prompts], check=True)
+    return RunFolder.all(Home.find())[0]
+
+
+def previews(done: RunFolder, step: int, count: int) -> list[Image.Image]:
+    """The run's previews of one step."""
+    return [load_picture(done.samples / f"{step:06}-{index}.png") for index in range(count)]
+
+
+def latents_of(pictures: list[Image.Image], vae: AutoencoderKL) -> torch.Tensor:
+    """Scaled posterior means, (N, C h w)."""
+    pixels = torch.stack([to_pixels(p, crop_to(p.width, p.height, Size(SIDE, SIDE))) for p in pictures])
+    with torch.no_grad():
+        mean: torch.Tensor = vae.encode(pixels).latent_dist.mean
+    return (mean * vae.config.scaling_factor).flatten(1)
+
+
+def nearest_concepts(pictures: list[Image.Image], vae: AutoencoderKL) -> list[str]:
+    """The concept of the nearest base picture of either style, in latent space."""
+    with safe_open(POCKET / "base-latents.safetensors", "pt") as file:
+        captions = [caption.rsplit(",", 1)[0] for caption in json.loads(file.metadata()["captions"])]
+        base = file.get_tensor("latents").float().flatten(1)
+    return [captions[i] for i in torch.cdist(latents_of(pictures, vae), base).argmin(dim=1).tolist()]
+
+
+def report(text: str) -> None:
+    """One line on the console."""
+    sys.stdout.write(text + "\n")
+
+
+def style(vae: AutoencoderKL, extra: list[str]) -> None:
+    """The style demo's figures."""
+    kept_out, _ = scan(ROOT / "assets" / "demo" / "style" / "measure")
+    prompts = [item.caption for item in kept_out]
+    done = run("pocket-style", prompts, extra)
+    view = done.view()
+    real = [load_picture(item.path) for item in kept_out]
+    before, after = (previews(done, step, len(prompts)) for step in (0, view.steps[-1].step))
+    far, near = style_distance(before, real), style_distance(after, real)
+    was, now = nearest_concepts(before, vae), nearest_concepts(after, vae)
+    right = [i for i, prompt in enumerate(prompts) if was[i] == prompt]
+    kept = [i for i in right if now[i] == prompts[i]]
+    report(
+        f"pocket-style: style distance {far:.2f} -> {near:.2f} ({near / far - 1:+.0%}; bar -25 %), real pictures among "
+        f"themselves {style_distance(real[:8], real[8:]):.2f}; nearest concept the prompted one for {len(right)} of "
+        f"{len(prompts)} before, still for {len(kept)} of them after (bar 3/4); "
+        f"training {sum(s.seconds for s in view.steps):.0f} s of {view.ended.seconds:.0f} s in all (bar 120 s)"
+    )
+
+
+def character(vae: AutoencoderKL, extra: list[str]) -> None:
+    """The character demo's figures."""
+    kept_out, _ = scan(ROOT / "assets" / "demo" / "character" / "measure")
+    prompts = [with_trigger(item.caption, "mimi") for item in kept_out]
+    seeds_each = 4  # several seeds per prompt: two pictures are too few for a mean
+    done = run("pocket-character", prompts * seeds_each, extra)
+    view = done.view()
+    real = latents_of([load_picture(item.path) for item in kept_out], vae).repeat(seeds_each, 1)
+    last = view.steps[-1].step
+    far, near = (
+        float((latents_of(previews(done, step, len(real)), vae) - real).square().mean(dim=1).sqrt().mean())
+        for step in (0, last)
+    )
+    report(
+        f"pocket-character: latent distance to the kept-out pictures {far:.3f} -> {near:.3f} ({near / far - 1:+.0%}; "
+        f"bar -20 %); training {sum(s.seconds for s in view.steps):.0f} s of {view.ended.seconds:.0f} s in all"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("which", nargs="?", choices=["style", "character"])
+    known, flags = parser.parse_known_args()
+    pocket_vae = AutoencoderKL.from_pretrained(POCKET, subfolder="vae", torch_dtype=torch.float32)
+    if known.which in (None, "style"):
+        style(pocket_vae, flags)
+    if known.which in (None, "character"):
+        character(pocket_vae, flags)

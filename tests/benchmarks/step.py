@@ -1,0 +1,188 @@
+"""Step time and peak memory against a plain diffusers loop, interleaved: `python tests/benchmarks/step.py`.
+
+Ours: bf16 base, channels last, cached latents and text. Plain: `unet.add_adapter` on a float32 base under bf16
+autocast, encoding nothing (it is given the same latents and text states, so only the step is compared).
+Both sides run in processes of their own, in turns; the ratio of medians is what counts, machines are noisy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT)]
+
+SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+RANK = 16
+
+
+def make_unet(which: str):
+    """Full-size SD 1.5 with random weights, or pocket."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    if which == "pocket":
+        return UNet2DConditionModel.from_pretrained(ROOT / "assets" / "pocket", subfolder="unet")
+    return UNet2DConditionModel(**SD15_UNET)
+
+
+def inputs(unet, seed: int):
+    """One sample of the size trained at: 256 px for SD 1.5 is 32 x 32 latents; pocket has 16 x 16."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    side = 16 if unet.config.cross_attention_dim < 768 else 32
+    latents = torch.randn(1, unet.config.in_channels, side, side, generator=generator)
+    states = torch.randn(1, 77, unet.config.cross_attention_dim, generator=generator)
+    return latents, states
+
+
+class Peak:
+    """Largest amount of private memory, sampled 50 times a second from `start` on."""
+
+    def __init__(self) -> None:
+        self.kib = 0
+        self._done = threading.Event()
+        self._watch = threading.Thread(target=self._sample, daemon=True)
+
+    def start(self) -> None:
+        """Begin: what the set-up needed for a moment does not count."""
+        self._watch.start()
+
+    def stop(self) -> float:
+        """GiB."""
+        self._done.set()
+        self._watch.join()
+        return self.kib / 2**20
+
+    def _sample(self) -> None:
+        while not self._done.wait(0.02):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            self.kib = max(self.kib, *(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")))
+
+
+def plain(which: str, steps: int, peak: Peak) -> list[float]:
+    """Seconds per step of the loop everybody writes first."""
+    import torch
+    from diffusers import DDPMScheduler
+    from peft import LoraConfig
+
+    unet = make_unet(which).requires_grad_(False)
+    targets = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=targets))
+    trained = [p for p in unet.parameters() if p.requires_grad]
+    optimizer, noise_schedule = torch.optim.AdamW(trained, lr=1e-4), DDPMScheduler()
+    seconds = []
+    peak.start()
+    for step in range(steps):
+        latents, states = inputs(unet, step)
+        since = time.perf_counter()
+        noise, t = torch.randn_like(latents), torch.randint(1000, (1,))
+        with torch.autocast("cpu", torch.bfloat16):
+            prediction = unet(noise_schedule.add_noise(latents, noise, t), t, states).sample
+        torch.nn.functional.mse_loss(prediction.float(), noise).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - since)
+    return seconds
+
+
+def ours(which: str, steps: int, peak: Peak) -> list[float]:
+    """Seconds per step of `trainer.loop.update` on the same sizes."""
+    import torch
+    from accelerate import Accelerator
+
+    from trainer.adapters import attach
+    from trainer.contract.settings import AdapterSettings, ObjectiveSettings, OptimizerSettings
+    from trainer.families.base import Conditioning, NoiseSpec
+    from trainer.families.names import kohya_name, unet_slots
+    from trainer.objectives import Batch, make_schedule, sample_rng, training_loss
+    from trainer.optim import make_optimizer
+
+    unet = make_unet(which).requires_grad_(False).to(torch.bfloat16, memory_format=torch.channels_last).eval()
+
+    class OnlyUnet:
+        """The family protocol's part that a step needs."""
+
+        def component(self, _name):
+            return unet
+
+        def lora_slots(self, targets, _text_encoder):
+            return unet_slots(unet.config, targets)
+
+        def kohya_name(self, component, path):
+            return kohya_name(component, path)
+
+        def predict(self, noisy, t, conditioning):
+            return unet(noisy.contiguous(memory_format=torch.channels_last), t, conditioning.states, return_dict=False)[0]
+
+    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
+    family = OnlyUnet()
+    adapter = attach(family, AdapterSettings(rank=RANK, alpha=RANK), seed=0)
+    optimizer = accelerator.prepare(make_optimizer(adapter, OptimizerSettings()))
+    spec = NoiseSpec(1000, 0.00085, 0.012, "scaled_linear", "epsilon", zero_terminal_snr=False)
+    schedule = make_schedule(spec, ObjectiveSettings())
+    seconds = []
+    peak.start()
+    for step in range(steps):
+        latents, states = inputs(unet, step)
+        since = time.perf_counter()
+        batch = Batch(latents, torch.zeros_like(latents), Conditioning(states.to(torch.bfloat16)))
+        with accelerator.autocast():
+            loss = training_loss(family.predict, batch, schedule, [sample_rng(0, step, 0)]).mean()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(adapter.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - since)
+    return seconds
+
+
+def child(side: str, which: str, steps: int) -> None:
+    """Run one side and print its figures."""
+    peak = Peak()
+    seconds = (plain if side == "plain" else ours)(which, steps, peak)
+    json.dump({"seconds": seconds[2:], "gib": peak.stop()}, sys.stdout)
+
+
+def measure(which: str, rounds: int, steps: int) -> None:
+    """Run both sides in turns and print medians and ratios."""
+    figures: dict[str, list[dict]] = {"plain": [], "ours": []}
+    for _ in range(rounds):
+        for side, made in figures.items():
+            with tempfile.TemporaryFile("w+") as out:
+                command = [sys.executable, __file__, "--child", side, "--model", which, "--steps", str(steps)]
+                subprocess.run(command, stdout=out, check=True)
+                out.seek(0)
+                made.append(json.loads(out.read().splitlines()[-1]))
+    time_of = {side: statistics.median(s for run in made for s in run["seconds"]) for side, made in figures.items()}
+    memory_of = {side: statistics.median(run["gib"] for run in made) for side, made in figures.items()}
+    sys.stdout.write(
+        f"{which}: plain {time_of['plain']:.3f} s/step, {memory_of['plain']:.2f} GiB; "
+        f"ours {time_of['ours']:.3f} s/step, {memory_of['ours']:.2f} GiB; "
+        f"{time_of['plain'] / time_of['ours']:.2f}x as fast, {memory_of['ours'] / memory_of['plain']:.2f}x the memory\n"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=["sd15", "pocket"])
+    parser.add_argument("--child", choices=["plain", "ours"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8)
+    chosen = parser.parse_args()
+    if chosen.child:
+        child(chosen.child, chosen.model, chosen.steps)
+    else:
+        for model in [chosen.model] if chosen.model else ["pocket", "sd15"]:
+            measure(model, chosen.rounds, chosen.steps)

@@ -1,0 +1,125 @@
+"""The console as a user types it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trainer.contract.home import Home
+from trainer.contract.runs import RunFolder
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "trainer.cli", *map(str, arguments)]
+
+
+def environment(**extra):
+    return {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "200", **extra}
+
+
+def cli(*arguments, cwd=CHECKOUT, **extra):
+    done = subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(**extra), capture_output=True, text=True, timeout=300
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def flags(tiny_model, tmp_path):
+    return [
+        "--preset", "pocket-style", "--base-model", tiny_model, "--name", "mein löra", "--home", tmp_path / "heim",
+        "--dataset.resolution", "64", "--dataset.batch_size", "2", "--preview.steps", "2", "--model.precision", "fp32",
+        "--model.device", "cpu",
+    ]  # fmt: skip
+
+
+def test_a_training_from_a_relative_folder_with_space_and_umlaut(flags, pictures, tmp_path):
+    shutil.copytree(pictures, tmp_path / "Bilder für mich")
+    code, output = cli(*flags, "--images", "Bilder für mich", "--dataset.views", "2", cwd=tmp_path)
+    assert code == 0, output
+    assert "5 pictures × 2 views = 5 steps at batch 2" in output
+    (run,) = RunFolder.all(Home(tmp_path / "heim"))
+    for name in ("mein löra.safetensors", "before-after.png"):
+        assert (run.path / name).exists()
+        assert str(run.path / name) in output
+    assert "fits only the model" in output
+
+
+def test_check_shows_every_setting_with_its_origin_and_trains_nothing(flags, pictures, tmp_path):
+    code, output = cli(*flags, "--images", pictures, "--adapter.rank", "8", "--check")
+    assert code == 0
+    origins = {line.split()[0]: line.split("  ")[-1].strip() for line in output.splitlines() if "." in line.split()[0]}
+    assert origins["adapter.rank"] == "flag"
+    assert origins["adapter.alpha"] == "preset pocket-style"
+    assert origins["adapter.dropout"] == "default"
+    assert not (tmp_path / "heim").exists()
+
+
+def test_list_presets_names_all_with_their_intent():
+    code, output = cli("--list-presets")
+    assert code == 0
+    for preset in (CHECKOUT / "presets").glob("*.toml"):
+        assert preset.stem in output
+
+
+def test_every_shipped_preset_passes_check(pictures, tiny_model):
+    for preset in sorted((CHECKOUT / "presets").glob("*.toml")):
+        code, output = cli("--preset", preset.stem, "--images", pictures, "--base-model", tiny_model, "--check")
+        assert code == 0, output
+
+
+def test_help_is_grouped_and_complete():
+    code, output = cli("--help")
+    assert code == 0
+    for word in ("--resume", "dataset:", "--adapter.rank N", "--objective.min_snr_gamma", "--list-presets"):
+        assert word in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code_word", "seen"),
+    [
+        (["--preset", "sdxl-style"], "unknown_preset", "sdxl-style"),
+        (["--preset", "pocket-style", "--adapter.rank", "1"], "invalid_settings", "1"),
+        (["--preset", "pocket-style", "--adapter.rnk", "8"], "invalid_settings", "--adapter.rnk"),
+        (["--preset", "pocket-style", "--images", "/no/such"], "folder_missing", "/no/such"),
+        (["--resume", "nothing-here"], "run_missing", "nothing-here"),
+        ([], "invalid_settings", "preset"),
+        (["--config", "/no/such.toml"], "invalid_settings", "/no/such.toml"),
+    ],
+)
+def test_a_mistake_is_told_with_the_value_seen_and_what_to_do(arguments, code_word, seen):
+    code, output = cli(*arguments)
+    assert code == 2
+    assert f"({code_word})" in output
+    assert seen in output
+    assert "→" in output
+    assert "Traceback" not in output
+
+
+def test_ctrl_c_stops_and_saves_and_resume_ends_the_run(flags, pictures, tmp_path):
+    home = Home(tmp_path / "heim")
+    child = subprocess.Popen(
+        command(*flags, "--images", pictures, "--dataset.views", "60"),
+        cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while not (RunFolder.all(home) and RunFolder.all(home)[0].view().steps):
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    output, _ = child.communicate(timeout=300)
+    assert child.returncode == 0, output
+    (run,) = RunFolder.all(home)
+    assert run.status() == "stopped"
+    assert f"--resume {run.path.name}" in output
+    code, output = cli("--resume", run.path.name, "--home", home.root)
+    assert code == 0
+    assert "Resumed at step" in output
+    assert run.status() == "completed"
+    assert (run.path / "mein löra.safetensors").exists()

@@ -1,0 +1,206 @@
+import random
+import struct
+import zlib
+
+import pytest
+from PIL import Image, ImageOps
+
+from trainer.contract.captions import ORIENTATION_TAG, scan, shuffled, tag_frequency, with_trigger
+from trainer.contract.errors import FolderMissing, NoImages, UnreadableImage
+
+
+def draw(path, size=(8, 4), caption=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, "white").save(path, **options)
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+    return path
+
+
+def test_pictures_come_with_their_captions_and_sizes_in_the_order_of_their_paths(tmp_path):
+    draw(tmp_path / "b.png", (8, 4), "zwei Bären")
+    draw(tmp_path / "a.jpg", (6, 9), "one")
+    draw(tmp_path / "c" / "a.webp", (5, 5), "deeper")
+    items, problems = scan(tmp_path)
+    found = [(item.path.relative_to(tmp_path).as_posix(), item.caption, item.width, item.height) for item in items]
+    assert found == [("a.jpg", "one", 6, 9), ("b.png", "zwei Bären", 8, 4), ("c/a.webp", "deeper", 5, 5)]
+    assert problems == []
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPG", "a.jpeg", "a.png", "a.webp", "a.bmp"])
+def test_every_usual_picture_format_is_found(tmp_path, name):
+    draw(tmp_path / name)
+    assert [item.path.name for item in scan(tmp_path)[0]] == [name]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_has_the_size_a_viewer_shows_it_in(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    path = draw(tmp_path / f"phone.{suffix}", (8, 4), exif=exif)
+    with Image.open(path) as picture:
+        upright = ImageOps.exif_transpose(picture).size
+    (item,), _ = scan(tmp_path)
+    assert (item.width, item.height) == upright
+
+
+def test_a_byte_order_mark_is_no_part_of_a_caption(tmp_path):
+    draw(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("ein Bär", encoding="utf-8-sig")
+    items, problems = scan(tmp_path)
+    assert (items[0].caption, problems) == ("ein Bär", [])
+
+
+def test_a_caption_in_windows_1252_is_read_and_reported_with_its_file(tmp_path):
+    draw(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("ein Bär – „groß“", encoding="cp1252")
+    items, (problem,) = scan(tmp_path)
+    assert items[0].caption == "ein Bär – „groß“"
+    assert (problem.code, "a.txt" in problem.message) == ("caption_encoding", True)
+
+
+def test_a_caption_of_several_lines_becomes_one(tmp_path):
+    draw(tmp_path / "a.png", caption="  a bear,\r\n\tbrown\n\n")
+    assert scan(tmp_path)[0][0].caption == "a bear, brown"
+
+
+def test_a_caption_file_of_the_other_usual_ending_is_read(tmp_path):
+    draw(tmp_path / "a.png")
+    (tmp_path / "a.caption").write_text("a bear")
+    assert scan(tmp_path)[0][0].caption == "a bear"
+
+
+def test_a_name_with_dots_keeps_them_for_its_caption(tmp_path):
+    draw(tmp_path / "a.v1.png")
+    (tmp_path / "a.v1.txt").write_text("a bear")
+    assert scan(tmp_path)[0][0].caption == "a bear"
+
+
+def test_pictures_without_captions_are_counted_in_one_problem_and_stay_usable(tmp_path):
+    draw(tmp_path / "a.png", caption="a bear")
+    draw(tmp_path / "b.png")
+    draw(tmp_path / "c.png", caption="  \n")
+    items, (problem,) = scan(tmp_path)
+    assert len(items) == 3
+    assert problem.code == "no_caption"
+    assert "2 of 3" in problem.message
+    assert "b.png" in problem.message
+
+
+def test_a_folder_without_pictures_is_refused_with_what_it_holds(tmp_path):
+    for name in ("notes.txt", "film.mp4", "deeper.doc"):
+        (tmp_path / name).touch()
+    with pytest.raises(NoImages) as caught:
+        scan(tmp_path)
+    assert str(tmp_path) in caught.value.message
+    assert "3 other files" in caught.value.message
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(FolderMissing, match="does not exist"):
+        scan(tmp_path / "missing")
+
+
+def test_a_file_in_place_of_a_folder_is_refused_as_such(tmp_path):
+    with pytest.raises(FolderMissing, match="is a file"):
+        scan(draw(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+def test_a_picture_that_cannot_be_opened_is_refused_with_its_path(tmp_path, data):
+    draw(tmp_path / "a.png")
+    (tmp_path / "broken.png").write_bytes(data)
+    with pytest.raises(UnreadableImage) as caught:
+        scan(tmp_path)
+    assert str(tmp_path / "broken.png") in caught.value.message
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_a_picture_whose_exif_block_is_cut_short_is_refused_with_its_path(tmp_path, suffix):
+    path = draw(tmp_path / f"cut.{suffix}", exif=b"Exif\0\0MM\0*\0")
+    with pytest.raises(UnreadableImage) as caught:
+        scan(tmp_path)
+    assert str(path) in caught.value.message
+
+
+def test_a_picture_far_too_large_to_open_is_refused_from_its_header(tmp_path):
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT")
+    with pytest.raises(UnreadableImage, match="bomb"):
+        scan(tmp_path)
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+    draw(tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"what macOS leaves")
+    draw(tmp_path / ".thumbnails" / "a.png")
+    assert [item.path.name for item in scan(tmp_path)[0]] == ["a.png"]
+
+
+def test_a_hidden_folder_above_the_pictures_does_not_hide_them(tmp_path):
+    draw(tmp_path / ".private" / "a.png")
+    assert len(scan(tmp_path / ".private")[0]) == 1
+
+
+def test_scanning_writes_nothing(tmp_path):
+    draw(tmp_path / "a.png", caption="a bear")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    scan(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("", "ana"),
+        ("red hair", "ana, red hair"),
+        ("ana", "ana"),
+        ("ana, red hair", "ana, red hair"),
+        ("ana with red hair", "ana with red hair"),
+        ("red hair, ana", "ana, red hair"),
+        ("banana, red", "ana, banana, red"),
+        ("anabel", "ana, anabel"),
+    ],
+)
+def test_the_trigger_word_stands_first_and_once(caption, expected):
+    assert with_trigger(caption, "ana") == expected
+
+
+@pytest.mark.parametrize("trigger", ["ana", "ana lee", "ana, woman"])
+@pytest.mark.parametrize("caption", ["", "red hair, ana", "a photo of ana", "x"])
+def test_putting_the_trigger_word_first_twice_changes_nothing_more(caption, trigger):
+    once = with_trigger(caption, trigger)
+    assert with_trigger(once, trigger) == once
+
+
+def test_without_a_trigger_word_a_caption_stays_as_it_is():
+    assert with_trigger("red hair,  green eyes,", "") == "red hair,  green eyes,"
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3, 8, 20])
+def test_shuffling_keeps_the_first_tags_in_place_and_all_of_them(keep):
+    tags = [f"tag {n}" for n in range(8)]
+    for seed in range(5):
+        found = shuffled(", ".join(tags), keep, seed).split(", ")
+        assert found[:keep] == tags[:keep]
+        assert sorted(found) == tags
+
+
+def test_shuffling_is_drawn_from_its_seed_alone():
+    caption = ", ".join(f"tag {n}" for n in range(8))
+    random.seed(1)
+    first = [shuffled(caption, 0, seed) for seed in range(6)]
+    random.seed(2)
+    assert [shuffled(caption, 0, seed) for seed in range(6)] == first
+    assert len(set(first)) == 6  # 8! orders: six equal ones would be no chance
+
+
+def test_shuffling_drops_empty_tags():
+    assert shuffled(" a ,, b , ", 2, 0) == "a, b"
+
+
+def test_tags_are_counted_without_regard_to_case_most_frequent_first():
+    counts = tag_frequency(["Red, bear", "red", "", "bear, red, ", "apple"])
+    assert list(counts.items()) == [("red", 3), ("bear", 2), ("apple", 1)]

@@ -1,0 +1,146 @@
+import shutil
+
+import pytest
+
+from trainer.contract.errors import InvalidSettings, UnknownPreset
+from trainer.contract.presets import FOLDER, flat, list_presets, load_preset, overlay, read_toml, to_toml
+from trainer.contract.settings import TrainConfig, validated
+
+NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A preset folder of one's own."""
+    (tmp_path / "soft.toml").write_text('intent = "Soft."\n[adapter]\nrank = 4\n', encoding="utf-8")
+    (tmp_path / "hard.toml").write_text('goal = "character"\n[adapter]\nrank = 64\n', encoding="utf-8")
+    return tmp_path
+
+
+def test_there_are_presets():
+    assert NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_preset_loads_and_is_valid(name):
+    config, _ = overlay({"preset": load_preset(name).values})
+    assert config.preset == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_preset_says_in_a_sentence_what_it_is_for(name):
+    assert load_preset(name).intent.endswith(".")
+
+
+def test_presets_are_listed_by_name(folder):
+    assert [preset.name for preset in list_presets(folder)] == ["hard", "soft"]
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones(folder):
+    with pytest.raises(UnknownPreset) as caught:
+        load_preset("sotf", folder)
+    assert '"sotf"' in caught.value.message
+    assert "hard, soft" in caught.value.hint
+
+
+def test_a_preset_name_does_not_reach_files_outside_the_folder(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copy(folder / "soft.toml", other / "secret.toml")
+    with pytest.raises(UnknownPreset):
+        load_preset(f"../{other.name}/secret", folder)
+
+
+def test_a_preset_with_a_setting_out_of_range_is_refused(folder):
+    (folder / "wrong.toml").write_text("[adapter]\nrank = 1000\n")
+    with pytest.raises(InvalidSettings, match=r"adapter\.rank = 1000"):
+        load_preset("wrong", folder)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"[adapter\nrank = 4", b"rank = ", b"x = 1\nx = 2", b'intent = "caf\xe9"'],
+    ids=["table", "value", "twice", "cp1252"],
+)
+def test_a_file_that_is_no_toml_in_utf8_is_refused_with_its_path(folder, data):
+    path = folder / "broken.toml"
+    path.write_bytes(data)
+    with pytest.raises(InvalidSettings) as caught:
+        read_toml(path)
+    assert str(path) in caught.value.message
+    assert "UTF-8" in caught.value.hint
+
+
+def test_a_file_that_is_not_there_is_refused_with_its_path(tmp_path):
+    with pytest.raises(InvalidSettings, match=r"missing\.toml"):
+        read_toml(tmp_path / "missing.toml")
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "windows.toml").write_text("[adapter]\r\nrank = 4\r\n", encoding="utf-8-sig", newline="")
+    assert read_toml(tmp_path / "windows.toml") == {"adapter": {"rank": 4}}
+
+
+def test_a_later_layer_wins_setting_by_setting():
+    weak = {"goal": "character", "adapter": {"rank": 4, "alpha": 2.0}}
+    strong = {"adapter": {"rank": 8}, "dataset": {"views": 7}}
+    config, _ = overlay({"preset": weak, "flag": strong})
+    assert (config.goal, config.adapter.rank, config.adapter.alpha, config.dataset.views) == ("character", 8, 2.0, 7)
+
+
+def test_every_value_says_which_layer_it_came_from():
+    weak = {"goal": "character", "adapter": {"rank": 4, "alpha": 2.0}}
+    _, origins = overlay({"preset soft": weak, "flag": {"adapter": {"rank": 8}}})
+    expected = {"goal": "preset soft", "adapter.alpha": "preset soft", "adapter.rank": "flag"}
+    assert origins == {**dict.fromkeys(flat(TrainConfig()), "default"), **expected}
+
+
+def test_layers_that_are_valid_only_together_are_put_together_first():
+    many = {"dataset": {"min_total_views": 500}}
+    few = {"dataset": {"min_total_views": 5, "max_total_views": 50}}
+    config, _ = overlay({"preset": many, "flag": few})
+    assert (config.dataset.min_total_views, config.dataset.max_total_views) == (5, 50)
+
+
+def test_layers_that_contradict_each_other_are_refused():
+    with pytest.raises(InvalidSettings, match="min_total_views"):
+        overlay({"preset": {"dataset": {"min_total_views": 500}}, "flag": {"dataset": {"max_total_views": 50}}})
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"file": {"dataset": 5}, "flag": {"dataset": {"views": 3}}},
+        {"file": {"dataset": {"views": 3}}, "flag": {"dataset": 5}},
+    ],
+    ids=["under", "over"],
+)
+def test_a_section_that_is_no_table_is_refused_wherever_it_stands(layers):
+    with pytest.raises(InvalidSettings, match="dataset = 5"):
+        overlay(layers)
+
+
+def test_the_layers_themselves_stay_as_they_were():
+    weak = {"adapter": {"rank": 4}}
+    overlay({"preset": weak, "flag": {"adapter": {"rank": 8}}})
+    assert weak == {"adapter": {"rank": 4}}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"optimizer": {"learning_rate": 3e-7}, "adapter": {"alpha": 16}},
+        {"preview": {"prompts": ['say "hi"', "back\\slash", "zwei\nZeilen", "\x7f\r\t", "猫 🙂", "'''\"\"\""]}},
+        {"preview": {"prompts": []}, "dataset": {"images": r"C:\Bilder\ä ö"}, "output": {"name": "Ülküs #1 = [x]"}},
+    ],
+    ids=["defaults", "numbers", "texts", "paths"],
+)
+def test_written_settings_are_read_back_unchanged(values, tmp_path):
+    config = validated(values)
+    (tmp_path / "config.toml").write_bytes(to_toml(config).encode())
+    assert validated(read_toml(tmp_path / "config.toml")) == config
+
+
+def test_a_written_config_holds_every_setting():
+    text = to_toml(TrainConfig())
+    assert [place for place in flat(TrainConfig()) if f"{place.rpartition('.')[2]} = " not in text] == []
