@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from trainer.contract.errors import DiskFull, OutOfMemory, TrainerError
 from trainer.contract.events import EventLog, RunFailed
 from trainer.contract.runs import RunFolder
+
+RESERVE_BYTES = 2**16
 
 
 def main(arguments: list[str]) -> int:
@@ -19,14 +26,37 @@ def main(arguments: list[str]) -> int:
     main_process = os.environ.get("RANK", "0") == "0"
     if main_process:
         run.claim()
-    with EventLog(run.events_file if main_process else Path(os.devnull)) as log:
+    signal.signal(signal.SIGTERM, _terminated)
+    with (
+        EventLog(run.events_file if main_process else Path(os.devnull)) as log,
+        _reserve(run.path / ".reserve") as room,
+    ):
         try:
             _train(run, log)
         except TrainerError as error:
-            traceback.print_exc()  # the technical story goes to log.txt
-            log.write(RunFailed(code=error.code, message=error.message, hint=error.hint))
+            room.unlink(missing_ok=True)  # so that the reason fits on a disk that is full
+            with suppress(OSError):
+                log.write(RunFailed(code=error.code, message=error.message, hint=error.hint))
+            with suppress(OSError):
+                traceback.print_exc()  # the technical story goes to log.txt
             return 2
     return 0
+
+
+@contextmanager
+def _reserve(path: Path) -> Iterator[Path]:
+    """A little disk space to give back when there is none left."""
+    with suppress(OSError):
+        path.write_bytes(bytes(RESERVE_BYTES))
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """Being asked to end by the system (or by a launcher whose other process failed) is told like any failure."""
+    raise TrainerError("The trainer was ended from outside (SIGTERM).", hint="Resume it from its last checkpoint.")
 
 
 def _train(run: RunFolder, log: EventLog) -> None:
@@ -37,13 +67,17 @@ def _train(run: RunFolder, log: EventLog) -> None:
 
     try:
         train(run, log)
-    except torch.OutOfMemoryError as error:
+    except TrainerError:
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(str(error).split(". ")[0]) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(str(error)) from error
         raise TrainerError(f"The system refused: {error}.", hint=f"Details are in {run.log_file.name}.") from error
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:
+        if "not enough memory" in str(error):  # how PyTorch's CPU allocator says it
+            raise OutOfMemory(str(error).splitlines()[0]) from error
         raise TrainerError(
             f"Unexpected: {type(error).__name__}: {error}.",
             hint=f"This is a fault of Atelier; please report it with {run.log_file.name}.",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,7 +25,7 @@ from rich.table import Table
 from trainer.contract import process
 from trainer.contract.buckets import Plan, plan
 from trainer.contract.captions import Problem, scan
-from trainer.contract.errors import InvalidSettings, TrainerError
+from trainer.contract.errors import InvalidSettings, TrainerError, isolated
 from trainer.contract.events import (
     Event,
     Lora,
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(highlight=False)
     try:
         return _dispatch(make_parser().parse_args(arguments), console)
+    except OSError as error:
+        console.print(f"The system refused: {error}.", style="bold red", markup=False)
+        return 2
     except TrainerError as error:
         console.print(f"[bold red]Error[/] ({error.code}): ", end="")
         console.print(error.message, markup=False)
@@ -74,6 +78,11 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
         return 0
     home = Home.find(flags.home)
     if flags.resume:
+        if given_settings(flags) or flags.preset or flags.config:
+            raise InvalidSettings(
+                "A resumed run keeps its settings, but others were given.",
+                hint="Leave them out, or start a new run with them.",
+            )
         return follow(RunFolder.find(home, flags.resume), console)
     config, origins = resolve(flags)
     pictures, problems = scan(Path(config.dataset.images))
@@ -102,7 +111,9 @@ def resolve(flags: argparse.Namespace) -> tuple[TrainConfig, dict[str, str]]:
             values["dataset"] = {**values["dataset"], "images": str(CHECKOUT / images)}
         layers[f"preset {flags.preset}"] = values
     if flags.config:
-        layers[f"file {flags.config.name}"] = read_toml(flags.config)
+        values = read_toml(flags.config)
+        values.pop("intent", None)  # a copied preset's sentence
+        layers[f"file {flags.config.name}"] = values
     layers["flag"] = given_settings(flags)
     config, origins = overlay(layers)
     settled: dict[str, Values] = {}
@@ -124,7 +135,7 @@ def show_settings(config: TrainConfig, origins: dict[str, str], console: Console
     table = Table("setting", "value", "from", box=None, pad_edge=False)
     for place, value in flat(config).items():
         origin = origins.get(place, "default")
-        table.add_row(place, str(value), origin, style="dim" if origin == "default" else "")
+        table.add_row(place, escape(str(value)), escape(origin), style="dim" if origin == "default" else "")
     console.print(table)
 
 
@@ -137,7 +148,7 @@ def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], cons
     console.print(
         f"{made.pictures} pictures × {made.views_per_picture:.4g} views = [bold]{made.steps} steps[/] at {batch}; "
         f"learning strength {strength:.2g}; writes up to {config.output.files} LoRA files, "
-        f"the last one {config.output.name}.safetensors."
+        f"the last one {escape(config.output.name)}.safetensors."
     )
     for problem in problems:
         console.print(f"  Note: {problem.message} {problem.hint}", style="yellow", markup=False)
@@ -145,9 +156,10 @@ def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], cons
 
 def follow(run: RunFolder, console: Console) -> int:
     """Train in a process of its own and show its events until it ends; Ctrl-C asks it to stop and save."""
-    console.print(f"Run folder: {run.path}", markup=False)
+    console.print(f"Run folder: {run.path}", markup=False, soft_wrap=True)
     cursor = run.events_file.stat().st_size if run.events_file.exists() else 0
     child = process.start(run)
+    presses = 0
     with _progress(console) as bar:
         screen = _Screen(bar, console)
         while True:
@@ -159,13 +171,14 @@ def follow(run: RunFolder, console: Console) -> int:
                     break
                 time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
-                _stop(run, child, console)
+                presses += 1
+                _stop(run, child, console, at_once=presses > 1)
     return _farewell(run, child.returncode, console)
 
 
-def _stop(run: RunFolder, child: subprocess.Popen[bytes], console: Console) -> None:
+def _stop(run: RunFolder, child: subprocess.Popen[bytes], console: Console, at_once: bool) -> None:
     """First Ctrl-C: stop and save. Second: end at once, keeping the last checkpoint."""
-    if (run.control / "stop").exists():
+    if at_once:
         child.kill()
         console.print("Ended at once; the last checkpoint is kept.")
         return
@@ -184,6 +197,7 @@ def _progress(console: Console) -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
         refresh_per_second=4,
+        speed_estimate_period=900,  # a step may take minutes on a CPU
     )
 
 
@@ -233,11 +247,11 @@ def _farewell(run: RunFolder, code: int, console: Console) -> int:
     """What came out, and where it lies."""
     view = run.view()
     match view.ended:
-        case RunFailed() as failed:
+        case RunFailed() as failed if code == 2:  # else the ending is an earlier process's
             console.print(f"[bold red]Error[/] ({failed.code}): ", end="")
             console.print(f"{failed.message}\n  → {failed.hint}", markup=False)
             return 2
-        case RunFinished() as finished:
+        case RunFinished() as finished if code == 0:
             _report(run, view, finished, console)
             return 0
         case _:
@@ -256,10 +270,11 @@ def _report(run: RunFolder, view: RunView, finished: RunFinished, console: Conso
     )
     if view.loras:
         newest = view.loras[-1]
-        console.print(f"LoRA file:    {run.path / newest.file} ({_size(newest.bytes)})", markup=False)
-    sheet = before_after(run, view)
-    if sheet:
-        console.print(f"Before/after: {sheet}", markup=False)
+        console.print(f"LoRA file:    {run.path / newest.file} ({_size(newest.bytes)})", markup=False, soft_wrap=True)
+    with isolated("The before/after sheet", lambda _code, message, _hint: console.print(message, markup=False)):
+        sheet = before_after(run, view)
+        if sheet:
+            console.print(f"Before/after: {sheet}", markup=False, soft_wrap=True)
     if finished.reason != "completed":
         console.print(f"Go on with:   python launch.py --resume {run.path.name}", markup=False)
 

@@ -17,9 +17,10 @@ from trainer.adapters import Adapter, attach
 from trainer.checkpoints import State, load_checkpoint, save_checkpoint
 from trainer.contract import events
 from trainer.contract.buckets import Plan, micro_batches, plan
-from trainer.contract.captions import scan
+from trainer.contract.captions import scan, with_trigger
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.events import EventLog
+from trainer.contract.home import atomic_write
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig
 from trainer.data.batches import EncodedDataset, Sample, TextStates, captions_of, encode_dataset, samples_of_step
@@ -55,6 +56,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     started: float
     step: int = 0  # updates done
+    saved: int = -1  # the step of the newest checkpoint
 
 
 def train(run: RunFolder, log: EventLog) -> None:
@@ -100,7 +102,8 @@ def update(training: Training, step: int) -> tuple[float, float]:
     for places in micro_batches(mine, sizes, config.dataset.batch_size):
         chosen = [samples[place] for place in places]
         rng = [sample_rng(config.model.seed, step, sample.index) for sample in chosen]
-        torch.manual_seed(rng[0].initial_seed())  # dropout draws from the global generator
+        # Dropout draws from the global generator: seeded like a sample that no step has, not like this one's noise
+        torch.manual_seed(sample_rng(config.model.seed, step, -1 - places[0]).initial_seed())
         with accelerator.autocast():
             losses = training_loss(training.family.predict, batch_of(training, chosen), training.schedule, rng)
         loss = losses.sum() / len(samples)
@@ -157,7 +160,7 @@ def prepare(run: RunFolder, log: EventLog) -> Training:
         items, family, config.dataset, vae_folder=folder / "vae", dtype=dtype, cache=cache, progress=progress
     )
     captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
-    prompts = preview_prompts(config, captions)
+    prompts = preview_prompts(config, [with_trigger(item.caption, config.dataset.trigger_word) for item in items])
     text = TextStates(family, trained=config.adapter.text_encoder)
     wanted = [*captions, *prompts, config.preview.negative_prompt, ""]
     text.learn(wanted, folder / "text_encoder", dtype, cache, progress)
@@ -207,17 +210,18 @@ def resume(training: Training) -> int:
     """Continue from the newest checkpoint, if there is one, and say that the run starts; gives back the first step."""
     state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, state_of(training))
     if state is not None:
-        training.step = state.step
+        training.step = training.saved = state.step
         if training.accelerator.scaler is not None and state.gradient_scaler is not None:
             training.accelerator.scaler.load_state_dict(state.gradient_scaler)
-    device = training.accelerator.device
+    device, processes = training.accelerator.device, training.accelerator.num_processes
+    several = f" x{processes}" if processes > 1 else ""
     training.log.write(
         events.RunStarted(
             family=training.family.spec.name,
             base_model=training.config.model.base_model,
             steps_total=training.plan.steps,
             resumed_at=training.step,
-            device=f"{device.type} {training.precision}",
+            device=f"{device.type} {training.precision}{several}",
             memory_gib=memory_gib(device),
             versions=_versions(),
         )
@@ -273,6 +277,9 @@ def save_when_due(training: Training) -> None:
 
 def checkpoint(training: Training) -> None:
     """Save a resumable state, once per machine."""
+    if training.saved == training.step:
+        return
+    training.saved = training.step
     if training.accelerator.is_main_process:
         keep = training.config.output.keep_checkpoints
         target = save_checkpoint(
@@ -358,5 +365,4 @@ def write_sidecars(training: Training) -> None:
     sidecar(path, config.dataset.trigger_word, training.family.labels.note, training.family.labels.base_model_version)
     last = sorted(training.run.samples.glob(f"{training.step:06}-0.png"))
     for picture in last:
-        target = path.with_suffix(".preview.png")
-        target.write_bytes(picture.read_bytes())
+        atomic_write(path.with_suffix(".preview.png"), picture.read_bytes())

@@ -19,6 +19,8 @@ from trainer.data.batches import EncodedDataset
 from trainer.families.base import ExportLabels
 from trainer.objectives import NoiseSchedule
 
+MOST_TAGS = 1000  # readers give up on headers above 1 MiB
+
 
 @dataclass(frozen=True)
 class TrainingFacts:
@@ -45,6 +47,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
     name = config.output.name
     folder = f"1_{name}"  # stands for the picture folder, whose real name is private
     captions = [with_trigger(item.caption, config.dataset.trigger_word) for item in data.items]
+    most_frequent = dict(list(tag_frequency(captions).items())[:MOST_TAGS])
     resolution = config.dataset.resolution
     text_rate = config.optimizer.text_learning_rate if config.adapter.text_encoder else None
     values: dict[str, object] = {
@@ -57,7 +60,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
         "v2": False,
         "output_name": name,
         "sd_model_name": PurePath(config.model.base_model).name,
-        "tag_frequency": json.dumps({folder: tag_frequency(captions)}, ensure_ascii=False),
+        "tag_frequency": json.dumps({folder: most_frequent}, ensure_ascii=False),
         "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": len(data.items)}}, ensure_ascii=False),
         "reg_dataset_dirs": json.dumps({}),
         "bucket_info": json.dumps(_bucket_info(data)),
@@ -65,7 +68,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
         "num_reg_images": 0,
         "num_batches_per_epoch": math.ceil(plan.pictures / plan.effective_batch),
         "num_epochs": math.ceil(plan.views_per_picture),
-        "epoch": math.ceil(facts.step * plan.effective_batch / plan.pictures),
+        "epoch": math.ceil(min(facts.step * plan.effective_batch, plan.total_views) / plan.pictures),
         "steps": facts.step,
         "max_train_steps": plan.steps,
         "batch_size_per_device": config.dataset.batch_size,

@@ -124,7 +124,9 @@ def ours(which: str, steps: int, peak: Peak) -> list[float]:
             return kohya_name(component, path)
 
         def predict(self, noisy, t, conditioning):
-            return unet(noisy.contiguous(memory_format=torch.channels_last), t, conditioning.states, return_dict=False)[0]
+            return unet(noisy.contiguous(memory_format=torch.channels_last), t, conditioning.states, return_dict=False)[
+                0
+            ]
 
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)
     family = OnlyUnet()

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5 at its real size with random weights: `python launch.py test -m slow` (5 GB of disk, minutes)."""
+"""Stable Diffusion 1.5 at its real size with random weights: `launch.py test -m slow` (5 GB of disk, minutes)."""
 
 import json
 from pathlib import Path

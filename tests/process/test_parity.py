@@ -12,15 +12,15 @@ from trainer.contract import process
 STEPS, SEED = 8, 77
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_model, pictures):
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def trained(request, tmp_path_factory, tiny_model, pictures):
     from trainer.contract.home import Home
     from trainer.contract.runs import RunFolder
     from trainer.contract.settings import validated
 
     config = validated(
         {
-            "model": {"base_model": str(tiny_model), "precision": "fp32", "device": "cpu"},
+            "model": {"base_model": str(tiny_model), "precision": request.param, "device": "cpu"},
             "dataset": {"images": str(pictures), "views": 16, "batch_size": 2, "resolution": 64},
             "adapter": {"rank": 8, "alpha": 4.0, "text_encoder": True},
             "optimizer": {"learning_rate": 0.02, "text_learning_rate": 0.01},

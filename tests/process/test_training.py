@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from trainer.__main__ import main
 from trainer.contract import process
 from trainer.contract.errors import RunBusy
 from trainer.contract.events import RunFailed, RunFinished, RunStarted, Step, Warned, read_events
@@ -25,6 +26,11 @@ CHECKOUT = Path(__file__).parents[2]
 def train(run):
     """Run to the end; gives back the exit code."""
     return process.start(run).wait(timeout=300)
+
+
+def train_here(run):
+    """The same without a process of its own, where nothing of the process matters: importing torch takes seconds."""
+    return main([str(run.path)])
 
 
 def events(run, kind):
@@ -209,7 +215,7 @@ def test_changed_pictures_are_refused_on_resume(new_run, pictures, tmp_path):
     run.request("stop")
     child.wait(timeout=300)
     (own / "picture 0.txt").write_text("another caption")
-    assert train(run) == 2
+    assert train_here(run) == 2
     assert events(run, RunFailed)[-1].code == "resume_refused"
     assert list(run.checkpoints.iterdir())
 
@@ -231,7 +237,7 @@ def test_a_bad_data_set_is_one_failure_event_with_a_hint(new_run, pictures, tmp_
     own = shutil.copytree(pictures, tmp_path / "own")
     damage(own)
     run = new_run(dataset={"images": str(own)})
-    assert train(run) == 2
+    assert train_here(run) == 2
     (failure,) = events(run, RunFailed)
     assert failure.code == code
     assert str(own) in failure.message
@@ -244,7 +250,7 @@ def test_a_bad_data_set_is_one_failure_event_with_a_hint(new_run, pictures, tmp_
 )
 def test_a_bad_base_model_is_named(new_run, base_model, code):
     run = new_run(model={"base_model": base_model})
-    assert train(run) == 2
+    assert train_here(run) == 2
     (failure,) = events(run, RunFailed)
     assert (failure.code, base_model in failure.message) == (code, True)
 
@@ -256,7 +262,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_saved(new_run
         dataset={"views": 400},
         output={"checkpoint_every": 1},
     )
-    assert train(run) == 2
+    assert train_here(run) == 2
     (failure,) = events(run, RunFailed)
     assert failure.code == "non_finite_loss"
     assert "0.1" in failure.message
@@ -286,12 +292,12 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays_whole(new_run):
     assert not list(run.path.rglob("*.part"))
     newest = max(path for path in run.checkpoints.iterdir() if not path.name.startswith("."))
     assert load_file(newest / "optimizer.safetensors")
-    assert train(run) == 0
+    assert train_here(run) == 0
 
 
 def test_a_preview_that_fails_is_a_warning(new_run):
     run = new_run(preview={"width": 20, "height": 20})  # not a multiple of 8: the pipeline refuses
-    assert train(run) == 0
+    assert train_here(run) == 0
     warnings = [event for event in events(run, Warned) if event.code == "isolated_failure"]
     assert warnings
     assert "20" in warnings[0].message
@@ -305,11 +311,13 @@ def test_two_processes_with_half_the_batch_each_make_the_same_lora(new_run):
         sys.executable,
         "-m",
         "accelerate.commands.launch",
+        "--multi_gpu",  # starts one process per worker; without a card the trainer's own choice, the CPU, makes it gloo
         "--num_processes",
         "2",
         "--num_machines",
         "1",
-        "--cpu",
+        "--main_process_port",
+        "0",
         "--mixed_precision",
         "no",
         "--dynamo_backend",
@@ -321,6 +329,7 @@ def test_two_processes_with_half_the_batch_each_make_the_same_lora(new_run):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(command, cwd=CHECKOUT, env=environment, timeout=300, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert events(together, RunStarted)[0].device.endswith(" x2")
     ours, theirs = adapter(together, 10), adapter(alone, 10)
     assert max((ours[name] - theirs[name]).abs().max() for name in theirs) < 1e-5
     assert max(tensor.abs().max() for name, tensor in ours.items() if "lora_up" in name) > 1e-3

@@ -108,6 +108,13 @@ def test_a_layers_own_scaling_is_folded_so_that_alpha_stays_uniform(tmp_path, ad
     torch.testing.assert_close(client_delta(down, up, tensors[f"{name}.alpha"]), live.delta())
 
 
+def test_the_tiny_values_of_the_first_steps_pass_the_proof(tmp_path, adapter):
+    with torch.no_grad():
+        for live in adapter.layers.values():
+            live.up.copy_(torch.randn(live.up.shape, generator=torch.Generator().manual_seed(0)) * 1e-6)
+    assert export(tmp_path / "x.safetensors", adapter, "fp16", {}).bytes
+
+
 def test_the_hashes_are_those_of_the_bytes_after_the_header(tmp_path, adapter):
     made = export(tmp_path / "x.safetensors", adapter, "fp16", {"ss_output_name": "x"})
     data = made.path.read_bytes()

@@ -142,10 +142,10 @@ def test_a_request_finds_its_place_again_if_the_folder_was_removed(run):
     assert run.take_request("stop")
 
 
-def test_claiming_a_run_forgets_requests_meant_for_an_earlier_process(run):
+def test_requests_meant_for_an_earlier_process_are_forgotten(run):
     for what in REQUESTS:
         run.request(what)
-    run.claim()
+    run.forget_requests()
     assert [run.take_request(what) for what in REQUESTS] == [False] * 4
 
 

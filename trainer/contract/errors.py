@@ -132,7 +132,7 @@ class NonFiniteLoss(TrainingError):
     def __init__(self, step: int, value: float, learning_rate: float) -> None:
         super().__init__(
             f"The loss became {value} at step {step} (learning rate {learning_rate:g}).",
-            hint="Lower the learning rate to a half, or train in bf16 or fp32; then resume from the last checkpoint.",
+            hint="Start a new run with half the learning rate, or in bf16 or fp32; the last checkpoint is whole.",
         )
 
 

@@ -20,16 +20,35 @@ def start(run: RunFolder) -> subprocess.Popen[bytes]:
     busy = run.process()
     if busy is not None:
         raise RunBusy(run.path.name, busy.pid)
+    run.forget_requests()
     environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": _with_checkout(os.environ.get("PYTHONPATH", ""))}
-    command = [sys.executable, "-m", "trainer", str(run.path)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "trainer",
+        str(run.path.resolve()),
+    ]  # -P: a torch.py where the user stands is not ours
     with run.log_file.open("ab") as log:
         if sys.platform == "win32":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
             return subprocess.Popen(  # noqa: S603 - an argument list, no shell
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, creationflags=flags
+                command,
+                cwd=CHECKOUT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                creationflags=flags,
             )
         return subprocess.Popen(  # noqa: S603 - an argument list, no shell
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            command,
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import psutil
 
-from trainer.contract.errors import FolderMissing, RunMissing
+from trainer.contract.errors import FolderMissing, RunBusy, RunMissing
 from trainer.contract.events import RunView, Status, read_events
 from trainer.contract.home import Home, atomic_write
 from trainer.contract.presets import read_toml, to_toml
@@ -113,7 +113,9 @@ class RunFolder:
 
     def status(self) -> Status:
         """The run's state."""
-        return self.view().status(self.process() is not None)
+        status = self.view().status(self.process() is not None)
+        # Killed while it was still loading: there is no event yet, but there was a process
+        return "interrupted" if status == "waiting" and self.process_file.exists() else status
 
     def request(self, what: Request) -> None:
         """Ask the trainer for something; it looks once per step."""
@@ -128,19 +130,30 @@ class RunFolder:
             return False
         return True
 
-    def claim(self) -> None:
-        """Write down that this very process trains here, and forget requests meant for an earlier one."""
-        me = psutil.Process()
-        atomic_write(self.process_file, json.dumps({"pid": me.pid, "started": me.create_time()}).encode())
+    def forget_requests(self) -> None:
+        """Drop what an earlier process was asked for; done before a new one starts, so nothing meant for it is lost."""
         for old in self.control.glob("*"):
             old.unlink()
+
+    def claim(self) -> None:
+        """Write down that this very process trains here.
+
+        Raises:
+            RunBusy: Another one does.
+        """
+        other = self.process()
+        if other is not None and other.pid != os.getpid():
+            raise RunBusy(self.path.name, other.pid)
+        me = psutil.Process()
+        atomic_write(self.process_file, json.dumps({"pid": me.pid, "started": me.create_time()}).encode())
 
     def process(self) -> psutil.Process | None:
         """The live process training here, or None; a zombie or a reused process number does not count."""
         try:
             record = json.loads(self.process_file.read_text())
             process = psutil.Process(record["pid"])
-            same = abs(process.create_time() - record["started"]) < 1.0
+            # The start time shifts when the system clock is set; the command line then still tells
+            same = abs(process.create_time() - record["started"]) < 1.0 or str(self.path) in process.cmdline()
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None

@@ -19,7 +19,7 @@ COLUMNS = 4
 
 def before_after(run: RunFolder, view: RunView) -> Path | None:
     """Write `before-after.png` into the run folder; None if there are not two steps to compare."""
-    pairs = _pairs(view.samples)
+    pairs = _pairs([sample for sample in view.samples if run.inside(sample.file).is_file()])
     if not pairs:
         return None
     columns = min(COLUMNS, len(pairs))

@@ -141,7 +141,7 @@ class TextStates:
             if self._trained:
                 self._ids[caption] = ids
                 continue
-            key = digest("text", caption, encoder, dtype_name(dtype))
+            key = digest("text", ids.tolist(), encoder, dtype_name(dtype))
             stored = cache.get(key, lambda ids=ids: {"states": self._family.encode_text(ids).states})  # type: ignore[misc]
             self._known[caption] = Conditioning(stored["states"])
             progress(number + 1, len(wanted))

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -39,10 +40,15 @@ class StableDiffusion:
         # fp16 overflows in many VAEs: black pictures
         vae_dtype = torch.float32 if dtype == torch.float16 else dtype
         load = {"local_files_only": True, "use_safetensors": True}
-        self.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **load)
-        self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=vae_dtype, **load)
-        self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, **load)
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        try:
+            self.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **load)
+            self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=vae_dtype, **load)
+            self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, **load)
+            self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+            self.scheduler = _scheduler(folder)
+            self.noise = _noise_spec(self.scheduler.config)
+        except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+            raise NotABaseModel(folder, f"a part cannot be read: {str(error).splitlines()[0]}") from error
         for module in (self.unet, self.vae, self.text_encoder):
             module.requires_grad_(requires_grad=False).eval().to(device)
         self.unet.to(memory_format=torch.channels_last)
@@ -50,9 +56,7 @@ class StableDiffusion:
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             self.unet.train()  # diffusers recomputes only in training mode; the frozen base has no dropout
-        self.scheduler = _scheduler(folder)
         self.scaling_factor = float(self.vae.config.scaling_factor)
-        self.noise = _noise_spec(self.scheduler.config)
         self.spec = self._spec()
         self.labels = _labels(self.unet.config, folder.name)
 
@@ -96,9 +100,11 @@ class StableDiffusion:
     def render(self, conditioning: Conditioning, negative: Conditioning, options: RenderOptions) -> Image.Image:
         """One picture by the stock pipeline, so that clients draw the same from the same seed.
 
-        Text states go in as float32, which keeps the latents in float32 between the steps.
+        The first noise is handed over in float32, as a client's would be, which keeps the latents in float32 between
+        the steps; the VAE decodes outside autocast, in the dtype it was loaded in, and leaves the device again.
         """
-        self.vae.to(self.device)
+        per_latent = self.spec.pixels_per_latent
+        shape = (1, self.spec.latent_channels, options.height // per_latent, options.width // per_latent)
         pipeline = StableDiffusionPipeline(
             vae=self.vae,
             text_encoder=None,
@@ -111,15 +117,27 @@ class StableDiffusion:
         )
         pipeline.set_progress_bar_config(disable=True)
         made = pipeline(
-            prompt_embeds=conditioning.states.float(),
-            negative_prompt_embeds=negative.states.float(),
+            prompt_embeds=conditioning.states,
+            negative_prompt_embeds=negative.states,
             guidance_scale=options.guidance_scale,
             num_inference_steps=options.steps,
             width=options.width,
             height=options.height,
-            generator=torch.Generator().manual_seed(options.seed),
+            latents=torch.randn(shape, generator=torch.Generator().manual_seed(options.seed)).to(self.device),
+            output_type="latent",
         )
-        return cast("Image.Image", made.images[0])
+        return self._decode(made.images)
+
+    def _decode(self, latents: Tensor) -> Image.Image:
+        """The picture of scaled latents (1, C, h, w)."""
+        try:
+            self.vae.to(self.device)
+            with torch.autocast(self.device.type, enabled=False):
+                pixels = self.vae.decode(latents.to(self.vae.dtype) / self.scaling_factor, return_dict=False)[0]
+        finally:
+            self.vae.to("cpu")
+        bytes_ = pixels[0].float().cpu().clamp(-1, 1).add(1).mul(127.5).round().byte()
+        return Image.fromarray(bytes_.permute(1, 2, 0).numpy())
 
     def lora_slots(self, targets: str, text_encoder: bool) -> dict[str, Slot]:
         """The key table of this architecture: SD 1.5 has 192 UNet modules with `attention_mlp`, and 72 for text."""
