@@ -137,7 +137,7 @@ def _grain(down: Tensor, up: Tensor, scaling: float) -> float:
     After the first steps `up` holds values near 1e-6, where float16 has a spacing of 6e-8.
     """
     info = torch.finfo(up.dtype)
-    half = info.smallest_normal * info.eps / 2
+    half = float(info.smallest_normal * info.eps / 2)
     norms = up.numel() ** 0.5 * float(down.float().norm()) + down.numel() ** 0.5 * float(up.float().norm())
     return scaling * half * norms
 

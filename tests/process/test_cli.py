@@ -55,7 +55,8 @@ def test_a_training_from_a_relative_folder_with_space_and_umlaut(flags, pictures
 def test_check_shows_every_setting_with_its_origin_and_trains_nothing(flags, pictures, tmp_path):
     code, output = cli(*flags, "--images", pictures, "--adapter.rank", "8", "--check")
     assert code == 0
-    origins = {line.split()[0]: line.split("  ")[-1].strip() for line in output.splitlines() if "." in line.split()[0]}
+    lines = [line.rstrip() for line in output.splitlines() if "." in line.partition(" ")[0]]
+    origins = {line.split()[0]: line.rpartition("  ")[2].strip() for line in lines}
     assert origins["adapter.rank"] == "flag"
     assert origins["adapter.alpha"] == "preset pocket-style"
     assert origins["adapter.dropout"] == "default"

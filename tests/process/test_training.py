@@ -260,7 +260,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_saved(new_run
         optimizer={"learning_rate": 0.1, "clip_norm": 0.0, "schedule": "constant", "warmup": 0.0},
         adapter={"rank": 256, "alpha": 256.0},
         dataset={"views": 400},
-        output={"checkpoint_every": 1},
+        output={"checkpoint_every": 50},
     )
     assert train_here(run) == 2
     (failure,) = events(run, RunFailed)
