@@ -7,7 +7,6 @@ import json
 import re
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
 from assets.pocket.build.common import BASE_STYLES, ICON_SETS, PICTURE_PX, WORK, concepts
@@ -42,6 +41,8 @@ def load_icons(style: str) -> dict[str, str]:
 
 def draw(svg: str, picture_px: int = PICTURE_PX) -> Image.Image:
     """One icon on a white square, RGB, with a sixteenth of the side as margin; averaged from a larger drawing."""
+    import resvg_py  # an extra that only drawing needs; who imports this file's names need not have it
+
     canvas_px = picture_px * OVERSAMPLING
     margin = canvas_px // 16
     side = canvas_px - 2 * margin
