@@ -62,6 +62,14 @@ def start(root: Path, *arguments: str, **options) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=600, **options)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def only_the_checkout_of_the_test():
+    """`launch.py test` puts the real checkout on the path; the ones made here bring their own trainer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONPATH", raising=False)
+        yield
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     return make_checkout(tmp_path, dependencies=[])
