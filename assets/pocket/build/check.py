@@ -69,7 +69,9 @@ SHEET_CONCEPTS = [
 
 def load_shipped() -> StableDiffusionPipeline:
     """The folder in `assets/pocket`, in float32."""
-    pipe = StableDiffusionPipeline.from_pretrained(MODEL, local_files_only=True, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        MODEL, local_files_only=True, safety_checker=None, torch_dtype=torch.float32
+    )
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.to(memory_format=torch.channels_last)
     return pipe
