@@ -47,7 +47,6 @@ from trainer.contract.sheets import before_after
 from trainer.flags import given_settings, make_parser
 
 POLL_SECONDS = 0.25
-# Bytes per trained number in the LoRA file, and a rough count where the model is not loaded yet
 PHASES = {
     "load": "Loading the base model",
     "encode": "Encoding pictures",

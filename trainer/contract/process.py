@@ -22,25 +22,9 @@ def start(run: RunFolder) -> subprocess.Popen[bytes]:
         raise RunBusy(run.path.name, busy.pid)
     run.forget_requests()
     environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": _with_checkout(os.environ.get("PYTHONPATH", ""))}
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "trainer",
-        str(run.path.resolve()),
-    ]  # -P: a torch.py where the user stands is not ours
+    # -P: a torch.py in the folder where the user stands is not ours
+    command = [sys.executable, "-P", "-m", "trainer", str(run.path.resolve())]
     with run.log_file.open("ab") as log:
-        if sys.platform == "win32":
-            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-            return subprocess.Popen(  # noqa: S603 - an argument list, no shell
-                command,
-                cwd=CHECKOUT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                creationflags=flags,
-            )
         return subprocess.Popen(  # noqa: S603 - an argument list, no shell
             command,
             cwd=CHECKOUT,
@@ -48,8 +32,16 @@ def start(run: RunFolder) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             env=environment,
-            start_new_session=True,
+            creationflags=_detached_flags(),
+            start_new_session=os.name == "posix",
         )
+
+
+def _detached_flags() -> int:
+    """Windows' way to outlive a closed console; elsewhere a new session does it."""
+    if sys.platform == "win32":
+        return subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+    return 0
 
 
 def _with_checkout(search_path: str) -> str:
