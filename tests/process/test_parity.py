@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import warm
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
-
-from trainer.contract import process
 
 STEPS, SEED = 8, 77
 
@@ -29,7 +28,7 @@ def trained(request, tmp_path_factory, tiny_model, pictures):
         }
     )
     run = RunFolder.create(Home(tmp_path_factory.mktemp("home")), config)
-    assert process.start(run).wait(timeout=300) == 0
+    assert warm.start(run).wait() == 0
     return run
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,16 +85,22 @@ class Ema:
         torch._foreach_lerp_(list(self.average.values()), now, 1 - decay)
 
 
-def save_checkpoint(folder: Path, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_checkpoint(
+    folder: Path, module: nn.Module, ema: Ema, optimizers: Sequence[torch.optim.Optimizer], step: int
+) -> None:
     """Write a resumable state beside the old one, then swap: a kill leaves one of the two whole."""
     fresh = folder.with_name(folder.name + ".fresh")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     save_file({name: value.contiguous() for name, value in module.state_dict().items()}, fresh / "model.safetensors")
     save_file({name: value.contiguous() for name, value in ema.average.items()}, fresh / "ema.safetensors")
-    slots = optimizer.state_dict()["state"].items()
-    moments = {f"{i}.{key}": value.contiguous() for i, slot in slots for key, value in slot.items()}
-    save_file(moments, fresh / "optimizer.safetensors")
+    moments = {
+        f"{number}.{index}.{key}": value.contiguous()
+        for number, optimizer in enumerate(optimizers)
+        for index, slot in optimizer.state_dict()["state"].items()
+        for key, value in slot.items()
+    }
+    save_file(moments, fresh / "optimizers.safetensors")
     (fresh / "state.json").write_text(json.dumps({"step": step}))
     if folder.exists():
         old = folder.with_name(folder.name + ".old")
@@ -102,7 +109,7 @@ def save_checkpoint(folder: Path, module: nn.Module, ema: Ema, optimizer: torch.
     fresh.replace(folder)
 
 
-def load_checkpoint(folder: Path, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> int:
+def load_checkpoint(folder: Path, module: nn.Module, ema: Ema, optimizers: Sequence[torch.optim.Optimizer]) -> int:
     """Restore what `save_checkpoint` wrote; gives back the step, 0 where there is none."""
     if not (folder / "state.json").exists():
         folder = folder.with_name(folder.name + ".old")  # killed between the two renames
@@ -111,11 +118,12 @@ def load_checkpoint(folder: Path, module: nn.Module, ema: Ema, optimizer: torch.
     module.load_state_dict(load_file(folder / "model.safetensors"))
     for name, value in load_file(folder / "ema.safetensors").items():
         ema.average[name].copy_(value)
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(folder / "optimizer.safetensors").items():
-        index, slot = key.split(".", 1)
-        state.setdefault(int(index), {})[slot] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    for key, value in load_file(folder / "optimizers.safetensors").items():
+        number, index, slot = key.split(".", 2)
+        states[int(number)].setdefault(int(index), {})[slot] = value
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(json.loads((folder / "state.json").read_text())["step"])
 
 

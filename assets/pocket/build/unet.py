@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import cast
 
 import torch
 from diffusers import (
@@ -39,9 +40,12 @@ from assets.pocket.build.common import (
 from assets.pocket.build.tokenizer import MAX_TOKENS, build_tokenizer, token_ids
 from assets.pocket.build.vae import new_vae
 
-BATCH, PEAK_LR, WARMUP_STEPS, EMPTY_CAPTIONS, SNR_GAMMA = 16, 8e-4, 200, 0.1, 5.0
+BATCH, PEAK_LR, WARMUP_STEPS, EMPTY_CAPTIONS, SNR_GAMMA = 16, 6e-4, 200, 0.1, 5.0
+# What the prompt names is decided above this timestep (below it, the noisy picture itself tells): most samples go there
+COMPOSING_TIMESTEP, COMPOSING_SHARE = 600, 0.7
 PLAIN_CAPTIONS = 0.1  # share without the style's name, so that "red apple" alone draws an apple too
 TEXT_WIDTH = 192
+MUON_LEAST_WIDTH = 64
 NOISE = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 SHEET_PROMPTS = [
     f"{words}, {style} style"
@@ -125,9 +129,53 @@ def learning_rate(step: int, steps: int) -> float:
     return PEAK_LR * min((step + 1) / WARMUP_STEPS, 1.0) * max(1 - step / steps, 0.02)
 
 
+def draw_timesteps(count: int, total: int) -> Tensor:
+    """Timesteps (count,), `COMPOSING_SHARE` of them where the prompt decides."""
+    composing = torch.randint(COMPOSING_TIMESTEP, total, (count,))
+    return torch.where(torch.rand(count) < COMPOSING_SHARE, composing, torch.randint(COMPOSING_TIMESTEP, (count,)))
+
+
+class Optimizers:
+    """Muon (Jordan et al. 2024) for the matrices and kernels, AdamW for embeddings, norms, biases and small layers.
+
+    Measured on one checkpoint, 130 updates: Muon lowered the loss at the noisiest steps, AdamW alone did not.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        matrices, rest = [], []
+        self.kernels: list[tuple[nn.Parameter, nn.Parameter]] = []
+        for name, weight in module.named_parameters():
+            if "embedding" in name or weight.ndim not in (2, 4) or min(weight.shape[:2]) < MUON_LEAST_WIDTH:
+                rest.append(weight)
+            elif weight.ndim == 2:
+                matrices.append(weight)
+            else:
+                # A kernel as the matrix (out, height * width * in), in the same memory: kernels are channels last
+                flat = nn.Parameter(weight.detach().permute(0, 2, 3, 1).flatten(1))
+                if flat.data_ptr() != weight.data_ptr():
+                    raise ValueError(f"{name} is not in channels_last order")
+                self.kernels.append((weight, flat))
+                matrices.append(flat)
+        self.every = [
+            torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=1e-2, fused=True),
+            torch.optim.Muon(matrices, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        ]
+
+    def step(self, lr: float) -> None:
+        """One update with this learning rate; the gradients are gone afterwards."""
+        for weight, flat in self.kernels:
+            flat.grad = cast(Tensor, weight.grad).permute(0, 2, 3, 1).flatten(1)
+            weight.grad = None
+        for optimizer in self.every:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
+            optimizer.zero_grad()
+
+
 def painter_loss(painter: nn.Module, latents: Tensor, ids: Tensor, noise: DDPMScheduler) -> Tensor:
     """Min-SNR weighted v-prediction error (Salimans & Ho 2022, eq. 12; Hang et al. 2023)."""
-    t = torch.randint(noise.config.num_train_timesteps, (len(latents),))
+    t = draw_timesteps(len(latents), noise.config.num_train_timesteps)
     eps = torch.randn_like(latents)
     noisy, target = noise.add_noise(latents, eps, t), noise.get_velocity(latents, eps, t)
     with torch.autocast("cpu", torch.bfloat16):
@@ -179,9 +227,9 @@ def train(steps: int, report_every: int) -> None:
     plain = torch.tensor(token_ids(tokenizer, [phrase(pictures.names[r][1]) for r in rows]))
     empty = torch.tensor(token_ids(tokenizer, [""]))
     painter = Painter().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(painter.parameters(), betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+    optimizers = Optimizers(painter)
     ema, noise = Ema(painter), DDPMScheduler(**NOISE)
-    first = load_checkpoint(WORK / "painter", painter, ema, optimizer)
+    first = load_checkpoint(WORK / "painter", painter, ema, optimizers.every)
     size = sum(p.numel() for p in painter.parameters()) / 1e6
     print(f"{len(rows)} pictures, {size:.1f} M parameters, factor {factor:.3f}, steps {first}..{steps}", flush=True)
     since, total = time.monotonic(), 0.0
@@ -194,12 +242,9 @@ def train(steps: int, report_every: int) -> None:
         chance = torch.rand(BATCH, 1)
         words = torch.where(chance < EMPTY_CAPTIONS + PLAIN_CAPTIONS, plain[chosen], ids[chosen])
         loss = painter_loss(painter, latents, torch.where(chance < EMPTY_CAPTIONS, empty, words), noise)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(painter.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        optimizers.step(learning_rate(step, steps))
         ema.update(painter, step)
         total += loss.item()
         if (step + 1) % 100 == 0:
@@ -207,7 +252,7 @@ def train(steps: int, report_every: int) -> None:
             print(f"{step + 1}: loss {total / 100:.4f} {rate:.1f} pictures/s", flush=True)
             since, total = time.monotonic(), 0.0
         if (step + 1) % report_every == 0 or step + 1 == steps:
-            save_checkpoint(WORK / "painter", painter, ema, optimizer, step + 1)
+            save_checkpoint(WORK / "painter", painter, ema, optimizers.every, step + 1)
             averaged = Painter()
             averaged.load_state_dict(ema.average)
             drawn = draw(pipeline(averaged.eval(), vae, tokenizer, factor), SHEET_PROMPTS, guidance=2.5, steps=20)

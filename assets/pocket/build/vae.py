@@ -132,7 +132,7 @@ def train(steps: int, report_every: int) -> None:
     vae = new_vae().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     ema = Ema(vae)
-    first = load_checkpoint(WORK / "vae", vae, ema, optimizer)
+    first = load_checkpoint(WORK / "vae", vae, ema, [optimizer])
     print(f"{len(rows)} pictures, steps {first}..{steps}", flush=True)
     since, seen, total = time.monotonic(), 0, 0.0
     for step in range(first, steps):
@@ -152,7 +152,7 @@ def train(steps: int, report_every: int) -> None:
             print(f"{step + 1}: loss {total / 100:.4f} kl {kl:.2f} {rate:.1f} pictures/s", flush=True)
             since, seen, total = time.monotonic(), 0, 0.0
         if (step + 1) % report_every == 0 or step + 1 == steps:
-            save_checkpoint(WORK / "vae", vae, ema, optimizer, step + 1)
+            save_checkpoint(WORK / "vae", vae, ema, [optimizer], step + 1)
             report(ema, pictures, heldout, step + 1)
 
 

@@ -1,0 +1,47 @@
+"""Trainer processes forked from one that has imported PyTorch already: the import takes longer than a tiny training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+
+from trainer.contract import process
+from trainer.contract.runs import RunFolder
+
+
+class Fork:
+    """A trainer process, with the part of `subprocess.Popen` the tests use."""
+
+    def __init__(self, run: RunFolder) -> None:
+        # Each test process has one server of its own, which no other thread or training has touched before the fork
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["trainer.loop"])
+        run.forget_requests()
+        self._process = context.Process(target=_train, args=(str(run.path), str(run.log_file)))
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        self._process.join(300)
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+
+def _train(run: str, log_file: str) -> None:
+    from trainer.__main__ import main
+
+    with Path(log_file).open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.exit(main([run]))
+
+
+start = Fork if hasattr(os, "fork") else process.start
