@@ -65,7 +65,7 @@ def test_imports_point_downwards(path):
 def test_the_contract_the_console_and_the_flags_never_import_torch():
     code = (
         "import sys, trainer.cli, trainer.flags\n"
-        "from trainer.contract import buckets, captions, errors, events, home, presets, process, runs, sheets\n"
+        "from trainer.contract import buckets, captions, errors, events, home, presets, process, queue, runs, sheets\n"
         f"heavy = {sorted(HEAVY)!r}\n"
         "assert not [name for name in heavy if name in sys.modules], sys.modules.keys()\n"
     )

@@ -13,17 +13,27 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from trainer.contract.errors import DiskFull, OutOfMemory, TrainerError
+from trainer.contract.errors import DiskFull, OutOfMemory, Terminated, TrainerError, isolated
 from trainer.contract.events import EventLog, RunFailed
+from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
 
 RESERVE_BYTES = 2**16
 
 
 def main(arguments: list[str]) -> int:
-    """Run the training; 0 when it ended as wished, 2 when it failed with a reason."""
+    """Run the training, then start what waits; 0 when it ended as wished, 2 when it failed with a reason."""
     run = RunFolder(Path(arguments[0]).resolve())
     main_process = os.environ.get("RANK", "0") == "0"
+    code = _train_and_log(run, main_process)
+    if main_process:
+        with isolated("Starting the next run", lambda _code, message, _hint: print(message, file=sys.stderr)):  # noqa: T201
+            Queue(run.home).hand_over(run)
+    return code
+
+
+def _train_and_log(run: RunFolder, main_process: bool) -> int:
+    """The training with its event log, from the claim of the folder to its one ending."""
     if main_process:
         run.claim()
     signal.signal(signal.SIGTERM, _terminated)
@@ -55,8 +65,8 @@ def _reserve(path: Path) -> Iterator[Path]:
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """Being asked to end by the system (or by a launcher whose other process failed) is told like any failure."""
-    raise TrainerError("The trainer was ended from outside (SIGTERM).", hint="Resume it from its last checkpoint.")
+    """Being asked to end is told like any failure."""
+    raise Terminated
 
 
 def _train(run: RunFolder, log: EventLog) -> None:

@@ -40,7 +40,8 @@ from trainer.contract.events import (
     read_events,
 )
 from trainer.contract.home import CHECKOUT, Home
-from trainer.contract.presets import Values, flat, list_presets, load_preset, overlay, read_toml
+from trainer.contract.presets import FOLDER, Values, flat, list_presets, load_preset, overlay, read_toml
+from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig, validated
 from trainer.contract.sheets import before_after
@@ -71,19 +72,22 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(flags: argparse.Namespace, console: Console) -> int:
-    if flags.list_presets:
-        for preset in list_presets():
-            console.print(f"[bold]{preset.name:18}[/] {preset.intent}")
-        return 0
     home = Home.find(flags.home)
+    if flags.list_presets:
+        usable, broken = list_presets(FOLDER, home.presets)
+        for preset in usable:
+            console.print(f"[bold]{escape(preset.name):18}[/] {escape(preset.intent)}")
+        for error in broken:
+            console.print(f"Note: {error.message}", style="yellow", markup=False)
+        return 0
     if flags.resume:
         if given_settings(flags) or flags.preset or flags.config:
             raise InvalidSettings(
                 "A resumed run keeps its settings, but others were given.",
                 hint="Leave them out, or start a new run with them.",
             )
-        return follow(RunFolder.find(home, flags.resume), console)
-    config, origins = resolve(flags)
+        return train(RunFolder.find(home, flags.resume), flags.queue, console)
+    config, origins = resolve(flags, home)
     pictures, problems = scan(Path(config.dataset.images))
     made = plan(len(pictures), config.dataset)
     if flags.check:
@@ -91,10 +95,22 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
         show_plan(config, made, problems, console)
         return 0
     show_plan(config, made, problems, console)
-    return follow(RunFolder.create(home, config), console)
+    return train(RunFolder.create(home, config), flags.queue, console)
 
 
-def resolve(flags: argparse.Namespace) -> tuple[TrainConfig, dict[str, str]]:
+def train(run: RunFolder, queued: bool, console: Console) -> int:
+    """Train and watch until the end, or leave the run to the queue."""
+    if not queued:
+        return follow(run, console)
+    queue = Queue(run.home)
+    if queue.start(run):
+        console.print(f"Started in the background: {run.path.name}", markup=False, soft_wrap=True)
+    else:
+        console.print(f"{run.path.name} waits as number {len(queue.waiting())}.", markup=False, soft_wrap=True)
+    return 0
+
+
+def resolve(flags: argparse.Namespace, home: Home) -> tuple[TrainConfig, dict[str, str]]:
     """Settings from preset, file and flags, and where each came from; relative paths become absolute.
 
     Raises:
@@ -104,9 +120,10 @@ def resolve(flags: argparse.Namespace) -> tuple[TrainConfig, dict[str, str]]:
         raise InvalidSettings("No preset given.", hint="Try --preset pocket-style, or --list-presets.")
     layers: dict[str, Values] = {}
     if flags.preset:
-        values = load_preset(flags.preset).values
+        preset = load_preset(flags.preset, FOLDER, home.presets)
+        values = preset.values
         images = values.get("dataset", {}).get("images")
-        if images:  # a preset's own demo pictures lie in the checkout
+        if images and not preset.own:  # a built-in preset's demo pictures lie in the checkout
             values["dataset"] = {**values["dataset"], "images": str(CHECKOUT / images)}
         layers[f"preset {flags.preset}"] = values
     if flags.config:

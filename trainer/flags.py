@@ -40,6 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--home", metavar="DIR", type=Path, help="Folder for runs and caches (else ATELIER_HOME, else here)."
     )
+    parser.add_argument(
+        "--queue", action="store_true", help="Train in the background, after the runs that were started before."
+    )
     does = parser.add_argument_group("instead of training")
     does.add_argument("--list-presets", action="store_true", help="Name the presets and what each is for.")
     does.add_argument(

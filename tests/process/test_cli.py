@@ -1,6 +1,7 @@
 """The console as a user types it."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -8,10 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from trainer.contract.home import Home
+from trainer.contract.presets import save_preset
+from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
+from trainer.contract.settings import validated
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -68,6 +73,28 @@ def test_list_presets_names_all_with_their_intent():
     assert code == 0
     for preset in (CHECKOUT / "presets").glob("*.toml"):
         assert preset.stem in output
+
+
+def test_an_own_preset_is_listed_beside_the_others_and_can_be_used(flags, pictures, tmp_path):
+    home = Home(tmp_path / "heim")
+    save_preset(home.presets, "Mein Stil", validated({"adapter": {"rank": 24}}), "Mine.")
+    code, output = cli("--list-presets", "--home", home.root)
+    assert code == 0
+    assert {"pocket-style", "Mein Stil"} <= {line.split("  ")[0] for line in output.splitlines()}
+    code, output = cli(*flags, "--preset", "Mein Stil", "--images", pictures, "--check")
+    assert code == 0
+    assert re.search(r"adapter\.rank +24 +preset Mein Stil", output)
+
+
+def test_a_queued_run_waits_while_another_is_trained(flags, pictures, tmp_path):
+    home = Home(tmp_path / "heim")
+    RunFolder.create(home, validated({})).record(psutil.Process())  # this very test stands for a trainer
+    code, output = cli(*flags, "--images", pictures, "--queue")
+    assert code == 0, output
+    assert "waits as number 1" in output
+    (waiting,) = Queue(home).waiting()
+    assert waiting.config().output.name == "mein löra"
+    assert waiting.status() == "waiting"
 
 
 def test_every_shipped_preset_passes_check(pictures, tiny_model):

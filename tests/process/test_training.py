@@ -23,6 +23,7 @@ from trainer.__main__ import main
 from trainer.contract import process
 from trainer.contract.errors import RunBusy
 from trainer.contract.events import RunFailed, RunFinished, RunStarted, Step, Warned, read_events
+from trainer.contract.queue import Queue
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -209,6 +210,19 @@ def test_a_run_in_progress_cannot_be_started_twice(new_run):
         process.start(run)
     run.request("stop")
     child.wait()
+
+
+def test_a_run_that_fails_hands_over_to_the_one_that_waits(new_run):
+    failing, waiting = new_run(model={"base_model": "nowhere"}), new_run(dataset={"views": 2})
+    queue = Queue(failing.home)
+    queue.home.queue_file.write_text(json.dumps({"v": 1, "waiting": [waiting.path.name]}))
+    assert train(failing) == 2
+    for _ in range(3000):
+        if waiting.status() not in ("waiting", "running"):
+            break
+        time.sleep(0.1)
+    assert waiting.status() == "completed"
+    assert queue.waiting() == []
 
 
 def test_changed_pictures_are_refused_on_resume(new_run, pictures, tmp_path):

@@ -2,8 +2,20 @@ import shutil
 
 import pytest
 
-from trainer.contract.errors import InvalidSettings, UnknownPreset
-from trainer.contract.presets import FOLDER, flat, list_presets, load_preset, overlay, read_toml, to_toml
+from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
+from trainer.contract.presets import (
+    FOLDER,
+    delete_preset,
+    flat,
+    import_preset,
+    list_presets,
+    load_preset,
+    overlay,
+    read_toml,
+    rename_preset,
+    save_preset,
+    to_toml,
+)
 from trainer.contract.settings import TrainConfig, validated
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
@@ -23,17 +35,24 @@ def test_there_are_presets():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_preset_loads_and_is_valid(name):
-    config, _ = overlay({"preset": load_preset(name).values})
+    config, _ = overlay({"preset": load_preset(name, FOLDER).values})
     assert config.preset == name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_preset_says_in_a_sentence_what_it_is_for(name):
-    assert load_preset(name).intent.endswith(".")
+    assert load_preset(name, FOLDER).intent.endswith(".")
 
 
 def test_presets_are_listed_by_name(folder):
-    assert [preset.name for preset in list_presets(folder)] == ["hard", "soft"]
+    assert [preset.name for preset in list_presets(folder)[0]] == ["hard", "soft"]
+
+
+def test_a_preset_that_cannot_be_used_hides_no_other(folder):
+    (folder / "broken.toml").write_text("[adapter]\nrank = 1000\n")
+    usable, broken = list_presets(folder)
+    assert [preset.name for preset in usable] == ["hard", "soft"]
+    assert ["broken.toml" in error.message for error in broken] == [True]
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(folder):
@@ -144,3 +163,68 @@ def test_written_settings_are_read_back_unchanged(values, tmp_path):
 def test_a_written_config_holds_every_setting():
     text = to_toml(TrainConfig())
     assert [place for place in flat(TrainConfig()) if f"{place.rpartition('.')[2]} = " not in text] == []
+
+
+CONFIG = validated(
+    {
+        "goal": "character",
+        "model": {"base_model": "/models/sd15", "device": "cpu"},
+        "dataset": {"images": "/pictures/ana", "views": 120},
+        "adapter": {"rank": 24},
+        "preview": {"prompts": ["ein Bär", 'sagt "hallo"']},
+        "output": {"name": "ana"},
+    }
+)
+
+
+def test_an_own_preset_keeps_what_differs_but_not_pictures_name_and_device(tmp_path):
+    made = save_preset(tmp_path / "own", "Für Ana", CONFIG, "Ana's, as she likes it.")
+    assert made.own
+    assert made.intent == "Ana's, as she likes it."
+    assert made.values == {
+        "preset": "Für Ana",
+        "goal": "character",
+        "model": {"base_model": "/models/sd15"},
+        "dataset": {"views": 120},
+        "adapter": {"rank": 24},
+        "preview": {"prompts": ["ein Bär", 'sagt "hallo"']},
+    }
+    assert load_preset("Für Ana", FOLDER, tmp_path / "own") == made
+    assert not load_preset(NAMES[0], FOLDER, tmp_path / "own").own
+
+
+def test_an_own_preset_is_replaced_only_when_asked(tmp_path):
+    save_preset(tmp_path, "mine", CONFIG, "")
+    with pytest.raises(FileExists):
+        save_preset(tmp_path, "mine", validated({}), "")
+    assert load_preset("mine", tmp_path).values["adapter"] == {"rank": 24}
+    assert "adapter" not in save_preset(tmp_path, "mine", validated({}), "", replace=True).values
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "CON", " x", *NAMES[:2], NAMES[0].upper()])
+def test_a_name_that_is_no_files_or_a_built_in_presets_is_refused(name, tmp_path):
+    with pytest.raises(InvalidSettings, match="name"):
+        save_preset(tmp_path, name, CONFIG, "")
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_an_own_preset_is_renamed_and_deleted(folder):
+    assert rename_preset(folder, "soft", "softer").values["adapter"] == {"rank": 4}
+    with pytest.raises(FileExists):
+        rename_preset(folder, "softer", "hard")
+    delete_preset(folder, "softer")
+    assert [preset.name for preset in list_presets(folder)[0]] == ["hard"]
+    with pytest.raises(UnknownPreset):
+        delete_preset(folder, NAMES[0])
+
+
+def test_a_preset_file_is_taken_over_as_it_is(folder, tmp_path_factory):
+    own = tmp_path_factory.mktemp("home") / "own"
+    made = import_preset(own, folder / "soft.toml")
+    assert made.path.read_bytes() == (folder / "soft.toml").read_bytes()
+    with pytest.raises(FileExists):
+        import_preset(own, folder / "soft.toml")
+    (folder / "wrong.toml").write_text("[adapter]\nrank = 1000\n")
+    with pytest.raises(InvalidSettings, match=r"adapter\.rank = 1000"):
+        import_preset(own, folder / "wrong.toml")
+    assert [path.name for path in own.iterdir()] == ["soft.toml"]

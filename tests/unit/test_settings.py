@@ -145,6 +145,16 @@ def test_a_lora_name_in_any_script_is_allowed(name):
     assert validated({"output": {"name": name}}).output.name == name
 
 
+@pytest.mark.parametrize("name", ["CON", "nul", "Com1.final", "lpt9", "aux .v2"])
+def test_a_lora_name_that_windows_takes_for_a_device_is_refused(name):
+    assert "device on Windows" in refusal("output", name=name).message
+
+
+@pytest.mark.parametrize("name", ["console", "com", "com10", "null", "my con"])
+def test_a_lora_name_that_only_contains_a_devices_is_allowed(name):
+    assert validated({"output": {"name": name}}).output.name == name
+
+
 def test_a_lora_name_too_long_for_a_file_system_is_refused_though_it_has_few_letters():
     assert "240 bytes" in refusal("output", name="猫" * 80).message
 

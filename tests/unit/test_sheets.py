@@ -5,7 +5,7 @@ from trainer.contract.events import RunView, Sample
 from trainer.contract.home import Home
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import validated
-from trainer.contract.sheets import CELL_PX, COLUMNS, before_after
+from trainer.contract.sheets import CELL_PX, before_after
 
 GREEN = (0, 200, 0)
 
@@ -63,15 +63,18 @@ def test_a_picture_of_any_shape_fills_its_cell_and_stays_inside(run, size):
     assert max(right - left, bottom - top) == CELL_PX
 
 
-def test_each_prompt_has_a_cell_pair_and_a_row_holds_only_so_many(run):
-    def size(prompts):
-        samples = [drawn(run, step, index) for step in (0, 40) for index in range(prompts)]
-        return sheet(run, *samples).size
+@pytest.mark.parametrize(
+    ("prompts", "columns", "rows"),
+    [(1, 1, 1), (2, 2, 1), (4, 4, 1), (5, 3, 2), (6, 3, 2), (7, 4, 2), (9, 3, 3), (16, 4, 4)],
+)
+def test_rows_are_filled_evenly(run, prompts, columns, rows):
+    def size(count):
+        return sheet(run, *(drawn(run, step, index) for step in (0, 40) for index in range(count))).size
 
-    one, full, more = size(1), size(COLUMNS), size(COLUMNS + 1)
-    assert full[0] >= COLUMNS * 2 * CELL_PX > one[0] >= 2 * CELL_PX
-    assert (full[1], more[0]) == (one[1], full[0])
-    assert more[1] - full[1] >= CELL_PX
+    pair_width, row_height = size(1)
+    width, height = size(prompts)
+    assert round(width / pair_width) == columns
+    assert round(height / row_height) == rows
 
 
 def test_a_prompt_with_only_one_picture_is_left_out(run):

@@ -4,7 +4,7 @@ TrainerError
 ├── InvalidSettings · UnknownPreset
 ├── DatasetError: FolderMissing · NoImages · UnreadableImage
 ├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel
-├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · OutOfMemory
+├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · OutOfMemory · Terminated
 ├── RunError: RunMissing · RunBusy · ResumeRefused
 └── ExportError: ProofFailed · FileExists
 """
@@ -166,6 +166,15 @@ class OutOfMemory(TrainingError):
             f"Out of memory: {detail}.",
             hint="Set --dataset.batch_size 1, a higher --dataset.accumulation, --model.gradient_checkpointing true.",
         )
+
+
+class Terminated(TrainingError):
+    """The system, or a launcher whose other process failed, asked the trainer to end."""
+
+    code = "terminated"
+
+    def __init__(self) -> None:
+        super().__init__("The trainer was ended from outside (SIGTERM).", hint="Resume it from its last checkpoint.")
 
 
 class RunError(TrainerError):

@@ -32,6 +32,16 @@ class Home:
         """Encoded pictures and captions, named by content; safe to delete."""
         return self.root / "cache"
 
+    @property
+    def presets(self) -> Path:
+        """The user's own presets; in the checkout they lie below the built-in ones."""
+        return self.root / "presets" / "own"
+
+    @property
+    def queue_file(self) -> Path:
+        """Runs that wait for the present one to end."""
+        return self.root / "queue.json"
+
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds all of it or what it held before, even through a power cut.

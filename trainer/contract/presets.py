@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 
-from trainer.contract.errors import InvalidSettings, UnknownPreset
-from trainer.contract.home import CHECKOUT
-from trainer.contract.settings import SECTIONS, TrainConfig, validated
+from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
+from trainer.contract.home import CHECKOUT, atomic_write
+from trainer.contract.settings import SECTIONS, TrainConfig, plain_file_name, validated
 
 FOLDER = CHECKOUT / "presets"
+OF_ONE_RUN = {"dataset.images", "output.name", "model.device"}  # what a preset does not keep
 Values = dict[str, Any]
 
 
@@ -25,27 +26,125 @@ class Preset:
     name: str
     intent: str
     values: Values
+    path: Path
+
+    @property
+    def own(self) -> bool:
+        """Whether the user made it."""
+        return self.path.parent != FOLDER
 
 
-def list_presets(folder: Path = FOLDER) -> list[Preset]:
-    """All presets, by name."""
-    return [load_preset(path.stem, folder) for path in sorted(folder.glob("*.toml"))]
+def list_presets(*folders: Path) -> tuple[list[Preset], list[InvalidSettings]]:
+    """All presets of these folders, by folder and name, and what is wrong with those that cannot be used."""
+    usable, broken = [], []
+    for path in _files(folders):
+        try:
+            usable.append(_read(path))
+        except InvalidSettings as error:
+            broken.append(error)
+    return usable, broken
 
 
-def load_preset(name: str, folder: Path = FOLDER) -> Preset:
-    """One preset, read and validated.
+def load_preset(name: str, *folders: Path) -> Preset:
+    """One preset, read and validated; the first folder that has it wins.
 
     Raises:
         UnknownPreset: Nothing of that name.
         InvalidSettings: The file holds a setting that does not exist or is out of range.
     """
-    known = sorted(path.stem for path in folder.glob("*.toml"))
-    if name not in known:
-        raise UnknownPreset(name, known)
-    values = read_toml(folder / f"{name}.toml")
+    return _read(_path_of(name, folders))
+
+
+def save_preset(folder: Path, name: str, config: TrainConfig, intent: str, replace: bool = False) -> Preset:
+    """Keep settings as a preset of one's own: what differs from the defaults, but for pictures, name and device.
+
+    Raises:
+        InvalidSettings: Not a name for a file, or a built-in preset's.
+        FileExists: There is one already, and `replace` was not asked for.
+    """
+    path = _free_path(folder, name, replace)
+    usual, values = TrainConfig().model_dump(mode="json"), config.model_dump(mode="json")
+    document: Values = {"intent": intent, "goal": values["goal"]}
+    for section in SECTIONS:
+        changed = {
+            key: value
+            for key, value in values[section].items()
+            if value != usual[section][key] and f"{section}.{key}" not in OF_ONE_RUN
+        }
+        if changed:
+            document[section] = changed
+    atomic_write(path, tomlkit.dumps(document).encode())
+    return _read(path)
+
+
+def import_preset(folder: Path, source: Path) -> Preset:
+    """Take over a preset file under its own name; it is copied as it is, once it has been found valid.
+
+    Raises:
+        InvalidSettings: Not a preset, not a name, or a built-in preset's name.
+        FileExists: There is one of that name already.
+    """
+    path = _free_path(folder, source.stem, replace=False)
+    _read(source)
+    atomic_write(path, source.read_bytes())
+    return _read(path)
+
+
+def rename_preset(folder: Path, old: str, new: str) -> Preset:
+    """Give one of the user's presets another name.
+
+    Raises:
+        UnknownPreset: The user has none called `old`.
+        InvalidSettings: Not a name for a file, or a built-in preset's.
+        FileExists: `new` is taken.
+    """
+    return _read(_path_of(old, [folder]).rename(_free_path(folder, new, replace=False)))
+
+
+def delete_preset(folder: Path, name: str) -> None:
+    """Remove one of the user's presets.
+
+    Raises:
+        UnknownPreset: The user has none of that name; built-in presets stay.
+    """
+    _path_of(name, [folder]).unlink()
+
+
+def _files(folders: Sequence[Path]) -> list[Path]:
+    return [path for folder in folders for path in sorted(folder.glob("*.toml"))]
+
+
+def _path_of(name: str, folders: Sequence[Path]) -> Path:
+    """The preset's file, found among those that are there, so that no name leads elsewhere."""
+    files = _files(folders)
+    for path in files:
+        if path.stem == name:
+            return path
+    raise UnknownPreset(name, [path.stem for path in files])
+
+
+def _free_path(folder: Path, name: str, replace: bool) -> Path:
+    """Where a preset of this name is written."""
+    try:
+        plain_file_name(name)
+    except ValueError as error:
+        raise InvalidSettings(f"The preset's name {name!r} {error}.", hint="Choose another name.") from None
+    if not name or any(path.stem.casefold() == name.casefold() for path in _files([FOLDER])):
+        raise InvalidSettings(f"{name!r} cannot be the name of your own preset.", hint="Choose another name.")
+    path = folder / f"{name}.toml"
+    if path.exists() and not replace:
+        raise FileExists(path)
+    return path
+
+
+def _read(path: Path) -> Preset:
+    values = read_toml(path)
     intent = str(values.pop("intent", ""))
-    validated(values)
-    return Preset(name, intent, {"preset": name, **values})
+    try:
+        validated(values)
+    except InvalidSettings as error:
+        raise InvalidSettings(f"The preset {path} cannot be used. {error.message}", hint=error.hint) from None
+    return Preset(path.stem, intent, {"preset": path.stem, **values}, path)
 
 
 def read_toml(path: Path) -> Values:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
+
+import psutil
 
 from trainer.contract.errors import RunBusy
 from trainer.contract.home import CHECKOUT
 from trainer.contract.runs import RunFolder
 
+_children: list[subprocess.Popen[bytes]] = []  # kept, because on POSIX one that ended stays until it is asked for
+
 
 def start(run: RunFolder) -> subprocess.Popen[bytes]:
     """Train (or resume) in the background; output goes to the run's `log.txt`.
+
+    The run counts as alive from here on, not only once the new process has come so far as to say so itself.
 
     Raises:
         RunBusy: A process is training there already.
@@ -25,7 +32,7 @@ def start(run: RunFolder) -> subprocess.Popen[bytes]:
     # -P: a torch.py in the folder where the user stands is not ours
     command = [sys.executable, "-P", "-m", "trainer", str(run.path.resolve())]
     with run.log_file.open("ab") as log:
-        return subprocess.Popen(  # noqa: S603 - an argument list, no shell
+        child = subprocess.Popen(  # noqa: S603 - an argument list, no shell
             command,
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
@@ -35,6 +42,16 @@ def start(run: RunFolder) -> subprocess.Popen[bytes]:
             creationflags=_detached_flags(),
             start_new_session=os.name == "posix",
         )
+    reap()
+    _children.append(child)
+    with suppress(psutil.Error):  # it has ended already
+        run.record(psutil.Process(child.pid))
+    return child
+
+
+def reap() -> None:
+    """Let go of the trainers started here that have ended."""
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def _detached_flags() -> int:

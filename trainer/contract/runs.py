@@ -144,8 +144,11 @@ class RunFolder:
         other = self.process()
         if other is not None and other.pid != os.getpid():
             raise RunBusy(self.path.name, other.pid)
-        me = psutil.Process()
-        atomic_write(self.process_file, json.dumps({"pid": me.pid, "started": me.create_time()}).encode())
+        self.record(psutil.Process())
+
+    def record(self, trainer: psutil.Process) -> None:
+        """Write down which process trains here."""
+        atomic_write(self.process_file, json.dumps({"pid": trainer.pid, "started": trainer.create_time()}).encode())
 
     def process(self) -> psutil.Process | None:
         """The live process training here, or None; a zombie or a reused process number does not count."""

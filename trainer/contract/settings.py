@@ -10,6 +10,7 @@ from trainer.contract.errors import InvalidSettings
 
 Level = Literal["basic", "advanced"]
 NAME_BYTES = 200  # file systems allow 255, and 80 letters can take 320
+WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
 
 class Section(BaseModel):
@@ -21,6 +22,22 @@ class Section(BaseModel):
 def setting(default: Any, *, description: str, level: Level = "advanced", unit: str = "", **limits: Any) -> Any:  # noqa: ANN401
     """One setting: default, help, range (`ge`, `le`, `min_length`), unit, and whether the page shows it at once."""
     return Field(default, description=description, json_schema_extra={"level": level, "unit": unit}, **limits)
+
+
+def plain_file_name(name: str) -> str:
+    """The name, fit to be a file's on every system.
+
+    Raises:
+        ValueError: Saying what is wrong with it.
+    """
+    if name != name.strip() or name.startswith(".") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name):
+        raise ValueError('must be a plain file name: no / \\ : * ? " < > |, no leading dot, no blanks at the ends')
+    if name.split(".", maxsplit=1)[0].rstrip().upper() in WINDOWS_DEVICES:
+        raise ValueError("is a device on Windows, so no file can have this name there")
+    size = len(name.encode())
+    if size > NAME_BYTES:
+        raise ValueError(f"takes {size} bytes; {NAME_BYTES} leave room for step and ending in a file's name")
+    return name
 
 
 class ModelSettings(Section):
@@ -214,12 +231,7 @@ class OutputSettings(Section):
     @field_validator("name")
     @classmethod
     def _a_plain_file_name(cls, name: str) -> str:
-        if name != name.strip() or name.startswith(".") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name):
-            raise ValueError('must be a plain file name: no / \\ : * ? " < > |, no leading dot, no blanks at the ends')
-        size = len(name.encode())
-        if size > NAME_BYTES:
-            raise ValueError(f"takes {size} bytes; {NAME_BYTES} leave room for step and ending in a file's name")
-        return name
+        return plain_file_name(name)
 
 
 class TrainConfig(Section):

@@ -22,7 +22,7 @@ def before_after(run: RunFolder, view: RunView) -> Path | None:
     pairs = _pairs([sample for sample in view.samples if run.inside(sample.file).is_file()])
     if not pairs:
         return None
-    columns = min(COLUMNS, len(pairs))
+    columns = _columns(len(pairs))
     rows = -(-len(pairs) // columns)
     width = columns * (2 * CELL_PX + 2 * GAP_PX) + GAP_PX
     height = rows * (CELL_PX + 3 * TEXT_PX + GAP_PX) + 2 * GAP_PX + TEXT_PX
@@ -43,6 +43,12 @@ def before_after(run: RunFolder, view: RunView) -> Path | None:
     target = run.path / "before-after.png"
     atomic_write(target, buffer.getvalue())
     return target
+
+
+def _columns(pairs: int) -> int:
+    """Pairs side by side: of two and up, what leaves the fewest places empty, and rather more of them than fewer."""
+    most = min(COLUMNS, pairs)
+    return min(range(most, most // 2, -1), key=lambda columns: -pairs % columns)
 
 
 def _pairs(samples: list[Sample]) -> list[tuple[Sample, Sample]]:

@@ -1,0 +1,127 @@
+"""Runs that wait their turn: one trains, the others stand in `queue.json`; no page needs to be open.
+
+Who starts a run, and a trainer that ends, both call `advance`: under one file lock, the first waiting run is started
+if no other one is alive.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from filelock import FileLock
+
+from trainer.contract import process
+from trainer.contract.errors import RunBusy, RunMissing, Terminated
+from trainer.contract.events import RunFailed, RunFinished
+from trainer.contract.home import Home, atomic_write
+from trainer.contract.runs import RunFolder
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The home's queue. Every method may be called by several processes at once."""
+
+    home: Home
+
+    def waiting(self) -> list[RunFolder]:
+        """The runs that wait, in the order in which they will be trained; those deleted since are left out."""
+        try:
+            names = json.loads(self.home.queue_file.read_text(encoding="utf-8"))["waiting"]
+            runs = [RunFolder(self.home.runs / str(name)) for name in names]
+        except (OSError, ValueError, KeyError, TypeError):  # none yet, or not ours to read: nobody waits
+            return []
+        return [run for run in runs if run.path.parent == self.home.runs and run.config_file.is_file()]
+
+    def active(self) -> RunFolder | None:
+        """The run whose process is alive, other than this very process."""
+        for run in RunFolder.all(self.home):
+            trainer = run.process()
+            if trainer is not None and trainer.pid != os.getpid():
+                return run
+        return None
+
+    def start(self, run: RunFolder) -> bool:
+        """Train the run now if nothing else is trained, else put it last in the queue.
+
+        Returns:
+            Whether it was started at once.
+
+        Raises:
+            RunBusy: It is being trained already.
+        """
+        busy = run.process()
+        if busy is not None:
+            raise RunBusy(run.path.name, busy.pid)
+        with self._changing() as runs:
+            if run not in runs:
+                runs.append(run)
+        return self.advance() == run
+
+    def advance(self) -> RunFolder | None:
+        """Start the first waiting run, unless one is alive; gives back what was started.
+
+        A run that cannot be started leaves the queue, and the next one is tried.
+        """
+        with self._changing() as runs:
+            while runs and self.active() is None:
+                run = runs.pop(0)
+                try:
+                    process.start(run)
+                except (RunBusy, OSError):
+                    continue
+                return run
+        return None
+
+    def hand_over(self, run: RunFolder) -> None:
+        """Called by the run's own trainer as its last act: start the next one.
+
+        Not after a pause, which is there to free the card, nor when the process was told to end: then the system may
+        be going down.
+        """
+        match run.view().ended:
+            case RunFinished(reason="paused") | RunFailed(code=Terminated.code) | None:
+                return
+        self.advance()
+
+    def move(self, run: RunFolder, place: int) -> None:
+        """Put a waiting run at this place, 0 being next.
+
+        Raises:
+            RunMissing: It does not wait.
+        """
+        with self._changing() as runs:
+            self._take(runs, run)
+            runs.insert(max(place, 0), run)
+
+    def remove(self, run: RunFolder) -> None:
+        """Let a run wait no longer; its folder stays.
+
+        Raises:
+            RunMissing: It does not wait.
+        """
+        with self._changing() as runs:
+            self._take(runs, run)
+
+    def _take(self, runs: list[RunFolder], run: RunFolder) -> None:
+        try:
+            runs.remove(run)
+        except ValueError:
+            raise RunMissing(run.path.name, [waiting.path.name for waiting in runs]) from None
+
+    @contextmanager
+    def _changing(self) -> Iterator[list[RunFolder]]:
+        """The waiting runs, to be changed by one process at a time; written if they were."""
+        self.home.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.home.root / ".queue.lock"):
+            before = self.waiting()
+            runs = list(before)
+            yield runs
+            if runs != before:
+                names = [run.path.name for run in runs]
+                atomic_write(self.home.queue_file, json.dumps({"v": VERSION, "waiting": names}, indent=1).encode())
