@@ -298,9 +298,13 @@ def install_torch(requirement: str) -> None:
 
 
 def pip(*arguments: str) -> list[str]:
-    """The command that runs the environment's own pip; it shows its progress only to someone who watches."""
+    """The command that runs the environment's own pip; it shows its progress only to someone who watches.
+
+    It compiles nothing: of 14,000 modules a training imports 3,000, and Python compiles those when it first does.
+    """
     quiet = [] if sys.stdout.isatty() else ["-qq"]
-    return [str(VENV_PYTHON), "-I", "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check", *quiet]
+    chosen = ["--no-compile", "--no-input", "--disable-pip-version-check", *quiet]
+    return [str(VENV_PYTHON), "-I", "-m", "pip", *arguments, *chosen]
 
 
 def step(what: str, command: list[str]) -> None:
@@ -336,6 +340,8 @@ def main(arguments: list[str]) -> int:
         return 130 if isinstance(failure, KeyboardInterrupt) else 2
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     variables = {**os.environ, "PYTHONPATH": search_path, "PYTHONUTF8": "1"}
+    if python == str(VENV_PYTHON):
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start would compile anew what pip left uncompiled
     if testing:
         os.chdir(ROOT)
         return hand_over([python, "-m", "pytest", *arguments[1:]], variables)

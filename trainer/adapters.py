@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -68,6 +70,17 @@ class Adapter:
         """Dropout belongs to training steps; previews show the whole adapter."""
         for live in self.layers.values():
             live.layer.lora_dropout.train(wanted)
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """The base model as it was, for as long as this lasts; for use without gradients."""
+        for live in self.layers.values():
+            live.layer.enable_adapters(enabled=False)
+        try:
+            yield
+        finally:
+            for live in self.layers.values():
+                live.layer.enable_adapters(enabled=True)
 
     def state(self) -> dict[str, Tensor]:
         """The trained values under their file names, float32, on the CPU."""

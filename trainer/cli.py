@@ -39,11 +39,11 @@ from trainer.contract.events import (
     Warned,
     read_events,
 )
-from trainer.contract.home import CHECKOUT, Home
-from trainer.contract.presets import FOLDER, Values, flat, list_presets, load_preset, overlay, read_toml
+from trainer.contract.home import Home
+from trainer.contract.presets import FOLDER, Values, flat, list_presets, load_preset, overlay, read_toml, settled
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
-from trainer.contract.settings import TrainConfig, validated
+from trainer.contract.settings import TrainConfig
 from trainer.contract.sheets import before_after
 from trainer.flags import given_settings, make_parser
 
@@ -120,30 +120,14 @@ def resolve(flags: argparse.Namespace, home: Home) -> tuple[TrainConfig, dict[st
         raise InvalidSettings("No preset given.", hint="Try --preset pocket-style, or --list-presets.")
     layers: dict[str, Values] = {}
     if flags.preset:
-        preset = load_preset(flags.preset, FOLDER, home.presets)
-        values = preset.values
-        images = values.get("dataset", {}).get("images")
-        if images and not preset.own:  # a built-in preset's demo pictures lie in the checkout
-            values["dataset"] = {**values["dataset"], "images": str(CHECKOUT / images)}
-        layers[f"preset {flags.preset}"] = values
+        layers[f"preset {flags.preset}"] = load_preset(flags.preset, FOLDER, home.presets).values
     if flags.config:
         values = read_toml(flags.config)
         values.pop("intent", None)  # a copied preset's sentence
         layers[f"file {flags.config.name}"] = values
     layers["flag"] = given_settings(flags)
     config, origins = overlay(layers)
-    settled: dict[str, Values] = {}
-    if not config.dataset.images:
-        raise InvalidSettings("No picture folder given.", hint="Add --images DIR.")
-    settled["dataset"] = {"images": str(Path(config.dataset.images).expanduser().resolve())}
-    if config.model.base_model != "pocket":
-        settled["model"] = {"base_model": str(Path(config.model.base_model).expanduser().resolve())}
-    if not config.output.name:
-        settled["output"] = {"name": flags.preset or "lora"}
-    merged = config.model_dump()
-    for section, settled_values in settled.items():
-        merged[section].update(settled_values)
-    return validated(merged), origins
+    return settled(config), origins
 
 
 def show_settings(config: TrainConfig, origins: dict[str, str], console: Console) -> None:

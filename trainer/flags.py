@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin
-
-from pydantic.fields import FieldInfo
+from typing import Any, NoReturn
 
 from trainer.contract.errors import InvalidSettings
+from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings import SECTIONS
 
 DESCRIPTION = "Train a LoRA from a folder of pictures. `launch.py test` runs the tests."
+
+METAVARS = {"switch": "true|false", "whole": "N", "number": "X", "text": "TEXT", "texts": "TEXT", "choice": "TEXT"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,18 +50,19 @@ def make_parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="Validate, show every setting with its origin; train nothing."
     )
     does.add_argument("--resume", metavar="RUN", help="Go on with a run (its name or folder) from its last checkpoint.")
-    for section, fields in SECTIONS.items():
-        group = parser.add_argument_group(section, (fields.__doc__ or "").strip())
-        for name, field in fields.model_fields.items():
-            several = get_origin(field.annotation) is tuple
-            group.add_argument(
-                f"--{section}.{name}",
-                dest=f"{section}.{name}",
-                default=argparse.SUPPRESS,
-                nargs="*" if several else None,
-                metavar=_metavar(field),
-                help=_help(field).replace("%", "%%"),
-            )
+    groups = {
+        section: parser.add_argument_group(section, (fields.__doc__ or "").strip())
+        for section, fields in SECTIONS.items()
+    }
+    for info in all_settings():
+        groups[info.section].add_argument(
+            f"--{info.place}",
+            dest=info.place,
+            default=argparse.SUPPRESS,
+            nargs="*" if info.kind == "texts" else None,
+            metavar="|".join(info.choices) or METAVARS[info.kind],
+            help=_help(info).replace("%", "%%"),
+        )
     return parser
 
 
@@ -75,26 +77,8 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return values
 
 
-def _metavar(field: FieldInfo) -> str:
-    choices = get_args(field.annotation)
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return "|".join(choices)
-    if get_origin(field.annotation) is tuple:
-        return "TEXT"
-    return {bool: "true|false", int: "N", float: "X"}.get(field.annotation, "TEXT")  # type: ignore[arg-type]
-
-
-def _help(field: FieldInfo) -> str:
+def _help(info: SettingInfo) -> str:
     """Help text with range, unit and default."""
-    limits = {type(entry).__name__: entry for entry in field.metadata}
-    bounds = []
-    for kind, word in (("Ge", "from"), ("Gt", "above"), ("Le", "to"), ("Lt", "below")):
-        if kind in limits:
-            limit = getattr(limits[kind], kind.lower())
-            bounds.append(f"{word} {limit if isinstance(limit, int) else format(limit, 'g')}")
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    unit = f" {extra['unit']}" if extra.get("unit") else ""
-    default = field.default
-    shown = ("true" if default else "false") if isinstance(default, bool) else default
-    notes = [" ".join(bounds) + unit if bounds else "", f"default {shown}" if shown not in ("", ()) else ""]
-    return f"{field.description} ({'; '.join(filter(None, notes))})" if any(notes) else str(field.description)
+    shown = ("true" if info.default else "false") if info.kind == "switch" else info.default
+    notes = [info.range_text, f"default {shown}" if shown not in ("", ()) else ""]
+    return f"{info.help} ({'; '.join(filter(None, notes))})" if any(notes) else info.help

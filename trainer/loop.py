@@ -27,7 +27,7 @@ from trainer.data.batches import EncodedDataset, Sample, TextStates, captions_of
 from trainer.data.cache import TensorCache
 from trainer.device import DTYPES, make_accelerator, memory_gib
 from trainer.export import export, sidecar
-from trainer.families.base import Family
+from trainer.families.base import Conditioning, Family
 from trainer.families.load import base_folder, load_family
 from trainer.objectives import Batch, NoiseSchedule, make_schedule, sample_rng, training_loss
 from trainer.optim import learning_rate_factor, make_optimizer, set_learning_rate
@@ -57,6 +57,11 @@ class Training:
     started: float
     step: int = 0  # updates done
     saved: int = -1  # the step of the newest checkpoint
+
+    def base_prediction(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """What the base model would answer without the adapter."""
+        with self.adapter.switched_off():
+            return self.family.predict(noisy, t, conditioning)
 
 
 def train(run: RunFolder, log: EventLog) -> None:
@@ -105,7 +110,8 @@ def update(training: Training, step: int) -> tuple[float, float]:
         # Dropout draws from the global generator: seeded like a sample that no step has, not like this one's noise
         torch.manual_seed(sample_rng(config.model.seed, step, -1 - places[0]).initial_seed())
         with accelerator.autocast():
-            losses = training_loss(training.family.predict, batch_of(training, chosen), training.schedule, rng)
+            batch = batch_of(training, chosen)
+            losses = training_loss(training.family.predict, training.base_prediction, batch, training.schedule, rng)
         loss = losses.sum() / len(samples)
         accelerator.backward(loss)
         total += loss.detach()
@@ -137,6 +143,7 @@ def batch_of(training: Training, samples: list[Sample]) -> Batch:
         mean=torch.stack([e.mean for e in encoded]).to(device),
         std=torch.stack([e.std for e in encoded]).to(device),
         conditioning=training.text([sample.caption for sample in samples], device),
+        uncaptioned=torch.tensor([not sample.caption for sample in samples], device=device),
     )
 
 

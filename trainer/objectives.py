@@ -17,11 +17,12 @@ Denoiser = Callable[[Tensor, Tensor, Conditioning], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """Posterior mean and std, each (B, C, h, w), times the VAE's scaling factor; and the conditioning."""
+    """Posterior mean and std, each (B, C, h, w), times the VAE's scaling factor; the conditioning, and its lack."""
 
     mean: Tensor
     std: Tensor
     conditioning: Conditioning
+    uncaptioned: Tensor  # (B,) bool: views whose caption was dropped, or that have none
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,9 @@ class NoiseSchedule:
     prediction: Prediction
     min_snr_gamma: float
     noise_offset: float
-
-    @property
-    def num_timesteps(self) -> int:
-        """How many noise levels there are."""
-        return len(self.alphas_cumprod)
+    timesteps: range  # those trained on
+    keep_from: int  # from this timestep on, the base model's own prediction is the target
+    keep_uncaptioned: bool  # and wherever there is no caption
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Signal and noise amplitude at `t` (B,), each (B, 1, 1, 1): sqrt(abar), sqrt(1 - abar)."""
@@ -90,7 +89,16 @@ def make_schedule(spec: NoiseSpec, settings: ObjectiveSettings) -> NoiseSchedule
         )
     kept = torch.cumprod(1 - betas(spec), dim=0)
     kept = zero_terminal(kept) if zero_snr else kept
-    return NoiseSchedule(kept.float(), prediction, settings.min_snr_gamma, settings.noise_offset)
+    timesteps = range(settings.min_timestep, min(settings.max_timestep, len(kept)))
+    return NoiseSchedule(
+        alphas_cumprod=kept.float(),
+        prediction=prediction,
+        min_snr_gamma=settings.min_snr_gamma,
+        noise_offset=settings.noise_offset,
+        timesteps=timesteps,
+        keep_from=settings.keep_from_timestep,
+        keep_uncaptioned=settings.keep_uncaptioned,
+    )
 
 
 def betas(spec: NoiseSpec) -> Tensor:
@@ -126,16 +134,19 @@ def draw_noise(shape: Sequence[int], rng: Sequence[torch.Generator]) -> Tensor:
     return torch.stack([torch.randn(tuple(shape[1:]), generator=own) for own in rng])
 
 
-def draw_timesteps(count: int, rng: Sequence[torch.Generator]) -> Tensor:
+def draw_timesteps(among: range, rng: Sequence[torch.Generator]) -> Tensor:
     """Uniform timesteps (B,) int64 on the CPU."""
-    return torch.stack([torch.randint(count, (), generator=own) for own in rng])
+    return torch.stack([torch.randint(among.start, among.stop, (), generator=own) for own in rng])
 
 
-def training_loss(denoiser: Denoiser, batch: Batch, schedule: NoiseSchedule, rng: Sequence[torch.Generator]) -> Tensor:
+def training_loss(
+    denoiser: Denoiser, base: Denoiser, batch: Batch, schedule: NoiseSchedule, rng: Sequence[torch.Generator]
+) -> Tensor:
     """Weighted denoising error of each sample in a micro-batch.
 
     Args:
         denoiser: Predicts from (noisy, t, conditioning); same shape out as in.
+        base: The same without the adapter, whose prediction is the target where the base model is to be kept.
         batch: Scaled posteriors (B, C, h, w) and their conditioning; all of one size.
         schedule: Gives noise level, target and weight per timestep.
         rng: One generator per sample.
@@ -146,14 +157,21 @@ def training_loss(denoiser: Denoiser, batch: Batch, schedule: NoiseSchedule, rng
     shape, device = batch.mean.shape, batch.mean.device
     latents = batch.mean + batch.std * draw_noise(shape, rng).to(device)
     noise = draw_noise(shape, rng).to(device)
-    t = draw_timesteps(schedule.num_timesteps, rng).to(device)  # (B,)
+    t = draw_timesteps(schedule.timesteps, rng).to(device)  # (B,)
     if schedule.noise_offset > 0:
         # One shift per picture and channel (Guttenberg 2023, "Diffusion with offset noise")
         noise = noise + schedule.noise_offset * draw_noise((*shape[:2], 1, 1), rng).to(device)
 
     noisy = schedule.add_noise(latents, noise, t)
-    prediction = denoiser(noisy, t, batch.conditioning)
-    target = schedule.target(latents, noise, t)
+    target, weight = schedule.target(latents, noise, t).float(), schedule.weight(t)
+    kept = t >= schedule.keep_from
+    if schedule.keep_uncaptioned:
+        kept = kept | batch.uncaptioned.to(device)
+    if kept.any():
+        with torch.no_grad():
+            target[kept] = base(noisy[kept], t[kept], batch.conditioning.rows(kept)).float()
+        weight = weight.masked_fill(kept, 1.0)  # min-SNR all but ignores these timesteps: nothing would be kept
 
-    error = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))  # (B,)
-    return schedule.weight(t) * error
+    prediction = denoiser(noisy, t, batch.conditioning)
+    error = (prediction.float() - target).square().mean(dim=(1, 2, 3))  # (B,)
+    return weight * error

@@ -139,9 +139,10 @@ def ours(which: str, steps: int, peak: Peak) -> list[float]:
     for step in range(steps):
         latents, states = inputs(unet, step)
         since = time.perf_counter()
-        batch = Batch(latents, torch.zeros_like(latents), Conditioning(states.to(torch.bfloat16)))
+        text, captioned = Conditioning(states.to(torch.bfloat16)), torch.zeros(1, dtype=torch.bool)
+        batch = Batch(latents, torch.zeros_like(latents), text, captioned)
         with accelerator.autocast():
-            loss = training_loss(family.predict, batch, schedule, [sample_rng(0, step, 0)]).mean()
+            loss = training_loss(family.predict, family.predict, batch, schedule, [sample_rng(0, step, 0)]).mean()
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(adapter.parameters(), 1.0)
         optimizer.step()

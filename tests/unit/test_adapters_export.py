@@ -63,6 +63,19 @@ def test_a_layer_the_libraries_renamed_is_an_error_not_a_silent_loss(family):
         attach(family, AdapterSettings(rank=2), seed=0)
 
 
+def test_switched_off_the_base_answers_as_it_was_and_then_the_adapter_again(tiny_model, family, adapter):
+    noisy, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 900])
+    said = family.encode_text(family.tokenize(["a ball", "a box"]))
+    base = load(tiny_model)
+    expected = base.predict(noisy, t, said).detach()
+    with_it = family.predict(noisy, t, said).detach()
+    with torch.no_grad(), adapter.switched_off():
+        assert torch.equal(family.predict(noisy, t, said), expected)
+    assert torch.equal(family.predict(noisy, t, said).detach(), with_it)
+    assert not torch.equal(with_it, expected)
+    assert all(parameter.requires_grad for parameter in adapter.parameters())
+
+
 def test_state_and_restore_are_inverse(adapter):
     state = {name: tensor.clone() for name, tensor in adapter.state().items()}
     with torch.no_grad():

@@ -38,7 +38,8 @@ if __name__ == "__main__":
         time.sleep(0.5)
         print("interrupts", len(caught))
         sys.exit(5)
-    print(json.dumps({"arguments": sys.argv[1:], "folder": os.getcwd(), "python": sys.executable}))
+    seen = {"arguments": sys.argv[1:], "folder": os.getcwd(), "python": sys.executable}
+    print(json.dumps({**seen, "compiles": not sys.dont_write_bytecode}))
     sys.exit(7)
 """
 
@@ -255,8 +256,9 @@ def test_plain_launch_says_one_line_and_sets_nothing_up(checkout):
 
 def test_the_trainer_gets_the_arguments_and_the_users_folder_and_its_exit_code_comes_back(checkout, tmp_path):
     said = start(checkout, "--name", "zwei Wörter", "--images=./bilder", cwd=tmp_path)
-    expected = {"arguments": ["--name", "zwei Wörter", "--images=./bilder"], "folder": str(tmp_path)}
-    assert json.loads(said.stdout) == {**expected, "python": sys.executable}
+    seen = json.loads(said.stdout)
+    assert seen["arguments"] == ["--name", "zwei Wörter", "--images=./bilder"]
+    assert (seen["folder"], seen["python"]) == (str(tmp_path), sys.executable)
     assert said.returncode == 7
 
 
@@ -363,6 +365,13 @@ def test_the_set_up_installs_the_range_into_venv_and_the_trainer_runs_there(benc
 def test_a_later_start_sets_nothing_up(bench):
     said = bench.start()
     assert (said.returncode, said.stdout.count("\n")) == (7, 1)
+
+
+def test_modules_are_compiled_when_first_imported_and_kept_whatever_the_shell_says(bench, checkout):
+    assert not list(next(bench.venv.rglob("atelier_probe.py")).parent.glob("__pycache__/atelier_probe*"))
+    in_our_venv = json.loads(bench.start(PYTHONDONTWRITEBYTECODE="1").stdout)
+    elsewhere = json.loads(start(checkout, "--train", env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}).stdout)
+    assert (in_our_venv["compiles"], elsewhere["compiles"]) == (True, False)
 
 
 def test_a_new_requirement_is_installed_at_the_next_start(bench):

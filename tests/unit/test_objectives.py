@@ -20,6 +20,7 @@ from trainer.objectives import (
 SD15 = NoiseSpec(1000, 0.00085, 0.012, "scaled_linear", "epsilon", zero_terminal_snr=False)
 SD15_V = NoiseSpec(1000, 0.00085, 0.012, "scaled_linear", "v_prediction", zero_terminal_snr=False)
 SHAPE = (3, 4, 8, 8)
+CAPTIONED = torch.zeros(3, dtype=torch.bool)
 
 
 def diffusers_scheduler(**changes):
@@ -116,17 +117,55 @@ def test_different_seeds_steps_and_samples_draw_differently():
 
 
 def test_timesteps_cover_the_whole_schedule_evenly():
-    t = draw_timesteps(1000, [sample_rng(0, step, 0) for step in range(4000)])
+    t = draw_timesteps(range(1000), [sample_rng(0, step, 0) for step in range(4000)])
     assert t.min() < 10
     assert t.max() > 989
     assert abs(t.float().mean() - 499.5) < 15  # three standard errors
+
+
+def test_timesteps_stay_within_those_wished():
+    schedule = make_schedule(SD15, ObjectiveSettings(min_timestep=200, max_timestep=600))
+    t = draw_timesteps(schedule.timesteps, [sample_rng(0, step, 0) for step in range(4000)])
+    assert (int(t.min()), int(t.max())) == (200, 599)
+
+
+def unasked(*_):
+    raise AssertionError("the base model is asked though nothing is to be kept")
+
+
+@pytest.mark.parametrize(("keep_from", "keep_uncaptioned"), [(500, False), (1000, True), (700, True)])
+def test_where_the_base_is_kept_its_own_prediction_is_the_target_with_full_weight(keep_from, keep_uncaptioned):
+    wished = ObjectiveSettings(min_snr_gamma=5.0, keep_from_timestep=keep_from, keep_uncaptioned=keep_uncaptioned)
+    schedule = make_schedule(SD15_V, wished)
+    count, told = 40, []
+    mean = torch.randn((count, *SHAPE[1:]), generator=torch.Generator().manual_seed(1))
+    uncaptioned = torch.arange(count) % 4 == 0
+    text = Conditioning(torch.arange(count).float().view(-1, 1, 1))
+    batch = Batch(mean, torch.zeros_like(mean), text, uncaptioned)
+    asked = []
+
+    def denoiser(noisy, t, _conditioning):
+        told.append(t)
+        return noisy * 0 + 7
+
+    def base(noisy, t, conditioning):
+        asked.append((t, conditioning.states.flatten().long()))
+        return noisy * 0 + 5
+
+    losses = training_loss(denoiser, base, batch, schedule, [sample_rng(0, 0, index) for index in range(count)])
+    kept = (told[0] >= keep_from) | (uncaptioned & keep_uncaptioned)
+    assert 0 < kept.sum() < count
+    assert torch.equal(asked[0][0], told[0][kept])
+    assert torch.equal(asked[0][1], kept.nonzero().flatten())  # each with its own caption
+    assert torch.equal(losses[kept], torch.full((int(kept.sum()),), 4.0))
+    assert not (losses[~kept] == 4.0).any()
 
 
 def test_the_loss_is_zero_for_a_denoiser_that_knows_the_answer_and_the_weighted_error_otherwise():
     spec = SD15_V
     schedule = make_schedule(spec, ObjectiveSettings(min_snr_gamma=5.0))
     mean = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    batch = Batch(mean, torch.zeros(SHAPE), Conditioning(torch.zeros(3, 7, 5)))
+    batch = Batch(mean, torch.zeros(SHAPE), Conditioning(torch.zeros(3, 7, 5)), CAPTIONED)
 
     def rng():
         return [sample_rng(1, 2, index) for index in range(3)]
@@ -135,22 +174,24 @@ def test_the_loss_is_zero_for_a_denoiser_that_knows_the_answer_and_the_weighted_
         signal, sigma = schedule.levels(t)
         return schedule.target(mean, (noisy - signal * mean) / sigma, t)
 
-    assert training_loss(knowing, batch, schedule, rng()).max() < 1e-5
+    assert training_loss(knowing, unasked, batch, schedule, rng()).max() < 1e-5
 
     def off_by_one(noisy, t, conditioning):
         return knowing(noisy, t, conditioning) + 1
 
     t = []
-    losses = training_loss(lambda n, when, c: (t.append(when), off_by_one(n, when, c))[1], batch, schedule, rng())
+    seeing = lambda n, when, c: (t.append(when), off_by_one(n, when, c))[1]  # noqa: E731
+    losses = training_loss(seeing, unasked, batch, schedule, rng())
     torch.testing.assert_close(losses, schedule.weight(t[0]), rtol=1e-3, atol=1e-4)
 
 
 def test_noise_offset_shifts_whole_channels():
     schedule = make_schedule(SD15, ObjectiveSettings(noise_offset=1.0))
     flat = torch.zeros(1, 4, 64, 64)
-    batch = Batch(flat, flat, Conditioning(torch.zeros(1, 1, 1)))
+    batch = Batch(flat, flat, Conditioning(torch.zeros(1, 1, 1)), CAPTIONED[:1])
     seen = []
-    training_loss(lambda noisy, t, _: seen.append((noisy, t)) or noisy, batch, schedule, [sample_rng(0, 0, 0)])
+    denoiser = lambda noisy, t, _: seen.append((noisy, t)) or noisy  # noqa: E731
+    training_loss(denoiser, unasked, batch, schedule, [sample_rng(0, 0, 0)])
     noisy, t = seen[0]
     channel_means = (noisy / schedule.levels(t)[1]).mean(dim=(2, 3))
     assert channel_means.abs().max() > 0.3  # without an offset the mean of 4096 draws is within 0.06

@@ -145,6 +145,10 @@ def test_a_lora_name_in_any_script_is_allowed(name):
     assert validated({"output": {"name": name}}).output.name == name
 
 
+def test_a_range_of_timesteps_that_holds_none_is_refused():
+    assert "min_timestep (600) is not below" in refusal("objective", min_timestep=600, max_timestep=600).message
+
+
 @pytest.mark.parametrize("name", ["CON", "nul", "Com1.final", "lpt9", "aux .v2"])
 def test_a_lora_name_that_windows_takes_for_a_device_is_refused(name):
     assert "device on Windows" in refusal("output", name=name).message

@@ -63,7 +63,7 @@ def save_preset(folder: Path, name: str, config: TrainConfig, intent: str, repla
         FileExists: There is one already, and `replace` was not asked for.
     """
     path = _free_path(folder, name, replace)
-    usual, values = TrainConfig().model_dump(mode="json"), config.model_dump(mode="json")
+    usual, values = validated({}).model_dump(mode="json"), config.model_dump(mode="json")
     document: Values = {"intent": intent, "goal": values["goal"]}
     for section in SECTIONS:
         changed = {
@@ -144,6 +144,9 @@ def _read(path: Path) -> Preset:
         validated(values)
     except InvalidSettings as error:
         raise InvalidSettings(f"The preset {path} cannot be used. {error.message}", hint=error.hint) from None
+    images = values.get("dataset", {}).get("images")
+    if images and path.parent == FOLDER:  # a built-in preset's demo pictures lie in the checkout
+        values["dataset"] = {**values["dataset"], "images": str(CHECKOUT / images)}
     return Preset(path.stem, intent, {"preset": path.stem, **values}, path)
 
 
@@ -185,6 +188,26 @@ def overlay(layers: Mapping[str, Values]) -> tuple[TrainConfig, dict[str, str]]:
                 origins[key] = layer
     config = validated(merged)
     return config, {place: origins.get(place, "default") for place in flat(config)}
+
+
+def settled(config: TrainConfig) -> TrainConfig:
+    """The settings, ready to be a run's: paths absolute, and a name for the file.
+
+    Raises:
+        InvalidSettings: No picture folder.
+    """
+    if not config.dataset.images:
+        raise InvalidSettings("No picture folder given.", hint="Add --images DIR.")
+    values = config.model_dump()
+    values["dataset"]["images"] = _absolute(config.dataset.images)
+    if config.model.base_model != "pocket":
+        values["model"]["base_model"] = _absolute(config.model.base_model)
+    values["output"]["name"] = config.output.name or config.preset or "lora"
+    return validated(values)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def flat(config: TrainConfig) -> dict[str, Any]:

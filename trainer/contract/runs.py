@@ -111,9 +111,9 @@ class RunFolder:
         """All events so far, folded."""
         return RunView().fold(read_events(self.events_file)[0])
 
-    def status(self) -> Status:
-        """The run's state."""
-        status = self.view().status(self.process() is not None)
+    def status(self, view: RunView | None = None) -> Status:
+        """The run's state; who has folded its events already gives them."""
+        status = (view or self.view()).status(self.process() is not None)
         # Killed while it was still loading: there is no event yet, but there was a process
         return "interrupted" if status == "waiting" and self.process_file.exists() else status
 

@@ -185,8 +185,35 @@ class ObjectiveSettings(Section):
         "auto", description="Last timestep is pure noise; auto reads it from the model."
     )
 
+    min_timestep: int = setting(
+        0, ge=0, le=999, unit="of 1000", description="Least noisy timestep trained on; fine detail is decided there."
+    )
+    max_timestep: int = setting(
+        1000,
+        ge=1,
+        le=1000,
+        unit="of 1000",
+        description="Noise is drawn below this timestep; what is shown is decided above about 600, how it looks below.",
+    )
+
+    keep_from_timestep: int = setting(
+        1000,
+        ge=1,
+        le=1000,
+        unit="of 1000",
+        description="From this timestep on the base model's own prediction is the target: what is shown stays the "
+        "base's, how it looks is learnt below. 1000: learn everything.",
+    )
+    keep_uncaptioned: bool = setting(
+        False,
+        description="Without a caption (see caption_dropout) the base model's own prediction is the target: guidance "
+        "then strengthens what the captions teach.",
+    )
+
     @model_validator(mode="after")
     def _possible_together(self) -> Self:
+        if self.min_timestep >= self.max_timestep:
+            raise ValueError(f"min_timestep ({self.min_timestep}) is not below max_timestep ({self.max_timestep})")
         if self.zero_terminal_snr == "on" and self.prediction == "epsilon":
             raise ValueError("zero_terminal_snr needs v_prediction: with epsilon the last timestep is 0/0")
         if self.zero_terminal_snr == "on" and self.noise_offset > 0:

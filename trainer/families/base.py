@@ -51,6 +51,10 @@ class Conditioning:
 
     states: Tensor
 
+    def rows(self, chosen: Tensor) -> Conditioning:
+        """Those of the samples that the mask (B,) chooses."""
+        return Conditioning(self.states[chosen])
+
     @staticmethod
     def stack(parts: Sequence[Conditioning]) -> Conditioning:
         """Single conditionings as one batch."""

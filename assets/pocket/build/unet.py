@@ -259,7 +259,7 @@ def train(steps: int, report_every: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--report-every", type=int, default=500)
     arguments = parser.parse_args()
     train(arguments.steps, arguments.report_every)

@@ -1,0 +1,1 @@
+"""The local web page; it knows the engine only through `trainer.contract`."""

@@ -1,0 +1,244 @@
+"""The loss chart: what it shows as plain numbers, and the component that draws them."""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABCMeta
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypedDict
+
+import gradio as gr
+from gradio.component_meta import ComponentMeta, updateable
+
+from trainer.contract.events import RunView
+from trainer.contract.home import CHECKOUT
+
+SMOOTHING = 0.95  # TensorBoard's weight of the past: an average over about 1 / (1 - 0.95) = 20 steps
+MAX_POINTS = 1500  # about one a pixel on a wide screen
+
+HTML_TEMPLATE = """
+<figure class="chart">
+  <div class="chart-head">
+    <p class="chart-summary"></p>
+    <button type="button" class="chart-log" aria-pressed="false"></button>
+  </div>
+  <svg class="chart-plot" role="img" tabindex="0">
+    <g class="chart-grid"></g>
+    <path class="chart-marks"></path>
+    <path class="chart-raw"></path>
+    <path class="chart-smooth"></path>
+    <path class="chart-cursor"></path>
+    <path class="chart-dot"></path>
+  </svg>
+  <p class="chart-readout"></p>
+</figure>
+"""
+
+CSS_TEMPLATE = """
+.chart { margin: 0; color: var(--body-text-color); }
+.chart-head { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: 4px 12px; }
+.chart-summary, .chart-readout { margin: 0; font-variant-numeric: tabular-nums; }
+.chart-readout { min-height: 3em; font-size: 12px; line-height: 1.5; color: var(--body-text-color-subdued); }
+.chart-log {
+  min-height: 32px; padding: 2px 12px; font-size: 12px; cursor: pointer; border-radius: var(--radius-sm);
+  border: 1px solid var(--border-color-primary); background: transparent; color: var(--body-text-color);
+}
+.chart-log::before { content: "○ "; }
+.chart-log[aria-pressed="true"]::before { content: "● "; }
+.chart-log[aria-pressed="true"] { border-color: var(--color-accent); }
+.chart-log:focus-visible, .chart-plot:focus-visible { outline: 2px solid var(--color-accent); outline-offset: 2px; }
+.chart-plot { display: block; width: 100%; height: 240px; margin: 4px 0; touch-action: pan-y; }
+.chart-plot path { fill: none; stroke-linecap: round; stroke-linejoin: round; }
+.chart-grid path { stroke: var(--border-color-primary); }
+.chart-grid text { fill: var(--body-text-color-subdued); font-size: 11px; font-variant-numeric: tabular-nums; }
+.chart-marks { stroke: var(--body-text-color-subdued); stroke-dasharray: 2 4; opacity: 0.7; }
+.chart-raw { stroke: var(--color-accent); opacity: 0.3; }
+.chart-smooth { stroke: var(--color-accent); stroke-width: 2; }
+.chart-cursor { stroke: var(--body-text-color); opacity: 0.6; }
+.chart-dot { stroke: var(--body-text-color); stroke-width: 7; }
+"""
+
+
+@dataclass(frozen=True)
+class ChartLabels:
+    """Every word the chart shows; names in braces are filled in, and stay when translated."""
+
+    title: str = "Loss by step"
+    log: str = "Log scale"
+    legend: str = "Faint: every step. Strong: smoothed. Dashed: previews. Point at the curve or use the arrow keys."
+    step: str = "step"
+    loss: str = "loss"
+    smoothed: str = "smoothed"
+    learning_rate: str = "learning rate"
+    empty: str = "No steps yet: the curve begins with the first one."
+    begun: str = "Loss {loss} at step {step} of {total}."
+    going: str = "Loss {loss}, {trend}; lowest {lowest} at step {lowest_step} of {total}."
+    broken: str = "The loss is not a number at step {step} of {total}."
+    falling: str = "falling"
+    rising: str = "rising"
+    steady: str = "steady"
+
+
+ENGLISH = ChartLabels()
+
+
+class ChartData(TypedDict):
+    """What the chart draws, ready for JSON: None stands where a number is not finite."""
+
+    points: list[list[float | None]]  # step, loss, smoothed loss, learning rate
+    markers: list[int]  # steps at which previews were drawn
+    total: int  # planned steps: the right end of the x axis
+    summary: str
+    words: dict[str, str]  # the labels: they come with the data because each reader may have another language
+
+
+def chart_data(view: RunView, total: int, labels: ChartLabels = ENGLISH, max_points: int = MAX_POINTS) -> ChartData:
+    """What the chart shows of a run.
+
+    Args:
+        view: The run's events so far.
+        total: Planned steps.
+        labels: The chart's words in the reader's language.
+        max_points: Most points to draw, at least 5; the average and the summary see every step.
+    """
+    losses = [step.loss for step in view.steps]
+    averages = smoothed(losses)
+    points: list[list[float | None]] = []
+    for i in thinned(losses, max_points):
+        step = view.steps[i]
+        points.append([step.step, _short(step.loss), _short(averages[i]), _short(step.lr)])
+    return {
+        "points": points,
+        "markers": sorted({sample.step for sample in view.samples}),
+        "total": total,
+        "summary": summary(view, averages, total, labels),
+        "words": asdict(labels),
+    }
+
+
+def smoothed(losses: Sequence[float], weight: float = SMOOTHING) -> list[float]:
+    """Bias-corrected exponential average up to each loss (Kingma & Ba 2015, arXiv:1412.6980, section 3).
+
+    Losses that are not finite are passed over; before the first finite one the average is NaN.
+    """
+    average, missing = 0.0, 1.0  # missing: the share still held by the zero that the average began with
+    result = []
+    for loss in losses:
+        if math.isfinite(loss):
+            average = weight * average + (1 - weight) * loss
+            missing *= weight
+        result.append(average / (1 - missing) if missing < 1 else math.nan)
+    return result
+
+
+def thinned(losses: Sequence[float], bound: int) -> list[int]:
+    """Ascending indices worth drawing, at most `bound` (5 or more): the ends, and of every stretch its extremes.
+
+    A stretch is a power of two long and counted from the start, so that new steps leave the drawn curve as it is.
+    A loss that is not finite is kept once a stretch: it is a gap in the curve.
+    """
+    count = len(losses)
+    if count <= bound:
+        return list(range(count))
+    kept_of_each = 2 if all(map(math.isfinite, losses)) else 3
+    length = 2
+    while kept_of_each * math.ceil(count / length) + 2 > bound:
+        length *= 2
+    kept = {0, count - 1}
+    for start in range(0, count, length):
+        stretch = range(start, min(start + length, count))
+        finite = [i for i in stretch if math.isfinite(losses[i])]
+        if len(finite) < len(stretch):
+            kept.add(next(i for i in stretch if not math.isfinite(losses[i])))
+        if finite:
+            kept |= {min(finite, key=losses.__getitem__), max(finite, key=losses.__getitem__)}
+    return sorted(kept)
+
+
+def trend(losses: Sequence[float]) -> int:
+    """-1, 0 or 1: whether finite losses fall, stay or rise, by the means of the last two fifths of the run.
+
+    A change counts if it is more than twice its standard error: losses of single steps scatter widely. A run under 40
+    steps (2 or more) is compared by its halves.
+    """
+    length = max(20, len(losses) // 5) if len(losses) >= 40 else len(losses) // 2
+    recent, before = _mean_and_variance(losses[-length:]), _mean_and_variance(losses[-2 * length : -length])
+    change = recent[0] - before[0]
+    if not abs(change) > 2 * math.sqrt((recent[1] + before[1]) / length):  # not `<=`: NaN is no change either
+        return 0
+    return -1 if change < 0 else 1
+
+
+def summary(view: RunView, averages: Sequence[float], total: int, labels: ChartLabels) -> str:
+    """The curve in one sentence, for everyone who does not see it."""
+    if not view.steps:
+        return labels.empty
+    last = view.steps[-1]
+    words = {"step": last.step, "total": max(total, last.step), "loss": f"{averages[-1]:.3f}"}
+    if not math.isfinite(last.loss):
+        return labels.broken.format(**words)
+    finite = [i for i, step in enumerate(view.steps) if math.isfinite(step.loss)]
+    if len(finite) < 10:
+        return labels.begun.format(**words)
+    settled = finite[min(20, len(finite) // 2) :]  # an average of few steps is low or high by chance
+    lowest = min(settled, key=averages.__getitem__)
+    direction = trend([view.steps[i].loss for i in finite])
+    words["trend"] = {-1: labels.falling, 0: labels.steady, 1: labels.rising}[direction]
+    words |= {"lowest": f"{averages[lowest]:.3f}", "lowest_step": view.steps[lowest].step}
+    return labels.going.format(**words)
+
+
+def _mean_and_variance(losses: Sequence[float]) -> tuple[float, float]:
+    mean = sum(losses) / len(losses)
+    return mean, sum((loss - mean) * (loss - mean) for loss in losses) / len(losses)
+
+
+def _short(number: float) -> float | None:
+    """Five significant digits, more than a screen can show; None if JSON cannot say it."""
+    rounded = float(f"{number:.5g}")
+    return rounded if math.isfinite(rounded) else None
+
+
+class _WithoutStub(ComponentMeta):
+    """Makes a component class as Gradio does, but without the .pyi file it writes beside each one's source.
+
+    mypy would read that copy instead of the source.
+    """
+
+    def __new__(cls, name: str, bases: tuple[type, ...], attrs: dict[str, Any]) -> type:
+        recording: Callable[[Any], Any] = updateable  # keeps the arguments, for Gradio to make the component anew
+        return ABCMeta.__new__(cls, name, bases, attrs | {"__init__": recording(attrs["__init__"])})
+
+
+class LossChart(gr.HTML, metaclass=_WithoutStub):
+    """A run's loss, live; its value is what `chart_data` gives, or None for an empty chart.
+
+    Template and style never change with the value, so Gradio leaves the page's elements alone and assets/chart.js
+    only sets their attributes: nothing blinks, and the switch and the readout keep their state.
+    """
+
+    def __init__(
+        self,
+        value: ChartData | None = None,
+        *,
+        visible: bool = True,
+        elem_id: str | None = None,
+        render: bool = True,  # Gradio makes the component anew with False when a callback changes a property
+    ) -> None:
+        super().__init__(
+            value,
+            html_template=HTML_TEMPLATE,
+            css_template=CSS_TEMPLATE,
+            js_on_load=(CHECKOUT / "assets" / "chart.js").read_text(encoding="utf-8"),
+            apply_default_css=False,
+            visible=visible,
+            elem_id=elem_id,
+            render=render,
+        )
+
+    def postprocess(self, value: object) -> str:
+        """The value as one JSON text: the browser's framework would watch each number of a list separately."""
+        shown = chart_data(RunView(), total=0) if value is None else value
+        return json.dumps(shown, allow_nan=False, separators=(",", ":"))

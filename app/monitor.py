@@ -1,0 +1,97 @@
+"""Runs as a screen shows them: new events folded in once for all tabs, and how long it will take."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainer.contract.events import RunView, Status, read_events
+from trainer.contract.runs import RunFolder
+
+SPEED_STEPS = 100  # over so many newest steps speed is averaged: short enough to follow, long enough to hold previews
+
+
+@dataclass
+class Watch:
+    """One run's events so far; `tick` takes in what was added since."""
+
+    run: RunFolder
+    view: RunView = field(default_factory=RunView)
+    version: int = 0  # goes up whenever a tick brought something, so that a screen knows whether it shows the newest
+    _cursor: int = 0
+    _size: int = -1
+
+    def tick(self) -> bool:
+        """Whether something was new. Without news this costs one `stat`."""
+        try:
+            size = self.run.events_file.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if size == self._size:
+            return False
+        if size < self._cursor:  # not the file we read before
+            self.view, self._cursor = RunView(), 0
+        events, self._cursor, _ = read_events(self.run.events_file, self._cursor)
+        self._size = size
+        self.view.fold(events)
+        self.version += bool(events)
+        return bool(events)
+
+    @property
+    def status(self) -> Status:
+        """The run's state now."""
+        return self.run.status(self.view)
+
+    @property
+    def steps_total(self) -> int:
+        """Steps planned; 0 while that is not known."""
+        return self.view.started.steps_total if self.view.started else 0
+
+    @property
+    def step(self) -> int:
+        """The newest finished step."""
+        return self.view.steps[-1].step if self.view.steps else 0
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Seconds by the clock, so with previews and saving, over the newest steps of the present process."""
+        since = self.view.started.t if self.view.started else 0.0
+        recent = [step for step in self.view.steps[-SPEED_STEPS:] if step.t >= since]
+        if len(recent) < 2:
+            return recent[0].seconds if recent else None
+        return (recent[-1].t - recent[0].t) / (len(recent) - 1)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the last step; None while nobody can tell."""
+        each = self.seconds_per_step
+        return None if each is None or not self.steps_total else each * max(self.steps_total - self.step, 0)
+
+
+class Watches:
+    """The server's watches, one per run, shared by all tabs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_path: dict[Path, Watch] = {}
+
+    def __call__(self, run: RunFolder) -> Watch:
+        """The run's watch, up to date."""
+        with self._lock:
+            watch = self._by_path.setdefault(run.path, Watch(run))
+            watch.tick()
+            return watch
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: "40 s", "24 min", "3 h 05 min"."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size(count: float) -> str:
+    """Bytes for people: "0.9 MB", "2.1 GB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

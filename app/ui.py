@@ -1,0 +1,110 @@
+"""The page's server: builds the Blocks and launches them; `python -m app.ui`, or `launch.py` without arguments."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import gradio as gr
+
+from app.files import routes
+from app.monitor import Watches
+from app.pages import panel, train
+from app.safety import middleware
+from app.text import I18N, label
+from app.theme import CSS, THEME
+from trainer.contract.errors import InvalidSettings, TrainerError
+from trainer.contract.home import Home
+
+LOCAL, USER = "127.0.0.1", "atelier"
+PORTS = range(7860, 7880)
+
+
+def build(home: Home) -> gr.Blocks:
+    """All pages."""
+    with gr.Blocks(title="Atelier", analytics_enabled=False) as demo:
+        gr.Markdown("# Atelier", elem_id="title")
+        form, start, problem = train.build(home)
+        gr.Markdown(label("live.heading"), elem_classes="heading")
+        shown = panel.Panel(home, Watches())
+        panel.wire(shown, form, start, problem, demo)
+    return demo
+
+
+def free_port(host: str, wished: int | None) -> int:
+    """The wished port, or the first free one of ours.
+
+    Raises:
+        InvalidSettings: None is free.
+    """
+    for port in [wished] if wished is not None else PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    asked = f"Port {wished} is" if wished is not None else f"The ports {PORTS[0]} to {PORTS[-1]} are all"
+    raise InvalidSettings(f"{asked} in use.", hint="Close what uses it, or choose another: --port 8000.")
+
+
+def serve(flags: argparse.Namespace) -> None:
+    """Show the page until Ctrl-C.
+
+    Raises:
+        InvalidSettings: No free port, or a page open to the network without a password.
+    """
+    host = flags.listen or LOCAL
+    password = os.environ.get("ATELIER_PASSWORD", "")
+    if flags.listen and not password:
+        raise InvalidSettings(
+            f"--listen {flags.listen} opens the page to other computers, but there is no password.",
+            hint=f"Set the variable ATELIER_PASSWORD; the user name is {USER}.",
+        )
+    home, port = Home.find(flags.home), free_port(host, flags.port)
+    # Gradio asks its own server whether it is there, and must not ask a proxy
+    os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), LOCAL, "localhost"]))
+    demo = build(home)
+    demo.launch(
+        server_name=host,
+        server_port=port,
+        auth=(USER, password) if flags.listen else None,
+        app_kwargs={"middleware": middleware([flags.listen] if flags.listen else []), "routes": routes(home)},
+        inbrowser=not flags.no_browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=[],
+        theme=THEME,
+        css_paths=[CSS],
+        i18n=I18N,
+    )
+    sys.stdout.write(f"Atelier is at http://{host}:{port}  (Ctrl-C ends the page; a training goes on)\n")
+    sys.stdout.flush()
+    demo.block_thread()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 when the user ended it, 2 on an error the user can act on."""
+    parser = argparse.ArgumentParser(prog="launch.py", description="The page.", allow_abbrev=False)
+    parser.add_argument("--home", type=Path, metavar="DIR", help="Folder for runs and caches.")
+    parser.add_argument("--port", type=int, metavar="N", help="Port, else the first free one from 7860 on.")
+    parser.add_argument("--listen", metavar="ADDRESS", help="Open the page to other computers; needs ATELIER_PASSWORD.")
+    parser.add_argument("--no-browser", action="store_true", help="Do not open the browser.")
+    try:
+        serve(parser.parse_args(arguments))
+    except TrainerError as error:
+        sys.stderr.write(f"Error ({error.code}): {error.message}\n  → {error.hint}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
