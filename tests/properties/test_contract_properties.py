@@ -20,7 +20,11 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 # Where a range depends on another setting, one that is always allowed.
 TOGETHER = {
     "dataset": {"min_total_views": st.integers(1, 1000), "max_total_views": st.integers(1000, 1_000_000)},
-    "objective": {"zero_terminal_snr": st.sampled_from(["auto", "off"])},
+    "objective": {
+        "zero_terminal_snr": st.sampled_from(["auto", "off"]),
+        "min_timestep": st.integers(0, 500),
+        "max_timestep": st.integers(501, 1000),
+    },
     "model": {"base_model": texts.filter(bool)},
     "output": {"name": st.text(string.ascii_letters + "äéß猫0123456789-_#='()", max_size=40)},
 }

@@ -10,6 +10,7 @@ from trainer.adapters import attach
 from trainer.contract.errors import FileExists, ProofFailed, UnsupportedModel
 from trainer.contract.settings import AdapterSettings
 from trainer.export import body_hash, client_delta, export, file_tensors, prove, serialise
+from trainer.families.base import Conditioning
 from trainer.families.names import kohya_name
 from trainer.families.unet import StableDiffusion
 
@@ -64,8 +65,9 @@ def test_a_layer_the_libraries_renamed_is_an_error_not_a_silent_loss(family):
 
 
 def test_switched_off_the_base_answers_as_it_was_and_then_the_adapter_again(tiny_model, family, adapter):
-    noisy, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 900])
-    said = family.encode_text(family.tokenize(["a ball", "a box"]))
+    shape = (2, family.spec.latent_channels, 8, 8)
+    noisy, t = torch.randn(shape, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 900])
+    said = Conditioning(family.encode_text(family.tokenize(["a ball", "a box"])).states.detach())
     base = load(tiny_model)
     expected = base.predict(noisy, t, said).detach()
     with_it = family.predict(noisy, t, said).detach()

@@ -216,7 +216,7 @@ def test_an_older_python_gets_one_sentence():
 def test_every_requirement_is_of_the_form_that_launch_understands():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements = project["dependencies"] + project["optional-dependencies"]["test"]
-    assert [text for text in requirements if not re.fullmatch(r"[a-z-]+>=\d+(\.\d+)*,<\d+(\.\d+)*", text)] == []
+    assert [text for text in requirements if not re.fullmatch(r"[a-z0-9-]+>=\d+(\.\d+)*,<\d+(\.\d+)*", text)] == []
     assert TORCH in requirements
 
 
