@@ -26,7 +26,8 @@ PORTS = range(7860, 7880)
 
 def build(home: Home) -> gr.Blocks:
     """All pages."""
-    with gr.Blocks(title="Atelier", analytics_enabled=False) as demo:
+    demo = gr.Blocks(title="Atelier", analytics_enabled=False)
+    with demo:
         gr.Markdown("# Atelier", elem_id="title")
         form, start, problem = train.build(home)
         gr.Markdown(label("live.heading"), elem_classes="heading")

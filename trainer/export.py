@@ -139,7 +139,7 @@ def _grain(down: Tensor, up: Tensor, scaling: float) -> float:
     info = torch.finfo(up.dtype)
     half = float(info.smallest_normal * info.eps / 2)
     norms = up.numel() ** 0.5 * float(down.float().norm()) + down.numel() ** 0.5 * float(up.float().norm())
-    return scaling * half * norms
+    return float(scaling * half * norms)
 
 
 def client_delta(down: Tensor, up: Tensor, alpha: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.components import Component
 
 from app.files import thumbnail_url
@@ -52,7 +53,7 @@ class TrainForm:
     controls: dict[str, Component]
     keep_strength: gr.Checkbox
 
-    def named(self) -> dict[str, Component]:
+    def named(self) -> dict[str, Block]:
         """The inputs by the names that the API gives them."""
         return {"preset": self.preset, **{api_name(place): one for place, one in self.controls.items()}}
 
