@@ -47,6 +47,7 @@ def routes(home: Home) -> list[Route]:
     """What goes into `launch(app_kwargs={"routes": ...})`; Gradio's login, where there is one, guards these too."""
 
     def run_file(request: Request) -> Response:
+        """A run's preview, sheet or LoRA file; anything else of the run is not there."""
         run, name = request.path_params["run"], request.path_params["name"]
         for pattern, kind, keep in SHOWN:
             if pattern.fullmatch(name):
@@ -54,6 +55,7 @@ def routes(home: Home) -> list[Route]:
         return _missing(request)
 
     def thumbnail(request: Request) -> Response:
+        """A thumbnail made earlier, or the placeholder."""
         key = request.path_params["key"]
         if key == UNREADABLE:
             return Response(_placeholder(), media_type="image/jpeg", headers={"cache-control": ASK})
@@ -147,6 +149,7 @@ def _guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Respo
     """The same answer, for those who are logged in."""
 
     def guarded(request: Request) -> Response:
+        """The answer, or 401 to who is not logged in."""
         if logged_in(request):
             return answer(request)
         return refusal(401, "You are not logged in.", "Open the page itself and log in there.")

@@ -95,6 +95,7 @@ class Guard:
             return
 
         async def send_safely(message: Message) -> None:
+            """Send the message with the headers that keep other sites out."""
             if message["type"] == "http.response.start":
                 message.setdefault("headers", [])
                 headers = MutableHeaders(scope=message)
