@@ -17,7 +17,7 @@ Denoiser = Callable[[Tensor, Tensor, Conditioning], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """Posterior mean and std, each (B, C, h, w), times the VAE's scaling factor; the conditioning; which have no caption."""
+    """Posterior mean and std, each (B, C, h, w), times the VAE's scaling factor; and the conditioning."""
 
     mean: Tensor
     std: Tensor
