@@ -17,9 +17,10 @@ HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "safetensor
 LAYERS = [
     {"trainer.contract"},
     {"trainer.families.base"},
-    {"trainer.objectives", "trainer.device", "trainer.families.names", "trainer.data.images", "trainer.data.cache"},
+    {"trainer.objectives", "trainer.device", "trainer.families.names", "trainer.data.images", "trainer.data.cache"}
+    | {"trainer.packing"},
     {"trainer.families.unet", "trainer.families.load", "trainer.data.batches", "trainer.adapters"},
-    {"trainer.optim", "trainer.checkpoints", "trainer.export", "trainer.metadata", "trainer.previews"},
+    {"trainer.optim", "trainer.fused", "trainer.checkpoints", "trainer.export", "trainer.metadata", "trainer.previews"},
     {"trainer.loop"},
     {"trainer.flags", "trainer.cli", "trainer.__main__"},
 ]

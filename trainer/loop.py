@@ -29,8 +29,10 @@ from trainer.device import DTYPES, make_accelerator, memory_gib
 from trainer.export import export, sidecar
 from trainer.families.base import Conditioning, Family
 from trainer.families.load import base_folder, load_family
+from trainer.fused import fuse
 from trainer.objectives import Batch, NoiseSchedule, make_schedule, sample_rng, training_loss
 from trainer.optim import learning_rate_factor, make_optimizer, set_learning_rate
+from trainer.packing import pack_frozen
 from trainer.previews import PreviewBoard, preview_prompts
 
 DEFAULT_PREVIEWS = 5
@@ -174,6 +176,8 @@ def prepare(run: RunFolder, log: EventLog) -> Training:
     family.release_encoders(keep_text=config.adapter.text_encoder)
 
     adapter = attach(family, config.adapter, config.model.seed)
+    pack_frozen(family.component("unet"))
+    fuse(adapter, config.adapter.dropout)
     optimizer = accelerator.prepare(make_optimizer(adapter, config.optimizer))
     board = PreviewBoard(run, log, config, family, text, prompts, accelerator)
     return Training(

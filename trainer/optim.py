@@ -28,7 +28,11 @@ def make_optimizer(adapter: Adapter, settings: OptimizerSettings) -> torch.optim
     rates = {"unet": settings.learning_rate, "text_encoder": settings.text_learning_rate}
     groups = [{"params": parameters, "full_lr": rates[component]} for component, parameters in adapter.groups().items()]
     return torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay
+        groups,
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
 
 
