@@ -1,6 +1,7 @@
-"""Start Atelier: see that its packages are there, set them up once if not, then hand over to the trainer.
+"""Start Atelier: see that its packages are there, set them up once if not, then hand over to the page or the trainer.
 
-    python launch.py --preset pocket-style     train without a page (any arguments go to trainer.cli)
+    python launch.py                           open the page
+    python launch.py --preset pocket-style     train without a page (its arguments go to trainer.cli)
     python launch.py test [pytest arguments]   run the tests
 
 Standard library only, because nothing else is there on the first start.
@@ -35,7 +36,11 @@ from urllib.request import urlopen
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+PAGE_FLAGS = {"--home", "--port", "--listen", "--no-browser"}
 TORCH_INDEX = "https://download.pytorch.org/whl"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
+PLAYWRIGHTS_OWN = "from playwright.sync_api import *; p = sync_playwright().start(); print(p.chromium.executable_path)"
+NO_BROWSER = "Browser tests skipped: no Chromium found. Install it or Chrome, or set ATELIER_CHROMIUM to its program."
 
 
 class SetupFailed(Exception):
@@ -180,7 +185,7 @@ def stages(testing: bool) -> list[Stage]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     trainer = Stage("trainer", project["dependencies"], "60 MB")
-    return [trainer, Stage("test", project["optional-dependencies"]["test"], "30 MB")] if testing else [trainer]
+    return [trainer, Stage("test", project["optional-dependencies"]["test"], "80 MB")] if testing else [trainer]
 
 
 def name_of(requirement: str) -> str:
@@ -318,6 +323,35 @@ def step(what: str, command: list[str]) -> None:
         )
 
 
+def find_chromium(python: str = sys.executable) -> str | None:
+    """The program the browser tests drive: ATELIER_CHROMIUM, else one on the search path, else playwright's own.
+
+    Args:
+        python: The Python that has the tests' packages; this one may not.
+    """
+    chosen = os.environ.get("ATELIER_CHROMIUM")
+    found = next(filter(None, map(shutil.which, [chosen] if chosen else BROWSERS)), None)
+    if found or chosen:
+        return found
+    asked = subprocess.run([python, "-c", PLAYWRIGHTS_OWN], capture_output=True, text=True, check=False)
+    return shutil.which(asked.stdout.strip())
+
+
+def ready_browser(python: str) -> str | None:
+    """As `find_chromium`, after an attempt to install one if there is none and the user has chosen none."""
+    found = find_chromium(python)
+    if found or os.environ.get("ATELIER_CHROMIUM"):
+        return found
+    attempts = [[python, "-m", "playwright", "install", "chromium"]]
+    if sys.platform != "win32" and os.geteuid() == 0 and shutil.which("apt-get"):
+        attempts = [["apt-get", "update", "-q"], ["apt-get", "install", "-qy", "--no-install-recommends", "chromium"]]
+    print("No Chromium for the browser tests here: trying to install it.", flush=True)
+    for command in attempts:
+        print(f"- {shlex.join(command)}", flush=True)
+        subprocess.run(command, check=False)  # whether it helped, the search below sees
+    return find_chromium(python)
+
+
 def hand_over(command: list[str], variables: dict[str, str]) -> int:
     """Become this program, so that signals and its exit code need no help; Windows can only start it and wait."""
     sys.stdout.flush()
@@ -328,11 +362,8 @@ def hand_over(command: list[str], variables: dict[str, str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code of the whole: the trainer's or pytest's own, or 2 if the set-up failed."""
-    if not arguments:
-        print("The page comes with the next version. To train without it: python launch.py --preset pocket-style")
-        return 0
-    testing = arguments[0] == "test"
+    """Exit code of the whole: the trainer's or pytest's own, or 2 if the set-up failed or CI has no browser."""
+    testing = arguments[:1] == ["test"]
     try:
         python = environment(stages(testing))
     except (SetupFailed, OSError, KeyboardInterrupt) as failure:
@@ -344,9 +375,18 @@ def main(arguments: list[str]) -> int:
         variables.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start would compile anew what pip left uncompiled
     if testing:
         os.chdir(ROOT)
+        if not ready_browser(python) and os.environ.get("CI") == "true":
+            print(f"{NO_BROWSER}\nWith CI=true that is an error: nothing was tested.", file=sys.stderr)
+            return 2
         return hand_over([python, "-m", "pytest", *arguments[1:]], variables)
     # -P: the user's folder stays the working folder, but a `trainer` or `torch.py` in it is not ours
-    return hand_over([python, "-P", "-m", "trainer.cli", *arguments], variables)
+    return hand_over([python, "-P", "-m", module_for(arguments), *arguments], variables)
+
+
+def module_for(arguments: list[str]) -> str:
+    """The page's module where nothing is said of a training, else the console's."""
+    flags = {word.partition("=")[0] for word in arguments if word.startswith("-")}
+    return "app.ui" if flags <= PAGE_FLAGS else "trainer.cli"
 
 
 if __name__ == "__main__":

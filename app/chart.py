@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-from abc import ABCMeta
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
-import gradio as gr
-from gradio.component_meta import ComponentMeta, updateable
-
+from app.component import Element
 from trainer.contract.events import RunView
-from trainer.contract.home import CHECKOUT
 
 SMOOTHING = 0.95  # TensorBoard's weight of the past: an average over about 1 / (1 - 0.95) = 20 steps
 MAX_POINTS = 1500  # about one a pixel on a wide screen
@@ -201,44 +196,10 @@ def _short(number: float) -> float | None:
     return rounded if math.isfinite(rounded) else None
 
 
-class _WithoutStub(ComponentMeta):
-    """Makes a component class as Gradio does, but without the .pyi file it writes beside each one's source.
+class LossChart(Element):
+    """A run's loss, live; its value is what `chart_data` gives, or None for an empty chart."""
 
-    mypy would read that copy instead of the source.
-    """
-
-    def __new__(cls, name: str, bases: tuple[type, ...], attrs: dict[str, Any]) -> type:
-        recording: Callable[[Any], Any] = updateable  # keeps the arguments, for Gradio to make the component anew
-        return ABCMeta.__new__(cls, name, bases, attrs | {"__init__": recording(attrs["__init__"])})
-
-
-class LossChart(gr.HTML, metaclass=_WithoutStub):
-    """A run's loss, live; its value is what `chart_data` gives, or None for an empty chart.
-
-    Template and style never change with the value, so Gradio leaves the page's elements alone and assets/chart.js
-    only sets their attributes: nothing blinks, and the switch and the readout keep their state.
-    """
-
-    def __init__(
-        self,
-        value: ChartData | None = None,
-        *,
-        visible: bool = True,
-        elem_id: str | None = None,
-        render: bool = True,  # Gradio makes the component anew with False when a callback changes a property
-    ) -> None:
-        super().__init__(
-            value,
-            html_template=HTML_TEMPLATE,
-            css_template=CSS_TEMPLATE,
-            js_on_load=(CHECKOUT / "assets" / "chart.js").read_text(encoding="utf-8"),
-            apply_default_css=False,
-            visible=visible,
-            elem_id=elem_id,
-            render=render,
-        )
-
-    def postprocess(self, value: object) -> str:
-        """The value as one JSON text: the browser's framework would watch each number of a list separately."""
-        shown = chart_data(RunView(), total=0) if value is None else value
-        return json.dumps(shown, allow_nan=False, separators=(",", ":"))
+    NAME = "chart"
+    TEMPLATE = HTML_TEMPLATE
+    STYLE = CSS_TEMPLATE
+    EMPTY = chart_data(RunView(), total=0)

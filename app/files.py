@@ -1,4 +1,4 @@
-"""The files a browser may see, below `/atelier/`: a run's previews and LoRA files, and thumbnails. No others."""
+"""The files a browser may see, below `/atelier/`: a run's pictures and LoRA files, own presets, thumbnails."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FOREVER = "private, max-age=31536000, immutable"  # the address changes with the
 ASK = "private, no-cache"  # kept, but the server is asked each time whether it is still the newest
 SHOWN = (  # of a run's folder: name, media type, how long a browser keeps it
     (re.compile(r"samples/[^/]+\.png"), "image/png", FOREVER),
-    (re.compile(r"before-after\.png|[^/]+\.preview\.png"), "image/png", ASK),
+    (re.compile(r"before-after\.png|[^/]+\.(?:preview|strength)\.png"), "image/png", ASK),
     (re.compile(r"[^/]+\.safetensors"), "application/octet-stream", ASK),
 )
 THUMB_KEY = re.compile(r"[0-9a-f]{64}")
@@ -63,7 +63,12 @@ def routes(home: Home) -> list[Route]:
             return _file(request, _thumbnails(home), f"{key}.jpg", "image/jpeg", FOREVER)
         return _missing(request)
 
+    def preset(request: Request) -> Response:
+        """One of the user's presets, as a file."""
+        return _file(request, home.presets, f"{request.path_params['name']}.toml", "application/toml", ASK)
+
     return [
+        Route("/atelier/preset/{name}.toml", _guarded(preset)),
         Route("/atelier/run/{run}/{name:path}", _guarded(run_file)),
         Route("/atelier/thumb/{key}.jpg", _guarded(thumbnail)),
         Route("/atelier/{rest:path}", _guarded(_missing)),

@@ -2,17 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.components import Component
 
-from app.text import setting_label
+from app.text import label, setting_label
 from trainer.contract.presets import flat
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings import SECTIONS, TrainConfig, validated
 
 SETTINGS = {info.place: info for info in all_settings()}
+SEARCH = """(wanted) => {
+    const words = wanted.trim().toLowerCase();
+    for (const row of document.querySelectorAll('.setting-row'))
+        row.style.display = row.textContent.toLowerCase().includes(words) ? '' : 'none';
+    for (const one of document.querySelectorAll('.advanced .section'))
+        one.style.display = [...one.querySelectorAll('.setting-row')].some((row) => !row.style.display) ? '' : 'none';
+}"""
+
+
+@dataclass
+class Form:
+    """The page's inputs: one control per setting, and beside each a button that is there while it differs."""
+
+    preset: gr.Dropdown
+    usual: dict[str, Any]  # what the controls show at first, by place
+    controls: dict[str, Component] = field(default_factory=dict)
+    resets: dict[str, gr.Button] = field(default_factory=dict)
+
+    def add(self, place: str, **options: Any) -> None:  # noqa: ANN401 - whatever the component takes
+        """One setting with its reset button, in the present layout."""
+        with gr.Column(elem_classes="setting-row", min_width=160):
+            self.controls[place] = control(place, **{"value": self.usual[place], **options})
+            self.resets[place] = gr.Button("", size="sm", visible=False, elem_classes="reset")
+
+    def named(self) -> dict[str, Block]:
+        """The inputs by the names that the API gives them."""
+        return {"preset": self.preset, **{api_name(place): one for place, one in self.controls.items()}}
+
+    def filled(self, config: TrainConfig, **kept: Any) -> dict[Block, Any]:  # noqa: ANN401 - settings' values
+        """What every control shows for these settings; `kept` by API name stays as it is."""
+        return {self.controls[place]: kept.get(api_name(place), value) for place, value in shown_values(config).items()}
+
+
+def advanced(form: Form, elsewhere: tuple[str, ...]) -> None:
+    """Every setting that is not `elsewhere`, by section, with a search field."""
+    with gr.Accordion(label("train.advanced"), open=False, elem_classes="advanced"):
+        search = gr.Textbox(label=label("train.search"), elem_id="search")
+        for section in SECTIONS:
+            places = [place for place, info in SETTINGS.items() if info.section == section and place not in elsewhere]
+            with gr.Column(elem_classes="section"):
+                gr.Markdown(label(f"section.{section}"), elem_classes="section-name")
+                with gr.Row(elem_classes="fields"):
+                    for place in places:
+                        form.add(place)
+        search.input(None, search, None, js=SEARCH, api_visibility="private")
 
 
 def control(place: str, **options: Any) -> Component:  # noqa: ANN401 - whatever the component takes
@@ -20,13 +67,15 @@ def control(place: str, **options: Any) -> Component:  # noqa: ANN401 - whatever
     info = SETTINGS[place]
     shared: dict[str, Any] = {
         "label": setting_label(info),
-        "info": " ".join(filter(None, [info.help, f"({info.range_text})" if info.range_text else ""])),
+        "info": help_of(info),
         "value": shown(info, info.default),
         "elem_id": element_id(place),
         "interactive": True,
         **options,
     }
     match info.kind:
+        case "text" if "choices" in options:
+            return gr.Dropdown(allow_custom_value=True, **shared)
         case "switch":
             return gr.Checkbox(**shared)
         case "choice":
@@ -38,6 +87,16 @@ def control(place: str, **options: Any) -> Component:  # noqa: ANN401 - whatever
             return gr.Textbox(lines=3, **shared)
         case _:
             return gr.Textbox(**shared)
+
+
+def help_of(info: SettingInfo) -> str:
+    """A setting's help and range."""
+    return " ".join(filter(None, [info.help, f"({info.range_text})" if info.range_text else ""]))
+
+
+def api_name(place: str) -> str:
+    """A setting's parameter name in the API: "adapter_rank"."""
+    return place.replace(".", "_")
 
 
 def element_id(place: str) -> str:
@@ -70,11 +129,12 @@ def config_of(values: dict[str, Any], preset: str, goal: str) -> TrainConfig:
     nested: dict[str, Any] = {"preset": preset, "goal": goal, **{section: {} for section in SECTIONS}}
     for place, value in values.items():
         info = SETTINGS[place]
-        nested[info.section][info.name] = _typed(info, value)
+        nested[info.section][info.name] = typed(info, value)
     return validated(nested)
 
 
-def _typed(info: SettingInfo, value: Any) -> Any:  # noqa: ANN401 - any setting's value
+def typed(info: SettingInfo, value: Any) -> Any:  # noqa: ANN401 - any setting's value
+    """A control's value as the setting takes it."""
     if info.kind == "texts":
         return [line.strip() for line in (value or "").splitlines() if line.strip()]
     if info.kind == "text":

@@ -36,6 +36,12 @@ def say(language: str, key: str, **values: object) -> str:
     return TABLES.get(language, ENGLISH).get(key, ENGLISH[key]).format(**values)
 
 
+def words(language: str, group: str) -> dict[str, str]:
+    """A group's texts with their places unfilled, for a script to fill; "chart." gives title, loss and so on."""
+    spoken = {**ENGLISH, **TABLES.get(language, {})}
+    return {key.removeprefix(group): text for key, text in spoken.items() if key.startswith(group)}
+
+
 def language(request: gr.Request | None) -> str:
     """The first language of the browser's list that we speak, else English."""
     accepted = request.headers.get("accept-language", "") if request is not None else ""

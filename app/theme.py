@@ -6,7 +6,7 @@ import gradio as gr
 
 from trainer.contract.home import CHECKOUT
 
-CSS = CHECKOUT / "assets" / "app.css"
+STYLES = sorted((CHECKOUT / "assets").glob("*.css"))
 _SANS = ("ui-sans-serif", "system-ui", "sans-serif")
 _MONO = ("ui-monospace", "Consolas", "monospace")
 
@@ -18,6 +18,8 @@ THEME = gr.themes.Base(
     font=_SANS,
     font_mono=_MONO,
 ).set(
+    background_fill_primary="white",
+    background_fill_primary_dark="*neutral_900",
     body_background_fill="*neutral_50",
     body_background_fill_dark="*neutral_950",
     block_background_fill="white",
@@ -30,6 +32,14 @@ THEME = gr.themes.Base(
     button_primary_text_color="white",
     button_primary_background_fill_dark="*primary_600",
     button_primary_background_fill_hover_dark="*primary_700",
+    block_label_text_size="13px",
+    block_title_text_size="13px",
+    block_title_text_weight="600",
+    block_info_text_size="12px",
+    input_border_width="1px",
+    input_border_color="*neutral_300",
+    input_border_color_dark="*neutral_700",
+    input_padding="8px 10px",
     input_background_fill="white",
     input_background_fill_dark="*neutral_800",
 )

@@ -6,34 +6,60 @@ import argparse
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gradio as gr
+from gradio.components.navbar import Navbar
 
+from app import api
 from app.files import routes
 from app.monitor import Watches
-from app.pages import panel, train
+from app.pages import dataset, help, panel, runs, start, train
 from app.safety import middleware
 from app.text import I18N, label
-from app.theme import CSS, THEME
+from app.theme import STYLES, THEME
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
 
 LOCAL, USER = "127.0.0.1", "atelier"
 PORTS = range(7860, 7880)
+NAV = {"nav.train": "/", "nav.dataset": "/dataset", "nav.runs": "/runs", "nav.help": "/help"}
 
 
 def build(home: Home) -> gr.Blocks:
     """All pages."""
-    demo = gr.Blocks(title="Atelier", analytics_enabled=False)
+    watches = Watches()
+    demo = gr.Blocks(title="Atelier", analytics_enabled=False, fill_width=True)
     with demo:
-        gr.Markdown("# Atelier", elem_id="title")
-        form, start, problem = train.build(home)
-        gr.Markdown(label("live.heading"), elem_classes="heading")
-        shown = panel.Panel(home, Watches())
-        panel.wire(shown, form, start, problem, demo)
+        Navbar(main_page_name=False)  # ours speaks the reader's language
+        header("/")
+        with gr.Row(elem_id="train", equal_height=False):
+            form = train.TrainForm(home)
+            live = panel.Panel(home, watches)
+        panel.wire(live, demo)
+        start.wire(form, live, demo)
+        api.register(home, watches)
+    others: dict[str, Callable[[], None]] = {
+        "dataset": lambda: dataset.build(home, demo),
+        "runs": lambda: runs.build(home, watches, demo),
+        "help": lambda: help.build(home),
+    }
+    for name, made in others.items():
+        with demo.route(name.capitalize(), f"/{name}", show_in_navbar=False):
+            header(f"/{name}")
+            made()
     return demo
+
+
+def header(here: str) -> None:
+    """The name, and the way to the other pages."""
+    with gr.Row(elem_id="header"):
+        gr.Markdown("# Atelier", elem_id="title")
+        with gr.Row(elem_id="nav"):
+            for key, path in NAV.items():
+                classes = ["nav", "here"] if path == here else ["nav"]
+                gr.Button(label(key), link=path, link_target="_self", size="sm", min_width=60, elem_classes=classes)
 
 
 def free_port(host: str, wished: int | None) -> int:
@@ -84,7 +110,7 @@ def serve(flags: argparse.Namespace) -> None:
         run_history=False,
         footer_links=[],
         theme=THEME,
-        css_paths=[CSS],
+        css_paths=STYLES,
         i18n=I18N,
     )
     sys.stdout.write(f"Atelier is at http://{host}:{port}  (Ctrl-C ends the page; a training goes on)\n")

@@ -50,3 +50,20 @@ def new_run(tmp_path: Path, tiny_model: Path, pictures: Path) -> Callable[..., A
         return RunFolder.create(Home(tmp_path / home), validated(values))
 
     return make
+
+
+@pytest.fixture
+def in_blocks() -> Callable[[Callable[[], Any]], Any]:
+    """Make components within a page; within an event loop too, for Gradio else makes one that nobody closes."""
+    import asyncio
+
+    import gradio as gr
+
+    def make(build: Callable[[], Any]) -> Any:
+        async def built() -> Any:
+            with gr.Blocks():
+                return build()
+
+        return asyncio.run(built())
+
+    return make

@@ -21,7 +21,8 @@ LAYERS = [
     | {"trainer.packing"},
     {"trainer.families.unet", "trainer.families.load", "trainer.data.batches", "trainer.adapters"},
     {"trainer.optim", "trainer.fused", "trainer.checkpoints", "trainer.export", "trainer.metadata", "trainer.previews"},
-    {"trainer.loop"},
+    {"trainer.assembly"},
+    {"trainer.loop", "trainer.strength"},
     {"trainer.flags", "trainer.cli", "trainer.__main__"},
 ]
 

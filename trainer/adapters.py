@@ -82,6 +82,18 @@ class Adapter:
             for live in self.layers.values():
                 live.layer.enable_adapters(enabled=True)
 
+    @contextmanager
+    def scaled(self, factor: float) -> Iterator[None]:
+        """The adapter at `factor` times its strength, for as long as this lasts."""
+        before = {name: live.scaling for name, live in self.layers.items()}
+        try:
+            for name, live in self.layers.items():
+                live.layer.scaling[NAME] = before[name] * factor
+            yield
+        finally:
+            for name, live in self.layers.items():
+                live.layer.scaling[NAME] = before[name]
+
     def state(self) -> dict[str, Tensor]:
         """The trained values under their file names, float32, on the CPU."""
         made: dict[str, Tensor] = {}

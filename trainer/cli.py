@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -24,7 +23,7 @@ from rich.table import Table
 
 from trainer.contract import process
 from trainer.contract.buckets import Plan, plan
-from trainer.contract.captions import Problem, scan
+from trainer.contract.captions import Problem, pictures_of
 from trainer.contract.errors import InvalidSettings, TrainerError, isolated
 from trainer.contract.events import (
     Event,
@@ -88,7 +87,7 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
             )
         return train(RunFolder.find(home, flags.resume), flags.queue, console)
     config, origins = resolve(flags, home)
-    pictures, problems = scan(Path(config.dataset.images))
+    pictures, problems = pictures_of(config.dataset)
     made = plan(len(pictures), config.dataset)
     if flags.check:
         show_settings(config, origins, console)

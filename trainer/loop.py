@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -13,11 +12,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from trainer import metadata
-from trainer.adapters import Adapter, attach
+from trainer.adapters import Adapter
+from trainer.assembly import add_adapter, learn_text
 from trainer.checkpoints import State, load_checkpoint, save_checkpoint
 from trainer.contract import events
 from trainer.contract.buckets import Plan, micro_batches, plan
-from trainer.contract.captions import scan, with_trigger
+from trainer.contract.captions import pictures_of, with_trigger
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.events import EventLog
 from trainer.contract.home import atomic_write
@@ -29,11 +29,9 @@ from trainer.device import DTYPES, make_accelerator, memory_gib
 from trainer.export import export, sidecar
 from trainer.families.base import Conditioning, Family
 from trainer.families.load import base_folder, load_family
-from trainer.fused import fuse
 from trainer.objectives import Batch, NoiseSchedule, make_schedule, sample_rng, training_loss
 from trainer.optim import learning_rate_factor, make_optimizer, set_learning_rate
-from trainer.packing import pack_frozen
-from trainer.previews import PreviewBoard, preview_prompts
+from trainer.previews import Painter, PreviewBoard, preview_prompts
 
 DEFAULT_PREVIEWS = 5
 DEFAULT_CHECKPOINTS = 10
@@ -153,7 +151,7 @@ def prepare(run: RunFolder, log: EventLog) -> Training:
     """Load the base model, encode data and captions once, attach the adapter."""
     started = time.time()
     config = run.config()
-    items, problems = scan(Path(config.dataset.images))
+    items, problems = pictures_of(config.dataset)
     for problem in problems:
         log.write(events.Warned(code=problem.code, message=problem.message, hint=problem.hint))
     accelerator, dtype = make_accelerator(config.model)
@@ -162,24 +160,16 @@ def prepare(run: RunFolder, log: EventLog) -> Training:
     schedule = make_schedule(family.noise, config.objective)
 
     made = plan(len(items), config.dataset)
-    folder = base_folder(config.model.base_model)
     cache = TensorCache(run.home.cache / family.spec.name, writes=accelerator.is_main_process)
     progress = _phase_reporter(log)
-    data = encode_dataset(
-        items, family, config.dataset, vae_folder=folder / "vae", dtype=dtype, cache=cache, progress=progress
-    )
+    vae = base_folder(config.model.base_model) / "vae"
+    data = encode_dataset(items, family, config.dataset, vae_folder=vae, dtype=dtype, cache=cache, progress=progress)
     captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
     prompts = preview_prompts(config, [with_trigger(item.caption, config.dataset.trigger_word) for item in items])
-    text = TextStates(family, trained=config.adapter.text_encoder)
-    wanted = [*captions, *prompts, config.preview.negative_prompt, ""]
-    text.learn(wanted, folder / "text_encoder", dtype, cache, progress)
-    family.release_encoders(keep_text=config.adapter.text_encoder)
-
-    adapter = attach(family, config.adapter, config.model.seed)
-    pack_frozen(family.component("unet"))
-    fuse(adapter, config.adapter.dropout)
+    text = learn_text(family, config, [*captions, *prompts, ""], dtype=dtype, cache=cache, progress=progress)
+    adapter = add_adapter(family, config)
     optimizer = accelerator.prepare(make_optimizer(adapter, config.optimizer))
-    board = PreviewBoard(run, log, config, family, text, prompts, accelerator)
+    board = PreviewBoard(run, log, Painter(config, family, text, prompts, accelerator))
     return Training(
         run=run,
         log=log,
@@ -309,6 +299,19 @@ def preview(training: Training) -> None:
     training.accelerator.wait_for_everyone()
 
 
+def draw_strip(training: Training, stem: str) -> None:
+    """Draw the last LoRA file at several strengths; being asked to end meanwhile leaves that out."""
+    if not training.accelerator.is_main_process:
+        return
+
+    def _go_on(done: int, total: int) -> bool:
+        training.log.write(events.Phase(name="preview", done=done, total=total))
+        return not (training.run.take_request("stop") or training.run.take_request("pause"))
+
+    training.adapter.use_dropout(wanted=False)
+    training.board.draw_strip(training.adapter, f"{stem}.safetensors", _go_on)
+
+
 def write_lora(training: Training, stem: str) -> None:
     """Write and prove a LoRA file; one of that name and step, from before a resume, is kept."""
     if not training.accelerator.is_main_process:
@@ -354,16 +357,18 @@ def _asked(training: Training, what: str) -> bool:
 
 
 def finish(training: Training, reason: str, seconds: float) -> None:
-    """Last checkpoint, LoRA file and previews, then the event that ends the run; a pause only saves."""
+    """Last checkpoint, LoRA file, previews and strip, then the event that ends the run; a pause only saves."""
     name = training.config.output.name
     checkpoint(training)
     if reason == "completed":
         write_lora(training, name)
         preview(training)
         write_sidecars(training)
+        draw_strip(training, name)
     elif reason == "stopped":
         write_lora(training, f"{name}-{training.step:06}")
         preview(training)
+        draw_strip(training, f"{name}-{training.step:06}")
     training.log.write(events.RunFinished(reason=reason, step=training.step, seconds=seconds))  # type: ignore[arg-type]
 
 

@@ -1,24 +1,29 @@
-"""Previews: the same prompts and seeds at step 0 and on, as PNG files that carry their generation parameters."""
+"""Previews: the same prompts and seeds at step 0 and on, as PNG files with their parameters; and the strength strip."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from PIL import Image, PngImagePlugin
 
+from trainer.adapters import Adapter
 from trainer.contract.errors import isolated
 from trainer.contract.events import EventLog, Sample, Warned
 from trainer.contract.home import atomic_write
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig
+from trainer.contract.sheets import STRENGTHS, strength_sheet, strip_name
 from trainer.data.batches import TextStates
 from trainer.families.base import Family, RenderOptions
 
 MOST_DEFAULT_PROMPTS = 4
+MOST_STRIP_PROMPTS = 2
 
 
 def preview_prompts(config: TrainConfig, captions: Sequence[str]) -> tuple[str, ...]:
@@ -39,32 +44,68 @@ def preview_options(config: TrainConfig, index: int) -> RenderOptions:
 
 
 @dataclass(frozen=True)
-class PreviewBoard:
-    """What the previews of a run are drawn with."""
+class Painter:
+    """What a run's prompts are drawn with."""
 
-    run: RunFolder
-    log: EventLog
     config: TrainConfig
     family: Family
     text: TextStates
     prompts: tuple[str, ...]
     accelerator: Accelerator
 
+    @torch.no_grad()
+    def paint(self, index: int) -> Image.Image:
+        """Prompt number `index` as the model draws it now; a trained text encoder speaks as it is now, too."""
+        with self.accelerator.autocast():
+            positive = self.text([self.prompts[index]], self.accelerator.device)
+            negative = self.text([self.config.preview.negative_prompt], self.accelerator.device)
+            return self.family.render(positive, negative, preview_options(self.config, index))
+
+
+def paint_strip(painter: Painter, adapter: Adapter, target: Path, go_on: Callable[[int, int], bool]) -> None:
+    """Write the strength strip of the adapter as it is: the first prompts, each at every strength.
+
+    Args:
+        painter: Draws the prompts; if it has none, there is no strip.
+        adapter: Without dropout.
+        target: The PNG, replaced if it is there.
+        go_on: Called before each picture with how many are done and how many there will be; if it says no, there is
+            no strip.
+    """
+    prompts = painter.prompts[:MOST_STRIP_PROMPTS]
+    painted: list[Image.Image] = []
+    for index, strength in product(range(len(prompts)), STRENGTHS):
+        if not go_on(len(painted), len(prompts) * len(STRENGTHS)):
+            return
+        with adapter.scaled(strength):
+            painted.append(painter.paint(index))
+    if painted:
+        atomic_write(target, strength_sheet(prompts, painted))
+
+
+@dataclass(frozen=True)
+class PreviewBoard:
+    """The previews of a run: drawn, written down and told."""
+
+    run: RunFolder
+    log: EventLog
+    painter: Painter
+
     def draw(self, step: int) -> None:
         """Draw every prompt after `step` updates; a failure is a warning, and the training's chance is untouched."""
-        for index, prompt in enumerate(self.prompts):
+        for index, prompt in enumerate(self.painter.prompts):
             with isolated(f"Preview {index + 1} at step {step}", self._warn):
                 self._draw_one(step, index, prompt)
 
-    @torch.no_grad()
+    def draw_strip(self, adapter: Adapter, lora_file: str, go_on: Callable[[int, int], bool]) -> None:
+        """Draw the strength strip of a LoRA file just written; a failure is a warning."""
+        with isolated(f"The strength strip of {lora_file}", self._warn):
+            paint_strip(self.painter, adapter, self.run.path / strip_name(lora_file), go_on)
+
     def _draw_one(self, step: int, index: int, prompt: str) -> None:
-        options = preview_options(self.config, index)
-        with self.accelerator.autocast():
-            positive = self.text([prompt], self.accelerator.device)
-            negative = self.text([self.config.preview.negative_prompt], self.accelerator.device)
-            picture = self.family.render(positive, negative, options)
+        config, options = self.painter.config, preview_options(self.painter.config, index)
         name = f"{step:06}-{index}.png"
-        atomic_write(self.run.samples / name, png(picture, self.config, prompt, options))
+        atomic_write(self.run.samples / name, png(self.painter.paint(index), config, prompt, options))
         self.log.write(Sample(step=step, index=index, prompt=prompt, seed=options.seed, file=f"samples/{name}"))
 
     def _warn(self, code: str, message: str, hint: str) -> None:

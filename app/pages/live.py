@@ -7,12 +7,13 @@ from collections import deque
 from html import escape
 
 from app.files import run_url
-from app.monitor import Watch, duration, size
+from app.monitor import Watch, duration
 from app.text import say
 from trainer.contract.events import RunFailed, Sample
-from trainer.contract.runs import RunFolder
+from trainer.contract.runs import Request, RunFolder
 
 LOG_LINES, LOG_BYTES = 40, 2**14
+ENDINGS: tuple[Request, ...] = ("stop", "pause")
 BOARD_COLUMNS = 24  # the newest ones; older previews stay in the run's folder
 
 
@@ -29,10 +30,15 @@ def headline(watch: Watch, language: str) -> str:
         clock = time.strftime("%H:%M", time.localtime(time.time() + left))
         words.append(say(language, "live.speed", seconds=f"{each:.2f}"))
         words.append(say(language, "live.left", duration=duration(left), clock=clock))
+    if status == "running":
+        words += [say(language, f"live.asked_{what}") for what in ENDINGS if watch.run.asked_for(what) is not None]
     share = watch.step / watch.steps_total if watch.steps_total else 0.0
     bar = f'<progress max="1" value="{share:.4f}" aria-label="{say(language, "live.progress")}"></progress>'
     name = escape(watch.run.path.name)
-    return f'<div class="headline"><h2>{name}</h2><p role="status">{" · ".join(words)}</p>{bar}</div>'
+    return (
+        f'<div class="headline {status}"><h2>{name}</h2><p role="status">{" · ".join(words)}</p>{bar}'
+        f"{device_line(watch, language)}</div>"
+    )
 
 
 def device_line(watch: Watch, language: str) -> str:
@@ -77,7 +83,7 @@ def board(watch: Watch, language: str) -> str:
         for _, row in sorted(rows.items())
     ]
     return (
-        f'<div class="board" tabindex="0" role="region" aria-label="{say(language, "live.board")}"><table>'
+        f'<div class="board" tabindex="0" role="region" aria-label="{say(language, "live.board")}"><table dir="ltr">'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
@@ -97,23 +103,3 @@ def log_tail(run: RunFolder) -> str:
     except FileNotFoundError:
         return ""
     return "\n".join(line.rpartition("\r")[2] for line in lines)
-
-
-def files(watch: Watch, language: str) -> str:
-    """The LoRA files so far, newest first, to be downloaded."""
-    if not watch.view.loras:
-        return ""
-    rows = [
-        f'<li><a href="{run_url(watch.run, lora.file)}" download>{escape(lora.file)}</a> '
-        f'<span class="quiet">{say(language, "live.at_step", step=lora.step)} · {size(lora.bytes)}</span></li>'
-        for lora in reversed(watch.view.loras)
-    ]
-    return f'<h3>{say(language, "result.files")}</h3><ul class="files">{"".join(rows)}</ul>'
-
-
-def waiting_list(names: list[str], language: str) -> str:
-    """The runs that wait, in their order."""
-    if not names:
-        return ""
-    rows = "".join(f"<li>{escape(name)}</li>" for name in names)
-    return f'<h3>{say(language, "queue.waiting")}</h3><ol class="queue">{rows}</ol>'

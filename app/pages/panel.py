@@ -1,27 +1,29 @@
-"""The live panel of the Train page: which run is shown, its buttons, and a timer that brings what is new."""
+"""The live panel of the Train page: which run is shown, its buttons, its result, and a timer that brings news."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
-from app.chart import LossChart, chart_data
-from app.monitor import Watches
+from app.chart import ChartLabels, LossChart, chart_data
+from app.compare import Compare, compare_data
+from app.monitor import Watch, Watches
 from app.pages import live
-from app.pages.train import TrainForm, problem_card, read, start_run
-from app.text import label, language, say
+from app.pages.result import Result
+from app.pages.waiting import Waiting
+from app.text import label, language, say, words
 from trainer.contract.errors import TrainerError
-from trainer.contract.events import RunView
 from trainer.contract.home import Home
+from trainer.contract.process import force_quit, reap
 from trainer.contract.queue import Queue
 from trainer.contract.runs import Request, RunFolder
 
-TICK_SECONDS = 0.5
+TICK_SECONDS = 1.0  # what is written is shown within 1.5 s; twenty open tabs must not slow a training on two cores
 ASKS: dict[Request, str] = {"stop": "live.stop", "pause": "live.pause", "save": "live.save", "sample": "live.sample"}
-ENDED = ("stopped", "paused", "failed", "interrupted")
+CONTINUES = ("stopped", "paused", "failed", "interrupted")
+PATIENCE_SECONDS = 60  # after which a trainer that does not stop may be ended by force
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 class Panel:
@@ -29,103 +31,153 @@ class Panel:
 
     def __init__(self, home: Home, watches: Watches) -> None:
         self.home, self.watches = home, watches
-        with gr.Column(elem_id="panel"):
+        with gr.Column(elem_id="panel", scale=3, min_width=360):
             self.shown = gr.Textbox(visible="hidden", elem_id="shown-run", label="run")
-            self.seen = gr.State(None)
-            self.headline = gr.HTML(elem_id="headline")
-            with gr.Row():
-                self.asks = {what: gr.Button(label(key), visible=False) for what, key in ASKS.items()}
-                self.resume = gr.Button(label("live.resume"), variant="primary", visible=False)
-            self.notices = gr.HTML()
-            self.chart = LossChart()
-            self.device = gr.HTML()
-            self.board = gr.HTML()
-            self.files = gr.HTML()
-            self.queue = gr.HTML()
-            with gr.Accordion(label("live.log"), open=False):
-                self.log = gr.Textbox(show_label=False, lines=12, max_lines=12, autoscroll=True, interactive=False)
+            self.seen = gr.State({})
+            self.headline = gr.HTML(elem_id="headline", apply_default_css=False)
+            with gr.Row(elem_classes="asks"):
+                self.asks = {
+                    what: gr.Button(label(key), size="sm", min_width=90, visible=False) for what, key in ASKS.items()
+                }
+                self.force = gr.Button(label("live.force"), size="sm", variant="stop", visible=False)
+                self.resume = gr.Button(label("live.resume"), size="sm", variant="primary", visible=False)
+            self.notices = gr.HTML(apply_default_css=False)
+            self.waiting = Waiting(home)
+            self.result = Result(home)
+            self.chart = LossChart(visible=False)
+            self.board = gr.HTML(apply_default_css=False)
+            self.compare = Compare(visible=False)
+            with gr.Accordion(label("live.log"), open=False, visible=False) as self.fold:
+                self.log = gr.Textbox(
+                    label=label("live.log"), show_label=False, lines=12, max_lines=12, interactive=False
+                )
         self.timer = gr.Timer(TICK_SECONDS)
 
     @property
-    def outputs(self) -> list[Component | gr.State]:
-        """What a tick may change, in the order of `show`."""
-        buttons = [*self.asks.values(), self.resume]
-        parts = [self.headline, self.notices, self.chart, self.device, self.board, self.files, self.queue, self.log]
-        return [self.seen, *parts, *buttons]
+    def outputs(self) -> list[Any]:
+        """What a tick may change."""
+        shown = [self.seen, self.headline, self.force, self.resume, self.notices, self.chart, self.board, self.compare]
+        return [*shown, *self.asks.values(), self.fold, self.log, *self.waiting.outputs, *self.result.outputs]
 
-    def show(self, name: str, seen: Any, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
-        """All parts of the shown run, or nothing to do if the browser has them."""
-        tongue = language(request)
-        waiting = [run.path.name for run in Queue(self.home).waiting()]
-        try:
-            watch = self.watches(RunFolder.find(self.home, name)) if name else None
-        except TrainerError:
-            watch = None
-        if watch is None:
-            return gr.skip() if seen == "nothing" else self._nothing(tongue)
-        status = watch.status
-        now = [name, watch.version, status, waiting]
-        if seen == now:
+    def show(self, name: str, file: str | None, seen: dict[str, Any], request: gr.Request) -> Any:  # noqa: ANN401
+        """The parts of the shown run that changed since `seen`, or nothing to do."""
+        reap()
+        watch = self._watch(name)
+        now = self._state(name, file, watch)
+        if seen.get("now") == now:
             return gr.skip()
-        running = status == "running"
-        return [
-            now,
-            live.headline(watch, tongue),
-            live.notices(watch, tongue),
-            chart_data(watch.view, watch.steps_total),
-            live.device_line(watch, tongue),
-            live.board(watch, tongue),
-            live.files(watch, tongue),
-            live.waiting_list(waiting, tongue),
-            live.log_tail(watch.run),
-            *(gr.update(visible=running) for _ in self.asks),
-            gr.update(visible=status in ENDED and name not in waiting),
-        ]
+        tongue = language(request)
+        parts = self._nothing(tongue) if watch is None else self._parts(watch, file, seen, tongue)
+        return changed(parts, seen, {"now": now}, self.seen)
 
-    def _nothing(self, tongue: str) -> list[Any]:
-        empty = [f'<p class="quiet">{say(tongue, "live.nothing")}</p>', "", chart_data(RunView(), 0), *[""] * 5]
-        return ["nothing", *empty, *(gr.update(visible=False) for _ in range(len(self.asks) + 1))]
-
-
-def wire(panel: Panel, form: TrainForm, start: gr.Button, problem: gr.HTML, demo: gr.Blocks) -> None:
-    """Start, stop, resume, and the timer."""
-    home = panel.home
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    tick = {"fn": panel.show, "inputs": [panel.shown, panel.seen], "outputs": panel.outputs, **private, "queue": False}
-    panel.timer.tick(**tick)
-    panel.shown.change(**tick)
-
-    def begin(preset: str, **named: Any) -> Any:  # noqa: ANN401
-        """Train with these settings, at once or after the runs that are before it; gives back the run's name."""
+    def _watch(self, name: str) -> Watch | None:
         try:
-            return start_run(home, read(preset, named, home)).path.name, ""
-        except TrainerError as error:
-            return gr.skip(), problem_card(error)
+            return self.watches(RunFolder.find(self.home, name)) if name else None
+        except TrainerError:
+            return None
 
-    start.click(begin, inputs_kwargs=form.named(), outputs=[panel.shown, problem], api_name="start")
+    def _state(self, name: str, file: str | None, watch: Watch | None) -> list[Any]:
+        """All that decides what the panel shows, cheap to find out."""
+        queue = [run.path.name for run in Queue(self.home).waiting()]
+        if watch is None:
+            return ["", queue]
+        asked = [watch.run.asked_for(what) for what in live.ENDINGS]
+        pressing = [seconds is not None for seconds in asked]
+        overdue = any(seconds is not None and seconds > PATIENCE_SECONDS for seconds in asked)
+        folder = watch.run.path.stat().st_mtime_ns  # a strength strip appears without an event
+        drawing = self.result.drawing(watch.run, file)
+        return [name, file, watch.version, watch.status, queue, pressing, overdue, folder, drawing]
+
+    def _parts(self, watch: Watch, file: str | None, seen: dict[str, Any], tongue: str) -> dict[Any, Any]:
+        name, status = watch.run.path.name, watch.status
+        running, waits = status == "running", watch.run in Queue(self.home).waiting()
+        overdue = any((watch.run.asked_for(what) or 0) > PATIENCE_SECONDS for what in live.ENDINGS)
+        compared = compare_data(watch, tongue)
+        return {
+            self.headline: live.headline(watch, tongue),
+            **{button: gr.update(visible=running) for button in self.asks.values()},
+            self.force: gr.update(visible=running and overdue),
+            self.resume: gr.update(visible=status in CONTINUES and not waits),
+            self.notices: live.notices(watch, tongue),
+            self.chart: gr.update(
+                value=chart_data(watch.view, watch.steps_total, chart_labels(tongue)), visible=bool(watch.view.steps)
+            ),
+            self.board: live.board(watch, tongue),
+            self.compare: gr.update(value=compared, visible=bool(compared["rows"])),
+            self.fold: gr.update(visible=True),
+            self.log: live.log_tail(watch.run),
+            **self.waiting.parts(tongue),
+            **self.result.parts(watch, file if (seen.get("now") or [None])[0] == name else None, not running, tongue),
+        }
+
+    def _nothing(self, tongue: str) -> dict[Any, Any]:
+        hidden = [*self.asks.values(), self.force, self.resume, self.chart, self.compare, self.fold]
+        return {
+            self.headline: f'<div class="empty">{say(tongue, "live.nothing")}</div>',
+            **{part: gr.update(visible=False) for part in hidden},
+            **{part: "" for part in (self.notices, self.board, self.log)},
+            **self.waiting.parts(tongue),
+            **self.result.hidden(),
+        }
+
+
+def changed(parts: dict[Any, Any], seen: dict[str, Any], now: dict[str, Any], state: gr.State) -> dict[Any, Any]:
+    """Those parts that the browser does not have, and what it has then: an untouched element keeps its place."""
+    marks = {str(part._id): hash(repr(value)) for part, value in parts.items()}
+    had = seen.get("marks", {})
+    return {
+        state: {**now, "marks": marks},
+        **{part: value for part, value in parts.items() if had.get(str(part._id)) != marks[str(part._id)]},
+    }
+
+
+def chart_labels(tongue: str) -> ChartLabels:
+    """The chart's words in this language."""
+    return ChartLabels(**words(tongue, "chart."))
+
+
+def wire(panel: Panel, demo: gr.Blocks) -> None:
+    """Stop, pause, continue, and the timer."""
+    home, queue = panel.home, Queue(panel.home)
+    tick: dict[str, Any] = {
+        "fn": panel.show,
+        "inputs": [panel.shown, panel.result.file, panel.seen],
+        "outputs": panel.outputs,
+        **PRIVATE,
+    }
+    panel.timer.tick(**tick, queue=False)
+    gr.on([panel.shown.change, panel.result.file.input], **tick, queue=False)
     for what, button in panel.asks.items():
-        button.click(_ask(home, what), panel.shown, None, api_name=what, show_progress="hidden")
+        button.click(_asking(home, what), panel.shown, None, **PRIVATE).then(**tick, queue=False)
 
-    def go_on(run: str) -> str:
-        """Resume a run from its last checkpoint, after the runs that are before it; gives back its name."""
-        folder = RunFolder.find(home, run)
-        Queue(home).start(folder)
-        return folder.path.name
+    def end_now(run: str) -> None:
+        """End a trainer that does not answer."""
+        force_quit(RunFolder.find(home, run))
 
-    panel.resume.click(go_on, panel.shown, panel.shown, api_name="resume", show_progress="hidden")
+    panel.force.click(end_now, panel.shown, None, **PRIVATE).then(**tick, queue=False)
 
-    def attach() -> str:
-        """The run that is being trained, else the newest."""
-        queue = Queue(home)
+    def go_on(run: str) -> None:
+        """Continue from the run's last checkpoint, after the runs that are before it."""
+        queue.start(RunFolder.find(home, run))
+
+    panel.resume.click(go_on, panel.shown, None, **PRIVATE).then(**tick, queue=False)
+    panel.result.wire(panel.shown)
+    panel.waiting.wire(tick)
+
+    def attach(request: gr.Request) -> str:
+        """The run that the address names, else the one that is being trained, else the newest."""
         queue.advance()  # a trainer that was killed has handed nothing over
         runs = RunFolder.all(home)
+        wished = str(request.query_params.get("run", ""))
+        if any(run.path.name == wished for run in runs):
+            return wished
         active = queue.active()
         return active.path.name if active else runs[0].path.name if runs else ""
 
-    demo.load(attach, None, panel.shown, **private)
+    demo.load(attach, None, panel.shown, **PRIVATE).then(**tick, queue=False)
 
 
-def _ask(home: Home, what: Request) -> Callable[[str], None]:
+def _asking(home: Home, what: Request) -> Any:  # noqa: ANN401 - a callback
     def ask(run: str) -> None:
         """Ask the run's trainer for this; it looks once per step."""
         RunFolder.find(home, run).request(what)

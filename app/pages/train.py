@@ -1,249 +1,230 @@
-"""The Train page: pictures, what it is, train; and below, the run that is shown live."""
+"""The Train page's form: pictures, what it is, train."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.blocks import Block
-from gradio.components import Component
 
-from app.files import thumbnail_url
-from app.form import SETTINGS, config_of, control, shown_values
-from app.monitor import duration, size
+from app.form import SETTINGS, Form, advanced, api_name, shown_values
+from app.pages import pictures
+from app.pages.cards import problem_card
+from app.pages.plan import differing, info_of, preset_config, read, sentence, strength
+from app.pages.presetbox import PresetBox
 from app.text import label, language, say
-from trainer.contract.buckets import plan
-from trainer.contract.captions import scan
-from trainer.contract.errors import TrainerError
-from trainer.contract.estimate import estimate
+from trainer.contract.captions import pictures_of
+from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
-from trainer.contract.presets import FOLDER, list_presets, load_preset, overlay, settled
+from trainer.contract.presets import FOLDER, OF_ONE_RUN, list_presets
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
-from trainer.contract.settings import SECTIONS, TrainConfig
+from trainer.contract.settings import TrainConfig
 
-ON_THE_PAGE = (
-    "dataset.images",
-    "dataset.trigger_word",
-    "output.name",
-    "model.base_model",
-    "adapter.rank",
-    "adapter.alpha",
-    "optimizer.learning_rate",
-    "dataset.views",
-)
-OF_THE_USER = ("dataset.images", "dataset.trigger_word", "output.name", "model.base_model")  # a preset keeps these
+NAMED = ("output.name", "dataset.trigger_word", "model.base_model")
+SHAPE = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", "dataset.views")
+ON_THE_PAGE = ("dataset.images", *NAMED, *SHAPE)
+OF_THE_USER = (*OF_ONE_RUN, "dataset.trigger_word", "dataset.captions")  # a preset leaves these as they are
+GOALS = ("style", "character", "concept")
 EXAMPLE = "pocket-style"
-THUMBNAILS = 8
-SEARCH = """(wanted) => {
-    for (const row of document.querySelectorAll('.advanced-setting'))
-        row.hidden = !row.textContent.toLowerCase().includes(wanted.trim().toLowerCase());
-}"""
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-@dataclass(frozen=True)
 class TrainForm:
-    """The page's inputs."""
+    """The form's components, and what happens when they change."""
 
-    preset: gr.Dropdown
-    controls: dict[str, Component]
-    keep_strength: gr.Checkbox
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        with gr.Column(elem_id="form", scale=2, min_width=360):
+            self.preset = gr.Dropdown(
+                preset_choices(home), value=EXAMPLE, label=label("train.preset"), elem_id="preset", render=False
+            )
+            usual = shown_values(preset_config(home, EXAMPLE))
+            self.form = Form(self.preset, {**usual, "dataset.images": ""})
+            with gr.Column(elem_classes="step"):
+                example = pictures.build(home, self.form)
+            with gr.Column(elem_classes="step"):
+                gr.Markdown(label("train.what"), elem_classes="heading")
+                choices = [(label(f"goal.{goal}"), goal) for goal in GOALS]
+                self.goal = gr.Radio(choices, value="style", label=label("train.goal"), elem_id="goal")
+                self.preset.render()  # type: ignore[no-untyped-call]
+                self.intent = gr.HTML(elem_id="intent", apply_default_css=False)
+                with gr.Row(elem_classes="fields"):
+                    self.form.add("output.name", placeholder="ana")
+                    self.form.add("dataset.trigger_word")
+                with gr.Row(elem_classes="fields"):
+                    self.form.add("model.base_model", choices=base_models(home))
+            with gr.Column(elem_classes="step"):
+                gr.Markdown(label("train.train"), elem_classes="heading")
+                with gr.Row(elem_classes="fields"):
+                    for place in SHAPE:
+                        self.form.add(place, info=SETTINGS[place].help)
+                self.keep = gr.Checkbox(True, label=label("train.keep_strength"), elem_id="keep-strength")
+                self.plan = gr.HTML(elem_id="plan", apply_default_css=False)
+                self.start = gr.Button(label("train.start"), variant="primary", elem_id="start", size="lg")
+                self.problem = gr.HTML(elem_id="problem", apply_default_css=False)
+                advanced(self.form, ON_THE_PAGE)
+                PresetBox(home, self)
+        self._wire(example)
 
-    def named(self) -> dict[str, Block]:
-        """The inputs by the names that the API gives them."""
-        return {"preset": self.preset, **{api_name(place): one for place, one in self.controls.items()}}
+    @property
+    def everything(self) -> list[Any]:
+        """All controls, and what describes the preset."""
+        return [self.preset, self.goal, self.intent, *self.form.controls.values()]
 
+    def show(self, config: TrainConfig, tongue: str, **kept: Any) -> dict[Any, Any]:  # noqa: ANN401
+        """Fill the form with these settings; `kept` by API name stays."""
+        return {
+            self.preset: gr.update(value=config.preset, choices=preset_choices(self.home)),
+            self.goal: config.goal,
+            self.intent: intent_html(self.home, config.preset, tongue),
+            **self.form.filled(config, **kept),
+        }
 
-def api_name(place: str) -> str:
-    """A setting's parameter name in the API: "adapter_rank"."""
-    return place.replace(".", "_")
+    def choices(self, chosen: str) -> Any:  # noqa: ANN401 - an update
+        """The presets there are now, this one chosen."""
+        return gr.update(choices=preset_choices(self.home), value=chosen)
 
+    def usual(self, goal: str) -> str:
+        """The built-in preset that stands for a goal."""
+        return preset_for(self.home, goal, EXAMPLE)
 
-def read(preset: str, named: dict[str, Any], home: Home) -> TrainConfig:
-    """The settings that the page's inputs hold, ready to be a run's.
+    def _wire(self, example: gr.Button) -> None:
+        home, controls = self.home, self.form.controls
+        users = {api_name(place): controls[place] for place in OF_THE_USER if place in controls}
 
-    Raises:
-        TrainerError: Naming what is wrong.
-    """
-    goal = overlay({"preset": load_preset(preset, FOLDER, home.presets).values})[0].goal
-    return settled(config_of({place: named[api_name(place)] for place in SETTINGS}, preset, goal))
+        def choose(request: gr.Request, preset: str, **users: Any) -> Any:  # noqa: ANN401
+            """The preset's values; what is the user's own stays."""
+            return self.show(preset_config(home, preset), language(request), **_given(users))
 
+        def choose_goal(request: gr.Request, goal: str, preset: str, **users: Any) -> Any:  # noqa: ANN401
+            """The preset for this goal, of the same base model if there is one."""
+            return choose(request, preset_for(home, goal, preset), **users)
 
-def build(home: Home) -> tuple[TrainForm, gr.Button, gr.HTML]:
-    """The inputs, the Train button, and the place for what hinders it."""
-    controls: dict[str, Component] = {}
-    with gr.Column(elem_classes="step"):
-        gr.Markdown(label("train.pictures"), elem_classes="heading")
-        with gr.Row():
-            controls["dataset.images"] = control("dataset.images", scale=4)
-            example = gr.Button(label("train.example"), scale=1)
-        pictures = gr.HTML(elem_id="pictures")
-    with gr.Column(elem_classes="step"):
-        gr.Markdown(label("train.what"), elem_classes="heading")
-        presets, _ = list_presets(FOLDER, home.presets)
-        choices = [(f"{preset.name}: {preset.intent}", preset.name) for preset in presets]
-        preset = gr.Dropdown(choices, value=EXAMPLE, label=label("train.preset"), elem_id="preset")
-        with gr.Row():
-            for place in ("output.name", "dataset.trigger_word", "model.base_model"):
-                controls[place] = control(place)
-    with gr.Column(elem_classes="step"):
-        gr.Markdown(label("train.train"), elem_classes="heading")
-        with gr.Row():
-            for place in ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", "dataset.views"):
-                controls[place] = control(place)
-        keep = gr.Checkbox(True, label=label("train.keep_strength"))
-        _advanced(controls)
-        problem = gr.HTML(elem_id="problem")
-        start = gr.Button(label("train.start"), variant="primary", elem_id="start")
-    form = TrainForm(preset, controls, keep)
-    _wire(form, home, example, pictures, problem)
-    return form, start, problem
+        def take_example(request: gr.Request) -> Any:  # noqa: ANN401
+            """The built-in pictures, model and preset."""
+            return self.show(preset_config(home, EXAMPLE), language(request), output_name="example")
 
+        chosen: dict[str, Any] = {"preset": self.preset, **users}
+        self.preset.input(choose, inputs_kwargs=chosen, outputs=self.everything, **PRIVATE)
+        self.goal.input(choose_goal, inputs_kwargs={"goal": self.goal, **chosen}, outputs=self.everything, **PRIVATE)
+        example.click(take_example, None, self.everything, **PRIVATE)
+        for place, button in self.form.resets.items():
+            button.click(_preset_value(home, place), self.preset, controls[place], **PRIVATE)
+        self._keep_strength()
+        self._follow()
 
-def _advanced(controls: dict[str, Component]) -> None:
-    """Every setting that the page does not show at once, by section, with a search field."""
-    with gr.Accordion(label("train.advanced"), open=False):
-        search = gr.Textbox(label=label("train.search"), elem_id="search")
-        for section in SECTIONS:
-            with gr.Group(elem_classes="section"):
-                gr.Markdown(f"### {section.capitalize()}")
-                for place, info in SETTINGS.items():
-                    if info.section == section and place not in ON_THE_PAGE:
-                        controls[place] = control(place, elem_classes="advanced-setting")
-        search.input(None, search, None, js=SEARCH, api_visibility="private")
+    def _follow(self) -> None:
+        """Keep plan, marks and problems true to the inputs."""
+        marked = gr.State({})
+        resets, controls = self.form.resets, self.form.controls
 
+        def check(request: gr.Request, seen: dict[str, Any], preset: str, **named: Any) -> Any:  # noqa: ANN401
+            """What Train will do or what hinders it; which settings differ from the preset, and which are wrong."""
+            tongue = language(request)
+            told, wrong = self._told(preset, named, tongue)
+            differs = differing({p: named[api_name(p)] for p in SETTINGS}, preset_config(self.home, preset))
+            marks = {p: str(value) for p, value in differs.items() if p not in OF_THE_USER}
+            had, had_wrong = seen.get("marks", {}), seen.get("wrong", {})
+            updates: dict[Any, Any] = {self.plan: told, marked: {"marks": marks, "wrong": wrong}}
+            for place in resets:
+                if marks.get(place) != had.get(place):
+                    text = say(tongue, "train.reset", value=marks.get(place) or "–")
+                    updates[resets[place]] = gr.update(visible=place in marks, value=text)
+                if wrong.get(place) != had_wrong.get(place):
+                    updates[controls[place]] = gr.update(info=info_of(place, wrong))
+            return updates
 
-def _wire(form: TrainForm, home: Home, example: gr.Button, pictures: gr.HTML, problem: gr.HTML) -> None:
-    """What happens when inputs change."""
-    order = list(form.controls)
-
-    def _values(config: TrainConfig, kept: dict[str, Any]) -> list[Any]:
-        values = {**shown_values(config), **kept}
-        return [values[place] for place in order]
-
-    def choose(preset: str, *users: Any) -> list[Any]:  # noqa: ANN401
-        """The preset's values; what is the user's own stays."""
-        config, _ = overlay({"preset": load_preset(preset, FOLDER, home.presets).values})
-        return _values(config, {p: v for p, v in zip(OF_THE_USER, users, strict=True) if v})
-
-    def take_example() -> list[Any]:
-        """The built-in pictures, model and preset."""
-        config, _ = overlay({"preset": load_preset(EXAMPLE, FOLDER).values})
-        return [EXAMPLE, *_values(config, {"output.name": "example"})]
-
-    everything = [form.controls[place] for place in order]
-    users = [form.controls[place] for place in OF_THE_USER]
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    form.preset.input(choose, [form.preset, *users], everything, **private)
-    example.click(take_example, None, [form.preset, *everything], **private)
-    images = form.controls["dataset.images"]
-    images.change(_look_at(home), images, pictures, **private)  # type: ignore[attr-defined]
-    gr.on(
-        [one.change for one in (form.preset, *everything)],  # type: ignore[attr-defined]
-        _plan(home),
-        inputs_kwargs=form.named(),
-        outputs=problem,
-        trigger_mode="always_last",
-        **private,
-    )
-    _keep_strength(form)
-
-
-def _keep_strength(form: TrainForm) -> None:
-    """Changing rank or alpha keeps learning rate x alpha / rank, if so wished."""
-    rank, alpha, rate = (form.controls[p] for p in ("adapter.rank", "adapter.alpha", "optimizer.learning_rate"))
-    strength = gr.State(None)
-
-    def note(rank: float, alpha: float, rate: float) -> float | None:
-        """The learning strength these values make."""
-        return rate * alpha / rank if rank and alpha and rate else None
-
-    def adapt(rank: float, alpha: float, rate: float, strength: float | None, keep: bool) -> Any:  # noqa: ANN401
-        """The learning rate that makes the noted strength with the new rank and alpha."""
-        if not keep or not strength or not rank or not alpha:
-            return rate
-        return float(f"{strength * rank / alpha:.3g}")
-
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    values = [rank, alpha, rate]
-    for one in (rank, alpha):
-        one.input(adapt, [*values, strength, form.keep_strength], rate, **private)  # type: ignore[attr-defined]
-    for one in (rate, form.keep_strength):
-        one.input(note, values, strength, **private)  # type: ignore[attr-defined]
-    form.preset.change(note, values, strength, **private)
-
-
-def _look_at(home: Home) -> Callable[..., str]:
-    def look(images: str, request: gr.Request) -> str:
-        """Thumbnails of the folder, how many pictures and captions, and what is wrong, in plain words."""
-        tongue = language(request)
-        if not (images or "").strip():
-            return f'<p class="quiet">{say(tongue, "train.no_folder")}</p>'
-        try:
-            items, problems = scan(Path(images.strip()).expanduser())
-        except TrainerError as error:
-            return problem_card(error)
-        captions = sum(bool(item.caption) for item in items)
-        thumbs = "".join(
-            f'<img src="{thumbnail_url(home, item.path)}" alt="{escape(item.caption or item.path.name, quote=True)}">'
-            for item in items[:THUMBNAILS]
+        gr.on(
+            [one.change for one in (self.preset, *controls.values())],  # type: ignore[attr-defined]
+            check,
+            inputs_kwargs={"seen": marked, **self.form.named()},
+            outputs=[self.plan, marked, *resets.values(), *controls.values()],
+            trigger_mode="always_last",
+            **PRIVATE,
         )
-        notes = "".join(f"<p>{escape(p.message)} {escape(p.hint)}</p>" for p in problems)
-        counted = say(tongue, "train.counted", pictures=len(items), captions=captions)
-        return f'<div class="thumbs">{thumbs}</div><p>{counted}</p>{notes}'
 
-    return look
-
-
-def _plan(home: Home) -> Callable[..., str]:
-    def sentence(request: gr.Request, preset: str, **named: Any) -> str:  # noqa: ANN401
-        """What pressing Train will do, or what is wrong with the settings."""
-        tongue = language(request)
-        if not named["dataset_images"]:
-            return f'<p class="quiet">{say(tongue, "train.no_folder")}</p>'
+    def _told(self, preset: str, named: dict[str, Any], tongue: str) -> tuple[str, dict[str, str]]:
+        if not (named["dataset_images"] or "").strip():
+            return f'<p class="quiet">{say(tongue, "train.no_folder")}</p>', {}
         try:
-            config = read(preset, named, home)
-            items, _ = scan(Path(config.dataset.images))
+            config = read(self.home, preset, named)
+            told = sentence(self.home, config, tongue)
+        except InvalidSettings as error:
+            return problem_card(error), error.places
         except TrainerError as error:
-            return problem_card(error)
-        return f'<p class="plan">{plan_sentence(config, len(items), home, tongue)}</p>'
+            return problem_card(error), {"dataset.images": error.message} if error.code != "error" else {}
+        power = say(tongue, "plan.strength", strength=f"{strength(config):.2g}")
+        return f'<p class="plan">{told}</p><p class="quiet">{power}</p>', {}
 
-    return sentence
+    def _keep_strength(self) -> None:
+        """Changing rank or alpha keeps learning rate x alpha / rank, if so wished."""
+        rank, alpha, rate = (self.form.controls[p] for p in SHAPE[:3])
+        kept = gr.State(None)
 
+        def note(rank: float, alpha: float, rate: float) -> float | None:
+            """The learning strength these values make."""
+            return rate * alpha / rank if rank and alpha and rate else None
 
-def plan_sentence(config: TrainConfig, pictures: int, home: Home, tongue: str) -> str:
-    """Pictures × views = steps, how long, how much memory, which files: as far as earlier runs tell."""
-    made, known = plan(pictures, config.dataset), estimate(home, config)
-    parts = [
-        say(
-            tongue,
-            "plan.steps",
-            pictures=made.pictures,
-            views=f"{made.views_per_picture:.4g}",
-            steps=made.steps,
-            batch=config.dataset.batch_size * config.dataset.accumulation,
-        )
-    ]
-    if known.seconds_per_step is not None:
-        parts.append(say(tongue, "plan.time", duration=duration(known.seconds_per_step * made.steps)))
-    if known.memory_gib is not None:
-        parts.append(say(tongue, "plan.memory", gib=f"{known.memory_gib:.1f}"))
-    if known.bytes_per_file is not None:
-        parts.append(say(tongue, "plan.files_of", files=config.output.files, size=size(known.bytes_per_file)))
-    else:
-        parts.append(say(tongue, "plan.files", files=config.output.files))
-    strength = config.optimizer.learning_rate * config.adapter.alpha / config.adapter.rank
-    parts.append(say(tongue, "plan.strength", strength=f"{strength:.2g}"))
-    return " · ".join(parts)
+        def adapt(rank: float, alpha: float, rate: float, kept: float | None, wished: bool) -> Any:  # noqa: ANN401
+            """The learning rate that makes the noted strength with the new rank and alpha."""
+            if not wished or not kept or not rank or not alpha:
+                return rate
+            return float(f"{kept * rank / alpha:.3g}")
+
+        values = [rank, alpha, rate]
+        for one in (rank, alpha):
+            one.input(adapt, [*values, kept, self.keep], rate, **PRIVATE, queue=False)  # type: ignore[attr-defined]
+        for event in (rate.input, self.keep.input, self.preset.change):  # type: ignore[attr-defined]
+            event(note, values, kept, **PRIVATE, queue=False)
 
 
-def problem_card(error: TrainerError) -> str:
-    """An error as a card: what happened, the value seen, what to do."""
-    return f'<div class="notice failure" role="alert">{escape(error.message)}<p>{escape(error.hint)}</p></div>'
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _preset_value(home: Home, place: str) -> Callable[[str], Any]:
+    def value(preset: str) -> Any:  # noqa: ANN401 - any setting's value
+        """The preset's value of this setting."""
+        return shown_values(preset_config(home, preset))[place]
+
+    return value
+
+
+def preset_choices(home: Home) -> list[tuple[str, str]]:
+    """The presets by name, the user's own first."""
+    usable, _ = list_presets(home.presets, FOLDER)
+    return [(preset.name, preset.name) for preset in usable]
+
+
+def preset_for(home: Home, goal: str, present: str) -> str:
+    """The preset of this goal that is nearest to the present one: of the same base model, else any built-in one."""
+    usable, _ = list_presets(FOLDER)
+    fitting = [one.name for one in usable if one.values.get("goal", "style") == goal]
+    base = preset_config(home, present).model.base_model
+    return next((name for name in fitting if preset_config(home, name).model.base_model == base), fitting[-1])
+
+
+def intent_html(home: Home, preset: str, tongue: str) -> str:
+    """The preset's one sentence, and its goal."""
+    usable, _ = list_presets(home.presets, FOLDER)
+    found = next((one for one in usable if one.name == preset), None)
+    own = f" <em>{say(tongue, 'preset.own')}</em>" if found is not None and found.own else ""
+    return f'<p class="quiet">{escape(found.intent)}{own}</p>' if found is not None else ""
+
+
+def base_models(home: Home) -> list[tuple[str, str]]:
+    """What the list of base models offers: the built-in one, the presets', and those of earlier runs."""
+    names = ["pocket"]
+    usable, _ = list_presets(FOLDER, home.presets)
+    names += [str(one.values.get("model", {}).get("base_model", "")) for one in usable]
+    for run in RunFolder.all(home)[:30]:
+        try:
+            names.append(run.config().model.base_model)
+        except InvalidSettings:  # written by another version
+            continue
+    return [(name, name) for name in dict.fromkeys(names) if name]
 
 
 def start_run(home: Home, config: TrainConfig) -> RunFolder:
@@ -252,7 +233,7 @@ def start_run(home: Home, config: TrainConfig) -> RunFolder:
     Raises:
         TrainerError: The pictures cannot be used.
     """
-    scan(Path(config.dataset.images))
+    pictures_of(config.dataset)
     run = RunFolder.create(home, config)
     Queue(home).start(run)
     return run

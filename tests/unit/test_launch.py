@@ -285,8 +285,87 @@ def test_test_runs_pytest_from_the_checkouts_root_with_the_users_arguments(check
     (checkout / "test_one.py").write_text(
         "from pathlib import Path\ndef test_root():\n    assert Path('launch.py').exists()\ndef test_two():\n    pass\n"
     )
-    said = start(checkout, "test", "-k", "root", "-p", "no:cacheprovider", cwd=tmp_path)
+    without_browser = {**os.environ, "ATELIER_CHROMIUM": "/nowhere/chromium", "CI": "false"}
+    said = start(checkout, "test", "-k", "root", "-p", "no:cacheprovider", cwd=tmp_path, env=without_browser)
     assert (said.returncode, "1 passed, 1 deselected" in said.stdout) == (0, True), said.stdout + said.stderr
+
+
+# --- a browser for the tests -----------------------------------------------------------------------------------------
+
+
+def program(folder: Path, name: str, script: str = "") -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def computer(tmp_path, monkeypatch) -> Path:
+    """A computer whose only programs are those in this folder."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ATELIER_CHROMIUM", raising=False)
+    return tmp_path
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins are shell scripts")
+
+
+@posix
+def test_the_chosen_browser_comes_before_any_other(computer, monkeypatch):
+    program(computer, "chromium")
+    other = program(computer, "mein chromium")
+    assert launch.find_chromium() == str(computer / "chromium")
+    monkeypatch.setenv("ATELIER_CHROMIUM", str(other))
+    assert launch.find_chromium() == str(other)
+    other.unlink()
+    assert launch.find_chromium() is None
+
+
+@posix
+def test_playwrights_own_browser_is_taken_where_there_is_no_other(computer):
+    own = program(computer, "its own")
+    python = program(computer, "python", f"echo {own}")
+    assert launch.find_chromium(str(python)) == str(own)
+    own.unlink()
+    assert launch.find_chromium(str(python)) is None
+
+
+@posix
+def test_debians_chromium_is_installed_for_root(computer, monkeypatch, capfd):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    python = program(computer, "python")
+    install = 'echo "$@"; test "$1" = update || { printf "" > "${0%/*}/chromium"; /bin/chmod +x "${0%/*}/chromium"; }'
+    program(computer, "apt-get", install)
+    assert launch.ready_browser(str(python)) == str(computer / "chromium")
+    said = capfd.readouterr().out
+    assert "- apt-get install -qy --no-install-recommends chromium" in said
+    assert launch.ready_browser(str(python)) == str(computer / "chromium")
+    assert capfd.readouterr().out == ""
+
+
+@posix
+@pytest.mark.parametrize("user", [0, 1000])
+def test_elsewhere_playwright_is_asked_once_and_its_failure_is_no_error(computer, monkeypatch, capfd, user):
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    if user:
+        program(computer, "apt-get", "echo must not be asked")
+    python = program(computer, "python", 'test "$1" = -c || { echo "asked: $@"; exit 1; }')
+    assert launch.ready_browser(str(python)) is None
+    said = capfd.readouterr().out
+    assert (said.count("asked: -m playwright install chromium"), "must not" in said) == (1, False)
+
+
+def test_a_chosen_browser_that_is_not_there_is_replaced_by_none(computer, monkeypatch, capfd):
+    monkeypatch.setenv("ATELIER_CHROMIUM", str(computer / "nowhere"))
+    assert launch.ready_browser(sys.executable) is None
+    assert capfd.readouterr().out == ""
+
+
+def test_without_a_browser_ci_fails_before_any_test(checkout):
+    (checkout / "test_one.py").write_text("def test_one():\n    pass\n")
+    said = start(checkout, "test", env={**os.environ, "ATELIER_CHROMIUM": "/nowhere/chromium", "CI": "true"})
+    assert (said.returncode, launch.NO_BROWSER in said.stderr, "passed" in said.stdout) == (2, True, False)
 
 
 # --- setting up and mending ------------------------------------------------------------------------------------------

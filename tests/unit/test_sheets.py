@@ -1,3 +1,5 @@
+import io
+
 import pytest
 from PIL import Image
 
@@ -5,7 +7,16 @@ from trainer.contract.events import RunView, Sample
 from trainer.contract.home import Home
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import validated
-from trainer.contract.sheets import CELL_PX, before_after
+from trainer.contract.sheets import (
+    CELL_PX,
+    GAP_PX,
+    STRENGTHS,
+    TOP_PX,
+    UNDER_PX,
+    before_after,
+    strength_sheet,
+    strip_name,
+)
 
 GREEN = (0, 200, 0)
 
@@ -97,3 +108,56 @@ def test_a_new_sheet_replaces_the_old_one(run):
     first = drawn(run, 0)
     sheet(run, first, drawn(run, 40, colour=(0, 0, 255)))
     assert coloured(sheet(run, first, drawn(run, 80, colour=GREEN)), (0, 0, 255)) is None
+
+
+def strip(prompts, pictures):
+    with Image.open(io.BytesIO(strength_sheet(prompts, pictures))) as picture:
+        return picture.convert("RGB")
+
+
+def shades(rows, size=(64, 64)):
+    """A picture for each place of a strip, each of a red of its own, darker than any text."""
+    return [Image.new("RGB", size, (10 + number, 0, 0)) for number in range(rows * len(STRENGTHS))]
+
+
+def place(picture, number):
+    """The box (left, top, right, bottom) where picture `number` stands."""
+    return picture.getchannel("R").point([255 * (red == 10 + number) for red in range(256)]).getbbox()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("ana.safetensors", "ana.strength.png"), ("v1.5-000040.safetensors", "v1.5-000040.strength.png")],
+)
+def test_a_strip_is_named_after_its_lora_file(file, name):
+    assert strip_name(file) == name
+
+
+def test_a_strip_has_a_row_for_each_prompt_and_a_column_for_each_strength():
+    picture = strip(["ein Bär", "ein Haus"], shades(2))
+    boxes = [place(picture, number) for number in range(12)]
+    assert {(right - left, bottom - top) for left, top, right, bottom in boxes} == {(CELL_PX, CELL_PX)}
+    assert [box[0] for box in boxes[:6]] == [GAP_PX + column * (CELL_PX + GAP_PX // 2) for column in range(6)]
+    assert [box[0] for box in boxes[:6]] == [box[0] for box in boxes[6:]]
+    assert [box[1] for box in boxes] == [TOP_PX] * 6 + [TOP_PX + CELL_PX + UNDER_PX] * 6
+    assert picture.width == boxes[5][2] + GAP_PX
+
+
+@pytest.mark.parametrize(("size", "cell"), [((512, 768), (128, 192)), ((96, 48), (192, 96))])
+def test_a_strip_of_pictures_that_are_not_square_leaves_no_gaps(size, cell):
+    picture = strip(["ein Bär"], shades(1, size))
+    left, top, right, bottom = place(picture, 0)
+    assert (right - left, bottom - top) == cell
+    assert place(picture, 1)[0] == right + GAP_PX // 2
+
+
+def test_strengths_stand_over_a_strip_and_the_prompt_under_it():
+    picture, bare = (strip([prompt], shades(1)) for prompt in ("ein Bär", ""))
+    under = (0, TOP_PX + CELL_PX, picture.width, picture.height)
+    assert len(picture.crop((0, 0, picture.width, TOP_PX)).getcolors()) > 1
+    assert picture.crop((0, 0, picture.width, under[1])).tobytes() == bare.crop((0, 0, bare.width, under[1])).tobytes()
+    assert len(picture.crop(under).getcolors()) > len(bare.crop(under).getcolors()) == 1
+
+
+def test_a_prompt_too_long_for_a_strip_is_cut():
+    assert strip(["a very long prompt, " * 500], shades(1)).size == strip(["a prompt"], shades(1)).size

@@ -28,9 +28,13 @@ class TrainerError(Exception):
 
 
 class InvalidSettings(TrainerError):
-    """A setting is unknown, out of range, or contradicts another."""
+    """A setting is unknown, out of range, or contradicts another; `places` says what is wrong with which setting."""
 
     code = "invalid_settings"
+
+    def __init__(self, message: str, hint: str, places: dict[str, str] | None = None) -> None:
+        super().__init__(message, hint)
+        self.places = places or {}
 
 
 class UnknownPreset(TrainerError):
@@ -251,6 +255,8 @@ def isolated(what: str, report: Callable[[str, str, str], None]) -> Iterator[Non
     """
     try:
         yield
+    except Terminated:
+        raise  # the system's word to end is meant for the whole process
     except TrainerError as error:
         report(error.code, f"{what}: {error.message}", error.hint)
     except Exception as error:  # noqa: BLE001 - the one broad catch, for work whose failure must not end a run

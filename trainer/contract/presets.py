@@ -15,7 +15,7 @@ from trainer.contract.home import CHECKOUT, atomic_write
 from trainer.contract.settings import SECTIONS, TrainConfig, plain_file_name, validated
 
 FOLDER = CHECKOUT / "presets"
-OF_ONE_RUN = {"dataset.images", "output.name", "model.device"}  # what a preset does not keep
+OF_ONE_RUN = {"dataset.images", "dataset.captions", "output.name", "model.device"}  # what a preset does not keep
 Values = dict[str, Any]
 
 
@@ -200,6 +200,8 @@ def settled(config: TrainConfig) -> TrainConfig:
         raise InvalidSettings("No picture folder given.", hint="Add --images DIR.")
     values = config.model_dump()
     values["dataset"]["images"] = _absolute(config.dataset.images)
+    if config.dataset.captions:
+        values["dataset"]["captions"] = _absolute(config.dataset.captions)
     if config.model.base_model != "pocket":
         values["model"]["base_model"] = _absolute(config.model.base_model)
     values["output"]["name"] = config.output.name or config.preset or "lora"

@@ -1,4 +1,4 @@
-"""Start a trainer process that outlives whoever started it, the same on Windows, macOS and Linux."""
+"""Start a process of the trainer that outlives whoever started it, the same on Windows, macOS and Linux."""
 
 from __future__ import annotations
 
@@ -24,13 +24,35 @@ def start(run: RunFolder) -> subprocess.Popen[bytes]:
     Raises:
         RunBusy: A process is training there already.
     """
+    _refuse_busy(run)
+    run.forget_requests()
+    child = _spawn(run, "trainer")
+    with suppress(psutil.Error):  # it has ended already
+        run.record(psutil.Process(child.pid))
+    return child
+
+
+def draw_strip(run: RunFolder, file: str) -> subprocess.Popen[bytes]:
+    """Draw the strength strip of one of the run's LoRA files in the background; output goes to the run's `log.txt`.
+
+    Raises:
+        RunBusy: A process is training there, and two models may not fit into memory.
+    """
+    _refuse_busy(run)
+    return _spawn(run, "trainer.strength", file)
+
+
+def _refuse_busy(run: RunFolder) -> None:
     busy = run.process()
     if busy is not None:
         raise RunBusy(run.path.name, busy.pid)
-    run.forget_requests()
+
+
+def _spawn(run: RunFolder, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """A detached `python -m MODULE RUN ARGUMENTS`."""
     environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": _with_checkout(os.environ.get("PYTHONPATH", ""))}
     # -P: a torch.py in the folder where the user stands is not ours
-    command = [sys.executable, "-P", "-m", "trainer", str(run.path.resolve())]
+    command = [sys.executable, "-P", "-m", module, str(run.path.resolve()), *arguments]
     with run.log_file.open("ab") as log:
         child = subprocess.Popen(  # noqa: S603 - an argument list, no shell
             command,
@@ -44,13 +66,23 @@ def start(run: RunFolder) -> subprocess.Popen[bytes]:
         )
     reap()
     _children.append(child)
-    with suppress(psutil.Error):  # it has ended already
-        run.record(psutil.Process(child.pid))
     return child
 
 
+def force_quit(run: RunFolder) -> bool:
+    """End a trainer that no longer answers, at once; what it saved last stays. Gives back whether there was one."""
+    trainer = run.process()
+    if trainer is None:
+        return False
+    with suppress(psutil.NoSuchProcess):
+        trainer.kill()
+        trainer.wait(timeout=10)
+    reap()
+    return True
+
+
 def reap() -> None:
-    """Let go of the trainers started here that have ended."""
+    """Let go of the processes started here that have ended."""
     _children[:] = [child for child in _children if child.poll() is None]
 
 

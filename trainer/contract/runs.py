@@ -113,7 +113,10 @@ class RunFolder:
 
     def status(self, view: RunView | None = None) -> Status:
         """The run's state; who has folded its events already gives them."""
-        status = (view or self.view()).status(self.process() is not None)
+        view, trainer = view or self.view(), self.process()
+        if trainer is not None and view.ended is not None and trainer.create_time() > view.ended.t:
+            return "running"  # continued after that end, and still loading
+        status = view.status(trainer is not None)
         # Killed while it was still loading: there is no event yet, but there was a process
         return "interrupted" if status == "waiting" and self.process_file.exists() else status
 
@@ -121,6 +124,13 @@ class RunFolder:
         """Ask the trainer for something; it looks once per step."""
         self.control.mkdir(exist_ok=True)
         (self.control / what).touch()
+
+    def asked_for(self, what: Request) -> float | None:
+        """Seconds since this was asked for, while the trainer has not taken it up; else None."""
+        try:
+            return max(time.time() - (self.control / what).stat().st_mtime, 0.0)
+        except FileNotFoundError:
+            return None
 
     def take_request(self, what: Request) -> bool:
         """Whether something was asked for; asking is then over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -66,6 +67,9 @@ class DatasetSettings(Section):
     """Pictures, captions, and how often each is shown."""
 
     images: str = setting("", level="basic", description="Folder with the pictures and their .txt captions.")
+    captions: str = setting(
+        "", description="File with captions (metadata.jsonl) that go before the .txt files; empty: none."
+    )
     trigger_word: str = setting(
         "",
         level="basic",
@@ -301,8 +305,10 @@ def validated(values: dict[str, Any]) -> TrainConfig:
 def invalid(error: ValidationError) -> InvalidSettings:
     """pydantic's findings as one error in our words."""
     lines, hints = [], []
+    places: dict[str, str] = {}
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"]) or "settings"
+        places |= {at: _sentence(problem["msg"]) for at in _at_fault(place, problem["msg"])}
         if problem["type"] == "extra_forbidden":
             lines.append(f"There is no setting {place} (value seen: {problem['input']!r})")
             hints.append(_nearest(place))
@@ -313,7 +319,18 @@ def invalid(error: ValidationError) -> InvalidSettings:
     hint = (
         " ".join(dict.fromkeys(filter(None, hints))) or "`python launch.py --help` lists every setting with its range."
     )
-    return InvalidSettings("; ".join(lines) + ".", hint=hint)
+    return InvalidSettings("; ".join(lines) + ".", hint=hint, places=places)
+
+
+def _sentence(message: str) -> str:
+    return message.removeprefix("Value error, ").rstrip(".") + "."
+
+
+def _at_fault(place: str, message: str) -> list[str]:
+    """The settings that a finding is about: its own place, or those of the section that its message names."""
+    if place not in SECTIONS:
+        return [place]
+    return [f"{place}.{name}" for name in SECTIONS[place].model_fields if re.search(rf"\b{name}\b", message)]
 
 
 def _nearest(place: str) -> str:

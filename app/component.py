@@ -1,0 +1,58 @@
+"""Elements of our own: templates and a script from `assets/` over Gradio's HTML component."""
+
+from __future__ import annotations
+
+import json
+from abc import ABCMeta
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from gradio.component_meta import ComponentMeta, updateable
+
+from trainer.contract.home import CHECKOUT
+
+
+class _WithoutStub(ComponentMeta):
+    """Makes a component class as Gradio does, but without the .pyi file it writes beside each one's source.
+
+    mypy would read that copy instead of the source.
+    """
+
+    def __new__(cls, name: str, bases: tuple[type, ...], attrs: dict[str, Any]) -> type:
+        if "__init__" in attrs:
+            recording: Callable[[Any], Any] = updateable  # keeps the arguments, for Gradio to make the component anew
+            attrs = attrs | {"__init__": recording(attrs["__init__"])}
+        return ABCMeta.__new__(cls, name, bases, attrs)
+
+
+class Element(gr.HTML, metaclass=_WithoutStub):
+    """HTML that never changes with its value; `assets/NAME.js` only sets attributes and texts, so nothing blinks."""
+
+    NAME = ""
+    TEMPLATE = ""
+    STYLE = ""
+    EMPTY: Any = None
+
+    def __init__(
+        self,
+        value: Any = None,  # noqa: ANN401 - whatever the script reads
+        *,
+        visible: bool = True,
+        elem_id: str | None = None,
+        render: bool = True,  # Gradio makes the component anew with False when a callback changes a property
+    ) -> None:
+        super().__init__(
+            value,
+            html_template=self.TEMPLATE,
+            css_template=self.STYLE,
+            js_on_load=(CHECKOUT / "assets" / f"{self.NAME}.js").read_text(encoding="utf-8"),
+            apply_default_css=False,
+            visible=visible,
+            elem_id=elem_id,
+            render=render,
+        )
+
+    def postprocess(self, value: Any) -> str:  # noqa: ANN401
+        """The value as one JSON text: the browser's framework would watch each number of a list separately."""
+        return json.dumps(self.EMPTY if value is None else value, allow_nan=False, separators=(",", ":"))

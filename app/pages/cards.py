@@ -1,0 +1,17 @@
+"""What the page says back, as cards."""
+
+from __future__ import annotations
+
+from html import escape
+
+from trainer.contract.errors import TrainerError
+
+
+def problem_card(error: TrainerError) -> str:
+    """An error: what happened, the value seen, what to do."""
+    return f'<div class="notice failure" role="alert">{escape(error.message)}<p>{escape(error.hint)}</p></div>'
+
+
+def good_card(text: str) -> str:
+    """Something that went well; `text` is HTML."""
+    return f'<div class="notice good" role="status">{text}</div>'

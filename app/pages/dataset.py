@@ -1,0 +1,82 @@
+"""The Dataset page: the pictures of a folder with their captions, to be edited in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gradio as gr
+from gradio.components.base import server
+
+from app.captions import Answer, GridData, Pictures, answers, grid_data
+from app.component import Element
+from app.pages.cards import problem_card
+from app.text import label, language, say
+from trainer.contract.errors import TrainerError
+from trainer.contract.home import Home
+
+TEMPLATE = """
+<section class="captions" hidden>
+  <p class="captions-summary"></p>
+  <ul class="captions-problems"></ul>
+  <div class="captions-bar">
+    <div class="captions-choices" role="group"></div>
+    <button type="button" class="captions-undo"></button>
+    <a class="captions-train"></a>
+    <p class="captions-status" role="status" aria-live="polite"></p>
+  </div>
+  <ol class="captions-grid"></ol>
+  <p class="captions-empty"></p>
+  <nav class="captions-pager">
+    <button type="button" class="captions-earlier"></button>
+    <span class="captions-place"></span>
+    <button type="button" class="captions-later"></button>
+  </nav>
+</section>
+"""
+# The address names the folder, so a reload, a bookmark and the Train page's link all come to the same
+OPEN = "(images) => { location.search = '?' + new URLSearchParams({ images }); }"
+
+
+class CaptionGrid(Element):
+    """A folder's pictures and captions; its value is what `grid_data` gives, or None for no folder."""
+
+    NAME = "dataset"
+    TEMPLATE = TEMPLATE
+
+    def serve(self, functions: Mapping[str, Answer]) -> None:
+        """Let the script call these functions by their names."""
+        marked: Callable[[Any], Any] = server
+        for name, answer in functions.items():
+            self.server_fns.append(marked(answer))
+            setattr(self, name, answer)
+
+
+def build(home: Home, demo: gr.Blocks) -> None:
+    """The page's components, and what happens when it is opened."""
+    gr.Markdown(label("dataset.heading"), elem_classes="heading")
+    with gr.Row(elem_id="dataset-folder"):
+        images = gr.Textbox(label=label("dataset.folder"), scale=4, min_width=260, max_lines=1)
+        open_button = gr.Button(label("dataset.open"), scale=1, min_width=120)
+    problem = gr.HTML(elem_id="dataset-problem")
+    grid = CaptionGrid(elem_id="dataset")
+    grid.serve(answers(home))
+
+    def opened(request: gr.Request) -> tuple[str, str, GridData | None]:
+        """The folder that the address names, what hinders to show it, and its first pictures."""
+        folder = str(request.query_params.get("images", "")).strip()
+        return folder, *first_page(home, folder, language(request))
+
+    gr.on([open_button.click, images.submit], None, images, None, js=OPEN, api_visibility="private")
+    demo.load(opened, None, [images, problem, grid], api_visibility="private", show_progress="hidden")
+
+
+def first_page(home: Home, folder: str, tongue: str) -> tuple[str, GridData | None]:
+    """What hinders to show the folder, as HTML, and what the grid shows of it."""
+    if not folder:
+        return f'<p class="quiet">{say(tongue, "dataset.no_folder")}</p>', None
+    try:
+        pictures = Pictures.of(home, folder)
+    except TrainerError as error:
+        return problem_card(error), None
+    return "", grid_data(pictures, pictures.page("all"), "all", tongue)

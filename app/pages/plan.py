@@ -1,0 +1,102 @@
+"""What pressing Train will do, in one sentence, or what is wrong with the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from app.form import SETTINGS, api_name, config_of, help_of, shown_values
+from app.monitor import duration, size
+from app.text import say
+from trainer.contract.buckets import plan
+from trainer.contract.captions import pictures_of
+from trainer.contract.estimate import estimate
+from trainer.contract.home import Home
+from trainer.contract.overlay import existing_overlay
+from trainer.contract.presets import FOLDER, load_preset, overlay, settled
+from trainer.contract.settings import TrainConfig
+
+
+def preset_config(home: Home, preset: str) -> TrainConfig:
+    """A preset's settings over the defaults.
+
+    Raises:
+        TrainerError: There is none of that name, or it cannot be used.
+    """
+    return overlay({"preset": load_preset(preset, FOLDER, home.presets).values})[0]
+
+
+def settings_of(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
+    """The settings that the page's inputs hold.
+
+    Raises:
+        InvalidSettings: Naming what is wrong.
+    """
+    values = {place: named[api_name(place)] for place in SETTINGS}
+    return config_of(values, preset, preset_config(home, preset).goal)
+
+
+def read(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
+    """The same, ready to be a run's: with the captions edited on the Dataset page, if there are any.
+
+    Raises:
+        TrainerError: Naming what is wrong.
+    """
+    config = settled(settings_of(home, preset, named))
+    edited = existing_overlay(home, Path(config.dataset.images))
+    if config.dataset.captions or edited is None:
+        return config
+    return config.model_copy(update={"dataset": config.dataset.model_copy(update={"captions": str(edited)})})
+
+
+def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
+    """Steps, time, memory and files of these settings.
+
+    Raises:
+        TrainerError: The pictures cannot be used.
+    """
+    items, _ = pictures_of(config.dataset)
+    made, known = plan(len(items), config.dataset), estimate(home, config)
+    parts = [
+        say(
+            tongue,
+            "plan.steps",
+            pictures=made.pictures,
+            views=f"{made.views_per_picture:.4g}",
+            steps=made.steps,
+            batch=config.dataset.batch_size * config.dataset.accumulation,
+        )
+    ]
+    if known.seconds_per_step is not None:
+        parts.append(say(tongue, "plan.time", duration=duration(known.seconds_per_step * made.steps)))
+    else:
+        parts.append(say(tongue, "plan.time_unknown"))
+    if known.memory_gib is not None:
+        parts.append(say(tongue, "plan.memory", gib=f"{known.memory_gib:.1f}"))
+    if known.bytes_per_file is not None:
+        parts.append(say(tongue, "plan.files_of", files=config.output.files, size=size(known.bytes_per_file)))
+    else:
+        parts.append(say(tongue, "plan.files", files=config.output.files))
+    return " · ".join(parts)
+
+
+def strength(config: TrainConfig) -> float:
+    """Learning strength: how far an update goes, whatever the rank."""
+    return config.optimizer.learning_rate * config.adapter.alpha / config.adapter.rank
+
+
+def differing(values: dict[str, Any], base: TrainConfig) -> dict[str, Any]:
+    """The preset's value wherever a control shows another; `values` by place."""
+    usual = shown_values(base)
+    return {place: usual[place] for place in values if not _same(values[place], usual[place])}
+
+
+def _same(one: Any, other: Any) -> bool:  # noqa: ANN401 - any setting's value
+    if isinstance(other, str):
+        return (one or "").strip() == other.strip()
+    return bool(one == other)
+
+
+def info_of(place: str, wrong: dict[str, str]) -> str:
+    """The text under a setting's name: what is wrong with it, or its help."""
+    return f"⚠ {wrong[place]}" if place in wrong else help_of(SETTINGS[place])

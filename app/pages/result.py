@@ -1,0 +1,153 @@
+"""Result: what a run left, and how to take it away."""
+
+from __future__ import annotations
+
+import subprocess
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.files import run_url
+from app.monitor import Watch, size
+from app.pages.cards import good_card, problem_card
+from app.text import label, language, say
+from trainer.contract import process
+from trainer.contract.clients import civitai_text, copy_lora, find_clients
+from trainer.contract.errors import TrainerError
+from trainer.contract.events import Lora
+from trainer.contract.home import Home
+from trainer.contract.runs import RunFolder
+from trainer.contract.sheets import strip_name
+
+TO_CLIPBOARD = "(text) => { if (text && navigator.clipboard) navigator.clipboard.writeText(text).catch(() => {}); }"
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+class Result:
+    """The section's components; hidden until the shown run has a LoRA file and has ended."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._drawn: dict[tuple[Path, str], subprocess.Popen[bytes]] = {}
+        with gr.Column(visible=False, elem_id="result") as self.section:
+            gr.Markdown(label("result.heading"), elem_classes="heading")
+            self.file = gr.Dropdown([], label=label("result.file"), info=label("result.file_info"), interactive=True)
+            self.facts = gr.HTML(apply_default_css=False)
+            self.strip = gr.HTML(apply_default_css=False)
+            self.draw = gr.Button(label("result.draw_strip"), size="sm", visible=False)
+            clients = [(f"{client.name}: {client.lora_folder}", str(client.lora_folder)) for client in find_clients()]
+            with gr.Row(elem_classes="take"):
+                self.folder = gr.Dropdown(
+                    clients,
+                    value=clients[0][1] if clients else None,
+                    allow_custom_value=True,
+                    label=label("result.folder"),
+                    info=label("result.folder_info"),
+                    scale=3,
+                )
+                self.copy = gr.Button(label("result.copy"), scale=1)
+                self.civitai = gr.Button(label("result.civitai"), scale=1)
+                self.again = gr.Button(label("result.again"), scale=1)
+            self.said = gr.HTML(apply_default_css=False)
+            self.text = gr.Textbox(label=label("result.civitai_text"), lines=8, visible=False, buttons=["copy"])
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What a tick may change."""
+        return [self.section, self.file, self.facts, self.strip, self.draw]
+
+    def parts(self, watch: Watch, file: str | None, ended: bool, tongue: str) -> dict[Any, Any]:
+        """The run's files, the chosen one's facts and its strength strip; the newest file if none is chosen."""
+        loras = {lora.file: lora for lora in reversed(watch.view.loras)}
+        if not loras or not ended:
+            return self.hidden()
+        lora = loras.get(file or "") or next(iter(loras.values()))
+        there = (watch.run.path / strip_name(lora.file)).is_file()
+        drawing = self.drawing(watch.run, lora.file)
+        told = say(tongue, "result.draw_failed") if drawing == "failed" else ""
+        failed = f'<p class="notice" role="alert">{told}</p>' if told else ""
+        return {
+            self.section: gr.update(visible=True),
+            self.file: gr.update(
+                choices=[(f"{one.file}  ({size(one.bytes)})", one.file) for one in loras.values()], value=lora.file
+            ),
+            self.facts: facts(watch.run, lora, tongue),
+            self.strip: strip(watch.run, lora.file, tongue) if there else failed,
+            self.draw: gr.update(visible=not there, interactive=drawing != "drawing"),
+        }
+
+    def hidden(self) -> dict[Any, Any]:
+        """Nothing to take away yet."""
+        return {self.section: gr.update(visible=False)}
+
+    def drawing(self, run: RunFolder, file: str | None) -> str:
+        """Whether a process draws this file's strip ("drawing") or left none ("failed"); else empty."""
+        drawn = self._drawn.get((run.path, file or ""))
+        if drawn is None or (run.path / strip_name(file or "")).is_file():
+            return ""
+        return "drawing" if drawn.poll() is None else "failed"
+
+    def wire(self, shown: gr.Textbox) -> None:
+        """The section's buttons; `shown` holds the run's name."""
+        chosen = [shown, self.file]
+        self.draw.click(self._draw, chosen, [self.draw, self.said], **PRIVATE)
+        self.copy.click(self._copy, [*chosen, self.folder], self.said, **PRIVATE)
+        made = self.civitai.click(self._civitai, chosen, [self.text, self.said], **PRIVATE)
+        made.then(None, self.text, None, js=TO_CLIPBOARD, api_visibility="private")
+
+    def _draw(self, run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401
+        """Start drawing the strip; the panel's tick shows it once it is there."""
+        try:
+            folder = RunFolder.find(self.home, run)
+            self._drawn[folder.path, file] = process.draw_strip(folder, file)
+        except TrainerError as error:
+            return gr.skip(), problem_card(error)
+        return gr.update(interactive=False), good_card(say(language(request), "result.drawing"))
+
+    def _copy(self, run: str, file: str, folder: str | None, request: gr.Request) -> str:
+        """Copy the chosen file into a WebUI's folder."""
+        tongue = language(request)
+        if not (folder or "").strip():
+            return f'<p class="notice" role="alert">{say(tongue, "result.no_folder")}</p>'
+        try:
+            copied = copy_lora(RunFolder.find(self.home, run), file, Path(str(folder).strip()).expanduser())
+        except TrainerError as error:
+            return problem_card(error)
+        return good_card(say(tongue, "result.copied", path=escape(str(copied))))
+
+    def _civitai(self, run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401
+        """The text for Civitai, which the browser then copies."""
+        try:
+            text = civitai_text(RunFolder.find(self.home, run), file)
+        except TrainerError as error:
+            return gr.skip(), problem_card(error)
+        return gr.update(value=text, visible=True), good_card(say(language(request), "result.civitai_copied"))
+
+
+def facts(run: RunFolder, lora: Lora, tongue: str) -> str:
+    """A LoRA file's download link, size, trigger word and hash."""
+    word = run.config().dataset.trigger_word
+    rows = [
+        (say(tongue, "result.size"), size(lora.bytes)),
+        (say(tongue, "result.trigger"), escape(word) or say(tongue, "result.no_trigger")),
+        ("SHA-256", f'<code title="{lora.sha256}">{lora.sha256[:16]}…</code>'),
+        (say(tongue, "result.where"), f"<code>{escape(str(run.path / lora.file))}</code>"),
+    ]
+    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)
+    link = (
+        f'<a class="download" href="{run_url(run, lora.file)}" download>'
+        f"{say(tongue, 'result.download', file=escape(lora.file))}</a>"
+    )
+    return f'{link}<dl class="facts">{listed}</dl>'
+
+
+def strip(run: RunFolder, file: str, tongue: str) -> str:
+    """The strength strip's picture."""
+    url = run_url(run, strip_name(file))
+    title = say(tongue, "result.strip")
+    return (
+        f'<h3>{title}</h3><p class="quiet">{say(tongue, "result.strip_info")}</p>'
+        f'<a href="{url}" target="_blank"><img class="strip" src="{url}" alt="{title}" loading="lazy"></a>'
+    )

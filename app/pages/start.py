@@ -1,0 +1,50 @@
+"""The Train button: from the form to a run in the panel; and from a run back to the form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from app.pages.cards import good_card, problem_card
+from app.pages.panel import Panel
+from app.pages.plan import read
+from app.pages.train import TrainForm, start_run
+from app.text import language, say
+from trainer.contract.errors import TrainerError
+from trainer.contract.runs import RunFolder
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
+    """What joins the two halves of the page."""
+    home = form.home
+
+    def begin(request: gr.Request, preset: str, **named: Any) -> Any:  # noqa: ANN401 - settings of many kinds
+        """Train with these settings, at once or after the runs that are before it."""
+        try:
+            run = start_run(home, read(home, preset, named))
+        except TrainerError as error:
+            return {form.problem: problem_card(error)}
+        if run.process() is None:
+            told = good_card(say(language(request), "queue.added", name=run.path.name))
+            return {form.problem: told}
+        return {form.problem: "", panel.shown: run.path.name}
+
+    form.start.click(begin, inputs_kwargs=form.form.named(), outputs=[panel.shown, form.problem], **PRIVATE)
+
+    def again(run: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
+        """Fill the form with the shown run's settings."""
+        try:
+            return form.show(RunFolder.find(home, run).config(), language(request))
+        except TrainerError as error:
+            return {form.problem: problem_card(error)}
+
+    panel.result.again.click(again, panel.shown, [*form.everything, form.problem], **PRIVATE)
+
+    def arrive(request: gr.Request) -> Any:  # noqa: ANN401 - an update or nothing
+        """The picture folder that the address names, as the Dataset page's link does."""
+        return request.query_params.get("images") or gr.skip()
+
+    demo.load(arrive, None, form.form.controls["dataset.images"], **PRIVATE)

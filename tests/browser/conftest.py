@@ -1,0 +1,103 @@
+"""Chromium, the page's server, and a guard over what the page says on the console and whom it asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from site_at_work import PATIENCE_SECONDS, Site
+
+import launch
+
+HERE = Path(__file__).parent
+LIMIT_MS = PATIENCE_SECONDS * 1000
+INSIDE = ("data", "blob")  # addresses that lead to no server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = launch.find_chromium()
+    if program is None:
+        pytest.skip(launch.NO_BROWSER)
+    flags = ["--disable-gpu", "--disable-background-networking"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        flags.append("--no-sandbox")  # Chromium's own does not work for root
+    expect.set_options(timeout=LIMIT_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("browser") / "mein Heim für Läufe"
+
+
+@pytest.fixture(scope="session")
+def server(home: Path) -> Iterator[Site]:
+    site = Site(home)
+    site.start()
+    yield site
+    site.clear()
+    site.process.terminate()
+    site.process.wait()
+
+
+@pytest.fixture
+def site(server: Site) -> Iterator[Site]:
+    """The server, without any run."""
+    yield server
+    server.clear()
+    complaints = server.complaints()
+    server.output.write_bytes(b"")
+    assert not complaints
+
+
+class Guard:
+    """A browser's window: its context, and all that went wrong in it."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.context, self.origin = context, urlsplit(url)
+        self.wrong: list[str] = []
+        context.on("console", lambda said: said.type == "error" and self.wrong.append(f"console: {said.text}"))
+        context.on("weberror", lambda error: self.wrong.append(f"error: {error.error}"))
+        context.on("request", lambda request: self._check(request.url))
+
+    def _check(self, url: str) -> None:
+        asked = urlsplit(url)
+        if asked.scheme not in INSIDE and asked.netloc != self.origin.netloc:
+            self.wrong.append(f"request: {url}")
+
+
+@pytest.fixture
+def window(browser: Browser, site: Site) -> Iterator[Callable[..., BrowserContext]]:
+    """Open browser windows; at the end, none may have shown an error or asked another server."""
+    guards: list[Guard] = []
+
+    def open_window(**options: str) -> BrowserContext:
+        settings = {"locale": "en-US", "viewport": {"width": 1280, "height": 800}, "base_url": site.url, **options}
+        context = browser.new_context(**settings)
+        context.set_default_timeout(LIMIT_MS)
+        guards.append(Guard(context, site.url))
+        return context
+
+    yield open_window
+    for guard in guards:
+        guard.context.close()
+    assert [wrong for guard in guards for wrong in guard.wrong] == []
+
+
+@pytest.fixture
+def page(window: Callable[..., BrowserContext]) -> Page:
+    return window().new_page()

@@ -1,0 +1,90 @@
+"""From a folder to a LoRA file, as a first-time user does it."""
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+from safetensors import safe_open
+from site_at_work import DEMO, Site, failure, until
+from the_page import field, fill_example, press, shows, status
+
+from trainer.contract.errors import NoImages
+
+
+def digest(folder: Path) -> str:
+    every = sorted(path for path in folder.rglob("*") if path.is_file())
+    return hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in every)).hexdigest()
+
+
+def test_the_built_in_example_trains_from_two_clicks_to_a_file(page: Page, site: Site, tmp_path):
+    fill_example(page, "probe", views=4)
+    press(page, "Train")
+    shows(page, "probe", "")
+    board = page.get_by_role("region", name="Previews by prompt and step")
+    expect(board.get_by_role("columnheader", name="step 0")).to_be_visible()
+    before = board.get_by_role("img").first
+    expect(before).to_be_visible()
+    until(lambda: before.evaluate("picture => picture.naturalWidth") > 0, "the first preview is loaded")
+    expect(status(page)).to_contain_text(re.compile(r"step [1-9]\d* of \d+"))
+    shows(page, "probe", "Completed")
+    with page.expect_download() as download:
+        page.locator("#panel").get_by_role("link", name=re.compile(r"probe.*\.safetensors")).first.click()
+    download.value.save_as(tmp_path / "probe.safetensors")
+    with safe_open(tmp_path / "probe.safetensors", "pt") as file:
+        names = list(file.keys())
+        assert file.metadata()["ss_output_name"] == "probe"
+    assert any("lora_up" in name for name in names)
+    assert site.run("probe").status() == "completed"
+
+
+def test_a_folder_with_umlauts_and_spaces_is_trained_on_and_only_read(page: Page, site: Site, tmp_path):
+    folder = shutil.copytree(DEMO, tmp_path / "Bilder für 猫 & Co")
+    (folder / "grinning-cat.txt").write_text("große Katze, 笑顔", encoding="utf-8")
+    before = digest(folder)
+    fill_example(page, "katze", views=3)
+    field(page, "textbox", "Picture folder").fill(str(folder))
+    expect(page.locator("#train, body").first).to_contain_text(re.compile(r"8 pictures"))
+    press(page, "Train")
+    shows(page, "katze", "Completed")
+    assert site.run("katze").config().dataset.images == str(folder)
+    assert digest(folder) == before
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["missing", "empty"])
+def test_a_folder_without_pictures_is_told_with_what_to_do_and_nothing_starts(
+    page: Page, site: Site, tmp_path, missing
+):
+    folder = tmp_path / "nirgends <b>&amp;"
+    if not missing:
+        folder.mkdir()
+    fill_example(page, "nichts")
+    field(page, "textbox", "Picture folder").fill(str(folder))
+    press(page, "Train")
+    alert = page.get_by_role("alert").filter(has_text=str(folder)).first
+    expect(alert).to_be_visible()
+    if not missing:
+        expect(alert).to_contain_text(NoImages(folder, 0).hint)
+    assert list(site.home.runs.glob("*")) == []
+
+
+def test_of_two_trainings_the_second_waits_and_is_trained_although_the_first_fails(page: Page, site: Site, tmp_path):
+    folder = shutil.copytree(DEMO, tmp_path / "kaputt")
+    whole = (folder / "grinning-cat.png").read_bytes()
+    (folder / "grinning-cat.png").write_bytes(whole[: len(whole) // 2])  # its header still tells the size
+    fill_example(page, "erster")
+    field(page, "textbox", "Picture folder").fill(str(folder))
+    press(page, "Train")
+    first = site.run("erster")
+    fill_example(page, "zweiter", views=3)
+    press(page, "Train")
+    second = site.run("zweiter")
+    until(lambda: first.status() == "failed", "the first one fails")
+    until(lambda: second.status() == "completed", f"the second one completes: {failure(second)}")
+    page.goto(f"/?run={first.path.name}")
+    shows(page, "erster", "Failed")
+    expect(page.locator("#panel").get_by_role("alert")).to_contain_text("grinning-cat.png")
+    page.goto(f"/?run={second.path.name}")
+    shows(page, "zweiter", "Completed")

@@ -1,0 +1,272 @@
+import hashlib
+import inspect
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from app.api import register, state_of
+from app.form import SETTINGS, api_name, shown_values
+from app.monitor import Watch, Watches
+from app.pages import plan, train
+from app.pages.pictures import keep_dropped, pictures_html
+from app.pages.presetbox import own_list
+from app.pages.train import TrainForm, base_models, intent_html, preset_choices, preset_for, start_run
+from trainer.contract import process
+from trainer.contract.errors import FolderMissing, InvalidSettings
+from trainer.contract.events import EventLog, RunFailed, Step
+from trainer.contract.home import Home
+from trainer.contract.overlay import overlay_file, write_caption
+from trainer.contract.presets import FOLDER, list_presets, save_preset
+from trainer.contract.queue import Queue
+from trainer.contract.runs import RunFolder
+from trainer.contract.settings import validated
+
+ENGLISH = gr.Request(headers={"accept-language": "en"})
+PRESETS = [preset.name for preset in list_presets(FOLDER)[0]]
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pictures, two captions."""
+    made = tmp_path / "Bilder ä & <b>"
+    made.mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(made / f"{number}.png")
+    for number in range(2):
+        (made / f"{number}.txt").write_text(f"a <i>cat</i>, number {number}")
+    return made
+
+
+@pytest.fixture
+def form(home, in_blocks):
+    return in_blocks(lambda: TrainForm(home))
+
+
+def named(home, preset, **changes):
+    """What the inputs hold when this preset was chosen and some were changed."""
+    values = shown_values(plan.preset_config(home, preset))
+    return {api_name(place): value for place, value in values.items()} | changes
+
+
+# pictures
+
+
+def test_a_folder_is_shown_with_counts_problems_and_a_link_and_everything_escaped(home, folder):
+    html = pictures_html(home, folder, "en")
+    assert "3 pictures, 2 with captions" in html
+    assert html.count("<img") == 3
+    assert "1 of 3 pictures have no caption" in html
+    assert "/dataset?images=" in html
+    assert "<i>cat" not in html
+    assert str(folder) not in html  # only addresses of thumbnails and of the next page
+
+
+def test_a_wrong_folder_is_named_with_what_to_do(home, tmp_path):
+    html = pictures_html(home, tmp_path / "no such", "en")
+    assert 'role="alert"' in html
+    assert "no such does not exist" in html
+
+
+def test_dropped_files_are_copied_pictures_and_captions_only(home, folder):
+    (folder / "virus.exe").write_bytes(b"MZ")
+    before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    kept = keep_dropped(home, sorted(folder.iterdir()))
+    assert kept.is_relative_to(home.root / "datasets")
+    assert {path.name for path in kept.iterdir()} == before.keys() - {"virus.exe"}
+    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()} == before
+    assert keep_dropped(home, []) != kept
+
+
+def test_a_drop_that_fails_leaves_no_half_folder(home, folder, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        keep_dropped(home, [folder / "0.png", tmp_path / "gone.png"])
+    assert list((home.root / "datasets").iterdir()) == []
+
+
+# the plan
+
+
+def test_the_plan_says_steps_batch_and_files(home, folder):
+    config = plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=str(folder), dataset_views=8))
+    told = plan.sentence(home, config, "en")
+    assert told.startswith("3 pictures × 8 views = 3 steps at batch 8")
+    assert "writes 2 files" in told
+
+
+def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
+    config = plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=str(folder)))
+    assert "known after the first steps" in plan.sentence(home, config, "en")
+    run = RunFolder.create(home, config)
+    with EventLog(run.events_file) as log:
+        for step in (1, 2, 3):
+            log.write(Step(step=step, epoch=0, loss=0.1, lr=1e-3, grad_norm=1.0, seconds=60.0, memory_gib=1.5))
+    told = plan.sentence(home, config, "en")
+    assert "about 25 min" in told  # 3 pictures x 66 views at batch 8: 24.75 steps of a minute
+    assert "needs 1.5 GiB" in told
+
+
+def test_captions_edited_on_the_dataset_page_are_trained(home, folder):
+    inputs = named(home, "pocket-style", dataset_images=str(folder))
+    assert plan.read(home, "pocket-style", inputs).dataset.captions == ""
+    write_caption(home, folder, "2.png", "a dog")
+    assert plan.read(home, "pocket-style", inputs).dataset.captions == str(overlay_file(home, folder))
+
+
+def test_a_missing_folder_is_an_error(home, tmp_path):
+    config = plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=str(tmp_path / "no")))
+    with pytest.raises(FolderMissing):
+        plan.sentence(home, config, "en")
+
+
+# what differs, what is wrong
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_fresh_preset_differs_in_nothing(home, preset):
+    config = plan.preset_config(home, preset)
+    assert plan.differing(shown_values(config), config) == {}
+
+
+def test_a_changed_setting_is_marked_with_the_presets_value(home):
+    config = plan.preset_config(home, "sd15-style")
+    values = shown_values(config) | {"adapter.rank": 64, "preview.negative_prompt": "  ", "dataset.flip": False}
+    assert plan.differing(values, config) == {"adapter.rank": 32, "dataset.flip": True}
+
+
+def test_what_contradicts_stands_at_every_field_concerned(form, home, folder):
+    inputs = named(home, "pocket-style", dataset_images=str(folder), objective_min_timestep=900,
+                   objective_max_timestep=300)  # fmt: skip
+    told, wrong = form._told("pocket-style", inputs, "en")
+    assert set(wrong) == {"objective.min_timestep", "objective.max_timestep"}
+    assert "900" in told
+    assert plan.info_of("objective.min_timestep", wrong).startswith("⚠")
+    assert plan.info_of("adapter.rank", wrong) == plan.info_of("adapter.rank", {})
+
+
+@pytest.mark.parametrize("name, value", [("adapter_rank", 999), ("dataset_views", 0), ("output_name", "a/b")])
+def test_a_value_out_of_range_is_named_at_its_field(form, home, folder, name, value):
+    inputs = named(home, "pocket-style", dataset_images=str(folder), **{name: value})
+    _, wrong = form._told("pocket-style", inputs, "en")
+    assert [api_name(place) for place in wrong] == [name]
+
+
+# presets
+
+
+@pytest.mark.parametrize("goal", ["style", "character", "concept"])
+@pytest.mark.parametrize("present", PRESETS)
+def test_a_goal_has_a_preset_of_the_same_model_if_there_is_one(home, goal, present):
+    chosen = plan.preset_config(home, preset_for(home, goal, present))
+    assert chosen.goal == goal
+    if goal != "concept":
+        assert chosen.model.base_model == plan.preset_config(home, present).model.base_model
+
+
+def test_the_example_is_ready_to_train(form, home):
+    config = plan.preset_config(home, train.EXAMPLE)
+    filled = form.show(config, "en", output_name="example")
+    values = {place: filled[control] for place, control in form.form.controls.items()}
+    read = plan.read(home, train.EXAMPLE, {api_name(place): value for place, value in values.items()})
+    assert read.output.name == "example"
+    assert "24 pictures" in plan.sentence(home, read, "en")
+
+
+def test_every_setting_is_on_the_form_once_with_a_reset_button(form):
+    assert set(form.form.controls) == set(form.form.resets) == set(SETTINGS)
+    assert len(form.form.named()) == len(SETTINGS) + 1
+
+
+def test_own_presets_come_first_and_are_marked(home):
+    save_preset(home.presets, "mine & co", validated({"adapter": {"rank": 4}}), "for <i>me</i>")
+    assert preset_choices(home)[0] == ("mine & co", "mine & co")
+    assert "(your own)" in intent_html(home, "mine & co", "en")
+    assert "<i>" not in intent_html(home, "mine & co", "en")
+    listed = own_list(home, "en")
+    assert "mine%20%26%20co.toml" in listed
+    assert ">mine &amp; co<" in listed
+    (home.presets / "broken.toml").write_text("rank = [")
+    assert "broken.toml" in own_list(home, "en")
+
+
+def test_the_base_models_are_the_built_in_one_the_presets_and_those_used_before(home):
+    RunFolder.create(home, validated({"model": {"base_model": "/models/mine"}}))
+    names = [name for name, _ in base_models(home)]
+    assert names[0] == "pocket"
+    assert "/models/mine" in names
+    assert len(names) == len(set(names))
+
+
+# start, and the API
+
+
+@pytest.fixture
+def api(home, in_blocks, monkeypatch):
+    """The endpoints by name; no process is started."""
+    monkeypatch.setattr(process, "start", lambda _run: None)
+    found = {}
+    monkeypatch.setattr("app.api.api", lambda act, api_name: found.update({api_name: act}))
+    in_blocks(lambda: register(home, Watches()))
+    return SimpleNamespace(**found)
+
+
+def test_start_by_name_takes_the_presets_values_for_what_is_not_given(api, home, folder):
+    parameters = list(inspect.signature(api.start).parameters)
+    given = {"preset": "pocket-character", "dataset_images": str(folder), "adapter_rank": 4}
+    name = api.start(*[given.get(parameter) for parameter in parameters])
+    config = RunFolder.find(home, name).config()
+    assert (config.adapter.rank, config.adapter.text_encoder, config.dataset.views) == (4, True, 160)
+    assert config.preset == "pocket-character"
+
+
+def test_the_api_says_what_is_wrong_and_what_to_do(api):
+    with pytest.raises(gr.Error, match="No preset called"):
+        api.start("no-such")
+    with pytest.raises(gr.Error, match="no such"):
+        api.status("no such")
+
+
+def test_status_and_runs_tell_state_step_and_error(api, home):
+    run = RunFolder.create(home, validated({"output": {"name": "ana"}}))
+    with EventLog(run.events_file) as log:
+        log.write(Step(step=3, epoch=0, loss=0.25, lr=1e-3, grad_norm=1.0, seconds=1.0, memory_gib=1.5))
+        log.write(RunFailed(code="x", message="The disk is full.", hint="Make room.", phase="train"))
+    told = api.status(run.path.name)
+    assert (told["state"], told["step"], told["loss"], told["error"]) == ("failed", 3, 0.25, "The disk is full.")
+    assert api.status("") == told
+    assert api.runs() == [told]
+    assert state_of(Watch(run))["state"] == "waiting"
+
+
+def test_requests_reach_the_run(api, home):
+    run = RunFolder.create(home, validated({}))
+    for what in ("stop", "pause", "save", "sample"):
+        assert getattr(api, what)(run.path.name) == run.path.name
+        assert run.asked_for(what) is not None
+
+
+def test_the_queue_can_be_read_and_changed(api, home):
+    runs = [RunFolder.create(home, validated({"output": {"name": name}})) for name in ("a", "b", "c")]
+    with Queue(home)._changing() as waiting:
+        waiting.extend(runs)
+    names = [run.path.name for run in runs]
+    assert api.queue() == names
+    assert api.queue_move(names[2], 0) == [names[2], names[0], names[1]]
+    assert api.queue_remove(names[0]) == [names[2], names[1]]
+
+
+def test_a_run_of_pictures_that_cannot_be_used_is_not_made(home, tmp_path):
+    with pytest.raises(FolderMissing):
+        start_run(home, validated({"dataset": {"images": str(tmp_path / "no")}}))
+    assert RunFolder.all(home) == []
+
+
+def test_settings_without_a_folder_are_no_run(home):
+    with pytest.raises(InvalidSettings, match="No picture folder"):
+        plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=""))
