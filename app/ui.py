@@ -32,7 +32,6 @@ def build(home: Home) -> gr.Blocks:
     watches = Watches()
     demo = gr.Blocks(title="Atelier", analytics_enabled=False, fill_width=True)
     with demo:
-        Navbar(main_page_name=False)  # ours speaks the reader's language
         header("/")
         with gr.Row(elem_id="train", equal_height=False):
             form = train.TrainForm(home)
@@ -54,6 +53,7 @@ def build(home: Home) -> gr.Blocks:
 
 def header(here: str) -> None:
     """The name, and the way to the other pages."""
+    Navbar(main_page_name=False)  # Gradio's own is left empty: ours speaks the reader's language
     with gr.Row(elem_id="header"):
         gr.Markdown("# Atelier", elem_id="title")
         with gr.Row(elem_id="nav"):

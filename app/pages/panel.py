@@ -45,8 +45,9 @@ class Panel:
             self.waiting = Waiting(home)
             self.result = Result(home)
             self.chart = LossChart(visible=False)
-            self.board = gr.HTML(apply_default_css=False)
-            self.compare = Compare(visible=False)
+            with gr.Row(elem_classes="previews", equal_height=False):
+                self.board = gr.HTML(apply_default_css=False, min_width=260, scale=3)
+                self.compare = Compare(visible=False)
             with gr.Accordion(label("live.log"), open=False, visible=False) as self.fold:
                 self.log = gr.Textbox(
                     label=label("live.log"), show_label=False, lines=12, max_lines=12, interactive=False

@@ -38,18 +38,17 @@ class Result:
             self.strip = gr.HTML(apply_default_css=False)
             self.draw = gr.Button(label("result.draw_strip"), size="sm", visible=False)
             clients = [(f"{client.name}: {client.lora_folder}", str(client.lora_folder)) for client in find_clients()]
-            with gr.Row(elem_classes="take"):
-                self.folder = gr.Dropdown(
-                    clients,
-                    value=clients[0][1] if clients else None,
-                    allow_custom_value=True,
-                    label=label("result.folder"),
-                    info=label("result.folder_info"),
-                    scale=3,
-                )
-                self.copy = gr.Button(label("result.copy"), scale=1)
-                self.civitai = gr.Button(label("result.civitai"), scale=1)
-                self.again = gr.Button(label("result.again"), scale=1)
+            self.folder = gr.Dropdown(
+                clients,
+                value=clients[0][1] if clients else None,
+                allow_custom_value=True,
+                label=label("result.folder"),
+                info=label("result.folder_info"),
+            )
+            with gr.Row(elem_classes="asks"):
+                self.copy = gr.Button(label("result.copy"), size="sm", min_width=120)
+                self.civitai = gr.Button(label("result.civitai"), size="sm", min_width=120)
+                self.again = gr.Button(label("result.again"), size="sm", min_width=120)
             self.said = gr.HTML(apply_default_css=False)
             self.text = gr.Textbox(label=label("result.civitai_text"), lines=8, visible=False, buttons=["copy"])
 

@@ -47,8 +47,10 @@ class TrainForm:
             with gr.Column(elem_classes="step"):
                 gr.Markdown(label("train.what"), elem_classes="heading")
                 choices = [(label(f"goal.{goal}"), goal) for goal in GOALS]
-                self.goal = gr.Radio(choices, value="style", label=label("train.goal"), elem_id="goal")
-                self.preset.render()  # type: ignore[no-untyped-call]
+                with gr.Column(elem_classes="field"):
+                    self.goal = gr.Radio(choices, value="style", label=label("train.goal"), elem_id="goal")
+                with gr.Column(elem_classes="field"):
+                    self.preset.render()  # type: ignore[no-untyped-call]
                 self.intent = gr.HTML(elem_id="intent", apply_default_css=False)
                 with gr.Row(elem_classes="fields"):
                     self.form.add("output.name", placeholder="ana")

@@ -1,0 +1,204 @@
+"""What the page costs: `python tests/benchmarks/page.py`; what it costs a training: the same with `--tabs 20`.
+
+The start is measured on real servers, the live panel by calling what its timer calls on a log of 20,000 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT)]
+
+import gradio as gr  # noqa: E402
+
+from app.monitor import Watches  # noqa: E402
+from app.pages.panel import Panel  # noqa: E402
+from trainer.contract.events import EventLog, RunStarted, Step  # noqa: E402
+from trainer.contract.home import Home  # noqa: E402
+from trainer.contract.queue import Queue  # noqa: E402
+from trainer.contract.runs import RunFolder  # noqa: E402
+from trainer.contract.settings import validated  # noqa: E402
+
+STEPS, STARTS, TICKS = 20_000, 3, 200
+TICK_SECONDS = 1.0
+PORT = 7935
+
+
+@contextmanager
+def server(home: Path) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """A page's server, and the seconds from its start to the first answer."""
+    command = [sys.executable, "-m", "app.ui", "--no-browser", "--port", str(PORT), "--home", str(home)]
+    before = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        while process.poll() is None:
+            try:
+                ask("/")
+            except URLError:
+                time.sleep(0.02)
+                continue
+            break
+        yield process, time.perf_counter() - before
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ask(path: str, body: object = None) -> bytes:
+    """A request to the server, as a browser makes it."""
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(f"http://127.0.0.1:{PORT}{path}", data, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=60) as answer:  # noqa: S310 - our own server
+        return answer.read()
+
+
+def tell(line: str) -> None:
+    """One line on the console."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def starts(folder: Path) -> None:
+    """From the command to the HTML, and what that process holds."""
+    seconds, torch = [], False
+    for _ in range(STARTS):
+        with server(folder / "empty home") as (process, taken):
+            seconds.append(taken)
+            maps = Path(f"/proc/{process.pid}/maps")
+            torch = torch or (maps.exists() and "libtorch" in maps.read_text())
+    every = ", ".join(f"{one:.1f}" for one in seconds)
+    tell(f"start to HTML: {statistics.median(seconds):.1f} s (median of {every}); torch in the server: {torch}")
+
+
+def a_step(number: int) -> Step:
+    """One step of a falling, noisy curve."""
+    loss = 0.1 + math.exp(-number / 4000) * (0.2 + 0.1 * math.sin(number * 12.9898))
+    return Step(step=number, epoch=number // 100, loss=loss, lr=1e-4, grad_norm=0.5, seconds=0.4, memory_gib=1.0)
+
+
+def panel_costs(folder: Path) -> None:
+    """Milliseconds of a tick: the first of a tab, one without news, one with ten new steps."""
+    home = Home(folder / "home")
+    run = RunFolder.create(home, validated({"output": {"name": "long"}}))
+    started = RunStarted(
+        family="sd15",
+        base_model="pocket",
+        steps_total=2 * STEPS,
+        resumed_at=0,
+        device="cpu",
+        memory_gib=1.0,
+        versions={},
+    )
+    with EventLog(run.events_file) as log:
+        log.write(started)
+        for number in range(1, STEPS + 1):
+            log.write(a_step(number))
+        with gr.Blocks():
+            first = [_tick(Panel(home, Watches()), run, {})[0] for _ in range(5)]
+            panel = Panel(home, Watches())
+        _, seen = _tick(panel, run, {})
+        tabs = [_tick(panel, run, {})[0] for _ in range(20)]
+        idle = [_tick(panel, run, seen)[0] for _ in range(TICKS)]
+        news = []
+        for tick in range(TICKS):
+            for number in range(10):
+                log.write(a_step(STEPS + 10 * tick + number + 1))
+            taken, seen = _tick(panel, run, seen)
+            news.append(taken)
+    for what, taken in (
+        (f"opening the panel on {STEPS} steps, by a server that has not read them", first),
+        ("the same in a further tab", tabs),
+        ("a tick without news", idle),
+        ("a tick with 10 new steps", news),
+    ):
+        tell(f"{what}: {statistics.median(taken) * 1000:.2f} ms (median of {len(taken)})")
+
+
+def _tick(panel: Panel, run: RunFolder, seen: dict) -> tuple[float, dict]:
+    """Seconds of one tick, and what the tab has seen then."""
+    before = time.perf_counter()
+    parts = panel.show(run.path.name, None, seen, None)
+    return time.perf_counter() - before, parts.get(panel.seen, seen)
+
+
+def with_and_without_tabs(folder: Path, tabs: int) -> None:
+    """The same training alone, then with tabs that poll: its seconds, and whether the LoRA is the same."""
+    home = folder / "tabs"
+    with server(home):
+        alone, watched = _train(home, 0), _train(home, tabs)
+    from safetensors.torch import load_file
+
+    ours, theirs = load_file(alone[1]), load_file(watched[1])
+    equal = ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+    ratio = watched[0] / alone[0]
+    tell(f"training alone {alone[0]:.1f} s, with {tabs} tabs {watched[0]:.1f} s: x{ratio:.3f}; same tensors: {equal}")
+
+
+def _train(home: Path, tabs: int) -> tuple[float, Path]:
+    """Seconds between the first and the last step, and the LoRA file."""
+    values = {
+        "model": {"base_model": "pocket", "device": "cpu"},
+        "dataset": {"images": str(ROOT / "assets/demo/style/train"), "views": 25, "batch_size": 4, "resolution": 64},
+        "preview": {"prompts": ["fox"], "steps": 2, "every": 1_000_000},
+        "output": {"name": f"tabs-{tabs}", "files": 1, "checkpoint_every": 1_000_000},
+    }
+    run = RunFolder.create(Home(home), validated(values))
+    Queue(Home(home)).start(run)
+    done = threading.Event()
+    polling = [threading.Thread(target=_poll, args=(run.path.name, f"tab{i}", done)) for i in range(tabs)]
+    for one in polling:
+        one.start()
+    while run.process() is not None:
+        time.sleep(0.2)
+    done.set()
+    for one in polling:
+        one.join()
+    steps = run.view().steps
+    return steps[-1].t - steps[0].t, next(run.path.glob("*.safetensors"))
+
+
+def _poll(run: str, session: str, done: threading.Event) -> None:
+    """What an open tab sends."""
+    ticks = [
+        one
+        for one in json.loads(ask("/config"))["dependencies"]
+        if any(event == "tick" for _, event in one["targets"]) and not one["queue"]
+    ]
+    body = {"data": [run, None, None], "fn_index": ticks[0]["id"], "session_hash": session}
+    while not done.wait(TICK_SECONDS):
+        ask("/gradio_api/run/predict", body)
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--tabs", type=int, default=0, help="Only compare a training alone with one that so many watch."
+    )
+    flags = parser.parse_args()
+    os.environ.setdefault("NO_PROXY", "127.0.0.1")
+    with tempfile.TemporaryDirectory() as folder:
+        if flags.tabs:
+            with_and_without_tabs(Path(folder), flags.tabs)
+        else:
+            starts(Path(folder))
+            panel_costs(Path(folder))
+
+
+if __name__ == "__main__":
+    main()
