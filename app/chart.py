@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from app.component import Element
 from trainer.contract.events import RunView
 
+FloatArray = NDArray[np.float64]
+ROW = 64
 SMOOTHING = 0.95  # TensorBoard's weight of the past: an average over about 1 / (1 - 0.95) = 20 steps
 MAX_POINTS = 1500  # about one a pixel on a wide screen
 
@@ -98,37 +104,49 @@ def chart_data(view: RunView, total: int, labels: ChartLabels = ENGLISH, max_poi
         labels: The chart's words in the reader's language.
         max_points: Most points to draw, at least 5; the average and the summary see every step.
     """
-    losses = [step.loss for step in view.steps]
+    losses = np.asarray([step.loss for step in view.steps])
     averages = smoothed(losses)
-    points: list[list[float | None]] = []
-    for i in thinned(losses, max_points):
-        step = view.steps[i]
-        points.append([step.step, _short(step.loss), _short(averages[i]), _short(step.lr)])
+    kept = thinned(losses, max_points)
+    steps = [view.steps[i] for i in kept]
+    columns = [_short(losses[kept]), _short(averages[kept]), _short(np.asarray([step.lr for step in steps]))]
+    points = [[step.step, *values] for step, *values in zip(steps, *columns, strict=True)]
     return {
         "points": points,
         "markers": sorted({sample.step for sample in view.samples}),
         "total": total,
-        "summary": summary(view, averages, total, labels),
+        "summary": summary(view, losses, averages, total, labels),
         "words": asdict(labels),
     }
 
 
-def smoothed(losses: Sequence[float], weight: float = SMOOTHING) -> list[float]:
+def smoothed(losses: Sequence[float] | FloatArray, weight: float = SMOOTHING) -> FloatArray:
     """Bias-corrected exponential average up to each loss (Kingma & Ba 2015, arXiv:1412.6980, section 3).
 
     Losses that are not finite are passed over; before the first finite one the average is NaN.
     """
-    average, missing = 0.0, 1.0  # missing: the share still held by the zero that the average began with
-    result = []
-    for loss in losses:
-        if math.isfinite(loss):
-            average = weight * average + (1 - weight) * loss
-            missing *= weight
-        result.append(average / (1 - missing) if missing < 1 else math.nan)
+    every = np.asarray(losses, dtype=float)
+    finite = np.isfinite(every)
+    raw = _averages(every[finite], weight)
+    missing = weight ** np.arange(1, len(raw) + 1)  # the share still held by the zero that the average began with
+    corrected = np.concatenate(([math.nan], raw / (1 - missing)))
+    result: FloatArray = corrected[np.cumsum(finite)]
     return result
 
 
-def thinned(losses: Sequence[float], bound: int) -> list[int]:
+def _averages(losses: FloatArray, weight: float) -> FloatArray:
+    """The average that begins with zero: row by row of `ROW` losses, so that only rows are walked through in Python."""
+    count = len(losses)
+    rows = np.zeros(math.ceil(count / ROW) * ROW)
+    rows[:count] = losses
+    lag = np.arange(ROW)[:, None] - np.arange(ROW)  # of each loss in a row behind each place in it
+    within = rows.reshape(-1, ROW) @ np.where(lag >= 0, (1 - weight) * weight ** np.maximum(lag, 0), 0.0).T
+    last = accumulate(within[:, -1].tolist(), lambda past, row: weight**ROW * past + row, initial=0.0)
+    carried = np.fromiter(last, dtype=float, count=len(within) + 1)[:-1]
+    made: FloatArray = (within + carried[:, None] * weight ** np.arange(1, ROW + 1)).ravel()[:count]
+    return made
+
+
+def thinned(losses: Sequence[float] | FloatArray, bound: int) -> list[int]:
     """Ascending indices worth drawing, at most `bound` (5 or more): the ends, and of every stretch its extremes.
 
     A stretch is a power of two long and counted from the start, so that new steps leave the drawn curve as it is.
@@ -137,36 +155,40 @@ def thinned(losses: Sequence[float], bound: int) -> list[int]:
     count = len(losses)
     if count <= bound:
         return list(range(count))
-    kept_of_each = 2 if all(map(math.isfinite, losses)) else 3
+    every = np.asarray(losses, dtype=float)
+    finite = np.isfinite(every)
+    kept_of_each = 2 if finite.all() else 3
     length = 2
     while kept_of_each * math.ceil(count / length) + 2 > bound:
         length *= 2
-    kept = {0, count - 1}
-    for start in range(0, count, length):
-        stretch = range(start, min(start + length, count))
-        finite = [i for i in stretch if math.isfinite(losses[i])]
-        if len(finite) < len(stretch):
-            kept.add(next(i for i in stretch if not math.isfinite(losses[i])))
-        if finite:
-            kept |= {min(finite, key=losses.__getitem__), max(finite, key=losses.__getitem__)}
-    return sorted(kept)
+    rows = math.ceil(count / length)
+    starts = np.arange(rows) * length
+    table = np.concatenate((every, np.full(rows * length - count, math.nan))).reshape(rows, length)
+    drawn = np.isfinite(table)
+    any_drawn = drawn.any(axis=1)
+    lowest = (starts + np.where(drawn, table, math.inf).argmin(axis=1))[any_drawn]
+    highest = (starts + np.where(drawn, table, -math.inf).argmax(axis=1))[any_drawn]
+    gaps = np.flatnonzero(~finite)
+    first_gaps = gaps[np.unique(gaps // length, return_index=True)[1]]
+    kept: list[int] = np.unique(np.concatenate(([0, count - 1], lowest, highest, first_gaps))).astype(int).tolist()
+    return kept
 
 
-def trend(losses: Sequence[float]) -> int:
+def trend(losses: Sequence[float] | FloatArray) -> int:
     """-1, 0 or 1: whether finite losses fall, stay or rise, by the means of the last two fifths of the run.
 
     A change counts if it is more than twice its standard error: losses of single steps scatter widely. A run under 40
     steps (2 or more) is compared by its halves.
     """
     length = max(20, len(losses) // 5) if len(losses) >= 40 else len(losses) // 2
-    recent, before = _mean_and_variance(losses[-length:]), _mean_and_variance(losses[-2 * length : -length])
-    change = recent[0] - before[0]
-    if not abs(change) > 2 * math.sqrt((recent[1] + before[1]) / length):  # not `<=`: NaN is no change either
+    recent, before = (np.asarray(part) for part in (losses[-length:], losses[-2 * length : -length]))
+    change = float(recent.mean() - before.mean())
+    if not abs(change) > 2 * math.sqrt((recent.var() + before.var()) / length):  # not `<=`: NaN is no change either
         return 0
     return -1 if change < 0 else 1
 
 
-def summary(view: RunView, averages: Sequence[float], total: int, labels: ChartLabels) -> str:
+def summary(view: RunView, losses: FloatArray, averages: FloatArray, total: int, labels: ChartLabels) -> str:
     """The curve in one sentence, for everyone who does not see it."""
     if not view.steps:
         return labels.empty
@@ -174,30 +196,27 @@ def summary(view: RunView, averages: Sequence[float], total: int, labels: ChartL
     words = {"step": last.step, "total": max(total, last.step), "loss": f"{averages[-1]:.3f}"}
     if not math.isfinite(last.loss):
         return labels.broken.format(**words)
-    finite = [i for i, step in enumerate(view.steps) if math.isfinite(step.loss)]
+    finite = np.flatnonzero(np.isfinite(losses))
     if len(finite) < 10:
         return labels.begun.format(**words)
     settled = finite[min(20, len(finite) // 2) :]  # an average of few steps is low or high by chance
-    lowest = min(settled, key=averages.__getitem__)
-    direction = trend([view.steps[i].loss for i in finite])
+    lowest = int(settled[averages[settled].argmin()])
+    direction = trend(losses[finite])
     words["trend"] = {-1: labels.falling, 0: labels.steady, 1: labels.rising}[direction]
     words |= {"lowest": f"{averages[lowest]:.3f}", "lowest_step": view.steps[lowest].step}
     return labels.going.format(**words)
 
 
-def _mean_and_variance(losses: Sequence[float]) -> tuple[float, float]:
-    mean = sum(losses) / len(losses)
-    return mean, sum((loss - mean) * (loss - mean) for loss in losses) / len(losses)
-
-
-def _short(number: float) -> float | None:
-    """Five significant digits, more than a screen can show; None if JSON cannot say it."""
-    rounded = float(f"{number:.5g}")
-    return rounded if math.isfinite(rounded) else None
+def _short(every: FloatArray) -> list[float | None]:
+    """Five significant digits, more than a screen can show; None where JSON cannot say it."""
+    with np.errstate(all="ignore"):
+        factor = 10.0 ** (4 - np.floor(np.log10(np.abs(every))))
+        rounded = np.where(every == 0, 0.0, np.round(every * factor) / factor)
+    return [number if math.isfinite(number) else None for number in rounded.tolist()]
 
 
 class LossChart(Element):
-    """A run's loss, live; its value is what `chart_data` gives, or None for an empty chart."""
+    """A run's loss, live; the feed brings it what `chart_data` gives."""
 
     NAME = "chart"
     TEMPLATE = HTML_TEMPLATE

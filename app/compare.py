@@ -73,9 +73,8 @@ def compare_data(watch: Watch, language: str) -> CompareData:
 
 
 class Compare(Element):
-    """Drag to compare; its value is what `compare_data` gives, or None for nothing."""
+    """Drag to compare; the feed brings it what `compare_data` gives."""
 
     NAME = "compare"
     TEMPLATE = TEMPLATE
     STYLE = STYLE
-    EMPTY = CompareData(rows=[], words={})

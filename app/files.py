@@ -68,10 +68,10 @@ def routes(home: Home) -> list[Route]:
         return _file(request, home.presets, f"{request.path_params['name']}.toml", "application/toml", ASK)
 
     return [
-        Route("/atelier/preset/{name}.toml", _guarded(preset)),
-        Route("/atelier/run/{run}/{name:path}", _guarded(run_file)),
-        Route("/atelier/thumb/{key}.jpg", _guarded(thumbnail)),
-        Route("/atelier/{rest:path}", _guarded(_missing)),
+        Route("/atelier/preset/{name}.toml", guarded(preset)),
+        Route("/atelier/run/{run}/{name:path}", guarded(run_file)),
+        Route("/atelier/thumb/{key}.jpg", guarded(thumbnail)),
+        Route("/atelier/{rest:path}", guarded(_missing)),
     ]
 
 
@@ -150,16 +150,16 @@ def _jpeg(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
+def guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
     """The same answer, for those who are logged in."""
 
-    def guarded(request: Request) -> Response:
+    def checked(request: Request) -> Response:
         """The answer, or 401 to who is not logged in."""
         if logged_in(request):
             return answer(request)
         return refusal(401, "You are not logged in.", "Open the page itself and log in there.")
 
-    return guarded
+    return checked
 
 
 def _file(request: Request, root: Path, name: str, kind: str, keep: str) -> Response:

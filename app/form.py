@@ -17,7 +17,7 @@ from trainer.contract.settings import SECTIONS, TrainConfig, validated
 SETTINGS = {info.place: info for info in all_settings()}
 SEARCH = """(wanted) => {
     const words = wanted.trim().toLowerCase();
-    for (const row of document.querySelectorAll('.setting-row'))
+    for (const row of document.querySelectorAll('.advanced .setting-row'))
         row.style.display = row.textContent.toLowerCase().includes(words) ? '' : 'none';
     for (const one of document.querySelectorAll('.advanced .section'))
         one.style.display = [...one.querySelectorAll('.setting-row')].some((row) => !row.style.display) ? '' : 'none';
@@ -59,7 +59,7 @@ def advanced(form: Form, elsewhere: tuple[str, ...]) -> None:
                 with gr.Row(elem_classes="fields"):
                     for place in places:
                         form.add(place)
-        search.input(None, search, None, js=SEARCH, api_visibility="private")
+        search.change(None, search, None, js=SEARCH, api_visibility="private")
 
 
 def control(place: str, **options: Any) -> Component:  # noqa: ANN401 - whatever the component takes

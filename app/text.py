@@ -6,6 +6,7 @@ import json
 
 import gradio as gr
 from gradio.i18n import I18nData
+from starlette.requests import Request
 
 from trainer.contract.home import CHECKOUT
 from trainer.contract.schema import SettingInfo
@@ -42,7 +43,7 @@ def words(language: str, group: str) -> dict[str, str]:
     return {key.removeprefix(group): text for key, text in spoken.items() if key.startswith(group)}
 
 
-def language(request: gr.Request | None) -> str:
+def language(request: gr.Request | Request | None) -> str:
     """The first language of the browser's list that we speak, else English."""
     accepted = request.headers.get("accept-language", "") if request is not None else ""
     for entry in accepted.split(","):

@@ -13,6 +13,7 @@ import gradio as gr
 from gradio.components.navbar import Navbar
 
 from app import api
+from app.feed import Feed
 from app.files import routes
 from app.monitor import Watches
 from app.pages import dataset, help, panel, runs, start, train
@@ -27,21 +28,20 @@ PORTS = range(7860, 7880)
 NAV = {"nav.train": "/", "nav.dataset": "/dataset", "nav.runs": "/runs", "nav.help": "/help"}
 
 
-def build(home: Home) -> gr.Blocks:
+def build(home: Home, feed: Feed) -> gr.Blocks:
     """All pages."""
-    watches = Watches()
     demo = gr.Blocks(title="Atelier", analytics_enabled=False, fill_width=True)
     with demo:
         header("/")
         with gr.Row(elem_id="train", equal_height=False):
             form = train.TrainForm(home)
-            live = panel.Panel(home, watches)
+            live = panel.Panel(home, feed)
         panel.wire(live, demo)
         start.wire(form, live, demo)
-        api.register(home, watches)
+        api.register(home, feed.watches)
     others: dict[str, Callable[[], None]] = {
         "dataset": lambda: dataset.build(home, demo),
-        "runs": lambda: runs.build(home, watches, demo),
+        "runs": lambda: runs.build(home, feed.watches, demo),
         "help": lambda: help.build(home),
     }
     for name, made in others.items():
@@ -96,12 +96,17 @@ def serve(flags: argparse.Namespace) -> None:
     home, port = Home.find(flags.home), free_port(host, flags.port)
     # Gradio asks its own server whether it is there, and must not ask a proxy
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), LOCAL, "localhost"]))
-    demo = build(home)
+    feed = Feed(home, Watches())
+    demo = build(home, feed)
+    demo._queue.sleep_when_free = 0.05  # Gradio's value on Windows; elsewhere 0.001 s, which costs a tenth of a core
     demo.launch(
         server_name=host,
         server_port=port,
         auth=(USER, password) if flags.listen else None,
-        app_kwargs={"middleware": middleware([flags.listen] if flags.listen else []), "routes": routes(home)},
+        app_kwargs={
+            "middleware": middleware([flags.listen] if flags.listen else []),
+            "routes": [*feed.routes(), *routes(home)],
+        },
         inbrowser=not flags.no_browser,
         prevent_thread_lock=True,
         quiet=True,

@@ -173,8 +173,9 @@ function readKey(event) {
   readOut(points[Math.min(Math.max(index, 0), last)][0]);
 }
 
-function update() {
-  state.data = JSON.parse(props.value);
+function show(data) {
+  state.data = data;
+  element.querySelector(".chart").hidden = !data.points.length;
   draw();
 }
 
@@ -193,5 +194,6 @@ new ResizeObserver(([entry]) => {
   state.width = Math.round(entry.contentRect.width);
   draw();
 }).observe(element.querySelector(".chart"));
-watch("value", update);
-update();
+const empty = JSON.parse(props.value);
+document.addEventListener("atelier:chart", ({ detail }) => show(detail ?? empty));
+show(empty);

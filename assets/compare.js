@@ -1,5 +1,5 @@
 // Lays two previews over each other. gr.HTML runs this text once per element, as the body of a function that is
-// given `element`, `props` and `watch`.
+// given `element`.
 
 const part = (name) => element.querySelector(`.compare-${name}`);
 let data = { rows: [], words: {} };
@@ -25,8 +25,8 @@ function show() {
   }
 }
 
-function update() {
-  data = JSON.parse(props.value);
+function update(detail) {
+  data = detail ?? { rows: [] };
   part("prompt").closest("figure").hidden = !data.rows.length;
   if (!data.rows.length) return;
   for (const word of ["prompt", "left", "right"]) part(`word-${word}`).textContent = data.words[word];
@@ -45,5 +45,4 @@ element.addEventListener("input", (event) => {
   if (!event.target.closest(".compare-slide")) return;
   event.target.closest(".compare-stage").style.setProperty("--at", `${event.target.value}%`);
 });
-watch("value", update);
-update();
+document.addEventListener("atelier:compare", ({ detail }) => update(detail));

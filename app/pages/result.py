@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from app.files import run_url
 from app.monitor import Watch, size
@@ -30,7 +31,6 @@ class Result:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self._drawn: dict[tuple[Path, str], subprocess.Popen[bytes]] = {}
         with gr.Column(visible=False, elem_id="result") as self.section:
             gr.Markdown(label("result.heading"), elem_classes="heading")
             self.file = gr.Dropdown([], label=label("result.file"), info=label("result.file_info"), interactive=True)
@@ -54,7 +54,7 @@ class Result:
 
     @property
     def outputs(self) -> list[Any]:
-        """What a tick may change."""
+        """What may change."""
         return [self.section, self.file, self.facts, self.strip, self.draw]
 
     def parts(self, watch: Watch, file: str | None, ended: bool, tongue: str) -> dict[Any, Any]:
@@ -64,31 +64,21 @@ class Result:
             return self.hidden()
         lora = loras.get(file or "") or next(iter(loras.values()))
         there = (watch.run.path / strip_name(lora.file)).is_file()
-        drawing = self.drawing(watch.run, lora.file)
-        told = say(tongue, "result.draw_failed") if drawing == "failed" else ""
-        failed = f'<p class="notice" role="alert">{told}</p>' if told else ""
         return {
             self.section: gr.update(visible=True),
             self.file: gr.update(
                 choices=[(f"{one.file}  ({size(one.bytes)})", one.file) for one in loras.values()], value=lora.file
             ),
             self.facts: facts(watch.run, lora, tongue),
-            self.strip: strip(watch.run, lora.file, tongue) if there else failed,
-            self.draw: gr.update(visible=not there, interactive=drawing != "drawing"),
+            self.strip: strip(watch.run, lora.file, tongue) if there else "",
+            self.draw: gr.update(visible=not there),
         }
 
     def hidden(self) -> dict[Any, Any]:
         """Nothing to take away yet."""
         return {self.section: gr.update(visible=False)}
 
-    def drawing(self, run: RunFolder, file: str | None) -> str:
-        """Whether a process draws this file's strip ("drawing") or left none ("failed"); else empty."""
-        drawn = self._drawn.get((run.path, file or ""))
-        if drawn is None or (run.path / strip_name(file or "")).is_file():
-            return ""
-        return "drawing" if drawn.poll() is None else "failed"
-
-    def wire(self, shown: gr.Textbox) -> None:
+    def wire(self, shown: Component) -> None:
         """The section's buttons; `shown` holds the run's name."""
         chosen = [shown, self.file]
         self.draw.click(self._draw, chosen, [self.draw, self.said], **PRIVATE)
@@ -96,14 +86,17 @@ class Result:
         made = self.civitai.click(self._civitai, chosen, [self.text, self.said], **PRIVATE)
         made.then(None, self.text, None, js=TO_CLIPBOARD, api_visibility="private")
 
-    def _draw(self, run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401
-        """Start drawing the strip; the panel's tick shows it once it is there."""
+    def _draw(self, run: str, file: str, request: gr.Request) -> Iterator[Any]:
+        """Draw the strip in a process of its own; once it is there, the feed has it shown."""
+        tongue = language(request)
         try:
-            folder = RunFolder.find(self.home, run)
-            self._drawn[folder.path, file] = process.draw_strip(folder, file)
+            child = process.draw_strip(RunFolder.find(self.home, run), file)
         except TrainerError as error:
-            return gr.skip(), problem_card(error)
-        return gr.update(interactive=False), good_card(say(language(request), "result.drawing"))
+            yield gr.skip(), problem_card(error)
+            return
+        yield gr.update(interactive=False), good_card(say(tongue, "result.drawing"))
+        failed = f'<p class="notice" role="alert">{say(tongue, "result.draw_failed")}</p>'
+        yield gr.update(interactive=True), failed if child.wait() else ""
 
     def _copy(self, run: str, file: str, folder: str | None, request: gr.Request) -> str:
         """Copy the chosen file into a WebUI's folder."""

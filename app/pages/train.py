@@ -62,6 +62,7 @@ class TrainForm:
                 with gr.Row(elem_classes="fields"):
                     for place in SHAPE:
                         self.form.add(place, info=SETTINGS[place].help)
+                self.strength = gr.State(strength(preset_config(home, EXAMPLE)))
                 self.keep = gr.Checkbox(True, label=label("train.keep_strength"), elem_id="keep-strength")
                 self.plan = gr.HTML(elem_id="plan", apply_default_css=False)
                 self.start = gr.Button(label("train.start"), variant="primary", elem_id="start", size="lg")
@@ -72,14 +73,15 @@ class TrainForm:
 
     @property
     def everything(self) -> list[Any]:
-        """All controls, and what describes the preset."""
-        return [self.preset, self.goal, self.intent, *self.form.controls.values()]
+        """All controls, what describes the preset, and the learning strength to keep."""
+        return [self.preset, self.goal, self.intent, self.strength, *self.form.controls.values()]
 
     def show(self, config: TrainConfig, tongue: str, **kept: Any) -> dict[Any, Any]:  # noqa: ANN401
         """Fill the form with these settings; `kept` by API name stays."""
         return {
             self.preset: gr.update(value=config.preset, choices=preset_choices(self.home)),
             self.goal: config.goal,
+            self.strength: strength(config),
             self.intent: intent_html(self.home, config.preset, tongue),
             **self.form.filled(config, **kept),
         }
@@ -112,8 +114,10 @@ class TrainForm:
         self.preset.input(choose, inputs_kwargs=chosen, outputs=self.everything, **PRIVATE)
         self.goal.input(choose_goal, inputs_kwargs={"goal": self.goal, **chosen}, outputs=self.everything, **PRIVATE)
         example.click(take_example, None, self.everything, **PRIVATE)
-        for place, button in self.form.resets.items():
-            button.click(_preset_value(home, place), self.preset, controls[place], **PRIVATE)
+        self.resets_to_preset = {
+            place: button.click(_preset_value(home, place), self.preset, controls[place], **PRIVATE)
+            for place, button in self.form.resets.items()
+        }
         self._keep_strength()
         self._follow()
 
@@ -154,7 +158,8 @@ class TrainForm:
             config = read(self.home, preset, named)
             told = sentence(self.home, config, tongue)
         except InvalidSettings as error:
-            return problem_card(error), error.places
+            mend = InvalidSettings(error.message, hint=say(tongue, "train.mend") if error.places else error.hint)
+            return problem_card(mend), error.places
         except TrainerError as error:
             return problem_card(error), {"dataset.images": error.message} if error.code != "error" else {}
         power = say(tongue, "plan.strength", strength=f"{strength(config):.2g}")
@@ -163,7 +168,6 @@ class TrainForm:
     def _keep_strength(self) -> None:
         """Changing rank or alpha keeps learning rate x alpha / rank, if so wished."""
         rank, alpha, rate = (self.form.controls[p] for p in SHAPE[:3])
-        kept = gr.State(None)
 
         def note(rank: float, alpha: float, rate: float) -> float | None:
             """The learning strength these values make."""
@@ -177,9 +181,12 @@ class TrainForm:
 
         values = [rank, alpha, rate]
         for one in (rank, alpha):
-            one.input(adapt, [*values, kept, self.keep], rate, **PRIVATE, queue=False)  # type: ignore[attr-defined]
-        for event in (rate.input, self.keep.input, self.preset.change):  # type: ignore[attr-defined]
-            event(note, values, kept, **PRIVATE, queue=False)
+            one.input(adapt, [*values, self.strength, self.keep], rate, **PRIVATE, queue=False)  # type: ignore[attr-defined]
+        noted: dict[str, Any] = {"fn": note, "inputs": values, "outputs": self.strength, **PRIVATE, "queue": False}
+        for event in (rate.input, self.keep.input):  # type: ignore[attr-defined]
+            event(**noted)
+        for place in SHAPE[:3]:
+            self.resets_to_preset[place].then(**noted)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

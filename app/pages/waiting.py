@@ -28,7 +28,7 @@ class Waiting:
 
     @property
     def outputs(self) -> list[Any]:
-        """What a tick may change."""
+        """What may change."""
         return [self.section, self.list]
 
     def parts(self, tongue: str) -> dict[Any, Any]:
@@ -37,10 +37,10 @@ class Waiting:
         choices = [(say(tongue, "queue.place", place=place, name=name), name) for place, name in enumerate(names, 1)]
         return {self.section: gr.update(visible=bool(names)), self.list: gr.update(choices=choices)}
 
-    def wire(self, tick: dict[str, Any]) -> None:
-        """The buttons; `tick` shows what they did."""
+    def wire(self) -> None:
+        """The buttons; the feed notices what they did."""
         for button, act in ((self.earlier, self._earlier), (self.later, self._later), (self.remove, self._remove)):
-            button.click(act, self.list, None, **PRIVATE).then(**tick, queue=False)
+            button.click(act, self.list, None, **PRIVATE)
 
     def _earlier(self, name: str | None) -> None:
         self._move(name, -1)

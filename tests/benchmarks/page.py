@@ -1,6 +1,6 @@
 """What the page costs: `python tests/benchmarks/page.py`; what it costs a training: the same with `--tabs 20`.
 
-The start is measured on real servers, the live panel by calling what its timer calls on a log of 20,000 steps.
+The start is measured on real servers, the live panel by calling what its requests call on a log of 20,000 steps.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
+from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-import gradio as gr  # noqa: E402
-
+from app.feed import Feed  # noqa: E402
 from app.monitor import Watches  # noqa: E402
-from app.pages.panel import Panel  # noqa: E402
 from trainer.contract.events import EventLog, RunStarted, Step  # noqa: E402
 from trainer.contract.home import Home  # noqa: E402
 from trainer.contract.queue import Queue  # noqa: E402
@@ -42,7 +41,7 @@ PORT = 7935
 @contextmanager
 def server(home: Path) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     """A page's server, and the seconds from its start to the first answer."""
-    command = [sys.executable, "-m", "app.ui", "--no-browser", "--port", str(PORT), "--home", str(home)]
+    command = [sys.executable, "launch.py", "--no-browser", "--port", str(PORT), "--home", str(home)]
     before = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
@@ -108,17 +107,16 @@ def panel_costs(folder: Path) -> None:
         log.write(started)
         for number in range(1, STEPS + 1):
             log.write(a_step(number))
-        with gr.Blocks():
-            first = [_tick(Panel(home, Watches()), run, {})[0] for _ in range(5)]
-            panel = Panel(home, Watches())
-        _, seen = _tick(panel, run, {})
-        tabs = [_tick(panel, run, {})[0] for _ in range(20)]
-        idle = [_tick(panel, run, seen)[0] for _ in range(TICKS)]
+        first = [_tick(Feed(home, Watches()), run, "")[0] for _ in range(5)]
+        feed = Feed(home, Watches())
+        _, seen = _tick(feed, run, "")
+        tabs = [_tick(feed, run, "")[0] for _ in range(20)]
+        idle = [_tick(feed, run, seen)[0] for _ in range(TICKS)]
         news = []
         for tick in range(TICKS):
             for number in range(10):
                 log.write(a_step(STEPS + 10 * tick + number + 1))
-            taken, seen = _tick(panel, run, seen)
+            taken, seen = _tick(feed, run, seen)
             news.append(taken)
     for what, taken in (
         (f"opening the panel on {STEPS} steps, by a server that has not read them", first),
@@ -129,11 +127,11 @@ def panel_costs(folder: Path) -> None:
         tell(f"{what}: {statistics.median(taken) * 1000:.2f} ms (median of {len(taken)})")
 
 
-def _tick(panel: Panel, run: RunFolder, seen: dict) -> tuple[float, dict]:
-    """Seconds of one tick, and what the tab has seen then."""
+def _tick(feed: Feed, run: RunFolder, seen: str) -> tuple[float, str]:
+    """Seconds of one answer, and the key of what the tab has then."""
     before = time.perf_counter()
-    parts = panel.show(run.path.name, None, seen, None)
-    return time.perf_counter() - before, parts.get(panel.seen, seen)
+    made = feed.answer(run.path.name, seen, "en")
+    return time.perf_counter() - before, seen if made is None else json.loads(made)["key"]
 
 
 def with_and_without_tabs(folder: Path, tabs: int) -> None:
@@ -160,7 +158,7 @@ def _train(home: Path, tabs: int) -> tuple[float, Path]:
     run = RunFolder.create(Home(home), validated(values))
     Queue(Home(home)).start(run)
     done = threading.Event()
-    polling = [threading.Thread(target=_poll, args=(run.path.name, f"tab{i}", done)) for i in range(tabs)]
+    polling = [threading.Thread(target=_poll, args=(run.path.name, done)) for _ in range(tabs)]
     for one in polling:
         one.start()
     while run.process() is not None:
@@ -172,16 +170,12 @@ def _train(home: Path, tabs: int) -> tuple[float, Path]:
     return steps[-1].t - steps[0].t, next(run.path.glob("*.safetensors"))
 
 
-def _poll(run: str, session: str, done: threading.Event) -> None:
+def _poll(run: str, done: threading.Event) -> None:
     """What an open tab sends."""
-    ticks = [
-        one
-        for one in json.loads(ask("/config"))["dependencies"]
-        if any(event == "tick" for _, event in one["targets"]) and not one["queue"]
-    ]
-    body = {"data": [run, None, None], "fn_index": ticks[0]["id"], "session_hash": session}
+    key = ""
     while not done.wait(TICK_SECONDS):
-        ask("/gradio_api/run/predict", body)
+        answer = ask(f"/atelier/live?{urlencode({'run': run, 'key': key})}")
+        key = json.loads(answer)["key"] if answer else key
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import launch
 HERE = Path(__file__).parent
 LIMIT_MS = PATIENCE_SECONDS * 1000
 INSIDE = ("data", "blob")  # addresses that lead to no server
+LEFT = ("BodyStreamBuffer was aborted", "Connection errored out")  # Gradio's client, when a page is left mid-request
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,9 +71,13 @@ class Guard:
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.context, self.origin = context, urlsplit(url)
         self.wrong: list[str] = []
-        context.on("console", lambda said: said.type == "error" and self.wrong.append(f"console: {said.text}"))
+        context.on("console", lambda said: said.type == "error" and self._hear(said.text))
         context.on("weberror", lambda error: self.wrong.append(f"error: {error.error}"))
         context.on("request", lambda request: self._check(request.url))
+
+    def _hear(self, text: str) -> None:
+        if not any(known in text for known in LEFT):
+            self.wrong.append(f"console: {text}")
 
     def _check(self, url: str) -> None:
         asked = urlsplit(url)

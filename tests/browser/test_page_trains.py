@@ -46,7 +46,7 @@ def test_a_folder_with_umlauts_and_spaces_is_trained_on_and_only_read(page: Page
     before = digest(folder)
     fill_example(page, "katze", views=3)
     field(page, "textbox", "Picture folder").fill(str(folder))
-    expect(page.locator("#train, body").first).to_contain_text(re.compile(r"8 pictures"))
+    expect(page.get_by_text("8 pictures").filter(visible=True).first).to_be_visible()
     press(page, "Train")
     shows(page, "katze", "Completed")
     assert site.run("katze").config().dataset.images == str(folder)
@@ -71,13 +71,12 @@ def test_a_folder_without_pictures_is_told_with_what_to_do_and_nothing_starts(
 
 
 def test_of_two_trainings_the_second_waits_and_is_trained_although_the_first_fails(page: Page, site: Site, tmp_path):
-    folder = shutil.copytree(DEMO, tmp_path / "kaputt")
-    whole = (folder / "grinning-cat.png").read_bytes()
-    (folder / "grinning-cat.png").write_bytes(whole[: len(whole) // 2])  # its header still tells the size
+    folder = shutil.copytree(DEMO, tmp_path / "fort")
     fill_example(page, "erster")
     field(page, "textbox", "Picture folder").fill(str(folder))
     press(page, "Train")
     first = site.run("erster")
+    shutil.rmtree(folder)  # before its trainer, which has PyTorch to import, looks there
     fill_example(page, "zweiter", views=3)
     press(page, "Train")
     second = site.run("zweiter")
@@ -85,6 +84,6 @@ def test_of_two_trainings_the_second_waits_and_is_trained_although_the_first_fai
     until(lambda: second.status() == "completed", f"the second one completes: {failure(second)}")
     page.goto(f"/?run={first.path.name}")
     shows(page, "erster", "Failed")
-    expect(page.locator("#panel").get_by_role("alert")).to_contain_text("grinning-cat.png")
+    expect(page.locator("#panel").get_by_role("alert")).to_contain_text(str(folder))
     page.goto(f"/?run={second.path.name}")
     shows(page, "zweiter", "Completed")

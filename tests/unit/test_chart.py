@@ -36,7 +36,8 @@ const element = {
   querySelector: (wanted) => nodes[wanted],
   addEventListener: (name, listener) => { listeners[name] = listener; },
 };
-let resize, changed;
+let resize, bring;
+globalThis.document = { addEventListener: (name, listener) => { if (name === "atelier:chart") bring = listener; } };
 globalThis.ResizeObserver = class { constructor(call) { resize = call; } observe() {} };
 const shown = [];
 const show = () => shown.push(Object.fromEntries(names.map((name) => {
@@ -45,15 +46,15 @@ const show = () => shown.push(Object.fromEntries(names.map((name) => {
 })));
 const asKey = (key) => ({ key, target: nodes[".chart-plot"], preventDefault() {} });
 Function("element", "trigger", "props", "server", "upload", "watch", script)(
-  element, null, props, null, null, (name, call) => { if (name === "value") changed = call; });
+  element, null, props, null, null, null);
+bring({ detail: JSON.parse(value) });
 show();
 resize([{ contentRect: { width } }]);
 show();
 listeners.click({ target: nodes[".chart-log"] });
 listeners.pointermove({ target: nodes[".chart-plot"], clientX: width });
 show();
-props.value = next;
-changed();
+bring({ detail: JSON.parse(next) });
 show();
 listeners.keydown(asKey("ArrowLeft"));
 show();

@@ -5,10 +5,12 @@ import time
 import gradio as gr
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
-from app.compare import Compare, compare_data
+from app.feed import PATIENCE_SECONDS, Feed
 from app.monitor import Watches
-from app.pages.panel import PATIENCE_SECONDS, Panel, chart_labels
+from app.pages.panel import Panel
 from trainer.contract.events import (
     EventLog,
     Lora,
@@ -27,7 +29,6 @@ from trainer.contract.settings import validated
 from trainer.contract.sheets import strip_name
 
 ENGLISH = gr.Request(headers={"accept-language": "en"})
-GERMAN = gr.Request(headers={"accept-language": "de"})
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def home(tmp_path):
 
 @pytest.fixture
 def panel(home, in_blocks):
-    return in_blocks(lambda: Panel(home, Watches()))
+    return in_blocks(lambda: Panel(home, Feed(home, Watches())))
 
 
 def started(total=10):
@@ -82,14 +83,20 @@ def alive(run):
     return run
 
 
-def show(panel, run, file=None, seen=None, request=ENGLISH):
-    """What a tick answers, by the part's name."""
-    answer = panel.show(run.path.name if run else "", file, seen or {}, request)
-    if not isinstance(answer, dict) or panel.seen not in answer:
-        return None
-    names = {id(part): name for holder in (panel, panel.result, panel.waiting) for name, part in vars(holder).items()}
-    names |= {id(part): what for what, part in panel.asks.items()}
-    return {names[id(part)]: value for part, value in answer.items()}
+def names_of(*holders):
+    return {id(part): name for holder in holders for name, part in vars(holder).items()}
+
+
+def frame(panel, run, file=None, request=ENGLISH):
+    """What Gradio is told to show, by the part's name."""
+    names = names_of(panel, panel.result, panel.waiting) | {id(part): what for what, part in panel.asks.items()}
+    return {names[id(part)]: value for part, value in panel.frame(run.path.name if run else "", file, request).items()}
+
+
+def ask(panel, run, known="", tongue="en"):
+    """What the feed answers; None if there is nothing new."""
+    made = panel.feed.answer(run.path.name if run else "", known, tongue)
+    return None if made is None else json.loads(made)
 
 
 def visible(update):
@@ -97,52 +104,85 @@ def visible(update):
 
 
 def test_without_a_run_it_says_what_to_do(panel):
-    shown = show(panel, None)
-    assert "once you press Train" in shown["headline"]
-    assert not visible(shown["chart"])
-    assert not visible(shown["section"])
+    told = ask(panel, None)
+    assert "once you press Train" in told["html"]["headline"]
+    assert told["chart"] is None
+    assert not visible(frame(panel, None)["section"])
 
 
 def test_a_running_run_shows_step_speed_clock_and_its_buttons(panel, home):
     run = alive(new(home, started(), Phase(name="train", done=0, total=10), step(1), step(2)))
-    shown = show(panel, run)
-    assert "step 2 of 10" in shown["headline"]
-    assert "s per step" in shown["headline"]
-    assert "done at" in shown["headline"]
-    assert 'role="status"' in shown["headline"]
-    assert "cpu bf16" in shown["headline"]
-    assert all(visible(shown[what]) for what in ("stop", "pause", "save", "sample", "chart"))
+    headline = ask(panel, run)["html"]["headline"]
+    for words in ("step 2 of 10", "s per step", "done at", 'role="status"', "cpu bf16"):
+        assert words in headline
+    shown = frame(panel, run)
+    assert all(visible(shown[what]) for what in ("stop", "pause", "save", "sample", "fold"))
     assert not visible(shown["resume"])
     assert not visible(shown["force"])
 
 
 def test_it_speaks_the_browsers_language(panel, home):
-    shown = show(panel, alive(new(home, started(), step(1))), request=GERMAN)
-    assert "Schritt 1 von 10" in shown["headline"]
-    assert json.loads(panel.chart.postprocess(shown["chart"]["value"]))["words"]["loss"] == "Verlust"
-    assert chart_labels("ja").loss == "損失"
-
-
-def test_a_tick_without_news_changes_nothing(panel, home):
     run = alive(new(home, started(), step(1)))
-    seen = show(panel, run)["seen"]
-    assert show(panel, run, seen=seen) is None
+    told = ask(panel, run, tongue="de")
+    assert "Schritt 1 von 10" in told["html"]["headline"]
+    assert told["chart"]["words"]["loss"] == "Verlust"
+    assert ask(panel, run, tongue="ja")["chart"]["words"]["loss"] == "損失"
+    assert ask(panel, run, known=told["key"]) is not None  # another language is another answer
 
 
-def test_a_tick_with_a_step_leaves_the_pictures_alone(panel, home):
+def test_an_answer_is_given_once_and_made_once_for_all_tabs(panel, home):
+    run = alive(new(home, started(), step(1)))
+    told = ask(panel, run)
+    assert ask(panel, run, known=told["key"]) is None
+    assert panel.feed.answer(run.path.name, "", "en") is panel.feed.answer(run.path.name, "other", "en")
+    write(run, step(2))
+    assert "step 2 of 10" in ask(panel, run, known=told["key"])["html"]["headline"]
+
+
+def test_of_many_answers_only_the_newest_are_kept(panel, home):
+    for number in range(40):
+        ask(panel, new(home, started(), step(number), name=f"r{number}"))
+    assert len(panel.feed._made) <= 32
+
+
+def test_a_step_changes_what_is_live_and_not_the_frame(panel, home):
     run = alive(new(home, started(), step(1)))
     write(run, sample(run, 0))
-    seen = show(panel, run)["seen"]
+    before = ask(panel, run)
     write(run, step(2))
-    shown = show(panel, run, seen=seen)
-    assert {"headline", "chart"} <= shown.keys()
-    assert not {"board", "compare", "notices", "stop", "section"} & shown.keys()
+    after = ask(panel, run)
+    assert after["frame"] == before["frame"]
+    assert after["html"]["board"] == before["html"]["board"]
+    assert after["chart"] != before["chart"]
+
+
+@pytest.mark.parametrize("what", ["a file", "an end", "a request", "a strip", "a waiting run"])
+def test_what_buttons_and_files_follow_changes_the_frame(panel, home, what):
+    run = alive(new(home, started(), step(1)))
+    before = ask(panel, run)["frame"]
+    match what:
+        case "a file":
+            write(run, lora(run, 5))
+        case "an end":
+            write(run, RunFinished(reason="stopped", step=1, seconds=1.0))
+        case "a request":
+            run.request("stop")
+        case "a strip":
+            (run.path / strip_name("ana-000005.safetensors")).write_bytes(b"")
+        case _:
+            wait(home, new(home, name="two"))
+    assert ask(panel, run)["frame"] != before
+
+
+def wait(home, *runs):
+    with Queue(home)._changing() as waiting:
+        waiting.extend(runs)
 
 
 def test_previews_stand_by_prompt_and_step_and_are_escaped(panel, home):
     run = alive(new(home, started()))
     write(run, sample(run, 0), sample(run, 5), sample(run, 0, 1, "dog"))
-    board = show(panel, run)["board"]
+    board = ask(panel, run)["html"]["board"]
     assert board.count("<img") == 3
     assert board.index("step 0") < board.index("step 5")
     assert "<b>cat" not in board
@@ -152,15 +192,11 @@ def test_previews_stand_by_prompt_and_step_and_are_escaped(panel, home):
 def test_two_steps_of_a_prompt_can_be_compared(panel, home):
     run = alive(new(home, started()))
     write(run, sample(run, 0), sample(run, 0, 1, "dog"))
-    assert not visible(show(panel, run)["compare"])
+    assert ask(panel, run)["compare"]["rows"] == []
     write(run, sample(run, 5))
-    shown = show(panel, run)["compare"]
-    assert visible(shown)
-    [row] = shown["value"]["rows"]
+    [row] = ask(panel, run, tongue="de")["compare"]["rows"]
     assert [at for at, _ in row["pictures"]] == [0, 5]
-    assert json.loads(Compare(render=False).postprocess(None))["rows"] == []
-    watch = panel.watches(run)
-    assert compare_data(watch, "de")["words"]["left"] == "links"
+    assert ask(panel, run, tongue="de")["compare"]["words"]["left"] == "links"
 
 
 def test_warnings_and_the_failure_are_cards_with_what_to_do(panel, home):
@@ -170,96 +206,106 @@ def test_warnings_and_the_failure_are_cards_with_what_to_do(panel, home):
         Warned(code="a", message="small <b>", hint="look"),
         RunFailed(code="x", message="The disk is full.", hint="Make room.", phase="train"),
     )
-    shown = show(panel, run)
-    assert "The disk is full." in shown["notices"]
-    assert "Make room." in shown["notices"]
-    assert 'role="alert"' in shown["notices"]
-    assert "small <b>" not in shown["notices"]
-    assert visible(shown["resume"])
+    notices = ask(panel, run)["html"]["notices"]
+    assert "The disk is full." in notices
+    assert "Make room." in notices
+    assert 'role="alert"' in notices
+    assert "small <b>" not in notices
+    assert visible(frame(panel, run)["resume"])
 
 
 def test_an_interrupted_run_can_be_continued(panel, home):
-    shown = show(panel, new(home, started(), step(3)))
-    assert "Interrupted" in shown["headline"]
+    run = new(home, started(), step(3))
+    assert "Interrupted" in ask(panel, run)["html"]["headline"]
+    shown = frame(panel, run)
     assert visible(shown["resume"])
     assert not visible(shown["stop"])
 
 
 def test_a_run_that_waits_has_no_continue_and_stands_in_the_queue(panel, home):
-    first, second = new(home, started(), name="one"), new(home, name="two")
-    alive(first)
-    with Queue(home)._changing() as runs:
-        runs.append(second)
-    shown = show(panel, second)
+    alive(new(home, started(), name="one"))
+    second = new(home, name="two")
+    wait(home, second)
+    shown = frame(panel, second)
     assert not visible(shown["resume"])
     assert [name for _, name in shown["list"]["choices"]] == [second.path.name]
 
 
 def test_stop_asked_for_is_said_and_force_comes_only_after_a_while(panel, home):
     run = alive(new(home, started(), step(1)))
-    seen = show(panel, run)["seen"]
     run.request("stop")
-    shown = show(panel, run, seen=seen)
-    assert "stopping after this step" in shown["headline"]
+    assert "stopping after this step" in ask(panel, run)["html"]["headline"]
+    assert not visible(frame(panel, run)["force"])
     long_ago = time.time() - PATIENCE_SECONDS - 1
     os.utime(run.control / "stop", (long_ago, long_ago))
-    assert visible(show(panel, run, seen=shown["seen"])["force"])
+    assert visible(frame(panel, run)["force"])
 
 
 def test_the_result_shows_the_newest_file_and_the_chosen_one(panel, home):
     run = new(home, started(), step(10))
     write(run, lora(run, 5), lora(run, 10), RunFinished(reason="completed", step=10, seconds=9.0))
-    shown = show(panel, run)
+    shown = frame(panel, run)
     assert visible(shown["section"])
     assert shown["file"]["value"] == "ana-000010.safetensors"
     assert [file for _, file in shown["file"]["choices"]] == ["ana-000010.safetensors", "ana-000005.safetensors"]
     assert "&lt;i&gt;ana" in shown["facts"]
     assert "ab" * 8 in shown["facts"]
-    earlier = show(panel, run, "ana-000005.safetensors", shown["seen"])
-    assert "ana-000005.safetensors" in earlier["facts"]
-    assert "section" not in earlier
+    assert "ana-000005.safetensors" in frame(panel, run, "ana-000005.safetensors")["facts"]
 
 
 def test_while_it_trains_there_is_no_result_yet(panel, home):
     run = alive(new(home, started(), step(5)))
     write(run, lora(run, 5))
-    assert not visible(show(panel, run)["section"])
+    assert not visible(frame(panel, run)["section"])
 
 
 def test_a_strength_strip_appears_once_it_is_there(panel, home):
     run = new(home, started(), step(10))
     write(run, lora(run, 10), RunFinished(reason="completed", step=10, seconds=9.0))
-    shown = show(panel, run)
+    shown = frame(panel, run)
     assert shown["strip"] == ""
     assert visible(shown["draw"])
     Image.new("RGB", (8, 8)).save(run.path / strip_name("ana-000010.safetensors"))
-    later = show(panel, run, "ana-000010.safetensors", shown["seen"])
+    later = frame(panel, run, "ana-000010.safetensors")
     assert "<img" in later["strip"]
     assert not visible(later["draw"])
 
 
 class Drawing:
-    """A process that draws, or has ended."""
+    """A process that drew, and its exit code."""
 
     def __init__(self, code):
         self.code = code
 
-    def poll(self):
+    def wait(self):
         return self.code
 
 
-@pytest.mark.parametrize("code, can_draw", [(None, False), (2, True)])
-def test_a_strip_that_is_being_drawn_or_failed_never_sticks(panel, home, code, can_draw):
+@pytest.mark.parametrize("code, told", [(0, ""), (2, "log says why")])
+def test_a_drawn_strip_never_leaves_its_button_stuck(panel, home, monkeypatch, code, told):
     run = new(home, started(), step(10))
-    write(run, lora(run, 10), RunFinished(reason="completed", step=10, seconds=9.0))
-    panel.result._drawn[run.path, "ana-000010.safetensors"] = Drawing(code)
-    shown = show(panel, run, "ana-000010.safetensors")
-    assert shown["draw"]["interactive"] == can_draw
-    assert ("log says why" in shown["strip"]) == can_draw
+    monkeypatch.setattr("trainer.contract.process.draw_strip", lambda _run, _file: Drawing(code))
+    during, after = panel.result._draw(run.path.name, "ana.safetensors", ENGLISH)
+    assert (during[0]["interactive"], after[0]["interactive"]) == (False, True)
+    assert told in after[1]
+
+
+def test_a_strip_that_cannot_be_drawn_is_told(panel):
+    [(_, told)] = panel.result._draw("no-such-run", "ana.safetensors", ENGLISH)
+    assert "no-such-run" in told
 
 
 def test_a_run_deleted_meanwhile_leaves_an_empty_panel(panel, home):
     run = alive(new(home, started(), step(1)))
-    seen = show(panel, run)["seen"]
-    (run.config_file).unlink()
-    assert "once you press Train" in show(panel, run, seen=seen)["headline"]
+    known = ask(panel, run)["key"]
+    run.config_file.unlink()
+    assert "once you press Train" in ask(panel, run, known)["html"]["headline"]
+
+
+def test_the_route_answers_with_json_or_nothing_new(panel, home):
+    run = alive(new(home, started(), step(1)))
+    client = TestClient(Starlette(routes=panel.feed.routes()), headers={"accept-language": "de"})
+    answer = client.get("/atelier/live", params={"run": run.path.name})
+    assert "Schritt 1 von 10" in answer.json()["html"]["headline"]
+    again = client.get("/atelier/live", params={"run": run.path.name, "key": answer.json()["key"]})
+    assert (again.status_code, again.content) == (204, b"")

@@ -69,25 +69,32 @@ class Queue:
         A run that cannot be started leaves the queue, and the next one is tried.
         """
         with self._changing() as runs:
-            while runs and self.active() is None:
-                run = runs.pop(0)
-                try:
-                    process.start(run)
-                except (RunBusy, OSError):
-                    continue
-                return run
+            return self._start_first(runs)
+
+    def _start_first(self, runs: list[RunFolder]) -> RunFolder | None:
+        while runs and self.active() is None:
+            run = runs.pop(0)
+            try:
+                process.start(run)
+            except (RunBusy, OSError):
+                continue
+            return run
         return None
 
     def hand_over(self, run: RunFolder) -> None:
         """Called by the run's own trainer as its last act: start the next one.
 
         Not after a pause, which is there to free the card, nor when the process was told to end: then the system may
-        be going down.
+        be going down. In any case the run counts as ended from here on, though its process has still to go: one that is
+        put into the queue in that moment would otherwise wait for nobody.
         """
-        match run.view().ended:
-            case RunFinished(reason="paused") | RunFailed(code=Terminated.code) | None:
-                return
-        self.advance()
+        ended = run.view().ended
+        stays = isinstance(ended, RunFinished) and ended.reason == "paused"
+        told_to_end = isinstance(ended, RunFailed) and ended.code == Terminated.code
+        with self._changing() as runs:
+            run.release()
+            if ended is not None and not stays and not told_to_end:
+                self._start_first(runs)
 
     def move(self, run: RunFolder, place: int) -> None:
         """Put a waiting run at this place, 0 being next.

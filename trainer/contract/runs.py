@@ -160,6 +160,10 @@ class RunFolder:
         """Write down which process trains here."""
         atomic_write(self.process_file, json.dumps({"pid": trainer.pid, "started": trainer.create_time()}).encode())
 
+    def release(self) -> None:
+        """Let the run be nobody's: its process is about to end."""
+        self.process_file.unlink(missing_ok=True)
+
     def process(self) -> psutil.Process | None:
         """The live process training here, or None; a zombie or a reused process number does not count."""
         try:

@@ -1,0 +1,60 @@
+// Asks once a second what is new about the run whose name is this element's value, and puts it in its places. gr.HTML
+// runs this text once per element, as the body of a function that is given `element`, `props`, `trigger` and `watch`.
+
+const PERIOD = 1000; // ms
+const shown = {}; // what stands in each place
+let key = "", frame = "", asking = false, offline = "";
+
+function put(part, html) {
+  const place = document.querySelector(`[data-part="${part}"]`);
+  if (!place || shown[part] === html) return;
+  place.innerHTML = shown[part] = html; // made by our server, which escapes every text of others
+}
+
+function tell(name, data) {
+  const text = JSON.stringify(data);
+  if (shown[name] === text) return;
+  shown[name] = text;
+  document.dispatchEvent(new CustomEvent(`atelier:${name}`, { detail: data }));
+}
+
+function take(answer) {
+  key = answer.key;
+  offline = answer.offline;
+  for (const [part, html] of Object.entries(answer.html)) put(part, html);
+  const log = document.querySelector('[data-part="log"]');
+  if (log && log.textContent !== answer.log) log.textContent = answer.log;
+  tell("chart", answer.chart);
+  tell("compare", answer.compare);
+  if (answer.frame === frame) return;
+  frame = answer.frame;
+  trigger("submit"); // buttons, files and queue are the server's to change
+}
+
+async function ask() {
+  if (asking) return;
+  asking = true;
+  const run = props.value ?? "";
+  try {
+    const answer = await fetch(`/atelier/live?${new URLSearchParams({ run, key })}`);
+    if (run !== (props.value ?? "")) return; // another run is shown by now
+    if (answer.status === 200) take(await answer.json());
+    element.classList.remove("offline");
+    element.removeAttribute("title");
+  } catch {
+    element.classList.add("offline");
+    if (offline) element.setAttribute("title", offline);
+    const status = element.querySelector('[role="status"]');
+    if (status && offline && status.textContent !== offline) status.textContent = offline;
+    shown.headline = key = ""; // once the server is there again, all is new
+  } finally {
+    asking = false;
+  }
+}
+
+watch("value", () => {
+  key = "";
+  ask();
+});
+setInterval(ask, PERIOD);
+ask();
