@@ -88,7 +88,10 @@ class Feed:
         """The parts, or 204 if there is nothing new."""
         reap()
         asked = request.query_params
-        made = self.answer(asked.get("run", ""), asked.get("key", ""), language(request))
+        try:
+            made = self.answer(asked.get("run", ""), asked.get("key", ""), language(request))
+        except OSError:  # the run's folder is being deleted: the next answer knows
+            made = None
         if made is None:
             return Response(status_code=204)
         return Response(made, media_type="application/json", headers={"cache-control": "no-store"})

@@ -23,7 +23,7 @@ from trainer.data.batches import TextStates
 from trainer.families.base import Family, RenderOptions
 
 MOST_DEFAULT_PROMPTS = 4
-MOST_STRIP_PROMPTS = 2
+MOST_STRIP_PROMPTS = 1  # six pictures: a run must not end with a long wait
 
 
 def preview_prompts(config: TrainConfig, captions: Sequence[str]) -> tuple[str, ...]:

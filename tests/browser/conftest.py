@@ -16,7 +16,11 @@ import launch
 HERE = Path(__file__).parent
 LIMIT_MS = PATIENCE_SECONDS * 1000
 INSIDE = ("data", "blob")  # addresses that lead to no server
-LEFT = ("BodyStreamBuffer was aborted", "Connection errored out")  # Gradio's client, when a page is left mid-request
+LEFT = (
+    "BodyStreamBuffer was aborted",
+    "Connection errored out",
+    "AbortError: signal is aborted",
+)  # Gradio's client, when a page is left mid-request
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ def digest(folder: Path) -> str:
 
 
 def test_the_built_in_example_trains_from_two_clicks_to_a_file(page: Page, site: Site, tmp_path):
-    fill_example(page, "probe", views=4)
+    fill_example(page, "probe", views=4, whole=True)
     press(page, "Train")
     shows(page, "probe", "")
     board = page.get_by_role("region", name="Previews by prompt and step")

@@ -27,7 +27,7 @@ def test_every_page_has_its_picture(window, site: Site, scheme):
     def take(name: str) -> None:
         page.screenshot(path=FOLDER / f"{name}-{scheme}.png")
 
-    fill_example(page, "emoji", views=20)
+    fill_example(page, "emoji", views=20, whole=True)
     page.evaluate("scrollTo(0, 0)")
     take("train")
     press(page, "Train")
