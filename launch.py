@@ -386,7 +386,8 @@ def main(arguments: list[str]) -> int:
 def module_for(arguments: list[str]) -> str:
     """The page's module where nothing is said of a training, else the console's."""
     flags = {word.partition("=")[0] for word in arguments if word.startswith("-")}
-    return "app.ui" if flags <= PAGE_FLAGS else "trainer.cli"
+    of_the_page = flags <= PAGE_FLAGS and (not arguments or arguments[0].startswith("-"))
+    return "app.ui" if of_the_page else "trainer.cli"
 
 
 if __name__ == "__main__":

@@ -126,7 +126,8 @@ def smoothed(losses: Sequence[float] | FloatArray, weight: float = SMOOTHING) ->
     """
     every = np.asarray(losses, dtype=float)
     finite = np.isfinite(every)
-    raw = _averages(every[finite], weight)
+    with np.errstate(all="ignore"):  # losses near the end of what a float can hold
+        raw = _averages(every[finite], weight)
     missing = weight ** np.arange(1, len(raw) + 1)  # the share still held by the zero that the average began with
     corrected = np.concatenate(([math.nan], raw / (1 - missing)))
     result: FloatArray = corrected[np.cumsum(finite)]
@@ -182,8 +183,10 @@ def trend(losses: Sequence[float] | FloatArray) -> int:
     """
     length = max(20, len(losses) // 5) if len(losses) >= 40 else len(losses) // 2
     recent, before = (np.asarray(part) for part in (losses[-length:], losses[-2 * length : -length]))
-    change = float(recent.mean() - before.mean())
-    if not abs(change) > 2 * math.sqrt((recent.var() + before.var()) / length):  # not `<=`: NaN is no change either
+    with np.errstate(all="ignore"):  # losses near the end of what a float can hold
+        change = float(recent.mean() - before.mean())
+        error = float(np.sqrt((recent.var() + before.var()) / length))
+    if not abs(change) > 2 * error:  # not `<=`: NaN is no change either
         return 0
     return -1 if change < 0 else 1
 
@@ -211,7 +214,8 @@ def _short(every: FloatArray) -> list[float | None]:
     """Five significant digits, more than a screen can show; None where JSON cannot say it."""
     with np.errstate(all="ignore"):
         factor = 10.0 ** (4 - np.floor(np.log10(np.abs(every))))
-        rounded = np.where(every == 0, 0.0, np.round(every * factor) / factor)
+        made = np.round(every * factor) / factor
+        rounded = np.where(np.isfinite(made), made, every)  # zero, and the ends of what a float can hold
     return [number if math.isfinite(number) else None for number in rounded.tolist()]
 
 

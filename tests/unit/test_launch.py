@@ -245,13 +245,20 @@ def test_a_version_is_compared_by_its_leading_numbers(version, numbers):
 # --- handing over ----------------------------------------------------------------------------------------------------
 
 
-def test_plain_launch_says_one_line_and_sets_nothing_up(checkout):
-    (checkout / "pyproject.toml").unlink()
-    before = sorted(checkout.iterdir())
-    said = start(checkout)
-    assert (said.returncode, said.stderr, said.stdout.count("\n")) == (0, "", 1)
-    assert "--preset" in said.stdout
-    assert sorted(checkout.iterdir()) == before
+@pytest.mark.parametrize("arguments", [[], ["--no-browser"], ["--port", "8000", "--home=x"], ["--listen", "0.0.0.0"]])
+def test_where_nothing_is_said_of_a_training_the_page_opens(arguments):
+    assert launch.module_for(arguments) == "app.ui"
+
+
+@pytest.mark.parametrize("arguments", [["--preset", "x"], ["--help"], ["wait"], ["--home", "x", "--list-presets"]])
+def test_everything_else_is_the_consoles(arguments):
+    assert launch.module_for(arguments) == "trainer.cli"
+
+
+def test_plain_launch_hands_over_to_the_page(checkout):
+    (checkout / "app").mkdir()
+    (checkout / "app" / "ui.py").write_text("print('the page')\n")
+    assert start(checkout).stdout == "the page\n"
 
 
 def test_the_trainer_gets_the_arguments_and_the_users_folder_and_its_exit_code_comes_back(checkout, tmp_path):
