@@ -84,7 +84,7 @@ def _start(home: Home) -> Callable[..., str]:
         """Train with a preset; what is not given is the preset's. Gives back the run's name."""
         unknown = sorted(named.keys() - {api_name(place) for place in SETTINGS})
         if unknown:
-            raise gr.Error(f"There is no parameter {unknown[0]}; the Help page lists them all.")
+            raise gr.Error(f"There is no parameter {unknown[0]}; the Help page lists them all.", print_exception=False)
         usual = flat(preset_config(home, preset))
         values = {api_name(place): shown(info, usual[place]) for place, info in SETTINGS.items()}
         given = {name: value for name, value in named.items() if value is not None}
@@ -124,7 +124,7 @@ def _told(act: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return act(**dict(zip(signature.parameters, arguments, strict=False)))
         except TrainerError as error:
-            raise gr.Error(f"{error.message} {error.hint}") from error
+            raise gr.Error(f"{error.message} {error.hint}", print_exception=False) from error
 
     told.__signature__ = signature  # type: ignore[attr-defined]
     told.__annotations__, told.__doc__, told.__name__ = act.__annotations__, act.__doc__, act.__name__

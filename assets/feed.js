@@ -32,7 +32,7 @@ function take(answer) {
 }
 
 async function ask() {
-  if (asking) return;
+  if (asking || document.hidden) return; // a tab in the background costs nothing
   asking = true;
   const run = props.value ?? "";
   try {
@@ -57,4 +57,5 @@ watch("value", () => {
   ask();
 });
 setInterval(ask, PERIOD);
+document.addEventListener("visibilitychange", ask);
 ask();
