@@ -12,6 +12,9 @@ from gradio.component_meta import ComponentMeta, updateable
 
 from trainer.contract.home import CHECKOUT
 
+# Of an event that is the page's own: no endpoint for programs, and nothing that blinks
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
 
 class _WithoutStub(ComponentMeta):
     """Makes a component class as Gradio does, but without the .pyi file it writes beside each one's source.

@@ -82,16 +82,3 @@ class Watches:
             watch = self._by_path.setdefault(run.path, Watch(run))
             watch.tick()
             return watch
-
-
-def duration(seconds: float) -> str:
-    """A time span for people: "40 s", "24 min", "3 h 05 min"."""
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def size(count: float) -> str:
-    """Bytes for people: "0.9 MB", "2.1 GB"."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

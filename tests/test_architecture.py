@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SKIPPED = {".venv", "tests", "runs", "cache", "work", "build"}
 PRODUCT = [ROOT / "launch.py", *sorted((ROOT / "trainer").rglob("*.py"))]
+PAGE = sorted((ROOT / "app").rglob("*.py"))
 RECIPE = sorted((ROOT / "assets" / "pocket" / "build").glob("*.py"))
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "gradio"}
 # Lower layers first: a module imports only from its own layer or a lower one.
@@ -74,18 +75,30 @@ def test_the_contract_the_console_and_the_flags_never_import_torch():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+@pytest.mark.parametrize("path", PAGE, ids=module_name)
+def test_of_the_engine_the_page_imports_only_the_contract(path):
+    engine = [name for name in imports(path) if name.split(".")[0] in {"trainer", *HEAVY - {"gradio"}}]
+    assert not [name for name in engine if name != "trainer.contract" and not name.startswith("trainer.contract.")]
+
+
+def test_the_pages_server_never_imports_torch():
+    subprocess.run(
+        [sys.executable, "-c", "import app.ui, sys; assert 'torch' not in sys.modules"], cwd=ROOT, check=True
+    )
+
+
 def test_nothing_in_the_trainer_imports_gradio():
     assert not [path for path in PRODUCT if any(name.split(".")[0] == "gradio" for name in imports(path))]
 
 
-@pytest.mark.parametrize("path", [*PRODUCT, *RECIPE], ids=module_name)
+@pytest.mark.parametrize("path", [*PRODUCT, *PAGE, *RECIPE], ids=module_name)
 def test_functions_fit_a_screen_and_files_stay_readable(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
     long = [f.name for f in functions(path) if f.end_lineno - f.lineno + 1 > 60]
     assert not long
 
 
-@pytest.mark.parametrize("path", [*PRODUCT, *RECIPE], ids=module_name)
+@pytest.mark.parametrize("path", [*PRODUCT, *PAGE, *RECIPE], ids=module_name)
 def test_arguments_are_typed_and_public_functions_explained(path):
     for function in functions(path):
         arguments = [a for a in function.args.args + function.args.kwonlyargs if a.arg not in ("self", "cls")]
@@ -96,7 +109,7 @@ def test_arguments_are_typed_and_public_functions_explained(path):
 def test_broad_excepts_are_two_where_work_may_fail_alone_and_where_a_run_ends():
     broad = [
         f"{module_name(path)}:{node.lineno}"
-        for path in PRODUCT
+        for path in [*PRODUCT, *PAGE]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or getattr(node.type, "id", "") in ("Exception", "BaseException"))
@@ -105,7 +118,7 @@ def test_broad_excepts_are_two_where_work_may_fail_alone_and_where_a_run_ends():
 
 
 def test_nothing_unpickles_or_runs_a_shell():
-    for path in [*PRODUCT, *RECIPE]:
+    for path in [*PRODUCT, *PAGE, *RECIPE]:
         text = path.read_text(encoding="utf-8")
         for forbidden in (r"import pickle", r"torch\.load\(", r"shell=True", r"os\.system", r"(?<![\w.])(eval|exec)\("):
             assert not re.search(forbidden, text), f"{path}: {forbidden}"

@@ -44,6 +44,7 @@ from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig
 from trainer.contract.sheets import before_after
+from trainer.contract.words import size
 from trainer.flags import given_settings, make_parser
 
 POLL_SECONDS = 0.25
@@ -224,7 +225,7 @@ class _Screen:
                 case Sample(index=0):
                     self._console.print(f"Preview at step {event.step}: {event.file}", markup=False)
                 case Lora():
-                    self._console.print(f"Saved {event.file} ({_size(event.bytes)})", markup=False)
+                    self._console.print(f"Saved {event.file} ({size(event.bytes)})", markup=False)
                 case Warned():
                     self._console.print(f"Note: {event.message} {event.hint}", style="yellow", markup=False)
                 case _:
@@ -269,18 +270,13 @@ def _report(run: RunFolder, view: RunView, finished: RunFinished, console: Conso
     )
     if view.loras:
         newest = view.loras[-1]
-        console.print(f"LoRA file:    {run.path / newest.file} ({_size(newest.bytes)})", markup=False, soft_wrap=True)
+        console.print(f"LoRA file:    {run.path / newest.file} ({size(newest.bytes)})", markup=False, soft_wrap=True)
     with isolated("The before/after sheet", lambda _code, message, _hint: console.print(message, markup=False)):
         sheet = before_after(run, view)
         if sheet:
             console.print(f"Before/after: {sheet}", markup=False, soft_wrap=True)
     if finished.reason != "completed":
         console.print(f"Go on with:   python launch.py --resume {run.path.name}", markup=False)
-
-
-def _size(count: int) -> str:
-    """Bytes in human units."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
 
 
 if __name__ == "__main__":

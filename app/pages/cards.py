@@ -9,9 +9,14 @@ from trainer.contract.errors import TrainerError
 
 def problem_card(error: TrainerError) -> str:
     """An error: what happened, the value seen, what to do."""
-    return f'<div class="notice failure" role="alert">{escape(error.message)}<p>{escape(error.hint)}</p></div>'
+    return alert_card(f"{escape(error.message)}<p>{escape(error.hint)}</p>")
 
 
 def good_card(text: str) -> str:
     """Something that went well; `text` is HTML."""
     return f'<div class="notice good" role="status">{text}</div>'
+
+
+def alert_card(text: str) -> str:
+    """Something that hinders; `text` is HTML."""
+    return f'<div class="notice failure" role="alert">{text}</div>'

@@ -7,10 +7,11 @@ from collections import deque
 from html import escape
 
 from app.files import run_url
-from app.monitor import Watch, duration
+from app.monitor import Watch
 from app.text import say
 from trainer.contract.events import RunFailed, Sample
 from trainer.contract.runs import Request, RunFolder
+from trainer.contract.words import duration
 
 LOG_LINES, LOG_BYTES = 40, 2**14
 ENDINGS: tuple[Request, ...] = ("stop", "pause")

@@ -9,6 +9,7 @@ import gradio as gr
 
 from app.chart import LossChart
 from app.compare import Compare
+from app.component import PRIVATE
 from app.feed import PATIENCE_SECONDS, Feed, Headline, place
 from app.pages import live
 from app.pages.result import Result
@@ -21,7 +22,6 @@ from trainer.contract.runs import Request, RunFolder
 
 ASKS: dict[Request, str] = {"stop": "live.stop", "pause": "live.pause", "save": "live.save", "sample": "live.sample"}
 CONTINUES = ("stopped", "paused", "failed", "interrupted")
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 class Panel:

@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from app.component import PRIVATE
 from app.files import thumbnail_url
 from app.form import Form
-from app.pages.cards import problem_card
+from app.pages.cards import alert_card, problem_card
 from app.text import label, language, say
 from trainer.contract.captions import SUFFIXES, look
 from trainer.contract.errors import TrainerError
@@ -23,7 +24,6 @@ from trainer.contract.overlay import existing_overlay
 
 THUMBNAILS = 12
 DROPPED = (*SUFFIXES, ".txt", ".caption")
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def build(home: Home, form: Form) -> gr.Button:
@@ -84,7 +84,7 @@ def _take(home: Home) -> Callable[..., Any]:
             folder = keep_dropped(home, [Path(file) for file in files or []])
         except OSError as error:
             told = say(language(request), "train.drop_failed", cause=escape(str(error)))
-            return None, gr.skip(), f'<div class="notice failure" role="alert">{told}</div>'
+            return None, gr.skip(), alert_card(told)
         return None, str(folder), gr.skip()
 
     return take

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from app.form import SETTINGS, api_name, config_of, help_of, shown_values
-from app.monitor import duration, size
 from app.text import say
 from trainer.contract.buckets import plan
 from trainer.contract.captions import pictures_of
@@ -15,6 +14,7 @@ from trainer.contract.home import Home
 from trainer.contract.overlay import existing_overlay
 from trainer.contract.presets import FOLDER, load_preset, overlay, settled
 from trainer.contract.settings import TrainConfig
+from trainer.contract.words import duration, size
 
 
 def preset_config(home: Home, preset: str) -> TrainConfig:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from app.component import PRIVATE
 from app.pages.cards import good_card, problem_card
 from app.pages.plan import preset_config, settings_of
 from app.text import label, language, say
@@ -18,8 +19,6 @@ from trainer.contract.presets import delete_preset, import_preset, list_presets,
 
 if TYPE_CHECKING:
     from app.pages.train import TrainForm
-
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 class PresetBox:

@@ -10,9 +10,10 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from app.component import PRIVATE
 from app.files import run_url
-from app.monitor import Watch, size
-from app.pages.cards import good_card, problem_card
+from app.monitor import Watch
+from app.pages.cards import alert_card, good_card, problem_card
 from app.text import label, language, say
 from trainer.contract import process
 from trainer.contract.clients import civitai_text, copy_lora, find_clients
@@ -21,9 +22,9 @@ from trainer.contract.events import Lora
 from trainer.contract.home import Home
 from trainer.contract.runs import RunFolder
 from trainer.contract.sheets import strip_name
+from trainer.contract.words import size
 
 TO_CLIPBOARD = "(text) => { if (text && navigator.clipboard) navigator.clipboard.writeText(text).catch(() => {}); }"
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 class Result:
@@ -95,14 +96,14 @@ class Result:
             yield gr.skip(), problem_card(error)
             return
         yield gr.update(interactive=False), good_card(say(tongue, "result.drawing"))
-        failed = f'<p class="notice" role="alert">{say(tongue, "result.draw_failed")}</p>'
+        failed = alert_card(say(tongue, "result.draw_failed"))
         yield gr.update(interactive=True), failed if child.wait() else ""
 
     def _copy(self, run: str, file: str, folder: str | None, request: gr.Request) -> str:
         """Copy the chosen file into a WebUI's folder."""
         tongue = language(request)
         if not (folder or "").strip():
-            return f'<p class="notice" role="alert">{say(tongue, "result.no_folder")}</p>'
+            return alert_card(say(tongue, "result.no_folder"))
         try:
             copied = copy_lora(RunFolder.find(self.home, run), file, Path(str(folder).strip()).expanduser())
         except TrainerError as error:

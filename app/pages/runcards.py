@@ -15,13 +15,14 @@ from urllib.parse import quote
 from app.chart import smoothed, thinned
 from app.files import run_url, thumbnail_url
 from app.form import SETTINGS
-from app.monitor import Watch, Watches, duration
+from app.monitor import Watch, Watches
 from app.text import ENGLISH, say
 from trainer.contract.errors import TrainerError
 from trainer.contract.events import RunFailed, RunView, Sample, Status
 from trainer.contract.presets import flat
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig
+from trainer.contract.words import duration
 
 State = Status | Literal["damaged"]
 Pair = tuple["Glance", "Glance"]

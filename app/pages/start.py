@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.component import PRIVATE
 from app.pages.cards import good_card, problem_card
 from app.pages.panel import Panel
 from app.pages.plan import read
@@ -13,8 +14,6 @@ from app.pages.train import TrainForm, start_run
 from app.text import language, say
 from trainer.contract.errors import TrainerError
 from trainer.contract.runs import RunFolder
-
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:

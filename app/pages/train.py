@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.component import PRIVATE
 from app.form import SETTINGS, Form, advanced, api_name, shown_values
 from app.pages import pictures
 from app.pages.cards import problem_card
@@ -28,7 +29,6 @@ ON_THE_PAGE = ("dataset.images", *NAMED, *SHAPE)
 OF_THE_USER = (*OF_ONE_RUN, "dataset.trigger_word", "dataset.captions")  # a preset leaves these as they are
 GOALS = ("style", "character", "concept")
 EXAMPLE = "pocket-style"
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 class TrainForm:

@@ -6,12 +6,11 @@ from typing import Any
 
 import gradio as gr
 
+from app.component import PRIVATE
 from app.text import label, say
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.contract.queue import Queue
-
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 class Waiting:

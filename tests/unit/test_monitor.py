@@ -2,11 +2,12 @@ import json
 
 import pytest
 
-from app.monitor import Watch, Watches, duration, size
+from app.monitor import Watch, Watches
 from trainer.contract.events import EventLog, RunFinished, RunStarted, Step
 from trainer.contract.home import Home
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import validated
+from trainer.contract.words import duration, size
 
 
 def started(resumed_at=0, total=100):
