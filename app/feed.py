@@ -1,4 +1,4 @@
-"""What the live panel shows of a run, as JSON at `/atelier/live`: every open page asks for it once a second.
+"""What the live panel shows of a run, as JSON at `/atelier/live`: every open page asks for it once a second or so.
 
 Not by Gradio's timer: it takes some 100 ms of computing per answer, and many tabs would slow a training on two cores.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from hashlib import sha256
 from typing import Any
 
@@ -30,6 +31,10 @@ from trainer.contract.runs import RunFolder
 
 PATIENCE_SECONDS = 60  # after which a trainer that does not stop may be ended by force
 KEPT = 32  # answers in memory: a few runs in a few languages
+SHARE_MS = 200  # of each second per open page: more than five ask less often, for the training needs both cores
+SOONEST_MS = 1000
+FORGOTTEN_SECONDS = 30.0
+PAUSE = "x-atelier-pause"  # the header that says it
 
 
 class Feed:
@@ -39,6 +44,7 @@ class Feed:
         self.home, self.watches = home, watches
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str], tuple[str, bytes]] = {}
+        self._seen: dict[str, float] = {}  # open pages by their own name, and when each asked last
 
     def routes(self) -> list[Route]:
         """The route, for those who are logged in."""
@@ -84,17 +90,25 @@ class Feed:
         made = sorted(path.name for path in watch.run.path.glob("*.strength.png"))  # they come without an event
         return [queue, watch.status, [one is not None for one in asked], pressing, len(watch.view.loras), made]
 
+    def pause_ms(self, page: str, now: float) -> int:
+        """After how many ms this open page may ask again; `now` in seconds."""
+        with self._lock:
+            self._seen[page] = now
+            self._seen = {one: last for one, last in self._seen.items() if now - last < FORGOTTEN_SECONDS}
+            return max(SOONEST_MS, SHARE_MS * len(self._seen))
+
     def _respond(self, request: Request) -> Response:
-        """The parts, or 204 if there is nothing new."""
+        """The parts, or 204 if there is nothing new; either way with when to ask again."""
         reap()
         asked = request.query_params
+        headers = {"cache-control": "no-store", PAUSE: str(self.pause_ms(asked.get("page", ""), time.monotonic()))}
         try:
             made = self.answer(asked.get("run", ""), asked.get("key", ""), language(request))
         except OSError:  # the run's folder is being deleted: the next answer knows
             made = None
         if made is None:
-            return Response(status_code=204)
-        return Response(made, media_type="application/json", headers={"cache-control": "no-store"})
+            return Response(status_code=204, headers=headers)
+        return Response(made, media_type="application/json", headers=headers)
 
 
 def parts_of(watch: Watch, tongue: str) -> dict[str, Any]:

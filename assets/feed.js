@@ -1,9 +1,11 @@
-// Asks once a second what is new about the run whose name is this element's value, and puts it in its places. gr.HTML
-// runs this text once per element, as the body of a function that is given `element`, `props`, `trigger` and `watch`.
+// Asks what is new about the run whose name is this element's value, and puts it in its places: once a second, or as
+// seldom as the server wishes. gr.HTML runs this text once per element, as the body of a function that is given
+// `element`, `props`, `trigger` and `watch`.
 
-const PERIOD = 1000; // ms
+const SOONEST = 1000; // ms
+const page = crypto.getRandomValues(new Uint32Array(2)).join("-"); // by which the server counts open pages
 const shown = {}; // what stands in each place
-let key = "", frame = "", asking = false, offline = "";
+let key = "", frame = "", asking = false, offline = "", timer = 0, pause = SOONEST;
 
 function put(part, html) {
   const place = document.querySelector(`[data-part="${part}"]`);
@@ -34,9 +36,11 @@ function take(answer) {
 async function ask() {
   if (asking || document.hidden) return; // a tab in the background costs nothing
   asking = true;
+  clearTimeout(timer);
   const run = props.value ?? "";
   try {
-    const answer = await fetch(`/atelier/live?${new URLSearchParams({ run, key })}`);
+    const answer = await fetch(`/atelier/live?${new URLSearchParams({ run, key, page })}`);
+    pause = Number(answer.headers.get("x-atelier-pause")) || SOONEST;
     if (run !== (props.value ?? "")) return; // another run is shown by now
     if (answer.status === 200) take(await answer.json());
     element.classList.remove("offline");
@@ -49,6 +53,7 @@ async function ask() {
     shown.headline = key = ""; // once the server is there again, all is new
   } finally {
     asking = false;
+    timer = setTimeout(ask, pause);
   }
 }
 
@@ -56,6 +61,5 @@ watch("value", () => {
   key = "";
   ask();
 });
-setInterval(ask, PERIOD);
 document.addEventListener("visibilitychange", ask);
 ask();

@@ -26,7 +26,7 @@ from urllib.request import Request, urlopen
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from app.feed import Feed  # noqa: E402
+from app.feed import PAUSE, Feed  # noqa: E402
 from app.monitor import Watches  # noqa: E402
 from trainer.contract.events import EventLog, RunStarted, Step  # noqa: E402
 from trainer.contract.home import Home  # noqa: E402
@@ -34,8 +34,7 @@ from trainer.contract.queue import Queue  # noqa: E402
 from trainer.contract.runs import RunFolder  # noqa: E402
 from trainer.contract.settings import validated  # noqa: E402
 
-STEPS, STARTS, TICKS, ROUNDS = 20_000, 3, 200, 3
-TICK_SECONDS = 1.0
+STEPS, STARTS, TICKS = 20_000, 3, 200
 PORT = 7935
 
 
@@ -135,11 +134,12 @@ def _tick(feed: Feed, run: RunFolder, seen: str) -> tuple[float, str]:
     return time.perf_counter() - before, seen if made is None else json.loads(made)["key"]
 
 
-def with_and_without_tabs(folder: Path, tabs: int) -> None:
-    """The same training alone, then with tabs that poll: its seconds, and whether the LoRA is the same."""
+def with_and_without_tabs(folder: Path, tabs: int, count: int) -> None:
+    """The same training alone and with tabs that poll, in turns: its seconds, and whether the LoRA is the same."""
     home = folder / "tabs"
     with server(home):
-        rounds = [(_train(home, 0), _train(home, tabs)) for _ in range(ROUNDS)]
+        _train(home, 0)  # warms the disk and the caches
+        rounds = [(_train(home, 0), _train(home, tabs)) for _ in range(count)]
     alone, watched = rounds[0]
     from safetensors.torch import load_file
 
@@ -175,12 +175,18 @@ def _train(home: Path, tabs: int) -> tuple[float, Path]:
 
 def _poll(run: str, tabs: int, done: threading.Event) -> None:
     """What so many open tabs send, by one thread over open connections, so that the sending itself costs little."""
-    lines = [(HTTPConnection("127.0.0.1", PORT), [""]) for _ in range(tabs)]
-    while not done.wait(TICK_SECONDS):
-        for line, key in lines:
-            line.request("GET", f"/atelier/live?{urlencode({'run': run, 'key': key[0]})}")
-            answer = line.getresponse().read()
-            key[0] = answer[8:24].decode() if answer else key[0]  # {"key":"…
+    pages = [(HTTPConnection("127.0.0.1", PORT), f"page-{number}") for number in range(tabs)]
+    keys = dict.fromkeys(range(tabs), "")
+    due = dict.fromkeys(range(tabs), 0.0)
+    while not done.wait(0.1):
+        for number, (line, page) in enumerate(pages):
+            if time.monotonic() < due[number]:
+                continue
+            line.request("GET", f"/atelier/live?{urlencode({'run': run, 'key': keys[number], 'page': page})}")
+            answer = line.getresponse()
+            due[number] = time.monotonic() + int(answer.headers[PAUSE]) / 1000
+            body = answer.read()
+            keys[number] = body[8:24].decode() if body else keys[number]  # {"key":"…
 
 
 def main() -> None:
@@ -189,11 +195,12 @@ def main() -> None:
     parser.add_argument(
         "--tabs", type=int, default=0, help="Only compare a training alone with one that so many watch."
     )
+    parser.add_argument("--rounds", type=int, default=3, help="How often each of the two trains.")
     flags = parser.parse_args()
     os.environ.setdefault("NO_PROXY", "127.0.0.1")
     with tempfile.TemporaryDirectory() as folder:
         if flags.tabs:
-            with_and_without_tabs(Path(folder), flags.tabs)
+            with_and_without_tabs(Path(folder), flags.tabs, flags.rounds)
         else:
             starts(Path(folder))
             panel_costs(Path(folder))

@@ -302,6 +302,14 @@ def test_a_run_deleted_meanwhile_leaves_an_empty_panel(panel, home):
     assert "once you press Train" in ask(panel, run, known)["html"]["headline"]
 
 
+def test_five_open_pages_ask_once_a_second_and_more_so_seldom_that_the_training_is_left_its_cores(panel):
+    waits = [panel.feed.pause_ms(f"page {number}", now=100.0) for number in range(20)]
+    assert waits[:5] == [1000] * 5
+    assert waits[9] == 2000
+    assert waits[19] == 4000
+    assert panel.feed.pause_ms("page 3", now=131.0) == 1000  # the others were closed
+
+
 def test_the_route_answers_with_json_or_nothing_new(panel, home):
     run = alive(new(home, started(), step(1)))
     client = TestClient(Starlette(routes=panel.feed.routes()), headers={"accept-language": "de"})
