@@ -50,6 +50,7 @@ class Result:
                 self.copy = gr.Button(label("result.copy"), size="sm", min_width=120)
                 self.civitai = gr.Button(label("result.civitai"), size="sm", min_width=120)
                 self.again = gr.Button(label("result.again"), size="sm", min_width=120)
+                self.go_on = gr.Button(label("result.go_on"), size="sm", min_width=120)
             self.said = gr.HTML(apply_default_css=False)
             self.text = gr.Textbox(label=label("result.civitai_text"), lines=8, visible=False, buttons=["copy"])
 

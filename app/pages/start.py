@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -10,10 +11,13 @@ from app.component import PRIVATE
 from app.pages.cards import good_card, problem_card
 from app.pages.panel import Panel
 from app.pages.plan import read
-from app.pages.train import TrainForm, start_run
+from app.pages.train import TrainForm, going_on, start_run
 from app.text import language, say
 from trainer.contract.errors import TrainerError
 from trainer.contract.runs import RunFolder
+
+# Focus goes to the button itself, where a keyboard or a screen reader goes on
+TO_TRAIN = "() => document.getElementById('start').focus()"
 
 
 def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
@@ -40,7 +44,23 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
         except TrainerError as error:
             return {form.problem: problem_card(error)}
 
-    panel.result.again.click(again, panel.shown, [*form.everything, form.problem], **PRIVATE)
+    filled = [*form.everything, form.problem]
+    panel.result.again.click(again, panel.shown, filled, **PRIVATE)
+
+    def go_on(run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
+        """Fill the form so that Train goes on from the chosen LoRA file."""
+        tongue = language(request)
+        try:
+            config = going_on(home, RunFolder.find(home, run), file)
+        except TrainerError as error:
+            return {form.problem: problem_card(error)}
+        told = say(tongue, "train.go_on", file=escape(file), name=escape(config.output.name))
+        return {**form.show(config, tongue), form.problem: good_card(told)}
+
+    chosen = [panel.shown, panel.result.file]
+    panel.result.go_on.click(go_on, chosen, filled, **PRIVATE).then(
+        None, None, None, js=TO_TRAIN, api_visibility="private"
+    )
 
     def arrive(request: gr.Request) -> Any:  # noqa: ANN401 - an update or nothing
         """The picture folder that the address names, as the Dataset page's link does."""

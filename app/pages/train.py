@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html import escape
+from itertools import count
+from pathlib import PurePath
 from typing import Any
 
 import gradio as gr
@@ -77,12 +79,17 @@ class TrainForm:
         return [self.preset, self.goal, self.intent, self.strength, *self.form.controls.values()]
 
     def show(self, config: TrainConfig, tongue: str, **kept: Any) -> dict[Any, Any]:  # noqa: ANN401
-        """Fill the form with these settings; `kept` by API name stays."""
+        """Fill the form with these settings; `kept` by API name stays.
+
+        Settings of no preset, or of one that is gone, are shown beside the usual one for their goal.
+        """
+        choices = preset_choices(self.home)
+        preset = config.preset if (config.preset, config.preset) in choices else self.usual(config.goal)
         return {
-            self.preset: gr.update(value=config.preset, choices=preset_choices(self.home)),
+            self.preset: gr.update(value=preset, choices=choices),
             self.goal: config.goal,
             self.strength: strength(config),
-            self.intent: intent_html(self.home, config.preset, tongue),
+            self.intent: intent_html(self.home, preset, tongue),
             **self.form.filled(config, **kept),
         }
 
@@ -163,7 +170,9 @@ class TrainForm:
         except TrainerError as error:
             return problem_card(error), {"dataset.images": error.message} if error.code != "error" else {}
         power = say(tongue, "plan.strength", strength=f"{strength(config):.2g}")
-        return f'<p class="plan">{told}</p><p class="quiet">{power}</p>', {}
+        start = escape(PurePath(config.adapter.start_from).name)
+        goes_on = f"<p>{say(tongue, 'plan.start_from', file=start)}</p>" if start else ""
+        return f'<p class="plan">{told}</p>{goes_on}<p class="quiet">{power}</p>', {}
 
     def _keep_strength(self) -> None:
         """Changing rank or alpha keeps learning rate x alpha / rank, if so wished."""
@@ -228,12 +237,39 @@ def base_models(home: Home) -> list[tuple[str, str]]:
     names = ["pocket"]
     usable, _ = list_presets(FOLDER, home.presets)
     names += [str(one.values.get("model", {}).get("base_model", "")) for one in usable]
+    names += [config.model.base_model for config in earlier(home)]
+    return [(name, name) for name in dict.fromkeys(names) if name]
+
+
+def earlier(home: Home) -> Iterator[TrainConfig]:
+    """The newest runs' settings."""
     for run in RunFolder.all(home)[:30]:
         try:
-            names.append(run.config().model.base_model)
+            yield run.config()
         except InvalidSettings:  # written by another version
             continue
-    return [(name, name) for name in dict.fromkeys(names) if name]
+
+
+def going_on(home: Home, run: RunFolder, file: str) -> TrainConfig:
+    """The run's settings for another run that goes on from one of its LoRA files, under the next free name.
+
+    Raises:
+        RunMissing: The file's name leads out of the run's folder.
+        InvalidSettings: The run's settings were written by another version.
+    """
+    config = run.config()
+    adapter = config.adapter.model_copy(update={"start_from": str(run.inside(file))})
+    output = config.output.model_copy(update={"name": next_name(home, config.output.name)})
+    return config.model_copy(update={"adapter": adapter, "output": output})
+
+
+def next_name(home: Home, name: str) -> str:
+    """The name, counted up: "ana", "ana 2", "ana 3"; the first that none of the newest runs has."""
+    stem, _, number = name.rpartition(" ")
+    if not (stem and number.isdecimal()):
+        stem, number = name, "1"
+    taken = {config.output.name for config in earlier(home)}
+    return next(made for n in count(int(number) + 1) if (made := f"{stem} {n}") not in taken)
 
 
 def start_run(home: Home, config: TrainConfig) -> RunFolder:

@@ -53,6 +53,20 @@ def test_a_folder_with_umlauts_and_spaces_is_trained_on_and_only_read(page: Page
     assert digest(folder) == before
 
 
+def test_a_result_is_trained_on_by_two_clicks(page: Page, site: Site):
+    first = site.train("ana")
+    page.goto("/")
+    shows(page, "ana", "Completed")
+    press(page, "Continue training")
+    expect(page.get_by_role("button", name="Train", exact=True)).to_be_focused()
+    expect(field(page, "textbox", "Name")).to_have_value("ana 2")
+    expect(page.get_by_text("Goes on from ana.safetensors.")).to_be_visible()
+    press(page, "Train")
+    second = site.run("ana-2-")  # the first one is called ana-2026…, by its date
+    assert second.config().adapter.start_from == str(first.path / "ana.safetensors")
+    until(lambda: second.status() == "completed", f"it completes: {failure(second)}")
+
+
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "empty"])
 def test_a_folder_without_pictures_is_told_with_what_to_do_and_nothing_starts(
     page: Page, site: Site, tmp_path, missing

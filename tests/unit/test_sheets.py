@@ -52,6 +52,15 @@ def test_the_sheet_lies_in_the_run_folder(run):
     assert written.is_file()
 
 
+def test_of_a_run_that_went_on_from_a_file_the_sheet_does_not_say_without_lora(run, tmp_path):
+    config = validated({"adapter": {"start_from": "/loras/ana.safetensors"}})
+    other = RunFolder.create(Home(tmp_path / "other"), config)
+    fresh, continued = (sheet(one, drawn(one, 0), drawn(one, 40)) for one in (run, other))
+    title = (0, 0, fresh.width, TOP_PX)
+    assert fresh.crop(title).tobytes() != continued.crop(title).tobytes()
+    assert fresh.crop((0, TOP_PX, *fresh.size)).tobytes() == continued.crop((0, TOP_PX, *fresh.size)).tobytes()
+
+
 @pytest.mark.parametrize("steps", [[], [0], [0, 0]], ids=["none", "one", "one step twice"])
 def test_without_two_steps_to_compare_there_is_no_sheet(run, steps):
     assert before_after(run, RunView(samples=[drawn(run, step) for step in steps])) is None

@@ -3,8 +3,10 @@ import inspect
 from types import SimpleNamespace
 
 import gradio as gr
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from app.api import register, state_of
 from app.form import SETTINGS, api_name, shown_values
@@ -12,9 +14,18 @@ from app.monitor import Watch, Watches
 from app.pages import plan, train
 from app.pages.pictures import keep_dropped, pictures_html
 from app.pages.presetbox import own_list
-from app.pages.train import TrainForm, base_models, intent_html, preset_choices, preset_for, start_run
+from app.pages.train import (
+    TrainForm,
+    base_models,
+    going_on,
+    intent_html,
+    next_name,
+    preset_choices,
+    preset_for,
+    start_run,
+)
 from trainer.contract import process
-from trainer.contract.errors import FolderMissing, InvalidSettings
+from trainer.contract.errors import FolderMissing, InvalidSettings, RunMissing
 from trainer.contract.events import EventLog, RunFailed, Step
 from trainer.contract.home import Home
 from trainer.contract.overlay import overlay_file, write_caption
@@ -201,6 +212,70 @@ def test_the_base_models_are_the_built_in_one_the_presets_and_those_used_before(
     assert names[0] == "pocket"
     assert "/models/mine" in names
     assert len(names) == len(set(names))
+
+
+# from a result back to the form
+
+
+def lora(path, rank=8, alpha=4.0):
+    """A LoRA file of one layer, as far as its header goes."""
+    save_file({"x.lora_down.weight": np.zeros((rank, 2), "f"), "x.alpha": np.array(alpha, "f")}, path)
+    return path
+
+
+def test_a_run_goes_on_with_its_own_settings_from_the_chosen_file_under_a_new_name(form, home, folder):
+    values = named(home, "pocket-style", dataset_images=str(folder), adapter_rank=8, adapter_alpha=4.0,
+                   output_name="Bär & 7")  # fmt: skip
+    run = RunFolder.create(home, plan.read(home, "pocket-style", values))
+    file = lora(run.path / "Bär & 7-000002.safetensors")
+    shown = form.show(going_on(home, run, file.name), "en")
+    inputs = {api_name(place): shown[control] for place, control in form.form.controls.items()}
+    changed = {name for name, value in inputs.items() if value != values[name]}
+    assert changed == {"adapter_start_from", "output_name"}
+    assert (inputs["adapter_start_from"], inputs["output_name"]) == (str(file.resolve()), "Bär & 8")
+    told, wrong = form._told("pocket-style", inputs, "en")
+    assert wrong == {}
+    assert "Goes on from Bär &amp; 7-000002.safetensors." in told
+
+
+def test_the_plan_marks_rank_and_alpha_that_are_not_the_files(form, home, folder, tmp_path):
+    file = lora(tmp_path / "small.safetensors", rank=4, alpha=1.0)
+    inputs = named(home, "pocket-style", dataset_images=str(folder), adapter_start_from=str(file), adapter_rank=8,
+                   adapter_alpha=1.0)  # fmt: skip
+    told, wrong = form._told("pocket-style", inputs, "en")
+    assert wrong == {"adapter.rank": "small.safetensors has 4."}
+    assert "small.safetensors has rank 4; the run is to have rank 8." in told
+
+
+@pytest.mark.parametrize("preset", ["", "deleted since"])
+def test_settings_of_a_preset_that_is_not_there_are_shown_beside_the_goals_usual_one(form, preset):
+    config = validated({"preset": preset, "goal": "character", "adapter": {"rank": 5}})
+    shown = form.show(config, "en")
+    assert shown[form.preset]["value"] == "pocket-character"
+    assert shown[form.form.controls["adapter.rank"]] == 5
+
+
+def test_a_run_does_not_go_on_from_a_file_outside_its_folder(home):
+    run = RunFolder.create(home, validated({}))
+    with pytest.raises(RunMissing):
+        going_on(home, run, "../other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "expected"),
+    [
+        ("ana", [], "ana 2"),
+        ("ana", ["ana", "ana 2", "ana 3"], "ana 4"),
+        ("ana 2", ["ana 2"], "ana 3"),
+        ("ana in 3D", [], "ana in 3D 2"),
+        ("7", [], "7 2"),
+        ("ana 9", ["ana 10"], "ana 11"),
+    ],
+)
+def test_names_are_counted_up_past_those_of_other_runs(home, name, taken, expected):
+    for other in taken:
+        RunFolder.create(home, validated({"output": {"name": other}}))
+    assert next_name(home, name) == expected
 
 
 # start, and the API

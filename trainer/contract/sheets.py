@@ -32,7 +32,8 @@ def before_after(run: RunFolder, view: RunView) -> Path | None:
     width = columns * (2 * CELL_PX + 2 * GAP_PX) + GAP_PX
     sheet, pen, font = _blank(width, rows, CELL_PX)
     first, last = pairs[0][0].step, pairs[0][1].step
-    pen.text((GAP_PX, GAP_PX // 2), f"left: step {first}, without LoRA   ·   right: step {last}", FAINT, font)
+    start = Path(run.config().adapter.start_from).name or "without LoRA"
+    pen.text((GAP_PX, GAP_PX // 2), f"left: step {first}, {start}   ·   right: step {last}", FAINT, font)
     for number, (before, after) in enumerate(pairs):
         left = GAP_PX + number % columns * (2 * CELL_PX + 2 * GAP_PX)
         top = TOP_PX + number // columns * (CELL_PX + UNDER_PX)
