@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image, ImageDraw
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from trainer.contract.settings import validated
+from trainer.families.base import Family
+from trainer.families.load import load_family
 
 SIZE_PX = 64
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
@@ -76,6 +81,12 @@ def model(folder: Path, prediction: str = "epsilon", seed: int = 0) -> Path:
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def load(base_model: Path, dtype: torch.dtype = torch.float32, **sections: dict[str, Any]) -> Family:
+    """A base model as a training loads it, on the CPU; keyword arguments are sections of settings to change."""
+    values = {**sections, "model": {"base_model": str(base_model), **sections.get("model", {})}}
+    return load_family(validated(values), torch.device("cpu"), dtype)
 
 
 def pictures(folder: Path, count: int = 5, size: tuple[int, int] = (80, 64)) -> Path:

@@ -12,12 +12,21 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from trainer.contract.errors import UnsupportedModel
+from trainer.contract.errors import InvalidSettings, UnsupportedModel
 from trainer.contract.settings import AdapterSettings
 from trainer.families.base import Component, Family, Slot
 
 NAME = "default"  # peft's name of the one adapter
-COMPONENTS: tuple[Component, ...] = ("unet", "text_encoder")
+
+
+def trained_components(settings: AdapterSettings) -> tuple[Component, ...]:
+    """The model's parts that the settings train; the UNet always."""
+    wished: dict[Component, bool] = {
+        "unet": True,
+        "text_encoder": settings.text_encoder,
+        "text_encoder_2": settings.text_encoder_2,
+    }
+    return tuple(component for component, wanted in wished.items() if wanted)
 
 
 @dataclass(frozen=True)
@@ -114,16 +123,22 @@ def attach(family: Family, settings: AdapterSettings, seed: int) -> Adapter:
     """Attach fresh LoRA layers: the update starts at zero, weights are float32 whatever the base's dtype.
 
     Raises:
+        InvalidSettings: The model has no second text encoder to train.
         UnsupportedModel: The loaded modules are not exactly those of the key table, so a part would silently stay
             untrained.
     """
-    slots = family.lora_slots(settings.targets, settings.text_encoder)
+    components = trained_components(settings)
+    slots = family.lora_slots(settings.targets, components)
     torch.manual_seed(seed)
     found: dict[str, LiveLayer] = {}
-    for component in COMPONENTS:
+    for component in components:
         wanted = {name for name, slot in slots.items() if slot.component == component}
-        if wanted:
-            found |= _attach_to(family, component, wanted, slots, settings)
+        if not wanted:
+            raise InvalidSettings(
+                f"adapter.{component} = on, but the base model has no such text encoder.",
+                hint=f"Set --adapter.{component} false; only SDXL has a second one.",
+            )
+        found |= _attach_to(family, component, wanted, slots, settings)
     missing = sorted(slots.keys() - found.keys())
     if missing:
         raise UnsupportedModel(

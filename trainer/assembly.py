@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from trainer.adapters import Adapter, attach
-from trainer.contract.settings import TrainConfig
+from trainer.adapters import Adapter, attach, trained_components
+from trainer.contract.events import EventLog, Warned
+from trainer.contract.settings import AdapterSettings, TrainConfig
+from trainer.contract.startfile import check_start
 from trainer.data.batches import Progress, TextStates
 from trainer.data.cache import TensorCache
+from trainer.export import put_into
 from trainer.families.base import Family
-from trainer.families.load import base_folder
 from trainer.fused import fuse
 from trainer.packing import pack_frozen
 
@@ -26,10 +29,10 @@ def learn_text(
     progress: Progress,
 ) -> TextStates:
     """The captions and the negative prompt as conditioning; the encoders then leave the device, unless trained."""
-    text = TextStates(family, trained=config.adapter.text_encoder)
-    folder = base_folder(config.model.base_model) / "text_encoder"
-    text.learn([*captions, config.preview.negative_prompt], folder, dtype, cache, progress)
-    family.release_encoders(keep_text=config.adapter.text_encoder)
+    trained = len(trained_components(config.adapter)) > 1
+    text = TextStates(family, trained)
+    text.learn([*captions, config.preview.negative_prompt], dtype, cache, progress)
+    family.release_encoders(keep_text=trained)
     return text
 
 
@@ -39,3 +42,23 @@ def add_adapter(family: Family, config: TrainConfig) -> Adapter:
     pack_frozen(family.component("unet"))
     fuse(adapter, config.adapter.dropout)
     return adapter
+
+
+def start_from(adapter: Adapter, settings: AdapterSettings, log: EventLog) -> None:
+    """Give a fresh adapter the weights of the LoRA file to go on from; that the file lacks layers is told.
+
+    Raises:
+        InvalidSettings: There is no such file, it is no LoRA, or one of another rank or alpha.
+        LoraRefused: It has layers that are not trained here.
+    """
+    check_start(settings)  # it may have changed since the run was made
+    file = Path(settings.start_from)
+    lacking = put_into(adapter, file)
+    if lacking:
+        log.write(
+            Warned(
+                code="layers_start_fresh",
+                message=f"{file.name} lacks {len(lacking)} of {len(adapter.layers)} layers, first {lacking[0]}.",
+                hint="These start fresh.",
+            )
+        )

@@ -50,6 +50,7 @@ from trainer.flags import given_settings, make_parser
 POLL_SECONDS = 0.25
 PHASES = {
     "load": "Loading the base model",
+    "download": "Fetching the base model (MiB)",
     "encode": "Encoding pictures",
     "train": "Training",
     "preview": "Drawing previews",

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, save
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from trainer.adapters import Adapter, LiveLayer
-from trainer.contract.errors import FileExists, ProofFailed
+from trainer.contract.errors import FileExists, LoraRefused, ProofFailed
 from trainer.contract.home import atomic_write, sync_folder
 from trainer.device import DTYPES
+from trainer.families.base import ExportLabels
 
 # Largest error of an exported update relative to the live one: rounding to the file's format, with some room
 TOLERANCE = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1.6e-2}
@@ -149,12 +151,39 @@ def client_delta(down: Tensor, up: Tensor, alpha: Tensor) -> Tensor:
     return (float(alpha) / rank * product).reshape(up.shape[0], *down.shape[1:])
 
 
-def sidecar(path: Path, trigger_word: str, description: str, base_version: str) -> None:
+@torch.no_grad()
+def put_into(adapter: Adapter, path: Path) -> list[str]:
+    """Give the adapter a LoRA file's weights, so that its updates are those that a client computes from the file.
+
+    Returns:
+        Layers that the file has no weights for; they stay as they are.
+
+    Raises:
+        LoraRefused: It is no LoRA file, or one of other layers or another rank.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise LoraRefused(path, f"cannot be read: {error}") from error
+    held = {name: live for name, live in adapter.layers.items() if f"{name}.lora_down.weight" in tensors}
+    odd = sorted(tensors.keys() ^ {f"{name}.{leaf}" for name in held for leaf in LEAVES})
+    if odd:
+        raise LoraRefused(path, f"has other layers than are trained here: {len(odd)} tensors differ, first {odd[0]}")
+    for name, live in held.items():
+        alpha, down, up = (tensors[f"{name}.{leaf}"] for leaf in LEAVES)
+        if (down.shape, up.shape) != (live.down.shape, live.up.shape):
+            seen, wanted = tuple(down.shape), tuple(live.down.shape)
+            raise LoraRefused(path, f"does not fit: {name} is {seen}, not {wanted}")
+        live.down.copy_(down)
+        live.up.copy_(up.float() * (float(alpha) / down.shape[0] / live.scaling))
+    return [name for name in adapter.layers if name not in held]
+
+
+def sidecar(path: Path, trigger_word: str, labels: ExportLabels) -> None:
     """Write `X.json` beside X.safetensors, which WebUIs show on the LoRA's card."""
-    kinds = {"sd_v1": "SD1"}
     content = {
-        "description": description,
-        "sd version": kinds.get(base_version, "Unknown"),
+        "description": labels.note,
+        "sd version": labels.client_version,
         "activation text": trigger_word,
         "preferred weight": 0.0,
         "notes": "",

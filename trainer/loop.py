@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer import metadata
 from trainer.adapters import Adapter
-from trainer.assembly import add_adapter, learn_text
+from trainer.assembly import add_adapter, learn_text, start_from
 from trainer.checkpoints import State, load_checkpoint, save_checkpoint
 from trainer.contract import events
 from trainer.contract.buckets import Plan, micro_batches, plan
@@ -28,7 +28,7 @@ from trainer.data.cache import TensorCache
 from trainer.device import DTYPES, make_accelerator, memory_gib
 from trainer.export import export, sidecar
 from trainer.families.base import Conditioning, Family
-from trainer.families.load import base_folder, load_family
+from trainer.families.load import load_family
 from trainer.objectives import Batch, NoiseSchedule, make_schedule, sample_rng, training_loss
 from trainer.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from trainer.previews import Painter, PreviewBoard, preview_prompts
@@ -142,7 +142,9 @@ def batch_of(training: Training, samples: list[Sample]) -> Batch:
     return Batch(
         mean=torch.stack([e.mean for e in encoded]).to(device),
         std=torch.stack([e.std for e in encoded]).to(device),
-        conditioning=training.text([sample.caption for sample in samples], device),
+        conditioning=training.text([sample.caption for sample in samples], device).framed(
+            torch.tensor([training.data.frame(sample) for sample in samples], device=device)
+        ),
         uncaptioned=torch.tensor([not sample.caption for sample in samples], device=device),
     )
 
@@ -156,14 +158,13 @@ def prepare(run: RunFolder, log: EventLog) -> Training:
         log.write(events.Warned(code=problem.code, message=problem.message, hint=problem.hint))
     accelerator, dtype = make_accelerator(config.model)
     log.write(events.Phase(name="load", done=0, total=1))
-    family = load_family(config.model, accelerator.device, dtype)
+    family = load_family(config, accelerator.device, dtype, _phase_reporter(log, "download"))
     schedule = make_schedule(family.noise, config.objective)
 
     made = plan(len(items), config.dataset)
     cache = TensorCache(run.home.cache / family.spec.name, writes=accelerator.is_main_process)
-    progress = _phase_reporter(log)
-    vae = base_folder(config.model.base_model) / "vae"
-    data = encode_dataset(items, family, config.dataset, vae_folder=vae, dtype=dtype, cache=cache, progress=progress)
+    progress = _phase_reporter(log, "encode")
+    data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
     captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
     prompts = preview_prompts(config, [with_trigger(item.caption, config.dataset.trigger_word) for item in items])
     text = learn_text(family, config, [*captions, *prompts, ""], dtype=dtype, cache=cache, progress=progress)
@@ -188,9 +189,9 @@ def prepare(run: RunFolder, log: EventLog) -> Training:
     )
 
 
-def _phase_reporter(log: EventLog) -> Callable[[int, int], None]:
+def _phase_reporter(log: EventLog, name: Literal["download", "encode"]) -> Callable[[int, int], None]:
     def _report(done: int, total: int) -> None:
-        log.write(events.Phase(name="encode", done=done, total=total))
+        log.write(events.Phase(name=name, done=done, total=total))
 
     return _report
 
@@ -214,6 +215,8 @@ def resume(training: Training) -> int:
         training.step = training.saved = state.step
         if training.accelerator.scaler is not None and state.gradient_scaler is not None:
             training.accelerator.scaler.load_state_dict(state.gradient_scaler)
+    elif training.config.adapter.start_from:
+        start_from(training.adapter, training.config.adapter, training.log)
     device, processes = training.accelerator.device, training.accelerator.num_processes
     several = f" x{processes}" if processes > 1 else ""
     training.log.write(
@@ -378,7 +381,7 @@ def write_sidecars(training: Training) -> None:
         return
     config = training.config
     path = training.run.path / f"{config.output.name}.safetensors"
-    sidecar(path, config.dataset.trigger_word, training.family.labels.note, training.family.labels.base_model_version)
+    sidecar(path, config.dataset.trigger_word, training.family.labels)
     last = sorted(training.run.samples.glob(f"{training.step:06}-0.png"))
     for picture in last:
         atomic_write(path.with_suffix(".preview.png"), picture.read_bytes())

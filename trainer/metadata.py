@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from trainer.adapters import trained_components
 from trainer.contract.buckets import Plan
 from trainer.contract.captions import tag_frequency, with_trigger
 from trainer.contract.settings import TrainConfig
@@ -49,7 +50,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
     captions = [with_trigger(item.caption, config.dataset.trigger_word) for item in data.items]
     most_frequent = dict(list(tag_frequency(captions).items())[:MOST_TAGS])
     resolution = config.dataset.resolution
-    text_rate = config.optimizer.text_learning_rate if config.adapter.text_encoder else None
+    text_rate = config.optimizer.text_learning_rate if len(trained_components(config.adapter)) > 1 else None
     values: dict[str, object] = {
         "network_module": "networks.lora",
         "network_dim": config.adapter.rank,
@@ -57,7 +58,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
         "network_dropout": config.adapter.dropout or None,
         "network_args": json.dumps({}),
         "base_model_version": facts.labels.base_model_version,
-        "v2": False,
+        "v2": facts.labels.client_version == "SD2",
         "output_name": name,
         "sd_model_name": PurePath(config.model.base_model).name,
         "tag_frequency": json.dumps({folder: most_frequent}, ensure_ascii=False),
@@ -84,7 +85,9 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
         "max_grad_norm": config.optimizer.clip_norm,
         "seed": config.model.seed,
         "mixed_precision": {"fp32": "no"}.get(facts.precision, facts.precision),
-        "clip_skip": None,
+        "clip_skip": config.model.clip_skip or None,
+        "max_token_length": config.dataset.caption_tokens,
+        "vae_name": PurePath(config.model.vae).name or None,
         "min_snr_gamma": config.objective.min_snr_gamma or None,
         "noise_offset": config.objective.noise_offset or None,
         "zero_terminal_snr": bool(facts.schedule.alphas_cumprod[-1] == 0),
@@ -94,9 +97,16 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
         "flip_aug": config.dataset.flip,
         "training_started_at": facts.started,
         "training_finished_at": time.time(),
-        "training_comment": facts.labels.note or f"Trained with Atelier, preset {config.preset}",
+        "training_comment": _comment(facts),
     }
     return {f"ss_{key}": str(value) for key, value in values.items()}
+
+
+def _comment(facts: TrainingFacts) -> str:
+    """What the file fits or how it was made, and by name the file that the training went on from."""
+    made = facts.labels.note or f"Trained with Atelier, preset {facts.config.preset}"
+    start = PurePath(facts.config.adapter.start_from).name
+    return f"{made}; went on from {start}" if start else made
 
 
 def _modelspec(facts: TrainingFacts) -> dict[str, str]:

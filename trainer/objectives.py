@@ -69,30 +69,13 @@ def min_snr_weight(snr: Tensor, gamma: float, prediction: Prediction) -> Tensor:
 
 
 def make_schedule(spec: NoiseSpec, settings: ObjectiveSettings) -> NoiseSchedule:
-    """The base model's schedule with the user's objective.
-
-    Raises:
-        InvalidSettings: A combination that the model rules out, as "auto" is only known here.
-    """
-    prediction = spec.prediction if settings.prediction == "auto" else settings.prediction
-    wanted = settings.zero_terminal_snr
-    zero_snr = spec.zero_terminal_snr if wanted == "auto" else wanted == "on"
-    if zero_snr and prediction == "epsilon":
-        raise InvalidSettings(
-            "objective.zero_terminal_snr = on, but the model predicts epsilon: the last timestep would be 0/0.",
-            hint="Set --objective.zero_terminal_snr off.",
-        )
-    if zero_snr and settings.noise_offset > 0:
-        raise InvalidSettings(
-            f"objective.noise_offset = {settings.noise_offset:g}, but the model has zero-terminal SNR.",
-            hint="Set --objective.noise_offset 0.",
-        )
+    """The base model's noise with the user's objective."""
     kept = torch.cumprod(1 - betas(spec), dim=0)
-    kept = zero_terminal(kept) if zero_snr else kept
+    kept = zero_terminal(kept) if spec.zero_terminal_snr else kept
     timesteps = range(settings.min_timestep, min(settings.max_timestep, len(kept)))
     return NoiseSchedule(
         alphas_cumprod=kept.float(),
-        prediction=prediction,
+        prediction=spec.prediction,
         min_snr_gamma=settings.min_snr_gamma,
         noise_offset=settings.noise_offset,
         timesteps=timesteps,

@@ -25,8 +25,10 @@ def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> 
 
 def make_optimizer(adapter: Adapter, settings: OptimizerSettings) -> torch.optim.AdamW:
     """AdamW with one group per component, each remembering its full learning rate as `full_lr`."""
-    rates = {"unet": settings.learning_rate, "text_encoder": settings.text_learning_rate}
-    groups = [{"params": parameters, "full_lr": rates[component]} for component, parameters in adapter.groups().items()]
+    groups = [
+        {"params": parameters, "full_lr": settings.learning_rate if part == "unet" else settings.text_learning_rate}
+        for part, parameters in adapter.groups().items()
+    ]
     return torch.optim.AdamW(
         groups,
         lr=settings.learning_rate,

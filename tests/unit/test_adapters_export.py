@@ -2,6 +2,7 @@ import json
 import struct
 
 import pytest
+import tiny
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -12,11 +13,10 @@ from trainer.contract.settings import AdapterSettings
 from trainer.export import body_hash, client_delta, export, file_tensors, prove, serialise
 from trainer.families.base import Conditioning
 from trainer.families.names import kohya_name
-from trainer.families.unet import StableDiffusion
 
 
 def load(tiny_model, dtype=torch.float32):
-    return StableDiffusion(tiny_model, torch.device("cpu"), dtype, gradient_checkpointing=False)
+    return tiny.load(tiny_model, dtype)
 
 
 @pytest.fixture
@@ -39,7 +39,8 @@ def adapter(family):
 def test_exactly_the_key_tables_layers_are_attached(tiny_model, targets, text_encoder):
     family = load(tiny_model)
     adapter = attach(family, AdapterSettings(rank=2, targets=targets, text_encoder=text_encoder), seed=0)
-    assert list(adapter.layers) == list(family.lora_slots(targets, text_encoder))
+    components = ["unet", "text_encoder"] if text_encoder else ["unet"]
+    assert list(adapter.layers) == list(family.lora_slots(targets, components))
     assert (len(adapter.groups()) == 2) == text_encoder
 
 
@@ -48,7 +49,7 @@ def test_lora_weights_are_float32_and_alone_trained_on_a_bf16_base(tiny_model):
     adapter = attach(family, AdapterSettings(rank=2, text_encoder=True), seed=0)
     assert {parameter.dtype for parameter in adapter.parameters()} == {torch.float32}
     assert family.unet.conv_in.weight.dtype == torch.bfloat16
-    trained = [p for m in (family.unet, family.text_encoder) for p in m.parameters() if p.requires_grad]
+    trained = [p for m in (family.unet, family.text_encoders[0]) for p in m.parameters() if p.requires_grad]
     assert {id(p) for p in trained} == {id(p) for p in adapter.parameters()}
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainer.data.cache import TensorCache, digest, folder_digest
+from trainer.data.cache import TensorCache, digest, module_digest
 
 
 def test_a_tensor_is_made_once_and_then_read(tmp_path):
@@ -32,13 +32,12 @@ def test_keys_differ_whenever_a_part_does():
     assert len({digest("a", "b"), digest("ab"), digest("a", "b", ""), digest("b", "a")}) == 4
 
 
-def test_a_models_digest_follows_its_weights(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(b"one")
-    before = folder_digest(tmp_path)
-    copy = tmp_path / "elsewhere"
-    copy.mkdir()
-    (copy / "config.json").write_text("{}")
-    (copy / "model.safetensors").write_bytes(b"two")
-    assert folder_digest(copy) != before
+def test_a_modules_digest_follows_its_weights_and_not_how_they_lie_in_memory():
+    convolution = torch.nn.Conv2d(3, 4, 3)
+    before = module_digest(convolution)
+    assert module_digest(convolution.to(memory_format=torch.channels_last)) == before
+    with torch.no_grad():
+        convolution.weight[1, 2, 0, 1] += 1
+    changed = module_digest(convolution)
+    assert changed != before
+    assert module_digest(convolution.bfloat16()) not in (before, changed)

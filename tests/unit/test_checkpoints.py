@@ -1,19 +1,19 @@
 import shutil
 
 import pytest
+import tiny
 import torch
 
 from trainer.adapters import attach
 from trainer.checkpoints import State, load_checkpoint, save_checkpoint
 from trainer.contract.errors import ResumeRefused
 from trainer.contract.settings import AdapterSettings, OptimizerSettings
-from trainer.families.unet import StableDiffusion
 from trainer.optim import make_optimizer
 
 
 @pytest.fixture
 def trained(tiny_model):
-    family = StableDiffusion(tiny_model, torch.device("cpu"), torch.float32, gradient_checkpointing=False)
+    family = tiny.load(tiny_model)
     adapter = attach(family, AdapterSettings(rank=2), seed=0)
     optimizer = make_optimizer(adapter, OptimizerSettings())
     step(adapter, optimizer)

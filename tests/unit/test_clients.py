@@ -17,6 +17,7 @@ from trainer.contract.runs import RunFolder
 from trainer.contract.settings import validated
 
 HEADER = {
+    "ss_base_model_version": "sd_v1",
     "ss_num_train_images": "20",
     "ss_tag_frequency": json.dumps({"1_ana": {"ana": 20, "smile": 12, "red hat": 3}}),
     "sshs_model_hash": "ab" * 32,
@@ -31,6 +32,7 @@ PROGRAMS = {
     "Fooocus": ("Fooocus", "models/loras", ["launch.py", "fooocus_version.py", "modules/"]),
     "invokeai": ("InvokeAI", "autoimport/lora", ["invokeai.yaml"]),
     "StabilityMatrix": ("StabilityMatrix", "Models/Lora", ["Packages/"]),
+    "SwarmUI": ("SwarmUI", "Models/Lora", ["launchtools/", "src/"]),
 }
 
 

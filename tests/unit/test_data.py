@@ -1,4 +1,5 @@
 import pytest
+import tiny
 import torch
 
 from trainer.contract.buckets import Size, plan
@@ -6,21 +7,19 @@ from trainer.contract.captions import Item, scan
 from trainer.contract.settings import DatasetSettings
 from trainer.data.batches import TextStates, captions_of, encode_dataset, samples_of_step
 from trainer.data.cache import TensorCache
-from trainer.families.unet import StableDiffusion
 
 
 @pytest.fixture(scope="module")
 def family(tiny_model):
-    return StableDiffusion(tiny_model, torch.device("cpu"), torch.float32, gradient_checkpointing=False)
+    return tiny.load(tiny_model)
 
 
-def encode(family, folder, tiny_model, cache, **settings):
+def encode(family, folder, cache, **settings):
     items, _ = scan(folder)
     return encode_dataset(
         items,
         family,
         DatasetSettings(resolution=64, **settings),
-        vae_folder=tiny_model / "vae",
         dtype=torch.float32,
         cache=cache,
         progress=lambda _done, _total: None,
@@ -32,8 +31,8 @@ def test_nothing_is_assumed_of_channels_or_size(family):
     assert family.spec.default_size == 64
 
 
-def test_posteriors_are_scaled_and_of_the_buckets_size(family, pictures, tiny_model, tmp_path):
-    data = encode(family, pictures, tiny_model, TensorCache(tmp_path))
+def test_posteriors_are_scaled_and_of_the_buckets_size(family, pictures, tmp_path):
+    data = encode(family, pictures, TensorCache(tmp_path))
     for number, bucket in enumerate(data.buckets):
         assert data.posteriors[number, False].mean.shape == (6, bucket.height // 4, bucket.width // 4)
         assert bucket.width > bucket.height  # the pictures are 80 x 64
@@ -41,40 +40,40 @@ def test_posteriors_are_scaled_and_of_the_buckets_size(family, pictures, tiny_mo
     assert len(list(stored.folder.iterdir())) == 5
 
 
-def test_mirrored_pictures_are_encoded_from_mirrored_pixels(family, pictures, tiny_model, tmp_path):
-    data = encode(family, pictures, tiny_model, TensorCache(tmp_path), flip=True)
+def test_mirrored_pictures_are_encoded_from_mirrored_pixels(family, pictures, tmp_path):
+    data = encode(family, pictures, TensorCache(tmp_path), flip=True)
     assert len(data.posteriors) == 10
     assert not torch.equal(data.posteriors[0, True].mean, data.posteriors[0, False].mean)
 
 
-def test_the_fingerprint_follows_pictures_and_captions(family, pictures, tiny_model, tmp_path):
+def test_the_fingerprint_follows_pictures_and_captions(family, pictures, tmp_path):
     import shutil
 
     cache = TensorCache(tmp_path / "cache")
-    before = encode(family, pictures, tiny_model, cache).fingerprint()
+    before = encode(family, pictures, cache).fingerprint()
     own = shutil.copytree(pictures, tmp_path / "own")
-    assert encode(family, own, tiny_model, cache).fingerprint() == before
+    assert encode(family, own, cache).fingerprint() == before
     (own / "picture 1.txt").write_text("new")
-    assert encode(family, own, tiny_model, cache).fingerprint() != before
+    assert encode(family, own, cache).fingerprint() != before
 
 
-def test_a_steps_samples_do_not_depend_on_how_it_is_split(family, pictures, tiny_model, tmp_path):
-    data = encode(family, pictures, tiny_model, TensorCache(tmp_path))
+def test_a_steps_samples_do_not_depend_on_how_it_is_split(family, pictures, tmp_path):
+    data = encode(family, pictures, TensorCache(tmp_path))
     wide, narrow = DatasetSettings(batch_size=4), DatasetSettings(batch_size=1, accumulation=4)
     for step in range(5):
         drawn = [samples_of_step(step, plan(5, settings), data, settings, 3) for settings in (wide, narrow)]
         assert drawn[0] == drawn[1]
 
 
-def test_captions_are_dropped_as_often_as_asked(family, pictures, tiny_model, tmp_path):
-    data = encode(family, pictures, tiny_model, TensorCache(tmp_path))
+def test_captions_are_dropped_as_often_as_asked(family, pictures, tmp_path):
+    data = encode(family, pictures, TensorCache(tmp_path))
     settings = DatasetSettings(batch_size=1, views=400, caption_dropout=0.25)
     drawn = [samples_of_step(step, plan(5, settings), data, settings, 1)[0].caption for step in range(2000)]
     assert 0.21 < drawn.count("") / 2000 < 0.29  # four standard errors
 
 
-def test_mirroring_happens_in_half_of_the_views_and_never_unasked(family, pictures, tiny_model, tmp_path):
-    data = encode(family, pictures, tiny_model, TensorCache(tmp_path))
+def test_mirroring_happens_in_half_of_the_views_and_never_unasked(family, pictures, tmp_path):
+    data = encode(family, pictures, TensorCache(tmp_path))
     for flip, low, high in ((True, 0.45, 0.55), (False, 0, 0)):
         settings = DatasetSettings(batch_size=1, views=400, flip=flip)
         drawn = [samples_of_step(step, plan(5, settings), data, settings, 1)[0].mirrored for step in range(2000)]
@@ -89,9 +88,9 @@ def test_shuffling_keeps_the_trigger_word_in_front(tmp_path):
     assert len(set(forms)) > 5
 
 
-def test_frozen_text_comes_from_the_cache_and_equals_the_encoders_answer(family, tiny_model, tmp_path):
+def test_frozen_text_comes_from_the_cache_and_equals_the_encoders_answer(family, tmp_path):
     text = TextStates(family, trained=False)
-    text.learn(["ball", ""], tiny_model / "text_encoder", torch.float32, TensorCache(tmp_path), lambda *_: None)
+    text.learn(["ball", ""], torch.float32, TensorCache(tmp_path), lambda *_: None)
     looked_up = text(["ball", "", "ball"], torch.device("cpu")).states
     with torch.no_grad():
         encoded = family.encode_text(family.tokenize(["ball", "", "ball"])).states
@@ -99,15 +98,14 @@ def test_frozen_text_comes_from_the_cache_and_equals_the_encoders_answer(family,
     assert not looked_up.requires_grad
 
 
-def test_buckets_are_part_of_the_cache_key(family, pictures, tiny_model, tmp_path):
+def test_buckets_are_part_of_the_cache_key(family, pictures, tmp_path):
     cache = TensorCache(tmp_path)
-    encode(family, pictures, tiny_model, cache)
+    encode(family, pictures, cache)
     items, _ = scan(pictures)
     other = encode_dataset(
         items,
         family,
         DatasetSettings(resolution=96),
-        vae_folder=tiny_model / "vae",
         dtype=torch.float32,
         cache=cache,
         progress=lambda *_: None,

@@ -1,17 +1,17 @@
 import copy
 
 import pytest
+import tiny
 import torch
 
 from trainer.adapters import attach
 from trainer.contract.settings import AdapterSettings
 from trainer.families.base import Conditioning
-from trainer.families.unet import StableDiffusion
 from trainer.fused import LoraFunction, fuse
 
 
 def make(tiny_model, dtype=torch.bfloat16):
-    family = StableDiffusion(tiny_model, torch.device("cpu"), dtype, gradient_checkpointing=False)
+    family = tiny.load(tiny_model, dtype)
     adapter = attach(family, AdapterSettings(rank=4, alpha=2.0, text_encoder=True), seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -63,7 +63,7 @@ def test_the_whole_model_predicts_and_learns_as_with_peft(tiny_model):
 
 def test_switched_off_it_is_the_base(tiny_model):
     family, adapter = make(tiny_model)
-    bare = StableDiffusion(tiny_model, torch.device("cpu"), torch.bfloat16, gradient_checkpointing=False)
+    bare = tiny.load(tiny_model, torch.bfloat16)
     fuse(adapter, dropout=0.0)
     states = torch.randn(1, 77, family.unet.config.cross_attention_dim).to(torch.bfloat16)
     noisy, t = torch.randn(1, family.unet.config.in_channels, 8, 8).to(torch.bfloat16), torch.tensor([500])

@@ -1,26 +1,26 @@
 import math
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
 from trainer.adapters import attach
 from trainer.assembly import add_adapter, learn_text
 from trainer.contract import process
-from trainer.contract.errors import RunBusy, RunError, RunMissing
+from trainer.contract.errors import LoraRefused, RunBusy, RunError, RunMissing
 from trainer.contract.settings import AdapterSettings, validated
 from trainer.data.cache import TensorCache
 from trainer.device import make_accelerator
-from trainer.export import client_delta, export
+from trainer.export import client_delta, export, put_into
 from trainer.families.base import Conditioning
-from trainer.families.unet import StableDiffusion
 from trainer.fused import fuse
 from trainer.previews import Painter, paint_strip
-from trainer.strength import draw, lora_file, main, put_into
+from trainer.strength import draw, lora_file, main
 
 
 def load(tiny_model, dtype=torch.float32):
-    return StableDiffusion(tiny_model, torch.device("cpu"), dtype, gradient_checkpointing=False)
+    return tiny.load(tiny_model, dtype)
 
 
 def learnt(adapter, seed=2, size=0.1):
@@ -106,22 +106,41 @@ def test_a_file_of_another_alpha_is_as_strong_as_a_client_makes_it(tmp_path, tin
 
 def test_a_file_of_another_rank_is_refused(tmp_path, tiny_model):
     file = export(tmp_path / "wide.safetensors", make(load(tiny_model), rank=8), "fp16", {}).path
-    with pytest.raises(RunError, match=r"wide.safetensors does not fit the run: lora_\w+ is \(8, "):
+    with pytest.raises(LoraRefused, match=r"wide.safetensors does not fit: lora_\w+ is \(8, "):
         put_into(make(load(tiny_model)), file)
 
 
-def test_a_file_without_a_layer_is_refused(tmp_path, tiny_model):
+def test_layers_that_a_file_lacks_are_named_and_stay_as_they_were(tmp_path, tiny_model):
+    file = export(tmp_path / "x.safetensors", make(load(tiny_model)), "fp32", {}).path
+    adapter = make(load(tiny_model), seed=9)
+    first, before = next(iter(adapter.layers)), {name: live.delta() for name, live in adapter.layers.items()}
+    save_file({name: tensor for name, tensor in load_file(file).items() if first not in name}, file)
+    assert put_into(adapter, file) == [first]
+    assert [name for name, live in adapter.layers.items() if torch.equal(live.delta(), before[name])] == [first]
+
+
+@pytest.mark.parametrize("foreign", ["lora_unet_conv_in.lora_down.weight", "conv_in.weight"])
+def test_a_file_with_another_layer_is_refused(tmp_path, tiny_model, foreign):
     adapter = make(load(tiny_model))
     tensors = load_file(export(tmp_path / "x.safetensors", adapter, "fp16", {}).path)
-    first = next(iter(adapter.layers))
-    save_file({name: tensor for name, tensor in tensors.items() if first not in name}, tmp_path / "less.safetensors")
-    with pytest.raises(RunError, match=f"other layers than the run: 3 differ, first {first}.alpha"):
+    save_file({**tensors, foreign: torch.zeros(4, 4)}, tmp_path / "more.safetensors")
+    with pytest.raises(LoraRefused, match=f"more.safetensors has other layers .* 1 tensors differ, first {foreign}"):
+        put_into(adapter, tmp_path / "more.safetensors")
+
+
+def test_a_layer_of_which_a_part_is_missing_is_refused(tmp_path, tiny_model):
+    adapter = make(load(tiny_model))
+    tensors = load_file(export(tmp_path / "x.safetensors", adapter, "fp16", {}).path)
+    part = f"{next(iter(adapter.layers))}.lora_up.weight"
+    tensors.pop(part)
+    save_file(tensors, tmp_path / "less.safetensors")
+    with pytest.raises(LoraRefused, match=f"1 tensors differ, first {part}"):
         put_into(adapter, tmp_path / "less.safetensors")
 
 
 def test_what_is_no_safetensors_file_is_refused(tmp_path, tiny_model):
     (tmp_path / "x.safetensors").write_bytes(b"\x80\x04 no header")
-    with pytest.raises(RunError, match=r"x.safetensors cannot be read"):
+    with pytest.raises(LoraRefused, match=r"x.safetensors cannot be read"):
         put_into(make(load(tiny_model)), tmp_path / "x.safetensors")
 
 

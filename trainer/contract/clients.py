@@ -37,7 +37,8 @@ BELOW_HOME = (
 PASSED_OVER = {"windows", "program files", "program files (x86)", "programdata", "library", "appdata", "node_modules"}
 PASSED_OVER |= {"pictures", "music", "movies", "videos", "site-packages"}
 TOP_TAGS = 20
-FAMILIES = {"sd15": "SD 1.5"}
+# What Civitai calls the base models, by how a LoRA file says it
+BASES = {"sd_v1": "SD 1.5", "sd_v2": "SD 2.1", "sd_v2_v": "SD 2.1 768", "sdxl_base_v1-0": "SDXL 1.0"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class _Layout:
 # through their model manager only, so there is no folder to copy into
 LAYOUTS = (
     _Layout("StabilityMatrix", "Models/Lora", ("Packages",)),
+    _Layout("SwarmUI", "Models/Lora", ("launchtools", "src")),
     _Layout("SD.Next", "models/Lora", ("webui.py", "installer.py")),
     _Layout("Forge", "models/Lora", ("webui.py", "modules_forge")),
     _Layout("AUTOMATIC1111", "models/Lora", ("webui.py", "modules")),
@@ -225,12 +227,12 @@ def civitai_text(run: RunFolder, file: str) -> str:
     if file not in loras:
         raise _no_such_file(run, file, sorted(loras))
     lora, header = loras[file], _header(run.inside(file))
-    parts = [_use(config, lora), _training(config, lora, header), _tags(header), _hashes(lora, header)]
+    parts = [_use(config, lora, header), _training(config, lora, header), _tags(header), _hashes(lora, header)]
     texts = ["\n".join(lines) for lines in parts]
     return "\n\n".join(text for text in texts if text) + "\n\nTrained with Atelier\n"
 
 
-def _use(config: TrainConfig, lora: Lora) -> Iterator[str]:
+def _use(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterator[str]:
     """Title, base model, trigger words, strength."""
     stem = PurePath(lora.file).stem
     yield config.output.name or stem
@@ -240,7 +242,8 @@ def _use(config: TrainConfig, lora: Lora) -> Iterator[str]:
         yield "This LoRA fits only that model; it does nothing for Stable Diffusion in a WebUI."
     else:
         name = PurePath(config.model.base_model).name
-        yield f"Base model: {FAMILIES.get(config.model.family, config.model.family)}, trained on {name}"
+        base = BASES.get(header.get("ss_base_model_version", ""))
+        yield f"Base model: {base}, trained on {name}" if base else f"Base model: {name}"
     yield f"Type: LoRA, {config.goal}"
     yield f"Trigger words: {config.dataset.trigger_word or 'none'}"
     yield "Suggested strength: 1 (0.6 to 1 together with other LoRAs)"

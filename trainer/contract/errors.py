@@ -3,10 +3,11 @@
 TrainerError
 ├── InvalidSettings · UnknownPreset
 ├── DatasetError: FolderMissing · NoImages · UnreadableImage
-├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel
+├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel; more in huberrors.py and convert.py
 ├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · OutOfMemory · Terminated
 ├── RunError: RunMissing · RunBusy · ResumeRefused
-└── ExportError: ProofFailed · FileExists
+├── ExportError: ProofFailed · FileExists
+└── LoraRefused
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class BaseModelMissing(ModelError):
     def __init__(self, path: Path) -> None:
         super().__init__(
             f"No base model at {path}.",
-            hint='Give a folder in the diffusers layout (it holds model_index.json), or "pocket" for the built-in one.',
+            hint="Give a .safetensors file, a folder in the diffusers layout (it holds model_index.json), a name on "
+            'the Hugging Face hub (owner/name), or "pocket" for the built-in model.',
         )
 
 
@@ -110,9 +112,11 @@ class NotABaseModel(ModelError):
     code = "not_a_base_model"
 
     def __init__(self, path: Path, seen: str) -> None:
+        self.seen = seen
         super().__init__(
-            f"{path} is not a base model this preset can train: {seen}.",
-            hint="A Stable Diffusion 1.x folder holds unet, vae, text_encoder, tokenizer and scheduler.",
+            f"{path} is not a base model that can be trained on: {seen}.",
+            hint="Choose a Stable Diffusion 1.x, 2.x or SDXL model: one .safetensors file, or a folder in the "
+            "diffusers layout.",
         )
 
 
@@ -243,6 +247,18 @@ class FileExists(ExportError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} exists already.", hint="Move it away or choose another name.")
+
+
+class LoraRefused(TrainerError):
+    """A LoRA file cannot be read, or does not fit the layers that are trained."""
+
+    code = "lora_refused"
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path.name} {why}.",
+            hint="Choose a LoRA file of this base model, made with the same adapter.targets and adapter.text_encoder.",
+        )
 
 
 @contextmanager

@@ -47,8 +47,8 @@ class Phase(_Event):
     """Progress outside the steps."""
 
     type: Literal["phase"] = "phase"
-    name: Literal["load", "encode", "dry_run", "train", "preview", "export"]
-    done: int
+    name: Literal["download", "load", "encode", "dry_run", "train", "preview", "export"]
+    done: int  # pictures, steps; of a download MiB
     total: int
 
 

@@ -12,10 +12,13 @@ import tomlkit
 
 from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
 from trainer.contract.home import CHECKOUT, atomic_write
+from trainer.contract.hub import is_hub_name
 from trainer.contract.settings import SECTIONS, TrainConfig, plain_file_name, validated
+from trainer.contract.startfile import check_start
 
 FOLDER = CHECKOUT / "presets"
-OF_ONE_RUN = {"dataset.images", "dataset.captions", "output.name", "model.device"}  # what a preset does not keep
+# What a preset does not keep
+OF_ONE_RUN = {"dataset.images", "dataset.captions", "adapter.start_from", "output.name", "model.device"}
 Values = dict[str, Any]
 
 
@@ -194,7 +197,7 @@ def settled(config: TrainConfig) -> TrainConfig:
     """The settings, ready to be a run's: paths absolute, and a name for the file.
 
     Raises:
-        InvalidSettings: No picture folder.
+        InvalidSettings: No picture folder, or a LoRA file that a run of these settings cannot go on from.
     """
     if not config.dataset.images:
         raise InvalidSettings("No picture folder given.", hint="Add --images DIR.")
@@ -202,10 +205,14 @@ def settled(config: TrainConfig) -> TrainConfig:
     values["dataset"]["images"] = _absolute(config.dataset.images)
     if config.dataset.captions:
         values["dataset"]["captions"] = _absolute(config.dataset.captions)
-    if config.model.base_model != "pocket":
+    if config.model.base_model != "pocket" and not is_hub_name(config.model.base_model):
         values["model"]["base_model"] = _absolute(config.model.base_model)
+    if config.adapter.start_from:
+        values["adapter"]["start_from"] = _absolute(config.adapter.start_from)
     values["output"]["name"] = config.output.name or config.preset or "lora"
-    return validated(values)
+    made = validated(values)
+    check_start(made.adapter)
+    return made
 
 
 def _absolute(path: str) -> str:

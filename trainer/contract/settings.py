@@ -44,12 +44,23 @@ def plain_file_name(name: str) -> str:
 class ModelSettings(Section):
     """The base model and how it is computed."""
 
-    family: Literal["sd15"] = setting("sd15", description="Architecture of the base model.")
+    family: Literal["auto", "sd15", "sd2", "sdxl"] = setting(
+        "auto", description="Architecture these settings are made for; another base model is refused."
+    )
     base_model: str = setting(
         "pocket",
         level="basic",
         min_length=1,
-        description='Folder in the diffusers layout, or "pocket" for the built-in miniature.',
+        description="A .safetensors file, a folder in the diffusers layout, a name on the Hugging Face hub, or "
+        '"pocket" for the built-in miniature.',
+    )
+    vae: str = setting("", description="Another VAE than the model's own: a file or folder. Empty: its own.")
+    clip_skip: int = setting(
+        0,
+        ge=0,
+        le=11,
+        unit="layers",
+        description="Text layer to read, counted from the end as clients do, in SD 1.x; 0: as the model was made.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto",
@@ -106,6 +117,14 @@ class DatasetSettings(Section):
         512, ge=32, le=2048, unit="px", description="Side of the square whose area every picture is scaled to."
     )
     flip: bool = setting(False, description="Also show mirrored pictures; not for faces or text.")
+    caption_tokens: int = setting(
+        75,
+        ge=75,
+        le=225,
+        multiple_of=75,
+        unit="tokens",
+        description="Longest caption: 75 is what the text encoder reads at once, 150 and 225 are read in parts.",
+    )
     caption_dropout: float = setting(
         0.0, ge=0.0, le=1.0, unit="share", description="Share of views without a caption, which guidance learns from."
     )
@@ -148,6 +167,10 @@ class AdapterSettings(Section):
         description="Layers that learn: attention alone, or attention, projections and feed-forward (kohya's set).",
     )
     text_encoder: bool = setting(False, description="Also train the text encoder, at its own learning rate.")
+    text_encoder_2: bool = setting(False, description="Also train SDXL's second, larger text encoder.")
+    start_from: str = setting(
+        "", description="LoRA file to go on from; rank and alpha must be the file's own. Empty: start fresh."
+    )
 
 
 class OptimizerSettings(Section):

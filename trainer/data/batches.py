@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from trainer.contract.buckets import Crop, Plan, Size, View, buckets, crop_to, n
 from trainer.contract.captions import CAPTION_VARIANTS, Item, shuffled, with_trigger
 from trainer.contract.errors import NonFiniteLatents
 from trainer.contract.settings import DatasetSettings
-from trainer.data.cache import TensorCache, digest, dtype_name, file_digest, folder_digest
+from trainer.data.cache import TensorCache, digest, dtype_name, file_digest
 from trainer.data.images import load_picture, to_pixels
 from trainer.families.base import Conditioning, Family
 
@@ -41,11 +40,23 @@ class Encoded:
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """Everything the steps read: posteriors by (item, mirrored), and each item's bucket."""
+    """Everything the steps read: each item's cut, and posteriors by (item, mirrored)."""
 
     items: list[Item]
-    buckets: list[Size]
+    crops: list[Crop]
     posteriors: dict[tuple[int, bool], Encoded]
+
+    @property
+    def buckets(self) -> list[Size]:
+        """Each item's size as it is shown."""
+        return [crop.bucket for crop in self.crops]
+
+    def frame(self, sample: Sample) -> tuple[int, ...]:
+        """The sample's original height and width, its cut's top and left, and the shown height and width, in px."""
+        item, crop = self.items[sample.item], self.crops[sample.item]
+        mirrored_left = crop.scaled.width - crop.bucket.width - crop.left
+        left = mirrored_left if sample.mirrored else crop.left
+        return item.height, item.width, crop.top, left, crop.bucket.height, crop.bucket.width
 
     def fingerprint(self) -> str:
         """Digest of pictures and captions, by which a resumed run knows its data."""
@@ -63,7 +74,6 @@ def encode_dataset(
     family: Family,
     settings: DatasetSettings,
     *,
-    vae_folder: Path,
     dtype: torch.dtype,
     cache: TensorCache,
     progress: Progress,
@@ -75,7 +85,7 @@ def encode_dataset(
         NonFiniteLatents: The VAE overflowed.
     """
     crops = choose_crops(items, family, settings.resolution)
-    vae = folder_digest(vae_folder)
+    vae = family.encoder_key("vae")
     mirrors = (False, True) if settings.flip else (False,)
     made: dict[tuple[int, bool], Encoded] = {}
     for number, (item, crop) in enumerate(zip(items, crops, strict=True)):
@@ -85,7 +95,7 @@ def encode_dataset(
             factor = family.scaling_factor
             made[number, mirrored] = Encoded(stored["mean"] * factor, stored["std"] * factor)
         progress(number + 1, len(items))
-    return EncodedDataset(items, [crop.bucket for crop in crops], made)
+    return EncodedDataset(items, crops, made)
 
 
 def _encode(family: Family, item: Item, crop: Crop, mirrored: bool) -> dict[str, Tensor]:
@@ -130,25 +140,22 @@ class TextStates:
         self._ids: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def learn(
-        self, captions: Sequence[str], text_folder: Path, dtype: torch.dtype, cache: TensorCache, progress: Progress
-    ) -> None:
+    def learn(self, captions: Sequence[str], dtype: torch.dtype, cache: TensorCache, progress: Progress) -> None:
         """Prepare captions before training: states from the cache, or token ids where the encoder will change."""
         wanted = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
-        encoder = "" if self._trained else folder_digest(text_folder)
+        encoder = "" if self._trained else self._family.encoder_key("text")
         for number, caption in enumerate(wanted):
             ids = self._family.tokenize([caption])
             if self._trained:
                 self._ids[caption] = ids
                 continue
             key = digest("text", ids.tolist(), encoder, dtype_name(dtype))
-            stored = cache.get(key, lambda ids=ids: {"states": self._family.encode_text(ids).states})  # type: ignore[misc]
-            self._known[caption] = Conditioning(stored["states"])
+            stored = cache.get(key, lambda ids=ids: self._family.encode_text(ids).text())  # type: ignore[misc]
+            self._known[caption] = Conditioning(**stored)
             progress(number + 1, len(wanted))
 
     def __call__(self, captions: Sequence[str], device: torch.device) -> Conditioning:
-        """Conditioning (B, T, D) of captions that `learn` has seen."""
+        """Conditioning of captions that `learn` has seen, without frames."""
         if self._trained:
             return self._family.encode_text(torch.cat([self._ids[caption] for caption in captions]))
-        states = Conditioning.stack([self._known[caption] for caption in captions]).states
-        return Conditioning(states.to(device))
+        return Conditioning.stack([self._known[caption] for caption in captions]).to(device)

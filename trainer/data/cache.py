@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.contract.home import atomic_write
 
@@ -26,10 +26,13 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """One digest for a model component: its configuration, weights and vocabulary."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".txt"))
-    return digest(*(f"{path.name}:{file_digest(path)}" for path in files))
+def module_digest(module: nn.Module) -> str:
+    """One digest of a frozen module's weights, wherever they came from and however they lie in memory."""
+    seen = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        seen.update(f"{name} {dtype_name(tensor.dtype)} {tuple(tensor.shape)}".encode())
+        seen.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return seen.hexdigest()
 
 
 def digest(*parts: object) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-Component = Literal["unet", "text_encoder"]
+Component = Literal["unet", "text_encoder", "text_encoder_2"]
+Encoder = Literal["vae", "text"]
 Prediction = Literal["epsilon", "v_prediction"]
 
 
@@ -47,18 +48,41 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the denoiser is told: text states (B, T, D)."""
+    """What the denoiser is told: text states (B, T, D), and where a family asks for them the rest.
+
+    `pooled` is the caption as one vector (B, P); `frames` (B, 6) are original height and width, the cut's top and left,
+    and the shown height and width, all in px (Podell et al. 2023, section 2.2).
+    """
 
     states: Tensor
+    pooled: Tensor | None = None
+    frames: Tensor | None = None
 
     def rows(self, chosen: Tensor) -> Conditioning:
         """Those of the samples that the mask (B,) chooses."""
-        return Conditioning(self.states[chosen])
+        return self._each(lambda part: part[chosen])
+
+    def to(self, device: torch.device) -> Conditioning:
+        """The same on a device."""
+        return self._each(lambda part: part.to(device))
+
+    def framed(self, frames: Tensor) -> Conditioning:
+        """The same for pictures of these sizes and cuts."""
+        return replace(self, frames=frames)
+
+    def text(self) -> dict[str, Tensor]:
+        """What a caption alone decides, by name."""
+        return {"states": self.states} if self.pooled is None else {"states": self.states, "pooled": self.pooled}
 
     @staticmethod
     def stack(parts: Sequence[Conditioning]) -> Conditioning:
-        """Single conditionings as one batch."""
-        return Conditioning(torch.cat([part.states for part in parts]))
+        """Single captions as one batch."""
+        every = [part.text() for part in parts]
+        return Conditioning(**{name: torch.cat([one[name] for one in every]) for name in every[0]})
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
+        parts = {"states": self.states, "pooled": self.pooled, "frames": self.frames}
+        return Conditioning(**{name: change(part) for name, part in parts.items() if part is not None})
 
 
 @dataclass(frozen=True)
@@ -79,6 +103,7 @@ class ExportLabels:
     base_model_version: str
     architecture: str
     implementation: str
+    client_version: str  # what WebUIs call the base: SD1, SD2, SDXL
     note: str  # a sentence for the user where the file fits no common client, else empty
 
 
@@ -107,15 +132,19 @@ class Family(Protocol):
         ...
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:
-        """Token ids (B, T) int64, padded and cut as the model's pipeline does."""
+        """Token ids (B, encoders, chunks, T) int64, padded and cut as the model's pipeline does."""
         ...
 
     def encode_text(self, ids: Tensor) -> Conditioning:
-        """Conditioning of (B, T) token ids; differentiable when the text encoder carries LoRA."""
+        """Conditioning of such token ids; differentiable when a text encoder carries LoRA."""
+        ...
+
+    def encoder_key(self, which: Encoder) -> str:
+        """Digest of all that decides what the VAE, or the text encoders, answer: by it answers are kept."""
         ...
 
     def release_encoders(self, keep_text: bool) -> None:
-        """Take the VAE, and the text encoder unless it is trained, off the device."""
+        """Take the VAE, and the text encoders unless they are trained, off the device."""
         ...
 
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
@@ -126,8 +155,8 @@ class Family(Protocol):
         """One picture, drawn with the model's own scheduler."""
         ...
 
-    def lora_slots(self, targets: str, text_encoder: bool) -> dict[str, Slot]:
-        """The key table: every kohya module name of this architecture and target set, from its configuration."""
+    def lora_slots(self, targets: str, components: Sequence[Component]) -> dict[str, Slot]:
+        """The key table: every kohya module name of these components and target set, from their configurations."""
         ...
 
     def kohya_name(self, component: Component, path: str) -> str:

@@ -5,35 +5,64 @@ Grammar: kohya's sd-scripts, the one form that every client reads. `tests/fixtur
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer.families.base import Component, Slot
 
 ATTENTION_LAYERS = ("to_q", "to_k", "to_v", "to_out_0")
+ONE_ENCODER: Mapping[Component, str] = {"unet": "lora_unet", "text_encoder": "lora_te"}
+TWO_ENCODERS: Mapping[Component, str] = {
+    "unet": "lora_unet",
+    "text_encoder": "lora_te1",
+    "text_encoder_2": "lora_te2",
+}
+ATTENTION = re.compile(
+    r"(?P<way>down|up)_blocks\.(?P<block>\d+)\.attentions\.(?P<layer>\d+)|(?P<mid>mid_block\.attentions\.0)"
+)
 
 
-def kohya_name(component: Component, path: str) -> str:
+def kohya_name(component: Component, path: str, prefixes: Mapping[Component, str] = ONE_ENCODER) -> str:
     """A module path as it stands in a LoRA file: one name without dots.
 
     transformers 5.6 dropped the `text_model.` level that every client expects; it is put back where missing.
     """
-    if component == "unet":
-        return "lora_unet_" + path.replace(".", "_")
-    nested = path if path.startswith("text_model.") else f"text_model.{path}"
-    return "lora_te_" + nested.replace(".", "_")
+    if component != "unet" and not path.startswith("text_model."):
+        path = f"text_model.{path}"
+    return f"{prefixes[component]}_{path.replace('.', '_')}"
 
 
-def unet_slots(config: Mapping[str, Any], targets: str) -> dict[str, Slot]:
+def sgm_path(path: str, layers_per_block: int) -> str:
+    """A UNet attention's path as SDXL's own code spells it, by which its LoRA files go; other paths stay as they are.
+
+    One input block per residual layer and one per downsampling, counted after the first convolution.
+    """
+    place = ATTENTION.match(path)
+    if place is None:
+        return path
+    rest, each = path[place.end() :], layers_per_block + 1
+    if place["mid"]:
+        return f"middle_block.1{rest}"
+    block, layer = int(place["block"]), int(place["layer"])
+    if place["way"] == "down":
+        return f"input_blocks.{1 + each * block + layer}.1{rest}"
+    return f"output_blocks.{each * block + layer}.1{rest}"
+
+
+def unet_slots(config: Mapping[str, Any], targets: str, sgm: bool = False) -> dict[str, Slot]:
     """All LoRA places of a diffusers `UNet2DConditionModel` configuration, in the network's order."""
     slots: dict[str, Slot] = {}
     for place, channels, depth in _transformers(config):
+        spelled = sgm_path(place, config["layers_per_block"]) if sgm else place
         for name, shape in _transformer_layers(config, channels, depth, targets):
-            slots[f"lora_unet_{place}_{name}"] = Slot("unet", shape)
+            slots[f"lora_unet_{spelled.replace('.', '_')}_{name}"] = Slot("unet", shape)
     return slots
 
 
-def text_slots(config: Mapping[str, Any], targets: str) -> dict[str, Slot]:
+def text_slots(
+    config: Mapping[str, Any], targets: str, component: Component = "text_encoder", prefix: str = "lora_te"
+) -> dict[str, Slot]:
     """All LoRA places of a CLIP text encoder configuration.
 
     Always all four attention projections of a layer: diffusers drops partial sets.
@@ -43,7 +72,7 @@ def text_slots(config: Mapping[str, Any], targets: str) -> dict[str, Slot]:
     if targets == "attention_mlp":
         shapes |= {"mlp_fc1": (inner, hidden), "mlp_fc2": (hidden, inner)}
     return {
-        f"lora_te_text_model_encoder_layers_{layer}_{name}": Slot("text_encoder", shape)
+        f"{prefix}_text_model_encoder_layers_{layer}_{name}": Slot(component, shape)
         for layer in range(config["num_hidden_layers"])
         for name, shape in shapes.items()
     }
@@ -58,13 +87,13 @@ def _transformers(config: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
     for i, kind in enumerate(config["down_block_types"]):
         if kind.startswith("CrossAttn"):
             for j in range(per_level[i]):
-                yield f"down_blocks_{i}_attentions_{j}", channels[i], depth[i]
+                yield f"down_blocks.{i}.attentions.{j}", channels[i], depth[i]
     if config.get("mid_block_type", "UNetMidBlock2DCrossAttn") == "UNetMidBlock2DCrossAttn":
-        yield "mid_block_attentions_0", channels[-1], depth[-1]
+        yield "mid_block.attentions.0", channels[-1], depth[-1]
     for i, kind in enumerate(config["up_block_types"]):
         if kind.startswith("CrossAttn"):
             for j in range(per_level[-1 - i] + 1):
-                yield f"up_blocks_{i}_attentions_{j}", channels[-1 - i], depth[-1 - i]
+                yield f"up_blocks.{i}.attentions.{j}", channels[-1 - i], depth[-1 - i]
 
 
 def _transformer_layers(

@@ -1,24 +1,21 @@
-"""Stable Diffusion 1.x, and everything of its build at any size: one CLIP text encoder, one UNet, one VAE."""
+"""Stable Diffusion 1.x and 2.x, and everything of their build at any size: one text encoder, one UNet, one VAE."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
 
-from trainer.contract.errors import BaseModelMissing, NotABaseModel
+from trainer.data.cache import digest, module_digest
 from trainer.families import names
 from trainer.families.base import (
     Component,
     Conditioning,
+    Encoder,
     ExportLabels,
     FamilySpec,
     NoiseSpec,
@@ -26,70 +23,95 @@ from trainer.families.base import (
     RenderOptions,
     Slot,
 )
+from trainer.families.labels import labels_of
+from trainer.families.noise import preview_scheduler
+from trainer.families.parts import Parts
+from trainer.families.text import joined, token_ids
 
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-SD1_SHAPE = {"block_out_channels": [320, 640, 1280, 1280], "in_channels": 4, "cross_attention_dim": 768}
+ZERO_SNR_RESCALE = 0.7  # of guidance, or pictures burn out (Lin et al. 2023, section 3.4)
 
 
 class StableDiffusion:
-    """A base model from a diffusers folder: frozen, channels-last, in the working dtype."""
+    """A base model, frozen, on its device."""
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> None:
-        check_folder(folder)
-        self.device = device
-        # fp16 overflows in many VAEs: black pictures
-        vae_dtype = torch.float32 if dtype == torch.float16 else dtype
-        load = {"local_files_only": True, "use_safetensors": True}
-        try:
-            self.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **load)
-            self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=vae_dtype, **load)
-            self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, **load)
-            self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-            self.scheduler = _scheduler(folder)
-            self.noise = _noise_spec(self.scheduler.config)
-        except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-            raise NotABaseModel(folder, f"a part cannot be read: {str(error).splitlines()[0]}") from error
-        for module in (self.unet, self.vae, self.text_encoder):
-            module.requires_grad_(requires_grad=False).eval().to(device)
-        self.unet.to(memory_format=torch.channels_last)
-        self.vae.to(memory_format=torch.channels_last)
+    def __init__(
+        self,
+        name: str,
+        parts: Parts,
+        noise: NoiseSpec,
+        device: torch.device,
+        *,
+        clip_skip: int = 0,
+        chunks: int = 1,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        self.device, self.noise, self._clip_skip, self._chunks = device, noise, clip_skip, chunks
+        self.unet, self.vae, self.text_encoders, self.tokenizers = (
+            parts.unet,
+            parts.vae,
+            parts.text_encoders,
+            parts.tokenizers,
+        )
+        self._scheduler = preview_scheduler(parts.scheduler, noise)
+        self._keys: dict[Encoder, str] = {}
+        for module in (self.unet, self.vae, *self.text_encoders):
+            module.to(device)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             self.unet.train()  # diffusers recomputes only in training mode; the frozen base has no dropout
         self.scaling_factor = float(self.vae.config.scaling_factor)
-        self.spec = self._spec()
-        self.labels = _labels(self.unet.config, folder.name)
+        self.spec = self._spec(name)
+        self.labels: ExportLabels = labels_of(name, self.unet.config, noise.prediction, parts.name)
 
     def component(self, name: Component) -> nn.Module:
-        """The UNet or the text encoder."""
-        return cast("nn.Module", self.unet if name == "unet" else self.text_encoder)
+        """The UNet or a text encoder."""
+        if name == "unet":
+            return cast("nn.Module", self.unet)
+        return self.text_encoders[0 if name == "text_encoder" else 1]
+
+    def encoder_key(self, which: Encoder) -> str:
+        """Digest of the encoder's weights, and of how it is asked."""
+        if which not in self._keys:
+            modules = [self.vae] if which == "vae" else self.text_encoders
+            how = self._clip_skip if which == "text" else 0
+            self._keys[which] = digest(*(module_digest(cast("nn.Module", module)) for module in modules), how)
+        return self._keys[which]
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> Posterior:
         """Mean and std of the VAE's posterior, each (B, C, h, w) float32 on the CPU, unscaled."""
         self.vae.to(self.device)
+        made = self._posterior(pixels)
+        if not (made.mean.isfinite().all() and made.std.isfinite().all()) and self.vae.dtype != torch.float32:
+            self.vae.float()  # some VAEs overflow in half precision; from here on this one is not asked to
+            made = self._posterior(pixels)
+        return made
+
+    def _posterior(self, pixels: Tensor) -> Posterior:
         ready = pixels.to(self.device, self.vae.dtype).contiguous(memory_format=torch.channels_last)
         posterior = self.vae.encode(ready).latent_dist
         return Posterior(posterior.mean.float().cpu(), posterior.std.float().cpu())
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:
-        """Token ids (B, T) int64, T = the tokenizer's maximum; what is longer is cut."""
-        longest = self.tokenizer.model_max_length
-        made = self.tokenizer(
-            list(captions), padding="max_length", max_length=longest, truncation=True, return_tensors="pt"
-        )
-        return cast("Tensor", made.input_ids)
+        """Token ids (B, encoders, chunks, T) int64; what is longer is cut."""
+        return torch.stack([token_ids(words, captions, self._chunks) for words in self.tokenizers], dim=1)
 
     def encode_text(self, ids: Tensor) -> Conditioning:
-        """The text encoder's last hidden state."""
-        self.text_encoder.to(self.device)
-        return Conditioning(self.text_encoder(ids.to(self.device)).last_hidden_state)
+        """The text encoder's last hidden state, or an earlier one if the model wants layers left out."""
+        encoder: Any = self.text_encoders[0].to(self.device)
+        own = ids[:, 0].to(self.device)  # (B, chunks, T)
+        if self._clip_skip < 2:
+            states = encoder(own.flatten(0, 1)).last_hidden_state
+        else:
+            hidden = encoder(own.flatten(0, 1), output_hidden_states=True).hidden_states[-self._clip_skip]
+            states = encoder.get_submodule(_final_norm(encoder))(hidden)
+        return Conditioning(joined(states.unflatten(0, own.shape[:2])))
 
     def release_encoders(self, keep_text: bool) -> None:
         """Free the device of what training does not need."""
         self.vae.to("cpu")
-        if not keep_text:
-            self.text_encoder.to("cpu")
+        for encoder in [] if keep_text else self.text_encoders:
+            encoder.to("cpu")
 
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """Noise or velocity, (B, C, h, w), whichever the model was made for."""
@@ -105,21 +127,12 @@ class StableDiffusion:
         """
         per_latent = self.spec.pixels_per_latent
         shape = (1, self.spec.latent_channels, options.height // per_latent, options.width // per_latent)
-        pipeline = StableDiffusionPipeline(
-            vae=self.vae,
-            text_encoder=None,
-            tokenizer=None,
-            unet=self.unet,
-            scheduler=self.scheduler.from_config(self.scheduler.config),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        pipeline = self._pipeline()
         pipeline.set_progress_bar_config(disable=True)
         made = pipeline(
-            prompt_embeds=conditioning.states,
-            negative_prompt_embeds=negative.states,
+            **self._told(conditioning, negative),
             guidance_scale=options.guidance_scale,
+            guidance_rescale=ZERO_SNR_RESCALE if self.noise.zero_terminal_snr else 0.0,
             num_inference_steps=options.steps,
             width=options.width,
             height=options.height,
@@ -128,31 +141,57 @@ class StableDiffusion:
         )
         return self._decode(made.images)
 
+    def _pipeline(self) -> Any:  # noqa: ANN401 - diffusers' pipelines are not typed
+        return StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=None,
+            tokenizer=None,
+            unet=self.unet,
+            scheduler=self._scheduler.from_config(self._scheduler.config),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+    def _told(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
+        """The text, by the pipeline's names."""
+        return {"prompt_embeds": conditioning.states, "negative_prompt_embeds": negative.states}
+
     def _decode(self, latents: Tensor) -> Image.Image:
         """The picture of scaled latents (1, C, h, w)."""
         try:
             self.vae.to(self.device)
             with torch.autocast(self.device.type, enabled=False):
-                pixels = self.vae.decode(latents.to(self.vae.dtype) / self.scaling_factor, return_dict=False)[0]
+                pixels = self._pixels(latents)
+                if not pixels.isfinite().all() and self.vae.dtype != torch.float32:
+                    self.vae.float()  # else the picture would be black
+                    pixels = self._pixels(latents)
         finally:
             self.vae.to("cpu")
         bytes_ = pixels[0].float().cpu().clamp(-1, 1).add(1).mul(127.5).round().byte()
         return Image.fromarray(bytes_.permute(1, 2, 0).numpy())
 
-    def lora_slots(self, targets: str, text_encoder: bool) -> dict[str, Slot]:
-        """The key table of this architecture: SD 1.5 has 192 UNet modules with `attention_mlp`, and 72 for text."""
+    def _pixels(self, latents: Tensor) -> Tensor:
+        ready = latents.to(self.vae.dtype) / self.scaling_factor
+        return cast("Tensor", self.vae.decode(ready, return_dict=False)[0])
+
+    def lora_slots(self, targets: str, components: Sequence[Component]) -> dict[str, Slot]:
+        """The key table of this architecture: 192 UNet modules with `attention_mlp`, and 72 (SD 2.x: 138) for text."""
         slots = names.unet_slots(self.unet.config, targets)
-        return slots | names.text_slots(self.text_encoder.config.to_dict(), targets) if text_encoder else slots
+        if "text_encoder" in components:
+            config: Any = self.component("text_encoder").config
+            slots |= names.text_slots(config.to_dict(), targets)
+        return slots
 
     def kohya_name(self, component: Component, path: str) -> str:
         """The LoRA file's name of a module path."""
         return names.kohya_name(component, path)
 
-    def _spec(self) -> FamilySpec:
+    def _spec(self, name: str) -> FamilySpec:
         per_latent = 2 ** (len(self.vae.config.block_out_channels) - 1)
         smallest = 2 ** (len(self.unet.config.block_out_channels) - 1)  # the UNet halves its latents this far
         return FamilySpec(
-            name="sd15",
+            name=name,
             latent_channels=int(self.vae.config.latent_channels),
             pixels_per_latent=per_latent,
             bucket_step=per_latent * smallest,
@@ -160,50 +199,6 @@ class StableDiffusion:
         )
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse what is not a Stable Diffusion folder, in plain words.
-
-    Raises:
-        BaseModelMissing: Nothing there.
-        NotABaseModel: Something else is.
-    """
-    if not folder.exists():
-        raise BaseModelMissing(folder)
-    if folder.is_file():
-        raise NotABaseModel(folder, "it is a single file; this version reads folders in the diffusers layout")
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise NotABaseModel(folder, f"it has no {', '.join(missing)}")
-    if (folder / "text_encoder_2").is_dir():
-        raise NotABaseModel(folder, "it has a second text encoder, as Stable Diffusion XL does")
-
-
-def _scheduler(folder: Path) -> Any:  # noqa: ANN401 - diffusers' schedulers share no public base with these methods
-    """The model's own scheduler, of the class its configuration names."""
-    import diffusers
-
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-    kind: Any = getattr(diffusers, config.get("_class_name", "PNDMScheduler"), None)
-    if not hasattr(kind, "from_config") or not hasattr(kind, "step"):
-        raise NotABaseModel(folder, f"its scheduler is of an unknown kind ({config.get('_class_name')})")
-    return kind.from_config(config)
-
-
-def _noise_spec(config: Any) -> NoiseSpec:  # noqa: ANN401 - a FrozenDict with attribute access
-    """The training noise described by a scheduler's configuration."""
-    return NoiseSpec(
-        num_timesteps=int(config.num_train_timesteps),
-        beta_start=float(config.beta_start),
-        beta_end=float(config.beta_end),
-        beta_schedule=str(config.beta_schedule),
-        prediction="v_prediction" if config.get("prediction_type") == "v_prediction" else "epsilon",
-        zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
-    )
-
-
-def _labels(unet_config: Any, folder_name: str) -> ExportLabels:  # noqa: ANN401 - a FrozenDict with attribute access
-    """Metadata labels: Stable Diffusion 1.x by its shape, anything else by its own name so no client mistakes it."""
-    if all(unet_config.get(key) == value for key, value in SD1_SHAPE.items()):
-        return ExportLabels("sd_v1", "stable-diffusion-v1/lora", "diffusers", "")
-    note = f'This LoRA fits only the model "{folder_name}" it was trained on, not Stable Diffusion 1.x.'
-    return ExportLabels(f"atelier_{folder_name}", f"atelier-{folder_name}/lora", "diffusers", note)
+def _final_norm(encoder: nn.Module) -> str:
+    """Where the last norm is: transformers 5.6 dropped a level."""
+    return "text_model.final_layer_norm" if hasattr(encoder, "text_model") else "final_layer_norm"

@@ -1,0 +1,188 @@
+"""`python -m trainer.convert MODEL.ckpt [TARGET.safetensors]`: a checkpoint's weights in a file that can run nothing.
+
+A .ckpt is a pickle, a little program that rebuilds what was saved, and a hostile one does what it likes. It is read by
+PyTorch's reader for weights, which knows tensors, numbers, text and lists of them, and stops at anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError  # the name of a failure; nothing here unpickles
+from typing import Any, TypeGuard
+
+import torch
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from trainer.contract.basemodels import identify
+from trainer.contract.errors import FileExists, ModelError, TrainerError
+from trainer.contract.home import sync_folder
+
+DROPPED = "model_ema."  # the averaged copy of the UNet that some training checkpoints carry along
+WRAPPER = "module."  # put before each name by training on several graphics cards
+
+
+class ConversionRefused(ModelError):
+    """The file is no checkpoint, or one that is not safe to read."""
+
+    code = "conversion_refused"
+
+
+class _Ignored:
+    """Stands for the few harmless classes found beside weights: takes what it is given and does nothing with it."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+# What Lightning writes into training checkpoints: the name of its callback, and numbers as NumPy keeps them
+BESIDE_WEIGHTS: list[Any] = [
+    (_Ignored, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (_Ignored, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
+    (_Ignored, "numpy.core.multiarray.scalar"),
+    (_Ignored, "numpy._core.multiarray.scalar"),
+    (_Ignored, "numpy.dtype"),
+]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Convert the file that is named; 0 on success, 2 on an error the user can act on."""
+    console = Console(highlight=False, soft_wrap=True)
+    if len(arguments) not in (1, 2) or arguments[0].startswith("-"):
+        console.print("python -m trainer.convert MODEL.ckpt [TARGET.safetensors]", markup=False)
+        return 2
+    source = Path(arguments[0]).expanduser()
+    target = Path(arguments[1]).expanduser() if len(arguments) == 2 else source.with_suffix(".safetensors")
+    try:
+        convert(source, target)
+    except OSError as error:
+        console.print(f"The system refused: {error}.", style="bold red", markup=False)
+        return 2
+    except TrainerError as error:
+        console.print(f"Error ({error.code}): {error.message}\n  → {error.hint}", markup=False)
+        return 2
+    console.print(f"Written: {target}\n{_what_it_is(target)}", markup=False)
+    return 0
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write a checkpoint's weights as safetensors; whole or not at all, and never over another file.
+
+    Raises:
+        ConversionRefused: It is no checkpoint, holds more than weights, or holds none.
+        FileExists: Something has the target's name.
+    """
+    if target.suffix != ".safetensors":
+        raise ConversionRefused(
+            f"{target} does not end in .safetensors.", hint="Programs know the format by that ending."
+        )
+    if target.exists():
+        raise FileExists(target)
+    tensors = _weights(_read(source))
+    if not tensors:
+        raise ConversionRefused(f"{source} holds no weights.", hint="Choose the checkpoint of a model.")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    os.close(handle)
+    part = Path(name)
+    try:
+        save_file(tensors, part, metadata={"format": "pt"})  # straight from the checkpoint's pages, without a copy
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o644)  # mkstemp's 0600 would hide the file from a shared WebUI folder
+        if target.exists():  # made meanwhile
+            raise FileExists(target)
+        part.replace(target)
+    except SafetensorError as error:
+        raise ConversionRefused(f"{target} cannot be written: {error}.", hint="Free some space on its disk.") from error
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(target.parent)
+
+
+def _what_it_is(path: Path) -> str:
+    try:
+        return identify(path).sentence()
+    except ModelError as error:
+        return f"{error.message} {error.hint}"
+
+
+def _read(path: Path) -> object:
+    """What the checkpoint holds, tensors left in the file until they are used.
+
+    Raises:
+        ConversionRefused: It is not safe to read, or not to be read at all.
+    """
+    if not path.is_file():
+        raise ConversionRefused(f"No file at {path}.", hint="Give the .ckpt, .pt or .bin file of a model.")
+    if not zipfile.is_zipfile(path):
+        raise _not_zipped(path)
+    try:
+        with safe_globals(BESIDE_WEIGHTS):
+            more = sorted(get_unsafe_globals_in_checkpoint(str(path)))
+            if more:
+                raise _holds_more(path, ", ".join(more[:3]))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        raise _holds_more(path, str(error).splitlines()[0]) from error
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, struct.error) as error:
+        raise ConversionRefused(
+            f"{path} is no checkpoint that PyTorch can read, or a damaged one: {str(error).splitlines()[0]:.120}.",
+            hint="Download or copy it again, until it is whole.",
+        ) from error
+
+
+def _holds_more(path: Path, what: str) -> ConversionRefused:
+    return ConversionRefused(
+        f"{path} holds more than weights: {what}. It could run a program on your computer, so it was not opened.",
+        hint="Get the model as .safetensors, from a source you trust.",
+    )
+
+
+def _not_zipped(path: Path) -> ConversionRefused:
+    with path.open("rb") as file:
+        opening = file.read(2)
+    if opening[:1] == b"\x80":  # a bare pickle
+        seen = "was saved in the form that PyTorch had before version 1.6, which can only be read by running it"
+    else:
+        seen = "is no checkpoint"
+    return ConversionRefused(f"{path} {seen}.", hint="Get the model as .safetensors; most are offered so.")
+
+
+def _weights(held: object) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by their model's names, each with memory of its own as safetensors asks."""
+    while isinstance(held, Mapping) and isinstance(held.get("state_dict"), Mapping):
+        held = held["state_dict"]
+    if not isinstance(held, Mapping):
+        return {}
+    tensors: dict[str, Tensor] = {}
+    owned: set[int] = set()
+    for name, value in held.items():
+        if not isinstance(name, str) or name.startswith(DROPPED) or not _plain(value):
+            continue
+        tensor = value.detach()
+        memory = tensor.untyped_storage().data_ptr()
+        own = tensor.is_contiguous() and memory not in owned
+        owned.add(memory)
+        tensors[name.removeprefix(WRAPPER)] = tensor if own else tensor.clone(memory_format=torch.contiguous_format)
+    return tensors
+
+
+def _plain(value: object) -> TypeGuard[Tensor]:
+    """Whether this is a tensor of ordinary numbers, as all weights are."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.is_cpu and not value.is_quantized
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

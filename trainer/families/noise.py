@@ -1,0 +1,61 @@
+"""How a base model was noised, and the scheduler that draws its previews by the same rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+from diffusers import DDIMScheduler
+
+from trainer.contract.errors import InvalidSettings
+from trainer.contract.settings import ObjectiveSettings
+from trainer.families.base import NoiseSpec
+
+
+def noise_spec(scheduler: Mapping[str, Any], settings: ObjectiveSettings) -> NoiseSpec:
+    """The training noise that a scheduler's configuration describes, with what the user decided otherwise.
+
+    Raises:
+        InvalidSettings: A combination that the model rules out, as "auto" is only known here.
+    """
+    told = "v_prediction" if scheduler.get("prediction_type") == "v_prediction" else "epsilon"
+    prediction = told if settings.prediction == "auto" else settings.prediction
+    wanted = settings.zero_terminal_snr
+    zero_snr = bool(scheduler.get("rescale_betas_zero_snr", False)) if wanted == "auto" else wanted == "on"
+    if zero_snr and prediction == "epsilon":
+        raise InvalidSettings(
+            "objective.zero_terminal_snr = on, but the model predicts epsilon: the last timestep would be 0/0.",
+            hint="Set --objective.zero_terminal_snr off.",
+        )
+    if zero_snr and settings.noise_offset > 0:
+        raise InvalidSettings(
+            f"objective.noise_offset = {settings.noise_offset:g}, but the model has zero-terminal SNR.",
+            hint="Set --objective.noise_offset 0.",
+        )
+    return NoiseSpec(
+        num_timesteps=int(scheduler["num_train_timesteps"]),
+        beta_start=float(scheduler["beta_start"]),
+        beta_end=float(scheduler["beta_end"]),
+        beta_schedule=str(scheduler["beta_schedule"]),
+        prediction=prediction,  # type: ignore[arg-type]
+        zero_terminal_snr=zero_snr,
+    )
+
+
+def preview_scheduler(config: Mapping[str, Any], noise: NoiseSpec) -> Any:  # noqa: ANN401 - diffusers' schedulers share no public base with these methods
+    """The model's own kind of scheduler for this noise; DDIM where that kind cannot end in pure noise.
+
+    Raises:
+        ValueError: The configuration names no scheduler.
+    """
+    name = config.get("_class_name", "PNDMScheduler")
+    kind: Any = getattr(diffusers, name, None)
+    if not hasattr(kind, "from_config") or not hasattr(kind, "step"):
+        raise ValueError(f"its scheduler is of an unknown kind ({name})")
+    wished: dict[str, Any] = {"prediction_type": noise.prediction}
+    if noise.zero_terminal_snr:
+        # Sampling must begin at the last timestep, which holds no picture at all (Lin et al. 2023, section 3.3)
+        wished |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        kind = kind if hasattr(kind.from_config(config).config, "rescale_betas_zero_snr") else DDIMScheduler
+    return kind.from_config(config, **wished)

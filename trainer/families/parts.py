@@ -1,0 +1,180 @@
+"""A base model's parts, loaded: from a folder in the diffusers layout, or from one file in the original layout.
+
+Weights go to their place once: files are memory-mapped, modules are built without weights of their own, and each
+tensor is cast and laid out alone, so that the peak is what is kept and one tensor more (ADR 8).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from trainer.contract.basemodels import BaseModel
+from trainer.contract.errors import NotABaseModel
+from trainer.contract.tokens import BEGIN, END, vocabulary
+from trainer.families import original
+
+CONFIGS = Path(__file__).parent / "configs"
+VARIANTS = (None, "fp16")  # of the weight files in a folder, the first that is there
+LONGEST_CAPTION = 77  # tokens that CLIP has positions for
+
+
+@dataclass
+class Parts:
+    """Modules frozen on the CPU in their working dtype, tokenizers, and the scheduler's configuration."""
+
+    name: str
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoders: list[nn.Module]
+    tokenizers: list[CLIPTokenizer]
+    scheduler: dict[str, Any]
+
+
+def load_parts(model: BaseModel, vae: Path | None, dtype: torch.dtype) -> Parts:
+    """The parts of a recognised base model, with another VAE in place of its own if one is given.
+
+    Raises:
+        NotABaseModel: A part is missing or cannot be read.
+    """
+    # fp16 overflows in many VAEs: black pictures
+    vae_dtype = torch.float32 if dtype == torch.float16 else dtype
+    template = json.loads((CONFIGS / f"{model.family}.json").read_text(encoding="utf-8"))
+    load = _from_folder if model.layout == "folder" else _from_file
+    try:
+        parts = load(model.path, template, dtype, vae_dtype)
+        if vae is not None:
+            parts.vae = load_vae(vae, template["vae"], vae_dtype)
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise NotABaseModel(model.path, f"a part cannot be read: {str(error).splitlines()[0]}") from error
+    for module in (parts.unet, parts.vae, *parts.text_encoders):
+        module.requires_grad_(requires_grad=False).eval()
+    return parts
+
+
+def _from_folder(folder: Path, template: dict[str, Any], dtype: torch.dtype, vae_dtype: torch.dtype) -> Parts:
+    local = {"local_files_only": True}
+    encoders: list[nn.Module] = []
+    tokenizers: list[CLIPTokenizer] = []
+    for number, kind in enumerate(template["text_encoders"]):
+        suffix = "_2" if number else ""
+        cls: Any = CLIPTextModelWithProjection if kind.get("projection") else CLIPTextModel
+        encoders.append(_pretrained(cls, folder / f"text_encoder{suffix}", dtype))
+        tokenizers.append(CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}", **local))
+    return Parts(
+        name=folder.name,
+        unet=_channels_last(_pretrained(UNet2DConditionModel, folder / "unet", dtype)),
+        vae=_channels_last(_pretrained(AutoencoderKL, folder / "vae", vae_dtype)),
+        text_encoders=encoders,
+        tokenizers=tokenizers,
+        scheduler=json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")),
+    )
+
+
+def _pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - diffusers' and transformers' models
+    """A component from its folder, whichever variant of its weights lies there."""
+    variant = next((one for one in VARIANTS if _has_weights(folder, one)), None)
+    kind = {"dtype": dtype} if cls.__module__.startswith("transformers") else {"torch_dtype": dtype}
+    return cls.from_pretrained(folder, local_files_only=True, use_safetensors=True, variant=variant, **kind)
+
+
+def _has_weights(folder: Path, variant: str | None) -> bool:
+    middle = f".{variant}" if variant else ""
+    return any(folder.glob(f"*model{middle}.safetensors*")) or any(folder.glob(f"*model{middle}-0*.safetensors"))
+
+
+def _from_file(path: Path, template: dict[str, Any], dtype: torch.dtype, vae_dtype: torch.dtype) -> Parts:
+    tensors = load_file(path)
+    unet = original.unet(tensors, template["unet"])
+    unet_config = template["unet"] | original.unet_widths(unet, template["unet"])
+    encoders = [_text_encoder(tensors, kind, dtype) for kind in template["text_encoders"]]
+    return Parts(
+        name=path.stem,
+        unet=_filled(lambda: UNet2DConditionModel.from_config(unet_config), unet, dtype),
+        vae=_original_vae(tensors, template["vae"], vae_dtype),
+        text_encoders=encoders,
+        tokenizers=[clip_tokenizer(kind["pad_token"]) for kind in template["tokenizers"]],
+        scheduler=template["scheduler"],
+    )
+
+
+def load_vae(path: Path, template: dict[str, Any], dtype: torch.dtype) -> AutoencoderKL:
+    """A VAE alone: a folder in the diffusers layout, or a file in either layout.
+
+    Raises:
+        NotABaseModel: It is something else.
+    """
+    if path.is_dir():
+        return cast("AutoencoderKL", _channels_last(_pretrained(AutoencoderKL, path, dtype)))
+    if not path.exists():
+        raise NotABaseModel(path, "there is no such file; model.vae names a VAE")
+    tensors = load_file(path)
+    if not any("encoder.conv_in.weight" in name for name in tensors):
+        raise NotABaseModel(path, "it holds no VAE")
+    return _original_vae(tensors, template, dtype)
+
+
+def _original_vae(tensors: Mapping[str, Tensor], template: dict[str, Any], dtype: torch.dtype) -> AutoencoderKL:
+    state = original.vae(tensors, template)
+    config = template | original.vae_widths(state)
+    return cast("AutoencoderKL", _filled(lambda: AutoencoderKL.from_config(config), state, dtype))
+
+
+def _text_encoder(tensors: Mapping[str, Tensor], kind: dict[str, Any], dtype: torch.dtype) -> nn.Module:
+    cls: Any = CLIPTextModelWithProjection if kind.get("projection") else CLIPTextModel
+    state = original.text(tensors, kind["original"])
+    widths = original.text_widths(state)
+    words, _ = vocabulary()
+    config = CLIPTextConfig(
+        **{"projection_dim": kind["projection_dim"]} | widths,
+        hidden_act=kind["hidden_act"],
+        bos_token_id=words[BEGIN],
+        eos_token_id=words[END],
+        pad_token_id=words[END],
+    )
+    return cast("nn.Module", _filled(lambda: cls(config), state, dtype))
+
+
+def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
+    """CLIP's tokenizer from the vocabulary that ships with us."""
+    words, merges = vocabulary()
+    return CLIPTokenizer(vocab=dict(words), merges=list(merges), pad_token=pad_token, model_max_length=LONGEST_CAPTION)
+
+
+def _filled(build: Callable[[], Any], state: Mapping[str, Tensor], dtype: torch.dtype) -> Any:  # noqa: ANN401
+    """A module of exactly these weights; names that only an older library wrote are left out.
+
+    Raises:
+        ValueError: Some are missing.
+    """
+    with init_empty_weights():
+        module = build()
+    wanted = module.state_dict().keys()
+    nested = any(name.startswith("text_model.") for name in wanted)
+    known = {name if nested else name.removeprefix("text_model."): tensor for name, tensor in state.items()}
+    missing = sorted(wanted - known.keys())
+    if missing:
+        raise ValueError(f"{len(missing)} tensors of its {type(module).__name__} are missing, first {missing[0]}")
+    module.load_state_dict({name: _placed(known[name], dtype) for name in wanted}, assign=True)
+    return module
+
+
+def _placed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor as it will be used: cast, and channels last if it is a convolution's."""
+    cast_ = tensor.to(dtype)
+    return cast_.contiguous(memory_format=torch.channels_last) if cast_.dim() == 4 else cast_
+
+
+def _channels_last(module: Any) -> Any:  # noqa: ANN401
+    return module.to(memory_format=torch.channels_last)
