@@ -126,10 +126,10 @@ def smoothed(losses: Sequence[float] | FloatArray, weight: float = SMOOTHING) ->
     """
     every = np.asarray(losses, dtype=float)
     finite = np.isfinite(every)
+    missing = weight ** np.arange(1, finite.sum() + 1)  # the share still held by the zero that the average began with
     with np.errstate(all="ignore"):  # losses near the end of what a float can hold
-        raw = _averages(every[finite], weight)
-    missing = weight ** np.arange(1, len(raw) + 1)  # the share still held by the zero that the average began with
-    corrected = np.concatenate(([math.nan], raw / (1 - missing)))
+        averages = _averages(every[finite], weight) / (1 - missing)
+    corrected = np.concatenate(([math.nan], averages))
     result: FloatArray = corrected[np.cumsum(finite)]
     return result
 

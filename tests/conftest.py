@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,10 @@ def in_blocks() -> Callable[[Callable[[], Any]], Any]:
         return asyncio.run(built())
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line for each reason that left tests out, so that none is overlooked among many."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"{count} x {reason}", yellow=True, bold=True)
