@@ -101,33 +101,3 @@ def pictures(folder: Path, count: int = 5, size: tuple[int, int] = (80, 64)) -> 
         picture.save(folder / f"picture {i}.png")
         (folder / f"picture {i}.txt").write_text(f"ball number {i}, round", encoding="utf-8")
     return folder
-
-
-def full_size(folder: Path) -> Path:
-    """Save Stable Diffusion 1.5's exact build with random weights in bf16; gives back its folder."""
-    torch.manual_seed(0)
-    words = tokenizer(folder / "words")
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        layers_per_block=2,
-        sample_size=512,
-    )
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-    )
-    pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=words,
-        unet=unet,
-        scheduler=DDIMScheduler(**NOISE, clip_sample=False, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.to(dtype=torch.bfloat16).save_pretrained(folder)
-    return folder

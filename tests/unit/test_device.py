@@ -22,6 +22,18 @@ def test_the_automatic_choice_exists():
     assert choose_precision("auto", device) in ("fp32", "bf16", "fp16")
 
 
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp16")])
+def test_a_card_that_only_imitates_bf16_computes_in_fp16(monkeypatch, native, chosen):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
+    assert choose_precision("auto", "cuda") == chosen
+
+
+@pytest.mark.parametrize(("new_enough", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_a_mac_computes_in_bf16_where_its_system_can(monkeypatch, new_enough, chosen):
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda *_: new_enough)
+    assert choose_precision("auto", "mps") == chosen
+
+
 def test_memory_grows_with_what_is_held():
     before = memory_gib(torch.device("cpu"))
     held = torch.ones(2**26)  # 0.25 GiB
