@@ -2,6 +2,7 @@
 
     python launch.py                           open the page
     python launch.py --preset pocket-style     train without a page (its arguments go to trainer.cli)
+    python launch.py convert MODEL.ckpt        write a checkpoint's weights as .safetensors
     python launch.py test [pytest arguments]   run the tests
 
 Standard library only, because nothing else is there on the first start.
@@ -380,14 +381,16 @@ def main(arguments: list[str]) -> int:
             return 2
         return hand_over([python, "-m", "pytest", *arguments[1:]], variables)
     # -P: the user's folder stays the working folder, but a `trainer` or `torch.py` in it is not ours
-    return hand_over([python, "-P", "-m", module_for(arguments), *arguments], variables)
+    return hand_over([python, "-P", "-m", *program(arguments)], variables)
 
 
-def module_for(arguments: list[str]) -> str:
-    """The page's module where nothing is said of a training, else the console's."""
+def program(arguments: list[str]) -> list[str]:
+    """Module and arguments: the page's where nothing is said of a training, else the converter's or the console's."""
+    if arguments[:1] == ["convert"]:
+        return ["trainer.convert", *arguments[1:]]
     flags = {word.partition("=")[0] for word in arguments if word.startswith("-")}
     of_the_page = flags <= PAGE_FLAGS and (not arguments or arguments[0].startswith("-"))
-    return "app.ui" if of_the_page else "trainer.cli"
+    return ["app.ui" if of_the_page else "trainer.cli", *arguments]
 
 
 if __name__ == "__main__":

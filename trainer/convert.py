@@ -1,4 +1,4 @@
-"""`python -m trainer.convert MODEL.ckpt [TARGET.safetensors]`: a checkpoint's weights in a file that can run nothing.
+"""`python launch.py convert MODEL.ckpt [TARGET.safetensors]`: a checkpoint's weights in a file that can run nothing.
 
 A .ckpt is a pickle, a little program that rebuilds what was saved, and a hostile one does what it likes. It is read by
 PyTorch's reader for weights, which knows tensors, numbers, text and lists of them, and stops at anything else.
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     """Convert the file that is named; 0 on success, 2 on an error the user can act on."""
     console = Console(highlight=False, soft_wrap=True)
     if len(arguments) not in (1, 2) or arguments[0].startswith("-"):
-        console.print("python -m trainer.convert MODEL.ckpt [TARGET.safetensors]", markup=False)
+        console.print("python launch.py convert MODEL.ckpt [TARGET.safetensors]", markup=False)
         return 2
     source = Path(arguments[0]).expanduser()
     target = Path(arguments[1]).expanduser() if len(arguments) == 2 else source.with_suffix(".safetensors")

@@ -164,7 +164,7 @@ def test_flags_presets_and_parameters_that_the_texts_name_are_there():
     parameters = {place.replace(".", "_") for place in INFOS}
     assert set(re.findall(r"\b((?:adapter|dataset|output|optimizer)_[a-z_]+)\b", texts)) <= parameters
     presets = {path.stem for path in (DOCS.parents[1] / "presets").glob("*.toml")}
-    assert set(re.findall(r"\b((?:pocket|sd15)-[a-z]+)\b", texts)) <= presets
+    assert set(re.findall(r"\b((?:pocket|sd15|sd2|sdxl|pony|illustrious|noobai)-[a-z]+)\b", texts)) <= presets
 
 
 def test_the_example_of_the_api_is_python():

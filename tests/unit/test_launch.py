@@ -247,12 +247,16 @@ def test_a_version_is_compared_by_its_leading_numbers(version, numbers):
 
 @pytest.mark.parametrize("arguments", [[], ["--no-browser"], ["--port", "8000", "--home=x"], ["--listen", "x"]])
 def test_where_nothing_is_said_of_a_training_the_page_opens(arguments):
-    assert launch.module_for(arguments) == "app.ui"
+    assert launch.program(arguments) == ["app.ui", *arguments]
 
 
 @pytest.mark.parametrize("arguments", [["--preset", "x"], ["--help"], ["wait"], ["--home", "x", "--list-presets"]])
 def test_everything_else_is_the_consoles(arguments):
-    assert launch.module_for(arguments) == "trainer.cli"
+    assert launch.program(arguments) == ["trainer.cli", *arguments]
+
+
+def test_convert_is_the_converters_word():
+    assert launch.program(["convert", "a model.ckpt"]) == ["trainer.convert", "a model.ckpt"]
 
 
 def test_plain_launch_hands_over_to_the_page(checkout):

