@@ -22,8 +22,10 @@ from rich.progress import (
 from rich.table import Table
 
 from trainer.contract import process
+from trainer.contract.basemodels import identify
 from trainer.contract.buckets import Plan, plan
 from trainer.contract.captions import Problem, pictures_of
+from trainer.contract.chosen import located, models_here, name_of
 from trainer.contract.errors import InvalidSettings, TrainerError, isolated
 from trainer.contract.events import (
     Event,
@@ -39,6 +41,8 @@ from trainer.contract.events import (
     read_events,
 )
 from trainer.contract.home import Home
+from trainer.contract.hub import look
+from trainer.contract.huberrors import HubError
 from trainer.contract.presets import FOLDER, Values, flat, list_presets, load_preset, overlay, read_toml, settled
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
@@ -77,9 +81,12 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
     if flags.list_presets:
         usable, broken = list_presets(FOLDER, home.presets)
         for preset in usable:
-            console.print(f"[bold]{escape(preset.name):18}[/] {escape(preset.intent)}")
+            console.print(f"[bold]{escape(preset.name):22}[/] {escape(preset.intent)}")
         for error in broken:
             console.print(f"Note: {error.message}", style="yellow", markup=False)
+        return 0
+    if flags.models:
+        list_models(console)
         return 0
     if flags.resume:
         if given_settings(flags) or flags.preset or flags.config:
@@ -93,10 +100,9 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
     made = plan(len(pictures), config.dataset)
     if flags.check:
         show_settings(config, origins, console)
-        show_plan(config, made, problems, console)
-        return 0
+    show_model(config.model.base_model, console)
     show_plan(config, made, problems, console)
-    return train(RunFolder.create(home, config), flags.queue, console)
+    return 0 if flags.check else train(RunFolder.create(home, config), flags.queue, console)
 
 
 def train(run: RunFolder, queued: bool, console: Console) -> int:
@@ -129,6 +135,30 @@ def resolve(flags: argparse.Namespace, home: Home) -> tuple[TrainConfig, dict[st
     layers["flag"] = given_settings(flags)
     config, origins = overlay(layers)
     return settled(config), origins
+
+
+def list_models(console: Console) -> None:
+    """The base models on this computer: name, what each is, whose it is, and what chooses it."""
+    models = models_here()
+    for one in models:
+        console.print(f"[bold]{escape(one.name)}[/]  {escape(one.model.sentence())}", soft_wrap=True)
+        console.print(f"  {one.where}: {name_of(one)}", markup=False, soft_wrap=True)
+    if not models:
+        console.print("No base models in the folders of WebUIs or in the hub's cache; --base-model takes any path.")
+
+
+def show_model(base_model: str, console: Console) -> None:
+    """What the base model is, or how much of it is to be fetched first."""
+    path = located(base_model)
+    if path is not None:
+        console.print(f"Base model: {base_model}: {identify(path).sentence()}", markup=False, soft_wrap=True)
+        return
+    try:
+        missing = size(look(base_model).missing_bytes)
+    except HubError as error:
+        console.print(f"Note: {error.message} {error.hint}", style="yellow", markup=False)
+        return
+    console.print(f"Base model: {base_model}: {missing} will be fetched first.", markup=False, soft_wrap=True)
 
 
 def show_settings(config: TrainConfig, origins: dict[str, str], console: Console) -> None:

@@ -46,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     does = parser.add_argument_group("instead of training")
     does.add_argument("--list-presets", action="store_true", help="Name the presets and what each is for.")
+    does.add_argument("--models", action="store_true", help="List the base models that are on this computer.")
     does.add_argument(
         "--check", action="store_true", help="Validate, show every setting with its origin; train nothing."
     )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.contract.basemodels import Prediction
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings import ObjectiveSettings
-from trainer.families.base import Conditioning, NoiseSpec, Prediction
+from trainer.families.base import Conditioning, NoiseSpec
 
 Denoiser = Callable[[Tensor, Tensor, Conditioning], Tensor]
 

@@ -9,6 +9,8 @@ from app.form import SETTINGS, api_name, config_of, help_of, shown_values
 from app.text import say
 from trainer.contract.buckets import plan
 from trainer.contract.captions import pictures_of
+from trainer.contract.chosen import check_chosen
+from trainer.contract.errors import InvalidSettings, ModelError
 from trainer.contract.estimate import estimate
 from trainer.contract.home import Home
 from trainer.contract.overlay import existing_overlay
@@ -47,6 +49,17 @@ def read(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
     if config.dataset.captions or edited is None:
         return config
     return config.model_copy(update={"dataset": config.dataset.model_copy(update={"captions": str(edited)})})
+
+
+def model_problems(home: Home, preset: str, named: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with the base model or with settings beside it, by place; told before there are pictures."""
+    try:
+        check_chosen(settings_of(home, preset, named))
+    except InvalidSettings as error:
+        return error.places
+    except ModelError as error:
+        return {"model.base_model": f"{error.message} {error.hint}"}
+    return {}
 
 
 def sentence(home: Home, config: TrainConfig, tongue: str) -> str:

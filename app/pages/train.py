@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html import escape
 from itertools import count
 from pathlib import PurePath
@@ -13,12 +13,13 @@ import gradio as gr
 from app.component import PRIVATE
 from app.form import SETTINGS, Form, advanced, api_name, shown_values
 from app.pages import pictures
+from app.pages.basemodel import DECIDING, BaseModelField, earlier, model_of, remedy_of
 from app.pages.cards import problem_card
-from app.pages.plan import differing, info_of, preset_config, read, sentence, strength
+from app.pages.plan import differing, info_of, model_problems, preset_config, read, sentence, strength
 from app.pages.presetbox import PresetBox
 from app.text import label, language, say
 from trainer.contract.captions import pictures_of
-from trainer.contract.errors import InvalidSettings, TrainerError
+from trainer.contract.errors import InvalidSettings, ModelError, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.presets import FOLDER, OF_ONE_RUN, list_presets
 from trainer.contract.queue import Queue
@@ -57,8 +58,7 @@ class TrainForm:
                 with gr.Row(elem_classes="fields"):
                     self.form.add("output.name", placeholder="ana")
                     self.form.add("dataset.trigger_word")
-                with gr.Row(elem_classes="fields"):
-                    self.form.add("model.base_model", choices=base_models(home))
+                self.model = BaseModelField(home, self.form)
             with gr.Column(elem_classes="step"):
                 gr.Markdown(label("train.train"), elem_classes="heading")
                 with gr.Row(elem_classes="fields"):
@@ -109,9 +109,19 @@ class TrainForm:
             """The preset's values; what is the user's own stays."""
             return self.show(preset_config(home, preset), language(request), **_given(users))
 
-        def choose_goal(request: gr.Request, goal: str, preset: str, **users: Any) -> Any:  # noqa: ANN401
-            """The preset for this goal, of the same base model if there is one."""
-            return choose(request, preset_for(home, goal, preset), **users)
+        def choose_goal(request: gr.Request, goal: str, preset: str, base_model: str, **users: Any) -> Any:  # noqa: ANN401
+            """The preset for this goal, of the same base model if there is one; a model that suits it stays."""
+            chosen = preset_for(home, goal, preset)
+            kept = {"model_base_model": base_model} if alike(home, chosen, preset) else {}
+            return choose(request, chosen, **users, **kept)
+
+        def suit(request: gr.Request, base_model: str, **named: Any) -> Any:  # noqa: ANN401
+            """Set what the base model asks for; the model stays, and what is the user's own."""
+            deciding = {name: named.pop(name) for name in DECIDING}
+            remedy = remedy_of(home, model_of(base_model), **deciding)
+            if isinstance(remedy, str):
+                return choose(request, remedy, **named, model_base_model=base_model)
+            return {controls["dataset.resolution"]: remedy} if remedy else gr.skip()
 
         def take_example(request: gr.Request) -> Any:  # noqa: ANN401
             """The built-in pictures, model and preset."""
@@ -119,7 +129,10 @@ class TrainForm:
 
         chosen: dict[str, Any] = {"preset": self.preset, **users}
         self.preset.input(choose, inputs_kwargs=chosen, outputs=self.everything, **PRIVATE)
-        self.goal.input(choose_goal, inputs_kwargs={"goal": self.goal, **chosen}, outputs=self.everything, **PRIVATE)
+        shown = self.model.wire(self.goal)
+        asked = {"goal": self.goal, "base_model": shown["base_model"], **chosen}
+        self.goal.input(choose_goal, inputs_kwargs=asked, outputs=self.everything, **PRIVATE)
+        self.model.remedy.click(suit, inputs_kwargs={**shown, **users}, outputs=self.everything, **PRIVATE)
         example.click(take_example, None, self.everything, **PRIVATE)
         self.resets_to_preset = {
             place: button.click(_preset_value(home, place), self.preset, controls[place], **PRIVATE)
@@ -160,13 +173,15 @@ class TrainForm:
 
     def _told(self, preset: str, named: dict[str, Any], tongue: str) -> tuple[str, dict[str, str]]:
         if not (named["dataset_images"] or "").strip():
-            return f'<p class="quiet">{say(tongue, "train.no_folder")}</p>', {}
+            return f'<p class="quiet">{say(tongue, "train.no_folder")}</p>', model_problems(self.home, preset, named)
         try:
             config = read(self.home, preset, named)
             told = sentence(self.home, config, tongue)
         except InvalidSettings as error:
             mend = InvalidSettings(error.message, hint=say(tongue, "train.mend") if error.places else error.hint)
             return problem_card(mend), error.places
+        except ModelError as error:
+            return problem_card(error), model_problems(self.home, preset, named)
         except TrainerError as error:
             return problem_card(error), {"dataset.images": error.message} if error.code != "error" else {}
         power = say(tongue, "plan.strength", strength=f"{strength(config):.2g}")
@@ -217,11 +232,27 @@ def preset_choices(home: Home) -> list[tuple[str, str]]:
 
 
 def preset_for(home: Home, goal: str, present: str) -> str:
-    """The preset of this goal that is nearest to the present one: of the same base model, else any built-in one."""
+    """The built-in preset of this goal nearest to the present one: of the same base model, else of the same family.
+
+    For settings of any family it is Stable Diffusion 1.x's, the smallest.
+    """
     usable, _ = list_presets(FOLDER)
     fitting = [one.name for one in usable if one.values.get("goal", "style") == goal]
-    base = preset_config(home, present).model.base_model
-    return next((name for name in fitting if preset_config(home, name).model.base_model == base), fitting[-1])
+    model = preset_config(home, present).model
+
+    def nearness(name: str) -> tuple[bool, bool]:
+        """How near a preset is, first what matters most."""
+        own = preset_config(home, name).model
+        family = "sd15" if model.family == "auto" else model.family
+        return own.base_model == model.base_model, own.family == family
+
+    return max(fitting, key=nearness)
+
+
+def alike(home: Home, *presets: str) -> bool:
+    """Whether presets are for the same models."""
+    configs = [preset_config(home, preset) for preset in presets]
+    return len({(config.model.family, config.dataset.resolution) for config in configs}) == 1
 
 
 def intent_html(home: Home, preset: str, tongue: str) -> str:
@@ -230,24 +261,6 @@ def intent_html(home: Home, preset: str, tongue: str) -> str:
     found = next((one for one in usable if one.name == preset), None)
     own = f" <em>{say(tongue, 'preset.own')}</em>" if found is not None and found.own else ""
     return f'<p class="quiet">{escape(found.intent)}{own}</p>' if found is not None else ""
-
-
-def base_models(home: Home) -> list[tuple[str, str]]:
-    """What the list of base models offers: the built-in one, the presets', and those of earlier runs."""
-    names = ["pocket"]
-    usable, _ = list_presets(FOLDER, home.presets)
-    names += [str(one.values.get("model", {}).get("base_model", "")) for one in usable]
-    names += [config.model.base_model for config in earlier(home)]
-    return [(name, name) for name in dict.fromkeys(names) if name]
-
-
-def earlier(home: Home) -> Iterator[TrainConfig]:
-    """The newest runs' settings."""
-    for run in RunFolder.all(home)[:30]:
-        try:
-            yield run.config()
-        except InvalidSettings:  # written by another version
-            continue
 
 
 def going_on(home: Home, run: RunFolder, file: str) -> TrainConfig:

@@ -9,11 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import headers
+import hub_server
 import psutil
 import pytest
 
+from trainer import cli as console
 from trainer.contract.home import Home
-from trainer.contract.presets import save_preset
+from trainer.contract.presets import FOLDER, list_presets, save_preset
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import validated
@@ -97,23 +100,72 @@ def test_a_queued_run_waits_while_another_is_trained(flags, pictures, tmp_path):
     assert waiting.status() == "waiting"
 
 
-def test_every_shipped_preset_passes_check(pictures, tiny_model):
-    for preset in sorted((CHECKOUT / "presets").glob("*.toml")):
-        code, output = cli("--preset", preset.stem, "--images", pictures, "--base-model", tiny_model, "--check")
+@pytest.mark.parametrize("preset", list_presets(FOLDER)[0], ids=lambda preset: preset.name)
+def test_every_shipped_preset_passes_check(preset, pictures, tmp_path, capsys):
+    tensors = {"sd2": headers.sd2, "sdxl": headers.sdxl}.get(preset.values["model"].get("family"), headers.sd15)()
+    told = {"modelspec.prediction_type": "v"} if "sd2" in preset.name else None
+    base = headers.write(tmp_path / "base.safetensors", tensors, metadata=told)
+    given = ["--preset", preset.name, "--images", str(pictures), "--base-model", str(base), "--check"]
+    assert console.main(given) == 0, capsys.readouterr().out
+
+
+def test_models_lists_those_on_this_computer_with_what_each_is_and_where(tmp_path):
+    for entry in ("models/Lora", "modules_forge", "models/Stable-diffusion"):
+        (tmp_path / "forge" / entry).mkdir(parents=True)
+    (tmp_path / "forge" / "webui.py").touch()
+    ours = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "HF_HOME": str(tmp_path / "hub")}
+    code, output = cli("--models", **ours)
+    assert code == 0
+    assert str(tmp_path) not in output
+    file = headers.write(tmp_path / "forge/models/Stable-diffusion/[pony] ä.safetensors", headers.sdxl())
+    code, output = cli("--models", **ours)
+    assert code == 0
+    assert "[pony] ä  SDXL (Pony), predicts noise, 1024 px, fp16" in output
+    assert f"Forge: {file}" in output
+
+
+def test_the_plan_says_what_the_base_model_is(flags, pictures, tiny_model):
+    code, output = cli(*flags, "--images", pictures, "--check")
+    assert code == 0
+    assert f"Base model: {tiny_model}: SD 1.x, predicts" in output
+
+
+def test_of_a_model_of_the_hub_the_plan_says_how_much_is_to_be_fetched(flags, pictures, tmp_path):
+    given = (*flags, "--images", pictures, "--base-model", "ana/small-model", "--check")
+    with hub_server.serve() as hub:
+        hub.add("ana/small-model", {"ana.safetensors": bytes(20_000)})
+        online = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
+        code, output = cli(*given, **online)
         assert code == 0, output
+        assert "Base model: ana/small-model: 20 kB will be fetched first." in output
+        assert hub.sent == []
+        code, output = cli(*given, **{**online, "HF_HUB_OFFLINE": "1"})
+    assert code == 0, output
+    assert "Note: HF_HUB_OFFLINE is set and ana/small-model is not in the cache" in output
+
+
+def test_no_run_is_made_with_a_base_model_of_another_kind(flags, pictures, tmp_path):
+    base = headers.write(tmp_path / "ana.safetensors", headers.sdxl())
+    code, output = cli(*flags, "--images", pictures, "--base-model", base, "--model.family", "sd15")
+    assert code == 2
+    assert "ana.safetensors is SDXL; these settings are made for SD 1.x." in output
+    code, output = cli(*flags, "--images", pictures, "--base-model", "no-model-of-this-name")
+    assert code == 2
+    assert "(base_model_missing)" in output
+    assert not (tmp_path / "heim").exists()
 
 
 def test_help_is_grouped_and_complete():
     code, output = cli("--help")
     assert code == 0
-    for word in ("--resume", "dataset:", "--adapter.rank N", "--objective.min_snr_gamma", "--list-presets"):
+    for word in ("--resume", "dataset:", "--adapter.rank N", "--objective.min_snr_gamma", "--list-presets", "--models"):
         assert word in output
 
 
 @pytest.mark.parametrize(
     ("arguments", "code_word", "seen"),
     [
-        (["--preset", "sdxl-style"], "unknown_preset", "sdxl-style"),
+        (["--preset", "no-such"], "unknown_preset", "no-such"),
         (["--preset", "pocket-style", "--adapter.rank", "1"], "invalid_settings", "1"),
         (["--preset", "pocket-style", "--adapter.rnk", "8"], "invalid_settings", "--adapter.rnk"),
         (["--preset", "pocket-style", "--images", "/no/such"], "folder_missing", "/no/such"),

@@ -1,4 +1,4 @@
-"""Base models at their real size with random weights: `launch.py test -m slow` (20 GB of disk, minutes, 14 GB of memory).
+"""Base models at their real size with random weights: `launch.py test -m slow` (20 GB of disk).
 
 Prints the figures that assets/docs/measured.md keeps; run with -s to see them.
 """
@@ -44,7 +44,7 @@ def trained(new_run, path, name, text):
         model={"base_model": str(path), "precision": "bf16"},
         dataset={"views": 1, "resolution": 512, "batch_size": 1, "max_total_views": 3},
         adapter={"rank": 16, "alpha": 8.0, **text},
-        preview={"steps": 1, "prompts": ["ball"]},
+        preview={"steps": 1, "prompts": ["ball"], "width": 128, "height": 128, "every": 1000},
         output={"name": name, "files": 1, "checkpoint_every": 1000},
     )
     began = time.time()
@@ -59,10 +59,12 @@ def trained(new_run, path, name, text):
 @pytest.mark.slow
 def test_a_full_size_file_trains_and_its_lora_has_every_published_key(base, new_run):
     family, path = base
-    text = {"text_encoder": family != "sdxl"}  # SDXL's with its encoders put away, as its presets for small cards have it
+    text = {
+        "text_encoder": family != "sdxl"
+    }  # SDXL's with its encoders put away, as its presets for small cards have it
     _, _, cold, _ = trained(new_run, path, "cold", text)
     run, gib, ready, seconds = trained(new_run, path, "full", text)
-    print(
+    print(  # noqa: T201 - figures for the documents
         f"\n{family} 512 px bf16 batch 1: {gib:.2f} GiB at most; ready for the first step after {ready:.1f} s "
         f"({cold:.1f} s with nothing encoded yet); steps {seconds} s"
     )

@@ -12,11 +12,11 @@ from app.api import register, state_of
 from app.form import SETTINGS, api_name, shown_values
 from app.monitor import Watch, Watches
 from app.pages import plan, train
+from app.pages.basemodel import base_models
 from app.pages.pictures import keep_dropped, pictures_html
 from app.pages.presetbox import own_list
 from app.pages.train import (
     TrainForm,
-    base_models,
     going_on,
     intent_html,
     next_name,

@@ -102,7 +102,7 @@ class BaseModelMissing(ModelError):
         super().__init__(
             f"No base model at {path}.",
             hint="Give a .safetensors file, a folder in the diffusers layout (it holds model_index.json), a name on "
-            'the Hugging Face hub (owner/name), or "pocket" for the built-in model.',
+            'the Hugging Face hub (owner/name), that of a model on this computer (--models), or "pocket".',
         )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import tomlkit
 
+from trainer.contract.chosen import check_chosen, resolved
 from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
 from trainer.contract.home import CHECKOUT, atomic_write
-from trainer.contract.hub import is_hub_name
 from trainer.contract.settings import SECTIONS, TrainConfig, plain_file_name, validated
 from trainer.contract.startfile import check_start
 
@@ -197,20 +197,20 @@ def settled(config: TrainConfig) -> TrainConfig:
     """The settings, ready to be a run's: paths absolute, and a name for the file.
 
     Raises:
-        InvalidSettings: No picture folder, or a LoRA file that a run of these settings cannot go on from.
+        InvalidSettings: No picture folder, or a base model or a LoRA file that these settings do not suit.
+        ModelError: No base model of that name here, or something else.
     """
     if not config.dataset.images:
         raise InvalidSettings("No picture folder given.", hint="Add --images DIR.")
     values = config.model_dump()
     values["dataset"]["images"] = _absolute(config.dataset.images)
-    if config.dataset.captions:
-        values["dataset"]["captions"] = _absolute(config.dataset.captions)
-    if config.model.base_model != "pocket" and not is_hub_name(config.model.base_model):
-        values["model"]["base_model"] = _absolute(config.model.base_model)
-    if config.adapter.start_from:
-        values["adapter"]["start_from"] = _absolute(config.adapter.start_from)
+    for section, name in (("dataset", "captions"), ("model", "vae"), ("adapter", "start_from")):
+        if values[section][name]:
+            values[section][name] = _absolute(values[section][name])
+    values["model"]["base_model"] = resolved(config.model.base_model)
     values["output"]["name"] = config.output.name or config.preset or "lora"
     made = validated(values)
+    check_chosen(made)
     check_start(made.adapter)
     return made
 

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from trainer.contract.basemodels import Prediction
+
 Component = Literal["unet", "text_encoder", "text_encoder_2"]
 Encoder = Literal["vae", "text"]
-Prediction = Literal["epsilon", "v_prediction"]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.families.base import ExportLabels, Prediction
+from trainer.contract.basemodels import Prediction
+from trainer.families.base import ExportLabels
 
 SGM = "https://github.com/Stability-AI/generative-models"
 SHAPES = {  # of the UNets that were published

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from trainer.contract.basemodels import BaseModel, identify
-from trainer.contract.errors import InvalidSettings, NotABaseModel
-from trainer.contract.home import POCKET
-from trainer.contract.hub import fetch, is_hub_name, local_folder, look
-from trainer.contract.settings import ModelSettings, ObjectiveSettings, TrainConfig
+from trainer.contract.basemodels import identify
+from trainer.contract.chosen import check, located
+from trainer.contract.errors import NotABaseModel
+from trainer.contract.hub import fetch, look
+from trainer.contract.settings import TrainConfig
 from trainer.families.base import Family
 from trainer.families.noise import noise_spec
 from trainer.families.parts import load_parts
@@ -37,13 +37,7 @@ def base_path(base_model: str, fetching: Progress) -> Path:
     Raises:
         HubError: It cannot be fetched.
     """
-    if base_model == "pocket":
-        return POCKET
-    if not is_hub_name(base_model):
-        return Path(base_model).expanduser()
-    return local_folder(base_model) or fetch(
-        look(base_model), lambda done, total: fetching(done // 2**20, total // 2**20)
-    )
+    return located(base_model) or fetch(look(base_model), lambda done, total: fetching(done // 2**20, total // 2**20))
 
 
 def load_family(config: TrainConfig, device: torch.device, dtype: torch.dtype, fetching: Progress = _silent) -> Family:
@@ -52,11 +46,11 @@ def load_family(config: TrainConfig, device: torch.device, dtype: torch.dtype, f
     Raises:
         HubError: It is one of the hub, and cannot be fetched.
         BaseModelMissing: Nothing at its path.
-        NotABaseModel: Something else than a base model, or one of another family than the settings want.
-        InvalidSettings: The model rules a setting out, or leaves one open that must be decided.
+        NotABaseModel: Something else than a base model.
+        InvalidSettings: The settings want another family, or do not suit the model.
     """
     model = identify(base_path(config.model.base_model, fetching))
-    check(model, config.model, config.objective)
+    check(model, config)
     vae = Path(config.model.vae).expanduser() if config.model.vae else None
     parts = load_parts(model, vae, dtype)
     if model.layout == "file":  # a folder's scheduler says it itself
@@ -73,25 +67,3 @@ def load_family(config: TrainConfig, device: torch.device, dtype: torch.dtype, f
         )
     except (KeyError, ValueError) as error:
         raise NotABaseModel(model.path, f"a part cannot be used: {error}") from error
-
-
-def check(model: BaseModel, settings: ModelSettings, objective: ObjectiveSettings) -> None:
-    """Whether the settings suit what the base model is.
-
-    Raises:
-        NotABaseModel: It is of another family.
-        InvalidSettings: It does not say what it predicts, or has no layers to leave out.
-    """
-    if settings.family not in ("auto", model.family):
-        seen = f"it is {model.sentence()}, and these settings are made for {settings.family}"
-        raise NotABaseModel(model.path, seen)
-    if model.prediction is None and objective.prediction == "auto":
-        raise InvalidSettings(
-            f"{model.path.name} does not say whether it predicts noise or velocity.",
-            hint="Look at the model's page; then set --objective.prediction epsilon or v_prediction.",
-        )
-    if settings.clip_skip > 1 and model.family != "sd15":
-        raise InvalidSettings(
-            f"model.clip_skip = {settings.clip_skip}, but {model.path.name} is no Stable Diffusion 1.x.",
-            hint="Set --model.clip_skip 0: SD 2.x and SDXL already leave their last layer out.",
-        )

@@ -8,7 +8,8 @@ from typing import Any
 import diffusers
 from diffusers import DDIMScheduler
 
-from trainer.contract.errors import InvalidSettings
+from trainer.contract.basemodels import Prediction
+from trainer.contract.chosen import noise_of
 from trainer.contract.settings import ObjectiveSettings
 from trainer.families.base import NoiseSpec
 
@@ -19,26 +20,14 @@ def noise_spec(scheduler: Mapping[str, Any], settings: ObjectiveSettings) -> Noi
     Raises:
         InvalidSettings: A combination that the model rules out, as "auto" is only known here.
     """
-    told = "v_prediction" if scheduler.get("prediction_type") == "v_prediction" else "epsilon"
-    prediction = told if settings.prediction == "auto" else settings.prediction
-    wanted = settings.zero_terminal_snr
-    zero_snr = bool(scheduler.get("rescale_betas_zero_snr", False)) if wanted == "auto" else wanted == "on"
-    if zero_snr and prediction == "epsilon":
-        raise InvalidSettings(
-            "objective.zero_terminal_snr = on, but the model predicts epsilon: the last timestep would be 0/0.",
-            hint="Set --objective.zero_terminal_snr off.",
-        )
-    if zero_snr and settings.noise_offset > 0:
-        raise InvalidSettings(
-            f"objective.noise_offset = {settings.noise_offset:g}, but the model has zero-terminal SNR.",
-            hint="Set --objective.noise_offset 0.",
-        )
+    told: Prediction = "v_prediction" if scheduler.get("prediction_type") == "v_prediction" else "epsilon"
+    prediction, zero_snr = noise_of(told, bool(scheduler.get("rescale_betas_zero_snr", False)), settings)
     return NoiseSpec(
         num_timesteps=int(scheduler["num_train_timesteps"]),
         beta_start=float(scheduler["beta_start"]),
         beta_end=float(scheduler["beta_end"]),
         beta_schedule=str(scheduler["beta_schedule"]),
-        prediction=prediction,  # type: ignore[arg-type]
+        prediction=prediction,
         zero_terminal_snr=zero_snr,
     )
 

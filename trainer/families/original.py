@@ -7,6 +7,7 @@ off the tensors, so that one template per family is enough.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from diffusers.loaders.single_file_utils import (
@@ -66,8 +67,10 @@ def text(tensors: State, prefix: str) -> State:
         state = _below(tensors, prefix)
         # Some merges are written without the level that all others have
         return {name if "text_model." in name else f"text_model.{name}": tensor for name, tensor in state.items()}
+    # Files that were converted from a folder lack the projection, off which the width is read otherwise
+    width = SimpleNamespace(config=SimpleNamespace(hidden_size=tensors[f"{prefix}token_embedding.weight"].shape[1]))
     # Leaves the last layer of SD 2.x out, which that family does not use
-    return _known(convert_open_clip_checkpoint(None, dict(tensors), prefix=prefix))
+    return _known(convert_open_clip_checkpoint(width, dict(tensors), prefix=prefix))
 
 
 def text_widths(state: State) -> dict[str, int]:

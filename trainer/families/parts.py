@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from trainer.contract.basemodels import BaseModel
-from trainer.contract.errors import NotABaseModel
+from trainer.contract.errors import InvalidSettings, NotABaseModel
 from trainer.contract.tokens import BEGIN, END, vocabulary
 from trainer.families import original
 
 CONFIGS = Path(__file__).parent / "configs"
 VARIANTS = (None, "fp16")  # of the weight files in a folder, the first that is there
 LONGEST_CAPTION = 77  # tokens that CLIP has positions for
+UNREADABLE = (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError)  # what libraries raise
 
 
 @dataclass
@@ -47,17 +48,22 @@ def load_parts(model: BaseModel, vae: Path | None, dtype: torch.dtype) -> Parts:
 
     Raises:
         NotABaseModel: A part is missing or cannot be read.
+        InvalidSettings: The other VAE is none, or not for this model.
     """
     # fp16 overflows in many VAEs: black pictures
     vae_dtype = torch.float32 if dtype == torch.float16 else dtype
     template = json.loads((CONFIGS / f"{model.family}.json").read_text(encoding="utf-8"))
     load = _from_folder if model.layout == "folder" else _from_file
+    other = load_vae(vae, template["vae"], vae_dtype) if vae is not None else None
     try:
         parts = load(model.path, template, dtype, vae_dtype)
-        if vae is not None:
-            parts.vae = load_vae(vae, template["vae"], vae_dtype)
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise NotABaseModel(model.path, f"a part cannot be read: {str(error).splitlines()[0]}") from error
+    except UNREADABLE as error:
+        raise NotABaseModel(model.path, f"a part cannot be read: {_first_line(error)}") from error
+    if vae is not None and other is not None:
+        made, read = other.config.latent_channels, parts.unet.config.in_channels
+        if made != read:
+            raise _no_vae(vae, f"it makes latents of {made} channels, and {model.path.name} reads {read}")
+        parts.vae = other
     for module in (parts.unet, parts.vae, *parts.text_encoders):
         module.requires_grad_(requires_grad=False).eval()
     return parts
@@ -113,16 +119,28 @@ def load_vae(path: Path, template: dict[str, Any], dtype: torch.dtype) -> Autoen
     """A VAE alone: a folder in the diffusers layout, or a file in either layout.
 
     Raises:
-        NotABaseModel: It is something else.
+        InvalidSettings: It is something else.
     """
-    if path.is_dir():
-        return cast("AutoencoderKL", _channels_last(_pretrained(AutoencoderKL, path, dtype)))
-    if not path.exists():
-        raise NotABaseModel(path, "there is no such file; model.vae names a VAE")
-    tensors = load_file(path)
-    if not any("encoder.conv_in.weight" in name for name in tensors):
-        raise NotABaseModel(path, "it holds no VAE")
-    return _original_vae(tensors, template, dtype)
+    try:
+        if path.is_dir():
+            return cast("AutoencoderKL", _channels_last(_pretrained(AutoencoderKL, path, dtype)))
+        tensors = load_file(path)
+        if any("encoder.conv_in.weight" in name for name in tensors):
+            return _original_vae(tensors, template, dtype)
+    except UNREADABLE as error:
+        raise _no_vae(path, f"it cannot be read: {_first_line(error)}") from error
+    raise _no_vae(path, "it holds no VAE")
+
+
+def _no_vae(path: Path, seen: str) -> InvalidSettings:
+    """The refusal of a VAE of the user's choice."""
+    hint = "Choose a VAE for this kind of model, a .safetensors file or a folder; leave it empty for the model's own."
+    return InvalidSettings(f"model.vae = {path} cannot be used: {seen}.", hint=hint, places={"model.vae": f"{seen}."})
+
+
+def _first_line(error: Exception) -> str:
+    """What a library says of an error, without its details."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _original_vae(tensors: Mapping[str, Tensor], template: dict[str, Any], dtype: torch.dtype) -> AutoencoderKL:

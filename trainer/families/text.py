@@ -18,9 +18,11 @@ def token_ids(tokenizer: CLIPTokenizer, captions: Sequence[str], chunks: int) ->
     """
     body = tokenizer.model_max_length - 2
     begin, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    # SD 2.x and SDXL pad with "!": within a caption it stays a word, as the clients read it
+    plain = {"add_special_tokens": False, "split_special_tokens": True}
     rows = []
     for caption in captions:
-        words = tokenizer(caption, add_special_tokens=False, truncation=True, max_length=chunks * body).input_ids
+        words = tokenizer(caption, truncation=True, max_length=chunks * body, **plain).input_ids
         pieces = [words[start * body : (start + 1) * body] for start in range(chunks)]
         rows.append([[begin, *piece, end] + [pad] * (body - len(piece)) for piece in pieces])
     return torch.tensor(rows)
