@@ -45,8 +45,8 @@ CASES = [
     Case("sd15", 512, "bf16", False, 1),
     Case("sd15", 512, "bf16", True, 4, text=True),
     Case("sd15", 512, "fp32", False, 1),
-    Case("sdxl", 1024, "fp16", True, 1, text=True),
     Case("sdxl", 1024, "bf16", True, 1),
+    Case("sdxl", 1024, "fp16", True, 1, text=True),
     Case("sdxl", 1024, "bf16", False, 1),
     Case("sdxl", 512, "bf16", True, 1),
 ]

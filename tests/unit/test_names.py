@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from trainer.contract.home import POCKET
-from trainer.families.names import kohya_name, text_slots, unet_slots
+from trainer.families.names import TWO_ENCODERS, kohya_name, sgm_path, text_slots, unet_slots
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SD15_UNET = {
@@ -15,11 +15,35 @@ SD15_UNET = {
     "cross_attention_dim": 768,
 }
 SD15_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+SD2_UNET = {**SD15_UNET, "cross_attention_dim": 1024, "use_linear_projection": True}
+SD2_TEXT = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23}
+SDXL_UNET = {
+    "block_out_channels": [320, 640, 1280],
+    "layers_per_block": 2,
+    "transformer_layers_per_block": [1, 2, 10],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+}
+SDXL_TEXTS = {
+    "text_encoder": SD15_TEXT,
+    "text_encoder_2": {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32},
+}
+COMPONENTS = {"unet": "unet", "te1": "text_encoder", "te2": "text_encoder_2"}  # by the tables' names
 
 
 @pytest.fixture(scope="module")
 def table():
-    return json.loads((FIXTURES / "sd15-keys.json").read_text())
+    return read("sd15")
+
+
+def read(family):
+    return json.loads((FIXTURES / f"{family}-keys.json").read_text())
+
+
+def shapes(slots):
+    return {name: slot.shape for name, slot in slots.items()}
 
 
 def published(table, groups):
@@ -28,15 +52,32 @@ def published(table, groups):
 
 
 def test_sd15s_key_table_is_the_published_one_name_for_name_and_shape_for_shape(table):
-    ours = {name: slot.shape for name, slot in unet_slots(SD15_UNET, "attention_mlp").items()}
+    ours = shapes(unet_slots(SD15_UNET, "attention_mlp"))
     assert len(ours) == 192
     assert ours == published(table, {"attn"})
 
 
 def test_sd15s_text_encoder_table_is_the_published_one(table):
-    ours = {name: slot.shape for name, slot in text_slots(SD15_TEXT, "attention_mlp").items()}
+    ours = shapes(text_slots(SD15_TEXT, "attention_mlp"))
     assert len(ours) == 72
     assert ours == published(table, {"te"})
+
+
+def test_sd2s_key_tables_are_the_published_ones():
+    unet, text = unet_slots(SD2_UNET, "attention_mlp"), text_slots(SD2_TEXT, "attention_mlp")
+    assert (len(unet), len(text)) == (192, 138)
+    assert shapes(unet) == published(read("sd2"), {"attn"})
+    assert shapes(text) == published(read("sd2"), {"te"})
+
+
+def test_sdxls_key_tables_are_the_published_ones_in_its_original_spelling():
+    unet = unet_slots(SDXL_UNET, "attention_mlp", sgm=True)
+    texts = [text_slots(config, "attention_mlp", part, TWO_ENCODERS[part]) for part, config in SDXL_TEXTS.items()]
+    assert (len(unet), *map(len, texts)) == (722, 72, 192)
+    assert shapes(unet) == published(read("sdxl"), {"attn"})
+    assert shapes(texts[0] | texts[1]) == published(read("sdxl"), {"te"})
+    for part, slots in zip(SDXL_TEXTS, texts, strict=True):
+        assert {slot.component for slot in slots.values()} == {part}
 
 
 def test_attention_alone_is_the_part_of_the_table_that_holds_attention_projections(table):
@@ -51,10 +92,21 @@ def test_linear_projections_are_two_dimensional():
     assert slots["lora_unet_mid_block_attentions_0_proj_in"].shape == (1280, 1280)
 
 
-def test_every_published_path_maps_to_its_kohya_name(table):
-    for path, entry in table.items():
-        component, rest = path.split(".", 1)
-        assert kohya_name("unet" if component == "unet" else "text_encoder", rest) == entry["kohya"]
+@pytest.mark.parametrize("family", ["sd15", "sd2"])
+def test_every_published_path_maps_to_its_kohya_name(family):
+    for path, entry in read(family).items():
+        part, rest = path.split(".", 1)
+        assert kohya_name(COMPONENTS[part], rest) == entry["kohya"]
+
+
+def test_every_published_path_of_sdxl_that_learns_maps_to_its_original_name():
+    for path, entry in read("sdxl").items():
+        part, rest = path.split(".", 1)
+        spelled = sgm_path(rest, 2) if part == "unet" else rest
+        if entry["group"] == "attn":
+            assert spelled == entry["ldm"]
+        if entry["group"] in ("attn", "te"):
+            assert kohya_name(COMPONENTS[part], spelled, TWO_ENCODERS) == entry["kohya"]
 
 
 @pytest.mark.parametrize("path", ["encoder.layers.3.mlp.fc1", "text_model.encoder.layers.3.mlp.fc1"])
@@ -62,8 +114,9 @@ def test_the_text_encoders_name_does_not_depend_on_the_installed_transformers(pa
     assert kohya_name("text_encoder", path) == "lora_te_text_model_encoder_layers_3_mlp_fc1"
 
 
-def test_names_are_a_bijection(table):
-    names = [entry["kohya"] for entry in table.values()]
+@pytest.mark.parametrize("family", ["sd15", "sd2", "sdxl"])
+def test_names_are_a_bijection(family):
+    names = [entry["kohya"] for entry in read(family).values()]
     assert len(set(names)) == len(names)
 
 
