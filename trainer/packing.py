@@ -7,6 +7,7 @@ than the arithmetic at batch 1 (ADR 6). The answers are the same to the bit.
 from __future__ import annotations
 
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import torch
@@ -31,7 +32,7 @@ class PackedConv2d(nn.Module):
         self.turned_padding = [height - 1 - down, width - 1 - across]
         weight = conv.weight.detach()
         self.weight = _packed(weight, self.padding)
-        self.turned = _packed(weight.flip(2, 3).transpose(0, 1).contiguous(), self.turned_padding)
+        self.turned = _packed(_turned(weight), self.turned_padding)
         self.bias = conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,19 +62,23 @@ class _Convolution(torch.autograd.Function):
 def pack_frozen(module: nn.Module) -> int:
     """Replace the frozen stride-1 convolutions that carry no adapter; gives back how many. Elsewhere than on x86: none.
 
-    The original weights are given up, so memory grows by one copy of them, not two.
+    Each weight is given up as soon as it is packed, so memory grows by one copy of all, not two.
     """
     if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return 0
     places = [
-        (parent, name, child)
+        (parent, name)
         for parent in module.modules()
         for name, child in parent.named_children()
         if name != "base_layer" and _packable(child)
     ]
-    for parent, name, child in places:
-        setattr(parent, name, PackedConv2d(cast("nn.Conv2d", child)))
-    return len(places)
+
+    def _pack(place: tuple[nn.Module, str]) -> None:
+        parent, name = place
+        setattr(parent, name, PackedConv2d(cast("nn.Conv2d", getattr(parent, name))))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # oneDNN rearranges a weight on one core
+        return len(list(pool.map(_pack, places)))
 
 
 def _packable(child: nn.Module) -> bool:
@@ -86,6 +91,16 @@ def _packable(child: nn.Module) -> bool:
     )
     plain = list(child.stride) == ONE and list(child.dilation) == ONE and child.groups == 1
     return plain and computed and weight.device.type == "cpu" and not weight.requires_grad
+
+
+def _turned(weight: Tensor) -> Tensor:
+    """The kernel (out, in, h, w) turned by 180°, as (in, out, h, w): plane by plane, thrice as fast as whole."""
+    out, into, height, width = weight.shape
+    made = torch.empty(into, height, width, out, dtype=weight.dtype)
+    for row in range(height):
+        for column in range(width):
+            made[:, row, column] = weight[:, :, height - 1 - row, width - 1 - column].t()
+    return made.permute(0, 3, 1, 2)
 
 
 def _packed(weight: Tensor, padding: list[int]) -> Tensor:
