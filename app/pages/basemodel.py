@@ -13,7 +13,7 @@ from app.form import Form
 from app.pages.plan import preset_config
 from app.text import language, say
 from trainer.contract.basemodels import BaseModel, identify
-from trainer.contract.chosen import kind, located, models_here, name_of, resolved
+from trainer.contract.chosen import located, models_here, name_of, resolved
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.hub import is_hub_name, look
@@ -84,7 +84,7 @@ def base_models(home: Home, found: Sequence[Found] = ()) -> list[tuple[str, str]
 
 def label_of(found: Found) -> str:
     """A model in the list: "ana — SDXL (Pony), 6.9 GB, Forge"."""
-    return f"{found.name} — {kind(found.model)}, {size(found.model.bytes)}, {found.where}"
+    return f"{found.name} — {found.model.kind}, {size(found.model.bytes)}, {found.where}"
 
 
 def earlier(home: Home) -> Iterator[TrainConfig]:

@@ -153,6 +153,7 @@ def test_a_model_of_the_hub_is_called_by_its_name_not_by_its_commit():
     [
         (sdxl(), {"model": {"clip_skip": 2}}, "model.clip_skip"),
         (sd2(), {"model": {"clip_skip": 2}, "objective": {"prediction": "epsilon"}}, "model.clip_skip"),
+        (sdxl(), {"model": {"vae": "/nowhere/a vae.safetensors"}}, "model.vae"),
         (sd15(), {"adapter": {"text_encoder_2": True}}, "adapter.text_encoder_2"),
         (sd2(), {"adapter": {"text_encoder_2": True}}, "adapter.text_encoder_2"),
         (sd2(), {}, "objective.prediction"),
@@ -207,5 +208,6 @@ def test_no_run_is_made_of_settings_that_the_model_rules_out(tmp_path):
 
 def test_the_own_vae_becomes_absolute_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "vae.safetensors").touch()
     made = settled(config("pocket", model={"vae": "vae.safetensors"}, dataset={"images": "x"}))
     assert made.model.vae == str(tmp_path / "vae.safetensors")

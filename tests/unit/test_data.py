@@ -28,7 +28,6 @@ def encode(family, folder, cache, **settings):
 
 def test_nothing_is_assumed_of_channels_or_size(family):
     assert (family.spec.latent_channels, family.spec.pixels_per_latent, family.spec.bucket_step) == (6, 4, 8)
-    assert family.spec.default_size == 64
 
 
 def test_posteriors_are_scaled_and_of_the_buckets_size(family, pictures, tmp_path):

@@ -96,6 +96,11 @@ class BaseModel:
     bytes: int
     dtype: str
 
+    @property
+    def kind(self) -> str:
+        """Family and variant: "SDXL (Pony)"."""
+        return NAMES[self.family] + (f" ({self.variant})" if self.variant else "")
+
     def sentence(self) -> str:
         """All of it on one line: "SDXL (Illustrious), predicts noise, 1024 px, fp16, 6.9 GB"."""
         predicts = {
@@ -104,7 +109,7 @@ class BaseModel:
             None: "not sure whether it predicts noise or velocity",
         }
         facts = [
-            NAMES[self.family] + (f" ({self.variant})" if self.variant else ""),
+            self.kind,
             predicts[self.prediction] + (" with zero terminal SNR" if self.zero_terminal_snr else ""),
             *([f"CLIP skip {self.clip_skip}"] if self.clip_skip else []),
             f"{self.default_size} px",

@@ -46,11 +46,6 @@ def name_of(found: Found) -> str:
     return found.name if found.where == HUB else str(found.path)
 
 
-def kind(model: BaseModel) -> str:
-    """Family and variant: "SDXL (Pony)"."""
-    return NAMES[model.family] + (f" ({model.variant})" if model.variant else "")
-
-
 def resolved(base_model: str) -> str:
     """The same model under a name that holds in every folder: "pocket", its name on the hub, or its full path.
 
@@ -121,11 +116,17 @@ def check(model: BaseModel, config: TrainConfig) -> None:
     name, settings = PurePath(config.model.base_model).name, config.model
     wanted = model.family if settings.family == "auto" else settings.family
     if wanted != model.family:
-        seen = f"is {kind(model)}; these settings are made for {NAMES[wanted]}"
+        seen = f"is {model.kind}; these settings are made for {NAMES[wanted]}"
         raise InvalidSettings(
             f"{name} {seen}.",
             hint=f"Choose a preset or a model of the other kind, or set --model.family {model.family}.",
             places={place: f"{name} {seen}." for place in ("model.base_model", "model.family")},
+        )
+    if settings.vae and not _path(settings.vae).exists():
+        raise _unsuited(
+            "model.vae",
+            f"No VAE at {settings.vae}",
+            "Give --model.vae a file or a folder, or leave it empty for the model's own.",
         )
     if settings.clip_skip > 1 and model.family != "sd15":
         raise _unsuited(
@@ -136,7 +137,7 @@ def check(model: BaseModel, config: TrainConfig) -> None:
     if config.adapter.text_encoder_2 and model.family != "sdxl":
         raise _unsuited(
             "adapter.text_encoder_2",
-            f"adapter.text_encoder_2 = true, but {name} is {kind(model)} and has one text encoder",
+            f"adapter.text_encoder_2 = true, but {name} is {model.kind} and has one text encoder",
             "Set --adapter.text_encoder_2 false.",
         )
     if model.prediction is None and config.objective.prediction == "auto":

@@ -18,13 +18,12 @@ Encoder = Literal["vae", "text"]
 
 @dataclass(frozen=True)
 class FamilySpec:
-    """Numbers of one loaded model: latent channels, px per latent, bucket step in px, default square size in px."""
+    """Numbers of one loaded model: latent channels, px per latent, bucket step in px."""
 
     name: str
     latent_channels: int
     pixels_per_latent: int
     bucket_step: int
-    default_size: int
 
 
 @dataclass(frozen=True)

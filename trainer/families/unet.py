@@ -195,7 +195,6 @@ class StableDiffusion:
             latent_channels=int(self.vae.config.latent_channels),
             pixels_per_latent=per_latent,
             bucket_step=per_latent * smallest,
-            default_size=int(self.unet.config.sample_size) * per_latent,
         )
 
 
