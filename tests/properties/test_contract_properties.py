@@ -41,6 +41,8 @@ def values_of(annotation, schema):
     if annotation is float:
         open_ends = {"exclude_min": "exclusiveMinimum" in schema, "exclude_max": "exclusiveMaximum" in schema}
         return st.floats(low, high, **open_ends)
+    if step := schema.get("multipleOf"):
+        return st.integers(low // step, high // step).map(lambda count: count * step)
     return {bool: st.booleans(), int: st.integers(low, high), str: texts}[annotation]
 
 

@@ -173,8 +173,9 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path):
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (10**4, 10**4))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
+    # -B: Python would keep the compiled modules that it, too, can only write in part
     done = subprocess.run(
-        [sys.executable, "-c", code, str(source)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-B", "-c", code, str(source)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "cannot be written" in done.stdout
