@@ -102,7 +102,7 @@ def update(training: Training, step: int) -> tuple[float, float]:
     accelerator, config = training.accelerator, training.config
     samples = samples_of_step(step, training.plan, training.data, config.dataset, config.model.seed)
     mine = range(accelerator.process_index, len(samples), accelerator.num_processes)
-    sizes = [training.data.buckets[sample.item] for sample in samples]
+    sizes = [training.data.crops[sample.item].bucket for sample in samples]
     total = torch.zeros((), device=accelerator.device)
     for places in micro_batches(mine, sizes, config.dataset.batch_size):
         chosen = [samples[place] for place in places]
