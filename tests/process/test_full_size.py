@@ -1,6 +1,6 @@
 """Base models at their real size with random weights: `launch.py test -m slow -n 0` (20 GB of disk).
 
-Prints the figures that assets/docs/measured.md keeps; run with -s to see them.
+Prints the figures that assets/docs/development/measured.md keeps; run with -s to see them.
 """
 
 import gc

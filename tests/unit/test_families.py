@@ -551,7 +551,7 @@ def tiny_vae_of(channels):
 @pytest.mark.parametrize(
     ("make", "seen"),
     [
-        (_nothing, "No such file"),
+        (_nothing, "No VAE at"),
         (_a_text_file, "cannot be read"),
         (_a_lora, "holds no VAE"),
         (_an_empty_folder, "cannot be read"),
