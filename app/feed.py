@@ -22,6 +22,7 @@ from app.component import Element
 from app.files import guarded
 from app.monitor import Watch, Watches
 from app.pages import live
+from app.standby import Standby
 from app.text import language, say, words
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
@@ -41,7 +42,7 @@ class Feed:
     """The answers, made once for all tabs."""
 
     def __init__(self, home: Home, watches: Watches) -> None:
-        self.home, self.watches = home, watches
+        self.home, self.watches, self._standby = home, watches, Standby(home)
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str], tuple[str, bytes]] = {}
         self._seen: dict[str, float] = {}  # open pages by their own name, and when each asked last
@@ -100,6 +101,7 @@ class Feed:
     def _respond(self, request: Request) -> Response:
         """The parts, or 204 if there is nothing new; either way with when to ask again."""
         reap()
+        self._standby.keep(time.monotonic())
         asked = request.query_params
         headers = {"cache-control": "no-store", PAUSE: str(self.pause_ms(asked.get("page", ""), time.monotonic()))}
         try:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
+
+import psutil
 
 from trainer.contract import process
 from trainer.contract.runs import RunFolder
@@ -23,6 +26,8 @@ class Fork:
         self._process = context.Process(target=_train, args=(str(run.path), str(run.log_file)))
         self._process.start()
         self.pid = self._process.pid
+        with suppress(psutil.Error):
+            run.record(psutil.Process(self.pid))
 
     def poll(self) -> int | None:
         return self._process.exitcode

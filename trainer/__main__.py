@@ -1,8 +1,13 @@
-"""`python -m trainer RUN`: train the run in that folder; every ending is one event, errors exit with code 2."""
+"""`python -m trainer RUN`: train the run in that folder; every ending is one event, errors exit with code 2.
+
+Without RUN it loads its libraries and waits for the folder's path on its standard input, up to its end; nothing there
+means that it is not wanted.
+"""
 
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -23,13 +28,39 @@ RESERVE_BYTES = 2**16
 
 def main(arguments: list[str]) -> int:
     """Run the training, then start what waits; 0 when it ended as wished, 2 when it failed with a reason."""
-    run = RunFolder(Path(arguments[0]).resolve())
+    run = RunFolder(Path(arguments[0]).resolve()) if arguments else _awaited()
+    if run is None:
+        return 0
     main_process = os.environ.get("RANK", "0") == "0"
     code = _train_and_log(run, main_process)
     if main_process:
         with isolated("Starting the next run", lambda _code, message, _hint: print(message, file=sys.stderr)):  # noqa: T201
             Queue(run.home).hand_over(run)
     return code
+
+
+def _awaited() -> RunFolder | None:
+    """The run that comes on standard input; its log then takes what this process says."""
+    _load_libraries()
+    path = os.fsdecode(sys.stdin.buffer.read())
+    if not path:
+        return None
+    run = RunFolder(Path(path))
+    with run.log_file.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    return run
+
+
+def _load_libraries() -> None:
+    """Import what training needs. All of it stays, so the garbage collector, a sixth of the time, is kept off it."""
+    if "trainer.loop" in sys.modules:
+        return
+    gc.disable()
+    import trainer.loop  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
 
 
 def _train_and_log(run: RunFolder, main_process: bool) -> int:
@@ -71,6 +102,7 @@ def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 def _train(run: RunFolder, log: EventLog) -> None:
     """The training, with what the system may raise turned into errors the user can act on."""
+    _load_libraries()
     import torch
 
     from trainer.loop import train

@@ -16,7 +16,7 @@ from trainer.data.cache import TensorCache
 from trainer.export import put_into
 from trainer.families.base import Family
 from trainer.fused import fuse
-from trainer.packing import pack_frozen
+from trainer.packing import lay_out
 
 
 def learn_text(
@@ -39,7 +39,7 @@ def learn_text(
 def add_adapter(family: Family, config: TrainConfig) -> Adapter:
     """A fresh adapter, and the model around it laid out for speed."""
     adapter = attach(family, config.adapter, config.model.seed)
-    pack_frozen(family.component("unet"))
+    lay_out(family.component("unet"))
     fuse(adapter, config.adapter.dropout)
     return adapter
 

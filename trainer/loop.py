@@ -328,6 +328,7 @@ def write_lora(training: Training, stem: str) -> None:
         training.plan,
         training.data,
         training.family.labels,
+        training.family.spec.clip_skip,
         training.schedule,
         training.precision,
         training.started,

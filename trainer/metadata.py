@@ -31,6 +31,7 @@ class TrainingFacts:
     plan: Plan
     data: EncodedDataset
     labels: ExportLabels
+    clip_skip: int
     schedule: NoiseSchedule
     precision: str
     started: float
@@ -85,7 +86,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
         "max_grad_norm": config.optimizer.clip_norm,
         "seed": config.model.seed,
         "mixed_precision": {"fp32": "no"}.get(facts.precision, facts.precision),
-        "clip_skip": config.model.clip_skip or None,
+        "clip_skip": facts.clip_skip or None,
         "max_token_length": config.dataset.caption_tokens,
         "vae_name": PurePath(config.model.vae).name or None,
         "min_snr_gamma": config.objective.min_snr_gamma or None,

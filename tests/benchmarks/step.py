@@ -118,7 +118,7 @@ def ours(which: str, steps: int, peak: Peak) -> list[float]:
     from trainer.fused import fuse
     from trainer.objectives import Batch, make_schedule, sample_rng, training_loss
     from trainer.optim import make_optimizer
-    from trainer.packing import pack_frozen
+    from trainer.packing import lay_out
 
     unet = make_unet(which).requires_grad_(False).to(torch.bfloat16, memory_format=torch.channels_last).eval()
 
@@ -142,7 +142,7 @@ def ours(which: str, steps: int, peak: Peak) -> list[float]:
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)
     family = OnlyUnet()
     adapter = attach(family, AdapterSettings(rank=RANK, alpha=RANK), seed=0)
-    pack_frozen(unet)
+    lay_out(unet)
     fuse(adapter, dropout=0.0)
     optimizer = accelerator.prepare(make_optimizer(adapter, OptimizerSettings()))
     spec = NoiseSpec(1000, 0.00085, 0.012, "scaled_linear", "epsilon", zero_terminal_snr=False)

@@ -8,10 +8,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import warm
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from site_at_work import PATIENCE_SECONDS, Site
 
 import launch
+from trainer.contract import process
 
 HERE = Path(__file__).parent
 LIMIT_MS = PATIENCE_SECONDS * 1000
@@ -42,6 +44,12 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=program, args=flags)
         yield browser
         browser.close()
+
+
+@pytest.fixture(autouse=True)
+def _trainers_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a test starts beside the page; the page's own start as a user's do."""
+    monkeypatch.setattr(process, "start", warm.start)
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,12 @@
 
 import re
 
-import originals
+import headers
 from playwright.sync_api import Page, expect
 
 
 def test_a_typed_model_file_is_recognised_and_its_preset_is_one_click_away(page: Page, tmp_path):
-    file = originals.write_file(tmp_path / "Modelle <b>ä" / "tiny pony.safetensors", "sdxl")
+    file = headers.write(tmp_path / "Modelle <b>ä" / "tiny pony.safetensors", headers.sdxl())
     page.goto("/")
     base = page.get_by_label("Base model").first
     base.fill(str(file))

@@ -28,6 +28,7 @@ MODELS = {
     "illustrious": XL,
     "noobai": ("sdxl", {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}),
 }
+PENULTIMATE = {"modelspec.encoder_layer": "2"}  # heeded in SD 1.x; the others read that layer anyway
 VELOCITY = {"sd2", "noobai", "pocket"}
 
 
@@ -42,7 +43,7 @@ def base_model(tmp_path_factory):
         family, marks = MODELS[kind]
         path = folder / f"{family}{' marked' if marks else ''}.safetensors"
         if path not in made:
-            made[path] = originals.write_file(path, family, extra=marks)
+            made[path] = originals.write_file(path, family, extra=marks, metadata=PENULTIMATE)
         return str(path)
 
     return make
@@ -101,4 +102,5 @@ def test_a_preset_trains_on_a_model_of_its_family_to_a_file(name, base_model, tr
     assert layers == ({"unet", first} if config.adapter.text_encoder else {"unet"})
     assert (told["ss_network_dim"], told["ss_network_alpha"]) == (str(config.adapter.rank), str(config.adapter.alpha))
     assert told["modelspec.prediction_type"] == ("v" if kind in VELOCITY else "epsilon")
+    assert told["ss_clip_skip"] == ("2" if kind == "sd15" else "None")
     assert told["ss_zero_terminal_snr"] == str(kind == "noobai")

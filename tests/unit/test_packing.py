@@ -1,10 +1,12 @@
+import gc
 import platform
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
-from trainer.packing import PackedConv2d, pack_frozen
+from trainer.packing import PackedConv2d, lay_out
 
 pytestmark = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available(),
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 def conv(inside, outside, kernel=3, padding=1, bias=True, dtype=torch.float32, **options):
     torch.manual_seed(0)
     made = nn.Conv2d(inside, outside, kernel, padding=padding, bias=bias, **options)
-    return made.to(dtype, memory_format=torch.channels_last).requires_grad_(requires_grad=False)
+    return made.to(dtype).requires_grad_(requires_grad=False)
 
 
 def answers(module, x, grad=None):
@@ -37,12 +39,37 @@ def test_a_packed_convolution_answers_as_the_plain_one(dtype, kernel, padding, b
         torch.testing.assert_close(ours, theirs, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-3)
 
 
-def test_one_packed_weight_serves_every_size():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_packed_weight_serves_every_size_with_the_same_bits(dtype):
+    """Else a resumed run, which sees another size first, would differ from one without a break."""
+    plain = conv(32, 64, dtype=dtype)
+    sizes = [(1, 4, 4), (4, 4, 4), (1, 32, 16), (2, 5, 64)]
+    inputs = [torch.randn(count, 32, height, width).to(dtype) for count, height, width in sizes]
+    made = []
+    for first in inputs:
+        packed = PackedConv2d(plain)
+        answers(packed, first)
+        made.append([answers(packed, x) for x in inputs])
+    for others in made[1:]:
+        for one, other in zip(made[0], others, strict=True):
+            assert torch.equal(one[0], other[0])
+            assert torch.equal(one[1], other[1])
+    for x, (answer, _) in zip(inputs, made[0], strict=True):
+        torch.testing.assert_close(answer, plain(x), rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2)
+
+
+def test_the_plain_weight_is_kept_for_previews_and_given_up_in_the_first_training_step():
     plain = conv(8, 8)
-    packed = PackedConv2d(plain)
-    for height, width in [(4, 4), (32, 16), (5, 64)]:
-        x = torch.randn(1, 8, height, width)
-        torch.testing.assert_close(packed(x), plain(x), rtol=1e-5, atol=1e-5)
+    held = weakref.ref(plain.weight.untyped_storage())
+    packed, expected = PackedConv2d(plain), plain(torch.ones(1, 8, 4, 4))
+    del plain
+    with torch.no_grad():
+        torch.testing.assert_close(packed(torch.ones(1, 8, 4, 4)), expected)
+    assert held() is not None
+    answers(packed, torch.ones(2, 8, 16, 16))
+    gc.collect()
+    assert held() is None
+    torch.testing.assert_close(packed(torch.ones(1, 8, 4, 4)), expected)
 
 
 def test_an_input_of_another_dtype_is_cast_as_autocast_would():
@@ -64,11 +91,14 @@ def test_only_plain_frozen_convolutions_are_packed():
         "base_layer": conv(8, 8),  # peft reads the weight of what it wraps
     }
     model = nn.ModuleDict({**left, "plain": conv(8, 8)})
-    assert pack_frozen(model) == 1
+    assert lay_out(model) == 1
     assert isinstance(model["plain"], PackedConv2d)
+    assert model["stride"].weight.is_contiguous(memory_format=torch.channels_last)
     assert all(type(model[name]) is nn.Conv2d for name in left)
 
 
 def test_elsewhere_nothing_is_packed(monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert pack_frozen(nn.Sequential(conv(8, 8))) == 0
+    model = nn.Sequential(conv(8, 8))
+    assert lay_out(model) == 0
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)

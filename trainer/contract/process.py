@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import IO
 
 import psutil
 
@@ -14,6 +17,8 @@ from trainer.contract.home import CHECKOUT
 from trainer.contract.runs import RunFolder
 
 _children: list[subprocess.Popen[bytes]] = []  # kept, because on POSIX one that ended stays until it is asked for
+_ready: list[subprocess.Popen[bytes]] = []  # the trainer that stands by, if there is one
+_changing_ready = Lock()
 
 
 def start(run: RunFolder) -> subprocess.Popen[bytes]:
@@ -26,10 +31,56 @@ def start(run: RunFolder) -> subprocess.Popen[bytes]:
     """
     _refuse_busy(run)
     run.forget_requests()
-    child = _spawn(run, "trainer")
+    child = _handed_over(run) or _spawn(run, "trainer")
     with suppress(psutil.Error):  # it has ended already
         run.record(psutil.Process(child.pid))
     return child
+
+
+def stand_by() -> None:
+    """Have a trainer load its libraries before there is a run, so that `start` begins at once.
+
+    It takes some 0.3 GB of memory, and ends with the process that asked for it, unless it got a run by then.
+    """
+    with _changing_ready:
+        if _ready and _ready[0].poll() is not None:
+            _close_input(_ready.pop())
+        if not _ready:
+            with Path(os.devnull).open("ab") as nowhere, suppress(OSError):
+                _ready.append(_popen([], subprocess.PIPE, nowhere))
+
+
+def stand_down() -> None:
+    """Let the trainer that stands by go."""
+    with _changing_ready:
+        while _ready:
+            child = _ready.pop()
+            child.kill()  # it has done nothing yet
+            child.wait()
+            _close_input(child)
+
+
+def _handed_over(run: RunFolder) -> subprocess.Popen[bytes] | None:
+    """The trainer that stood by and has this run now; None if there is none, or it has ended."""
+    with _changing_ready:
+        child = _ready.pop() if _ready else None
+    if child is None or child.stdin is None:
+        return None
+    try:
+        with child.stdin as line:
+            line.write(os.fsencode(run.path.resolve()))
+    except OSError:  # it has ended
+        return None
+    if child.poll() is not None:
+        return None
+    _children.append(child)
+    return child
+
+
+def _close_input(child: subprocess.Popen[bytes]) -> None:
+    """Let go of a process that has ended."""
+    if child.stdin is not None:
+        child.stdin.close()
 
 
 def draw_strip(run: RunFolder, file: str) -> subprocess.Popen[bytes]:
@@ -50,23 +101,26 @@ def _refuse_busy(run: RunFolder) -> None:
 
 def _spawn(run: RunFolder, module: str, *arguments: str) -> subprocess.Popen[bytes]:
     """A detached `python -m MODULE RUN ARGUMENTS`."""
-    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": _with_checkout(os.environ.get("PYTHONPATH", ""))}
-    # -P: a torch.py in the folder where the user stands is not ours
-    command = [sys.executable, "-P", "-m", module, str(run.path.resolve()), *arguments]
     with run.log_file.open("ab") as log:
-        child = subprocess.Popen(  # noqa: S603 - an argument list, no shell
-            command,
-            cwd=CHECKOUT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            creationflags=_detached_flags(),
-            start_new_session=os.name == "posix",
-        )
+        child = _popen([str(run.path.resolve()), *arguments], subprocess.DEVNULL, log, module)
     reap()
     _children.append(child)
     return child
+
+
+def _popen(arguments: list[str], given: int, output: IO[bytes], module: str = "trainer") -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": _with_checkout(os.environ.get("PYTHONPATH", ""))}
+    return subprocess.Popen(  # noqa: S603 - an argument list, no shell
+        # -P: a torch.py in the folder where the user stands is not ours
+        [sys.executable, "-P", "-m", module, *arguments],
+        cwd=CHECKOUT,
+        stdin=given,
+        stdout=output,
+        stderr=output,
+        env=environment,
+        creationflags=_detached_flags(),
+        start_new_session=os.name == "posix",
+    )
 
 
 def force_quit(run: RunFolder) -> bool:

@@ -114,11 +114,18 @@ class RunFolder:
     def status(self, view: RunView | None = None) -> Status:
         """The run's state; who has folded its events already gives them."""
         view, trainer = view or self.view(), self.process()
-        if trainer is not None and view.ended is not None and trainer.create_time() > view.ended.t:
+        if trainer is not None and view.ended is not None and self._taken_up() > view.ended.t:
             return "running"  # continued after that end, and still loading
         status = view.status(trainer is not None)
         # Killed while it was still loading: there is no event yet, but there was a process
         return "interrupted" if status == "waiting" and self.process_file.exists() else status
+
+    def _taken_up(self) -> float:
+        """When the process that trains here was written down; it may have been started long before."""
+        try:
+            return self.process_file.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def request(self, what: Request) -> None:
         """Ask the trainer for something; it looks once per step."""

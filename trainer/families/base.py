@@ -18,12 +18,13 @@ Encoder = Literal["vae", "text"]
 
 @dataclass(frozen=True)
 class FamilySpec:
-    """Numbers of one loaded model: latent channels, px per latent, bucket step in px."""
+    """Numbers of one loaded model: latent channels, px per latent, bucket step in px, text layer from the end or 0."""
 
     name: str
     latent_channels: int
     pixels_per_latent: int
     bucket_step: int
+    clip_skip: int
 
 
 @dataclass(frozen=True)

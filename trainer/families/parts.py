@@ -1,7 +1,7 @@
 """A base model's parts, loaded: from a folder in the diffusers layout, or from one file in the original layout.
 
 Weights go to their place once: files are memory-mapped, modules are built without weights of their own, and each
-tensor is cast and laid out alone, so that the peak is what is kept and one tensor more (ADR 8).
+tensor is cast alone, so that the peak is what is kept and one tensor more (ADR 8).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _from_folder(folder: Path, template: dict[str, Any], dtype: torch.dtype, vae
         tokenizers.append(CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}", **local))
     return Parts(
         name=folder.name,
-        unet=_channels_last(_pretrained(UNet2DConditionModel, folder / "unet", dtype)),
+        unet=_pretrained(UNet2DConditionModel, folder / "unet", dtype),
         vae=_channels_last(_pretrained(AutoencoderKL, folder / "vae", vae_dtype)),
         text_encoders=encoders,
         tokenizers=tokenizers,
@@ -146,7 +146,7 @@ def _first_line(error: Exception) -> str:
 def _original_vae(tensors: Mapping[str, Tensor], template: dict[str, Any], dtype: torch.dtype) -> AutoencoderKL:
     state = original.vae(tensors, template)
     config = template | original.vae_widths(state)
-    return cast("AutoencoderKL", _filled(lambda: AutoencoderKL.from_config(config), state, dtype))
+    return cast("AutoencoderKL", _channels_last(_filled(lambda: AutoencoderKL.from_config(config), state, dtype)))
 
 
 def _text_encoder(tensors: Mapping[str, Tensor], kind: dict[str, Any], dtype: torch.dtype) -> nn.Module:
@@ -184,14 +184,8 @@ def _filled(build: Callable[[], Any], state: Mapping[str, Tensor], dtype: torch.
     missing = sorted(wanted - known.keys())
     if missing:
         raise ValueError(f"{len(missing)} tensors of its {type(module).__name__} are missing, first {missing[0]}")
-    module.load_state_dict({name: _placed(known[name], dtype) for name in wanted}, assign=True)
+    module.load_state_dict({name: known[name].to(dtype) for name in wanted}, assign=True)
     return module
-
-
-def _placed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor as it will be used: cast, and channels last if it is a convolution's."""
-    cast_ = tensor.to(dtype)
-    return cast_.contiguous(memory_format=torch.channels_last) if cast_.dim() == 4 else cast_
 
 
 def _channels_last(module: Any) -> Any:  # noqa: ANN401

@@ -195,6 +195,7 @@ class StableDiffusion:
             latent_channels=int(self.vae.config.latent_channels),
             pixels_per_latent=per_latent,
             bucket_step=per_latent * smallest,
+            clip_skip=self._clip_skip,
         )
 
 

@@ -1,0 +1,32 @@
+"""A trainer kept ready while a page is open: its libraries take seconds to load, and Train should begin at once."""
+
+from __future__ import annotations
+
+import psutil
+
+from trainer.contract import process
+from trainer.contract.home import Home
+from trainer.contract.queue import Queue
+
+LOOK_SECONDS = 3.0  # between two looks; the first pages are opened before the first
+SPARE_BYTES = 4 * 2**30  # free memory from which on 0.3 GB are not missed
+
+
+class Standby:
+    """Looked after by whoever answers the open pages."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._due = 0.0
+
+    def keep(self, now: float) -> None:
+        """Have a trainer stand by while none trains and memory is plenty, and none else; `now` in seconds."""
+        if now < self._due:
+            return
+        first, self._due = self._due == 0.0, now + LOOK_SECONDS
+        if first:
+            return
+        if Queue(self.home).active() is None and psutil.virtual_memory().available >= SPARE_BYTES:
+            process.stand_by()
+        else:
+            process.stand_down()
