@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from safetensors import safe_open
 from site_at_work import DEMO, Site, failure, until
-from the_page import field, fill_example, press, shows, status
+from the_page import field, fill_example, press, quicken, shows, status
 
 from trainer.contract.errors import NoImages
 
@@ -21,6 +21,7 @@ def digest(folder: Path) -> str:
 
 def test_the_built_in_example_trains_from_two_clicks_to_a_file(page: Page, site: Site, tmp_path):
     fill_example(page, "probe", views=4, whole=True)
+    quicken(page)
     press(page, "Train")
     shows(page, "probe", "")
     board = page.get_by_role("region", name="Previews by prompt and step")

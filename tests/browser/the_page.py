@@ -13,7 +13,7 @@ def field(page: Page, role: str, name: str) -> Locator:
 
 
 def fill_example(page: Page, name: str, views: int = 4, whole: bool = False) -> None:
-    """Fill in the built-in example, smaller and under another name; with one prompt if not `whole`; quick previews."""
+    """Fill in the built-in example, smaller and under another name; with one quick preview if not `whole`."""
     page.goto("/")
     page.get_by_role("button", name="Try it with the built-in example").click()
     expect(field(page, "textbox", "Picture folder")).to_have_value(re.compile("style"))
@@ -21,9 +21,15 @@ def fill_example(page: Page, name: str, views: int = 4, whole: bool = False) -> 
     field(page, "textbox", "Name").fill(name)
     field(page, "spinbutton", "Views per picture").fill(str(views))
     field(page, "spinbutton", "Views per picture").blur()
-    page.get_by_role("button", name="Advanced").click()
     if not whole:
+        quicken(page)
         field(page, "textbox", "Prompts").fill("bell")
+        field(page, "textbox", "Prompts").blur()
+
+
+def quicken(page: Page) -> None:
+    """Draw previews in three steps."""
+    page.get_by_role("button", name="Advanced").click()
     field(page, "spinbutton", "Steps").fill("3")
     field(page, "spinbutton", "Steps").blur()
 

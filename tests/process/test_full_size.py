@@ -11,6 +11,7 @@ from pathlib import Path
 import originals
 import psutil
 import pytest
+import tiny
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from peak import Peak
@@ -46,7 +47,13 @@ def train(new_run, path, name, text, ready=False):
     """
     run = new_run(
         model={"base_model": str(path), "precision": "bf16"},
-        dataset={"views": 1, "resolution": 512, "batch_size": 1, "max_total_views": 3},
+        dataset={
+            "images": str(tiny.pictures(path.parent / name, count=3)),
+            "views": 1,
+            "resolution": 512,
+            "batch_size": 1,
+            "max_total_views": 3,
+        },
         adapter={"rank": 16, "alpha": 8.0, **text},
         preview={"steps": 1, "prompts": ["ball"], "width": 128, "height": 128, "every": 1000},
         output={"name": name, "files": 1, "checkpoint_every": 1000},
@@ -136,4 +143,4 @@ def _bare_pipeline(family):
             "requires_safety_checker": False,
         }
     )
-    return kind(**given, **others, scheduler=DDIMScheduler())
+    return kind(**given, **others, scheduler=DDIMScheduler(clip_sample=False, steps_offset=1))
