@@ -20,13 +20,13 @@ class Standby:
         self._due = 0.0
 
     def keep(self, now: float) -> None:
-        """Have a trainer stand by while none trains and memory is plenty, and none else; `now` in seconds."""
+        """Have a trainer stand by once none trains, and none while memory is short; `now` in seconds."""
         if now < self._due:
             return
         first, self._due = self._due == 0.0, now + LOOK_SECONDS
         if first:
             return
-        if Queue(self.home).active() is None and psutil.virtual_memory().available >= SPARE_BYTES:
-            process.stand_by()
-        else:
+        if psutil.virtual_memory().available < SPARE_BYTES:
             process.stand_down()
+        elif Queue(self.home).active() is None:
+            process.stand_by()

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -86,7 +86,7 @@ def test_it_ends_with_the_process_that_asked_for_it():
     assert gone(pid)
 
 
-def test_it_is_kept_while_nothing_trains_and_memory_is_plenty(monkeypatch, new_run):
+def test_it_is_begun_while_nothing_trains_and_kept_while_memory_is_plenty(monkeypatch, new_run):
     run = new_run()
     looked_after = Standby(run.home)
     looked_after.keep(100.0)
@@ -97,12 +97,23 @@ def test_it_is_kept_while_nothing_trains_and_memory_is_plenty(monkeypatch, new_r
         patch.setattr(psutil, "virtual_memory", lambda: type("Little", (), {"available": SPARE_BYTES - 1}))
         looked_after.keep(100.0 + 2 * LOOK_SECONDS)
         assert ready() is None
-    looked_after.keep(100.0 + 3 * LOOK_SECONDS)
-    assert ready() is not None
+    with training(run):
+        looked_after.keep(100.0 + 3 * LOOK_SECONDS)
+        assert ready() is None
+    looked_after.keep(100.0 + 4 * LOOK_SECONDS)
+    waiting = ready()
+    assert waiting is not None
+    with training(run):
+        looked_after.keep(100.0 + 5 * LOOK_SECONDS)
+        assert ready() is waiting
+
+
+@contextmanager
+def training(run):
+    """While this lasts, another process trains the run."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as trainer:
         run.record(psutil.Process(trainer.pid))
-        looked_after.keep(100.0 + 4 * LOOK_SECONDS)
-        assert ready() is None
+        yield
 
 
 def test_one_that_was_there_before_a_pause_counts_as_continuing(new_run):
