@@ -105,8 +105,8 @@ def test_a_full_size_file_trains_in_little_memory_and_its_lora_has_every_publish
     """SDXL's text encoders put away, as its presets for small cards have it."""
     family, path = base
     text = {"text_encoder": family != "sdxl"}
-    _, _, encoding, _ = train(new_run, path, "encoding", {"text_encoder": False})
-    _, _, cold, _ = train(new_run, path, "cold", {"text_encoder": False})
+    _, _, encoding, _ = train(new_run, path, "encoding", text)
+    _, _, cold, _ = train(new_run, path, "cold", text)
     run, gib, warm, seconds = train(new_run, path, "full", text, ready=True)
     tell(
         f"{family} 512 px bf16 batch 1: {gib:.2f} GiB at most; ready for the first step after {warm:.1f} s by a "

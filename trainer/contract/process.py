@@ -108,13 +108,13 @@ def _spawn(run: RunFolder, module: str, *arguments: str) -> subprocess.Popen[byt
     return child
 
 
-def _popen(arguments: list[str], given: int, output: IO[bytes], module: str = "trainer") -> subprocess.Popen[bytes]:
+def _popen(arguments: list[str], stdin: int, output: IO[bytes], module: str = "trainer") -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": _with_checkout(os.environ.get("PYTHONPATH", ""))}
     return subprocess.Popen(  # noqa: S603 - an argument list, no shell
         # -P: a torch.py in the folder where the user stands is not ours
         [sys.executable, "-P", "-m", module, *arguments],
         cwd=CHECKOUT,
-        stdin=given,
+        stdin=stdin,
         stdout=output,
         stderr=output,
         env=environment,

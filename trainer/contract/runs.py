@@ -123,8 +123,9 @@ class RunFolder:
     def _taken_up(self) -> float:
         """When the process that trains here was written down; it may have been started long before."""
         try:
-            return self.process_file.stat().st_mtime
-        except FileNotFoundError:
+            record = json.loads(self.process_file.read_text())
+            return float(record.get("since", record["started"]))
+        except (OSError, ValueError, KeyError):  # it has just ended
             return 0.0
 
     def request(self, what: Request) -> None:
@@ -165,7 +166,8 @@ class RunFolder:
 
     def record(self, trainer: psutil.Process) -> None:
         """Write down which process trains here."""
-        atomic_write(self.process_file, json.dumps({"pid": trainer.pid, "started": trainer.create_time()}).encode())
+        record = {"pid": trainer.pid, "started": trainer.create_time(), "since": time.time()}
+        atomic_write(self.process_file, json.dumps(record).encode())
 
     def release(self) -> None:
         """Let the run be nobody's: its process is about to end."""
