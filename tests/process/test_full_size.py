@@ -27,7 +27,7 @@ LABELS = {
     "sd2": ("sd_v2", "stable-diffusion-v2-512/lora"),
     "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
 }
-MOST_GIB = {"sd15": 6.0, "sd2": 6.0, "sdxl": 12.0}
+MOST_GIB = {"sd15": 6.0, "sd2": 7.0, "sdxl": 12.0}
 
 
 @pytest.fixture(scope="module", params=["sd15", "sd2", "sdxl"])
