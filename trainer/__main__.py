@@ -1,7 +1,8 @@
 """`python -m trainer RUN`: train the run in that folder; every ending is one event, errors exit with code 2.
 
 Without RUN it loads its libraries and waits for the folder's path on its standard input, up to its end; nothing there
-means that it is not wanted.
+means that it is not wanted. With a group after RUN it trains nothing itself: it starts the group's processes
+by PyTorch's launcher, tells how they ended, and is the process whose life is the run's.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from trainer.contract.errors import DiskFull, OutOfMemory, Terminated, TrainerError, isolated
+from trainer import several
+from trainer.contract.errors import DiskFull, OutOfMemory, ProcessLost, Terminated, TrainerError, isolated
 from trainer.contract.events import EventLog, RunFailed
+from trainer.contract.process import Group
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
 
@@ -31,9 +34,17 @@ def main(arguments: list[str]) -> int:
     run = RunFolder(Path(arguments[0]).resolve()) if arguments else _awaited()
     if run is None:
         return 0
-    main_process = os.environ.get("RANK", "0") == "0"
-    code = _train_and_log(run, main_process)
-    if main_process:
+    signal.signal(signal.SIGTERM, _terminated)
+    first = os.environ.get("RANK", "0") == "0"
+    if arguments[1:] == [several.LED]:
+        several.end_with_launcher()
+        return _train_and_log(run, first, led=True)
+    group = Group.read(arguments[1:])
+    first = first and group.machine == 0
+    if first:
+        run.claim()
+    code = several.launch_and_log(run, group) if group.size > 1 else _train_and_log(run, first)
+    if first:
         with isolated("Starting the next run", lambda _code, message, _hint: print(message, file=sys.stderr)):  # noqa: T201
             Queue(run.home).hand_over(run)
     return code
@@ -63,13 +74,10 @@ def _load_libraries() -> None:
     gc.enable()
 
 
-def _train_and_log(run: RunFolder, main_process: bool) -> int:
-    """The training with its event log, from the claim of the folder to its one ending."""
-    if main_process:
-        run.claim()
-    signal.signal(signal.SIGTERM, _terminated)
+def _train_and_log(run: RunFolder, first: bool, led: bool = False) -> int:
+    """The training with its event log, which only the first of several processes writes, to its one ending."""
     with (
-        EventLog(run.events_file if main_process else Path(os.devnull)) as log,
+        EventLog(run.events_file if first else Path(os.devnull)) as log,
         _reserve(run.path / ".reserve") as room,
     ):
         try:
@@ -77,7 +85,10 @@ def _train_and_log(run: RunFolder, main_process: bool) -> int:
         except TrainerError as error:
             room.unlink(missing_ok=True)  # so that the reason fits on a disk that is full
             with suppress(OSError):
-                log.write(RunFailed(code=error.code, message=error.message, hint=error.hint))
+                if led:
+                    several.leave_word(error)
+                else:
+                    log.write(RunFailed(code=error.code, message=error.message, hint=error.hint))
             with suppress(OSError):
                 traceback.print_exc()  # the technical story goes to log.txt
             return 2
@@ -105,21 +116,23 @@ def _train(run: RunFolder, log: EventLog) -> None:
     _load_libraries()
     import torch
 
+    from trainer.device import out_of_memory
     from trainer.loop import train
 
     try:
         train(run, log)
     except TrainerError:
         raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(str(error).split(". ")[0]) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(str(error)) from error
         raise TrainerError(f"The system refused: {error}.", hint=f"Details are in {run.log_file.name}.") from error
     except Exception as error:
-        if "not enough memory" in str(error):  # how PyTorch's CPU allocator says it
-            raise OutOfMemory(str(error).splitlines()[0]) from error
+        short = out_of_memory(error)
+        if short:
+            raise OutOfMemory(short) from error
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):  # gloo has no error of its own
+            raise ProcessLost("the connection to it broke") from error
         raise TrainerError(
             f"Unexpected: {type(error).__name__}: {error}.",
             hint=f"This is a fault of Atelier; please report it with {run.log_file.name}.",

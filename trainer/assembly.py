@@ -9,14 +9,16 @@ import torch
 
 from trainer.adapters import Adapter, attach, trained_components
 from trainer.contract.events import EventLog, Warned
-from trainer.contract.settings import AdapterSettings, TrainConfig
+from trainer.contract.settings import AdapterSettings, Checkpointing, TrainConfig
 from trainer.contract.startfile import check_start
 from trainer.data.batches import Progress, TextStates
 from trainer.data.cache import TensorCache
 from trainer.export import put_into
 from trainer.families.base import Family
-from trainer.fused import fuse
+from trainer.fused import fuse, fuse_entries
+from trainer.levels import apply_level
 from trainer.packing import lay_out
+from trainer.recompute import free_convolutions, fuse_norms
 
 
 def learn_text(
@@ -28,7 +30,7 @@ def learn_text(
     cache: TensorCache,
     progress: Progress,
 ) -> TextStates:
-    """The captions and the negative prompt as conditioning; the encoders then leave the device, unless trained."""
+    """The captions and the negative prompt as conditioning; the encoders are then put away, unless trained."""
     trained = len(trained_components(config.adapter)) > 1
     text = TextStates(family, trained)
     text.learn([*captions, config.preview.negative_prompt], dtype, cache, progress)
@@ -37,11 +39,22 @@ def learn_text(
 
 
 def add_adapter(family: Family, config: TrainConfig) -> Adapter:
-    """A fresh adapter, and the model around it laid out for speed."""
-    adapter = attach(family, config.adapter, config.model.seed)
-    lay_out(family.component("unet"))
-    fuse(adapter, config.adapter.dropout)
+    """A fresh adapter, and the model around it laid out for speed and as little memory as the settings say."""
+    adapter, unet = attach(family, config.adapter, config.model.seed), family.component("unet")
+    lay_out(unet)
+    wished = config.model.checkpointing
+    keep_less(family, adapter, config.adapter.dropout, "none" if wished == "auto" else wished)
     return adapter
+
+
+def keep_less(family: Family, adapter: Adapter, dropout: float, level: Checkpointing) -> None:
+    """Let the UNet keep for the backward pass only what it must, and at this level of recomputation yet less."""
+    unet = family.component("unet")
+    fuse_norms(unet)
+    free_convolutions(unet)
+    fuse(family, adapter, dropout)
+    fuse_entries(unet)
+    apply_level(unet, level)
 
 
 def start_from(adapter: Adapter, settings: AdapterSettings, log: EventLog) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from trainer.contract.buckets import Plan, plan
 from trainer.contract.captions import Problem, pictures_of
 from trainer.contract.chosen import located, models_here, name_of
 from trainer.contract.errors import InvalidSettings, TrainerError, isolated
+from trainer.contract.estimate import foreseen
 from trainer.contract.events import (
     Event,
     Lora,
@@ -43,13 +43,15 @@ from trainer.contract.events import (
 from trainer.contract.home import Home
 from trainer.contract.hub import look
 from trainer.contract.huberrors import HubError
+from trainer.contract.memory import details
 from trainer.contract.presets import FOLDER, Values, flat, list_presets, load_preset, overlay, read_toml, settled
+from trainer.contract.process import Group
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
-from trainer.contract.settings import TrainConfig
+from trainer.contract.settings import TrainConfig, validated
 from trainer.contract.sheets import before_after
 from trainer.contract.words import size
-from trainer.flags import given_settings, make_parser
+from trainer.flags import given_group, given_settings, make_parser
 
 POLL_SECONDS = 0.25
 PHASES = {
@@ -89,26 +91,33 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
         list_models(console)
         return 0
     if flags.resume:
+        processes = vars(flags).pop("model.processes", None)
         if given_settings(flags) or flags.preset or flags.config:
             raise InvalidSettings(
                 "A resumed run keeps its settings, but others were given.",
                 hint="Leave them out, or start a new run with them.",
             )
-        return train(RunFolder.find(home, flags.resume), flags.queue, console)
+        run = RunFolder.find(home, flags.resume)
+        own = run.config().model
+        model = validated({"model": {"processes": processes}}).model if processes else own
+        return train(run, given_group(flags, model.processes, own.processes), flags.queue, console)
     config, origins = resolve(flags, home)
+    group = given_group(flags, config.model.processes, config.model.processes)
     pictures, problems = pictures_of(config.dataset)
     made = plan(len(pictures), config.dataset)
     if flags.check:
         show_settings(config, origins, console)
     show_model(config.model.base_model, console)
     show_plan(config, made, problems, console)
-    return 0 if flags.check else train(RunFolder.create(home, config), flags.queue, console)
+    return 0 if flags.check else train(RunFolder.create(home, config), group, flags.queue, console)
 
 
-def train(run: RunFolder, queued: bool, console: Console) -> int:
+def train(run: RunFolder, group: Group, queued: bool, console: Console) -> int:
     """Train and watch until the end, or leave the run to the queue."""
+    if group.machine > 0:
+        return assist(run, group, console)
     if not queued:
-        return follow(run, console)
+        return follow(run, group, console)
     queue = Queue(run.home)
     if queue.start(run):
         console.print(f"Started in the background: {run.path.name}", markup=False, soft_wrap=True)
@@ -181,15 +190,31 @@ def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], cons
         f"learning strength {strength:.2g}; writes up to {config.output.files} LoRA files, "
         f"the last one {escape(config.output.name)}.safetensors."
     )
+    memory = foreseen(config)
+    if memory is not None:
+        console.print(f"Memory: {details(memory)}.", style="" if memory.fits else "yellow", markup=False)
     for problem in problems:
         console.print(f"  Note: {problem.message} {problem.hint}", style="yellow", markup=False)
 
 
-def follow(run: RunFolder, console: Console) -> int:
+def assist(run: RunFolder, group: Group, console: Console) -> int:
+    """Compute for the first of several computers, where progress is shown, until it ends; Ctrl-C leaves it."""
+    console.print(f"Computer {group.machine} of 0 to {group.machines - 1}; the first one shows the progress.")
+    child = process.start(run, group)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        code = child.wait()
+    console.print("Done." if code == 0 else f"Ended early; see {run.log_file}.", markup=False, soft_wrap=True)
+    return code
+
+
+def follow(run: RunFolder, group: Group, console: Console) -> int:
     """Train in a process of its own and show its events until it ends; Ctrl-C asks it to stop and save."""
     console.print(f"Run folder: {run.path}", markup=False, soft_wrap=True)
     cursor = run.events_file.stat().st_size if run.events_file.exists() else 0
-    child = process.start(run)
+    child = process.start(run, group)
     presses = 0
     with _progress(console) as bar:
         screen = _Screen(bar, console)
@@ -203,14 +228,14 @@ def follow(run: RunFolder, console: Console) -> int:
                 time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
                 presses += 1
-                _stop(run, child, console, at_once=presses > 1)
+                _stop(run, console, at_once=presses > 1)
     return _farewell(run, child.returncode, console)
 
 
-def _stop(run: RunFolder, child: subprocess.Popen[bytes], console: Console, at_once: bool) -> None:
+def _stop(run: RunFolder, console: Console, at_once: bool) -> None:
     """First Ctrl-C: stop and save. Second: end at once, keeping the last checkpoint."""
     if at_once:
-        child.kill()
+        process.force_quit(run)
         console.print("Ended at once; the last checkpoint is kept.")
         return
     run.request("stop")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings import ModelSettings
 
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+# How long processes wait for each other: one encodes ten thousand pictures for all. One that dies is noticed at once.
+PATIENCE = timedelta(days=7)
 
 
 def choose_device(wanted: str) -> str:
@@ -59,8 +63,29 @@ def make_accelerator(settings: ModelSettings) -> tuple[Accelerator, torch.dtype]
     """accelerate's handle on device, autocast, gradient scaling, clipping and process group; and the working dtype."""
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
-    accelerator = Accelerator(mixed_precision=MIXED_PRECISION[precision], cpu=device == "cpu")
+    accelerator = Accelerator(
+        mixed_precision=MIXED_PRECISION[precision],
+        cpu=device == "cpu",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
     return accelerator, DTYPES[precision]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of the device that nobody uses now; of a computer's own this process's share."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def out_of_memory(error: BaseException) -> str:
+    """What an error says of memory that has run out; empty if it is about something else."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return str(error).split(". ")[0] or type(error).__name__
+    # How PyTorch's CPU allocator says it
+    return str(error).splitlines()[0] if "not enough memory" in str(error) else ""
 
 
 def memory_gib(device: torch.device) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trainer.contract.errors import InvalidSettings
+from trainer.contract.process import Group
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings import SECTIONS
 
@@ -37,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", metavar="DIR", help="Folder with pictures; short for --dataset.images.")
     parser.add_argument("--name", metavar="X", help="Name of the LoRA file; short for --output.name.")
     parser.add_argument("--base-model", metavar="P", help="Base model; short for --model.base_model.")
+    parser.add_argument("--memory-limit", metavar="GIB", help="Take no more memory; short for --model.memory_limit.")
     parser.add_argument("--config", metavar="FILE", type=Path, help="TOML file of settings, between preset and flags.")
     parser.add_argument(
         "--home", metavar="DIR", type=Path, help="Folder for runs and caches (else ATELIER_HOME, else here)."
@@ -51,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="Validate, show every setting with its origin; train nothing."
     )
     does.add_argument("--resume", metavar="RUN", help="Go on with a run (its name or folder) from its last checkpoint.")
+    _add_several(parser)
     groups = {
         section: parser.add_argument_group(section, (fields.__doc__ or "").strip())
         for section, fields in SECTIONS.items()
@@ -67,15 +70,63 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_several(parser: argparse.ArgumentParser) -> None:
+    """The flags by which several processes train one run."""
+    parser.add_argument(
+        "--processes",
+        dest="model.processes",
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="Train with N processes; short for --model.processes, and with --resume another number than before.",
+    )
+    several = parser.add_argument_group("several computers", "the same command on each, but for --machine-rank")
+    several.add_argument("--machines", metavar="N", type=int, default=1, help="How many computers train together.")
+    several.add_argument("--machine-rank", metavar="K", type=int, default=0, help="Which of them this is: 0, 1, …")
+    several.add_argument("--main-address", metavar="HOST:PORT", default="", help="Where the others reach number 0.")
+
+
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Only the settings the user named, nested by section."""
     values: dict[str, dict[str, Any]] = {}
-    short = {"images": "dataset.images", "name": "output.name", "base_model": "model.base_model"}
+    short = {
+        "images": "dataset.images",
+        "name": "output.name",
+        "base_model": "model.base_model",
+        "memory_limit": "model.memory_limit",
+    }
     named = {short[key]: value for key, value in vars(arguments).items() if key in short and value is not None}
     for place, value in {**named, **{k: v for k, v in vars(arguments).items() if "." in k}}.items():
         section, name = place.split(".", 1)
         values.setdefault(section, {})[name] = value
     return values
+
+
+def given_group(arguments: argparse.Namespace, processes: int, own: int) -> Group:
+    """The processes that train, on this computer and on those that the flags tell of.
+
+    Args:
+        arguments: The flags.
+        processes: On each computer.
+        own: What the run's settings say; a run that waits its turn is started with that many.
+
+    Raises:
+        InvalidSettings: The flags for several computers do not fit together, or the queue is to start another number.
+    """
+    group = Group(processes, arguments.machines, arguments.machine_rank, arguments.main_address)
+    host, _, port = group.address.rpartition(":")
+    if not 0 <= group.machine < group.machines or (group.machines > 1) != bool(host and port.isdecimal()):
+        raise InvalidSettings(
+            f"--machines {group.machines}, --machine-rank {group.machine} and --main-address "
+            f'"{group.address}" do not fit together.',
+            hint="Of 2 computers the first takes --machines 2 --machine-rank 0 --main-address ITS-NAME:29500, "
+            "the other the same with --machine-rank 1.",
+        )
+    if arguments.queue and group != Group(own):
+        raise InvalidSettings(
+            f"A run that waits its turn keeps its number of processes ({own}), on one computer.",
+            hint="Leave out --queue, or --machines and --processes.",
+        )
+    return group
 
 
 def _help(info: SettingInfo) -> str:

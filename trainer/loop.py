@@ -2,78 +2,66 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from trainer import metadata
-from trainer.adapters import Adapter
 from trainer.assembly import add_adapter, learn_text, start_from
 from trainer.checkpoints import State, load_checkpoint, save_checkpoint
 from trainer.contract import events
-from trainer.contract.buckets import Plan, micro_batches, plan
+from trainer.contract.buckets import micro_batches, plan
 from trainer.contract.captions import pictures_of, with_trigger
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.events import EventLog
-from trainer.contract.home import atomic_write
 from trainer.contract.runs import RunFolder
-from trainer.contract.settings import TrainConfig
-from trainer.data.batches import EncodedDataset, Sample, TextStates, captions_of, encode_dataset, samples_of_step
+from trainer.data.batches import Sample, captions_of, encode_dataset, samples_of_step
 from trainer.data.cache import TensorCache
-from trainer.device import DTYPES, make_accelerator, memory_gib
-from trainer.export import export, sidecar
-from trainer.families.base import Conditioning, Family
-from trainer.families.load import load_family
-from trainer.objectives import Batch, NoiseSchedule, make_schedule, sample_rng, training_loss
+from trainer.device import DTYPES, free_bytes, make_accelerator, memory_gib, out_of_memory
+from trainer.families.load import chosen_model, load_family
+from trainer.fitting import Ladder
+from trainer.objectives import Batch, make_schedule, sample_rng, training_loss
 from trainer.optim import learning_rate_factor, make_optimizer, set_learning_rate
+from trainer.pace import nearly_full
 from trainer.previews import Painter, PreviewBoard, preview_prompts
+from trainer.results import draw_strip, write_lora, write_sidecars
+from trainer.together import check_alike, everywhere, sum_gradients
+from trainer.training import Training
 
 DEFAULT_PREVIEWS = 5
 DEFAULT_CHECKPOINTS = 10
-
-
-@dataclass
-class Training:
-    """Everything a run holds while it trains."""
-
-    run: RunFolder
-    log: EventLog
-    config: TrainConfig
-    accelerator: Accelerator
-    precision: str
-    family: Family
-    data: EncodedDataset
-    text: TextStates
-    board: PreviewBoard
-    plan: Plan
-    schedule: NoiseSchedule
-    adapter: Adapter
-    optimizer: torch.optim.Optimizer
-    started: float
-    step: int = 0  # updates done
-    saved: int = -1  # the step of the newest checkpoint
-
-    def base_prediction(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """What the base model would answer without the adapter."""
-        with self.adapter.switched_off():
-            return self.family.predict(noisy, t, conditioning)
+LONG_RUN = 100  # steps from which on two more are a small price
 
 
 def train(run: RunFolder, log: EventLog) -> None:
     """Train the run in `run` to its end, or until it is asked to stop or pause.
 
+    When memory runs out, it goes on from the last checkpoint with one saving more.
+
     Raises:
         TrainerError: Anything the user can act on; what was saved before stays.
     """
-    began = time.monotonic()
-    training = prepare(run, log)
+    began, ladder = time.monotonic(), Ladder(run.config())
+    while True:
+        try:
+            _train(prepare(run, log, ladder), began)
+        except (RuntimeError, MemoryError) as error:
+            short = out_of_memory(error)
+            if not short or int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the other processes wait in vain
+                raise
+        else:
+            return
+        ladder.step_down(short, log)  # here, where the error with all it holds is gone
+
+
+def _train(training: Training, began: float) -> None:
+    """From the first step, or that of the newest checkpoint, to the end."""
     first = resume(training)
     if first == 0:
+        rehearse(training)
         preview(training)
     for step in range(first, training.plan.steps):
         since = time.monotonic()
@@ -93,6 +81,22 @@ def train(run: RunFolder, log: EventLog) -> None:
     finish(training, "completed", time.monotonic() - began)
 
 
+def rehearse(training: Training) -> None:
+    """Try the largest batch of a long run twice, so that memory that runs out does so now and not in hours.
+
+    Its gradients are thrown away. Where all pictures have one size the first step is as large.
+    """
+    sizes = training.data.buckets
+    if training.plan.steps < LONG_RUN or len(set(sizes)) == 1:
+        return
+    config, largest = training.config, max(range(len(sizes)), key=lambda item: sizes[item].width * sizes[item].height)
+    caption = captions_of(training.data.items[largest], config.dataset, config.model.seed)[0]
+    sample = Sample(0, largest, mirrored=False, caption=caption)
+    for _ in range(2):
+        learn(training, [sample] * config.dataset.batch_size, 0, 1)
+    training.optimizer.zero_grad()
+
+
 def update(training: Training, step: int) -> tuple[float, float]:
     """One optimizer update over the step's samples; gives back mean loss and gradient norm before clipping.
 
@@ -102,37 +106,32 @@ def update(training: Training, step: int) -> tuple[float, float]:
     accelerator, config = training.accelerator, training.config
     samples = samples_of_step(step, training.plan, training.data, config.dataset, config.model.seed)
     mine = range(accelerator.process_index, len(samples), accelerator.num_processes)
-    sizes = [training.data.crops[sample.item].bucket for sample in samples]
+    buckets = training.data.buckets
+    sizes = [buckets[sample.item] for sample in samples]
     total = torch.zeros((), device=accelerator.device)
     for places in micro_batches(mine, sizes, config.dataset.batch_size):
-        chosen = [samples[place] for place in places]
-        rng = [sample_rng(config.model.seed, step, sample.index) for sample in chosen]
         # Dropout draws from the global generator: seeded like a sample that no step has, not like this one's noise
         torch.manual_seed(sample_rng(config.model.seed, step, -1 - places[0]).initial_seed())
-        with accelerator.autocast():
-            batch = batch_of(training, chosen)
-            losses = training_loss(training.family.predict, training.base_prediction, batch, training.schedule, rng)
-        loss = losses.sum() / len(samples)
-        accelerator.backward(loss)
-        total += loss.detach()
+        total += learn(training, [samples[place] for place in places], step, len(samples))
     parameters = training.adapter.parameters()
     sum_gradients(accelerator, parameters)
-    limit = config.optimizer.clip_norm or float("inf")
-    norm = accelerator.clip_grad_norm_(parameters, limit)
+    norm = accelerator.clip_grad_norm_(parameters, config.optimizer.clip_norm or float("inf"))
     training.optimizer.step()
     training.optimizer.zero_grad()
     whole = cast("Tensor", accelerator.reduce(total, "sum"))
-    return float(whole), float(cast("Tensor", norm)) if not accelerator.optimizer_step_was_skipped else 0.0
+    loss, grad_norm = torch.stack([whole, cast("Tensor", norm).to(whole)]).tolist()  # one wait for the device
+    return loss, 0.0 if accelerator.optimizer_step_was_skipped else grad_norm
 
 
-def sum_gradients(accelerator: Accelerator, parameters: list[torch.nn.Parameter]) -> None:
-    """Add up the processes' gradients as one flat tensor: a LoRA's are small, and no wrapper module is needed."""
-    if accelerator.num_processes == 1:
-        return
-    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    summed = cast("Tensor", accelerator.reduce(torch.cat([g.flatten() for g in grads]), "sum"))
-    for parameter, grad in zip(parameters, torch.split(summed, [p.numel() for p in parameters]), strict=True):
-        parameter.grad = grad.view_as(parameter)
+def learn(training: Training, chosen: list[Sample], step: int, of: int) -> Tensor:
+    """Add these samples' gradients, of a step of so many; gives back their share of its mean loss."""
+    rng = [sample_rng(training.config.model.seed, step, sample.index) for sample in chosen]
+    with training.accelerator.autocast():
+        batch = batch_of(training, chosen)
+        losses = training_loss(training.family.predict, training.base_prediction, batch, training.schedule, rng)
+    loss = losses.sum() / of
+    training.accelerator.backward(loss)
+    return loss.detach()
 
 
 def batch_of(training: Training, samples: list[Sample]) -> Batch:
@@ -149,7 +148,7 @@ def batch_of(training: Training, samples: list[Sample]) -> Batch:
     )
 
 
-def prepare(run: RunFolder, log: EventLog) -> Training:
+def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     """Load the base model, encode data and captions once, attach the adapter."""
     started = time.time()
     config = run.config()
@@ -157,17 +156,22 @@ def prepare(run: RunFolder, log: EventLog) -> Training:
     for problem in problems:
         log.write(events.Warned(code=problem.code, message=problem.message, hint=problem.hint))
     accelerator, dtype = make_accelerator(config.model)
+    room = min(everywhere(accelerator, free_bytes(accelerator.device)))  # all of them save the same
     log.write(events.Phase(name="load", done=0, total=1))
-    family = load_family(config, accelerator.device, dtype, _phase_reporter(log, "download"))
+    with accelerator.local_main_process_first():  # fetched by the one that can tell of it
+        model = chosen_model(config, _phase_reporter(log, "download"))
+    config = ladder.fit(model, accelerator.device, dtype, room, log)
+    family = load_family(config, accelerator.device, dtype)
     schedule = make_schedule(family.noise, config.objective)
 
     made = plan(len(items), config.dataset)
-    cache = TensorCache(run.home.cache / family.spec.name, writes=accelerator.is_main_process)
-    progress = _phase_reporter(log, "encode")
-    data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
     captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
     prompts = preview_prompts(config, [with_trigger(item.caption, config.dataset.trigger_word) for item in items])
-    text = learn_text(family, config, [*captions, *prompts, ""], dtype=dtype, cache=cache, progress=progress)
+    cache = TensorCache(run.home.cache / family.spec.name, writes=accelerator.is_local_main_process)
+    progress = _phase_reporter(log, "encode")
+    with accelerator.local_main_process_first():  # the others then read what it has made
+        data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
+        text = learn_text(family, config, [*captions, *prompts, ""], dtype=dtype, cache=cache, progress=progress)
     adapter = add_adapter(family, config)
     optimizer = accelerator.prepare(make_optimizer(adapter, config.optimizer))
     board = PreviewBoard(run, log, Painter(config, family, text, prompts, accelerator))
@@ -210,7 +214,10 @@ def state_of(training: Training) -> State:
 
 def resume(training: Training) -> int:
     """Continue from the newest checkpoint, if there is one, and say that the run starts; gives back the first step."""
-    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, state_of(training))
+    expected = state_of(training)
+    check_alike(training.accelerator, "pictures or captions (by digest)", int(expected.dataset[:8], 16))
+    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, expected)
+    check_alike(training.accelerator, "checkpoints (by step)", state.step if state else 0)
     if state is not None:
         training.step = training.saved = state.step
         if training.accelerator.scaler is not None and state.gradient_scaler is not None:
@@ -256,6 +263,16 @@ def report_step(training: Training, loss: float, lr: float, grad_norm: float, se
             memory_gib=round(memory_gib(training.accelerator.device), 3),
         )
     )
+    jump = training.pace.jumped(seconds)
+    if jump and nearly_full(training.accelerator.device):
+        training.log.write(
+            events.Warned(
+                code="memory_spills",
+                message=f"Steps take {jump[1]:.1f} s instead of {jump[0]:.1f}, and memory is full: "
+                "the system probably swaps.",
+                hint="Close other programs, or stop and start again with a smaller --memory-limit.",
+            )
+        )
 
 
 def due(step: int, steps: int, every: int, default_count: int) -> bool:
@@ -280,7 +297,7 @@ def save_when_due(training: Training) -> None:
 
 
 def checkpoint(training: Training) -> None:
-    """Save a resumable state, once per machine."""
+    """Save a resumable state, by the first process alone."""
     if training.saved == training.step:
         return
     training.saved = training.step
@@ -302,42 +319,6 @@ def preview(training: Training) -> None:
     training.accelerator.wait_for_everyone()
 
 
-def draw_strip(training: Training, stem: str) -> None:
-    """Draw the last LoRA file at several strengths; being asked to end meanwhile leaves that out."""
-    if not training.accelerator.is_main_process:
-        return
-
-    def _go_on(done: int, total: int) -> bool:
-        training.log.write(events.Phase(name="preview", done=done, total=total))
-        return not (training.run.take_request("stop") or training.run.take_request("pause"))
-
-    training.adapter.use_dropout(wanted=False)
-    training.board.draw_strip(training.adapter, f"{stem}.safetensors", _go_on)
-
-
-def write_lora(training: Training, stem: str) -> None:
-    """Write and prove a LoRA file; one of that name and step, from before a resume, is kept."""
-    if not training.accelerator.is_main_process:
-        return
-    path = training.run.path / f"{stem}.safetensors"
-    if path.exists():
-        return
-    config = training.config
-    facts = metadata.TrainingFacts(
-        config,
-        training.plan,
-        training.data,
-        training.family.labels,
-        training.family.spec.clip_skip,
-        training.schedule,
-        training.precision,
-        training.started,
-        training.step,
-    )
-    made = export(path, training.adapter, config.output.dtype, metadata.file_metadata(facts))
-    training.log.write(events.Lora(step=training.step, file=path.name, bytes=made.bytes, sha256=made.sha256))
-
-
 def honour_requests(training: Training) -> str:
     """Do what the control files ask; gives back "stopped" or "paused" if the run is to end now."""
     if _asked(training, "save"):
@@ -352,12 +333,8 @@ def honour_requests(training: Training) -> str:
 
 def _asked(training: Training, what: str) -> bool:
     """Whether the main process found a request; all processes get the same answer."""
-    accelerator = training.accelerator
-    asked = accelerator.is_main_process and training.run.take_request(what)  # type: ignore[arg-type]
-    if accelerator.num_processes == 1:
-        return asked
-    flag = torch.tensor(float(asked), device=accelerator.device)
-    return bool(cast("Tensor", accelerator.reduce(flag, "sum")) > 0)
+    asked = training.accelerator.is_main_process and training.run.take_request(what)  # type: ignore[arg-type]
+    return any(everywhere(training.accelerator, asked))
 
 
 def finish(training: Training, reason: str, seconds: float) -> None:
@@ -374,15 +351,3 @@ def finish(training: Training, reason: str, seconds: float) -> None:
         preview(training)
         draw_strip(training, f"{name}-{training.step:06}")
     training.log.write(events.RunFinished(reason=reason, step=training.step, seconds=seconds))  # type: ignore[arg-type]
-
-
-def write_sidecars(training: Training) -> None:
-    """The files WebUIs show beside a LoRA: `X.json` and `X.preview.png`."""
-    if not training.accelerator.is_main_process:
-        return
-    config = training.config
-    path = training.run.path / f"{config.output.name}.safetensors"
-    sidecar(path, config.dataset.trigger_word, training.family.labels)
-    last = sorted(training.run.samples.glob(f"{training.step:06}-0.png"))
-    for picture in last:
-        atomic_write(path.with_suffix(".preview.png"), picture.read_bytes())

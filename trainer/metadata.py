@@ -75,7 +75,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
         "max_train_steps": plan.steps,
         "batch_size_per_device": config.dataset.batch_size,
         "gradient_accumulation_steps": config.dataset.accumulation,
-        "gradient_checkpointing": config.model.gradient_checkpointing,
+        "gradient_checkpointing": config.model.checkpointing != "none",
         "resolution": f"({resolution}, {resolution})",
         "learning_rate": config.optimizer.learning_rate,
         "unet_lr": config.optimizer.learning_rate,

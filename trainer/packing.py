@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from trainer.held import HeldWeight
+
 ONE, NONE = [1, 1], [0, 0]
 
 
@@ -110,12 +112,14 @@ def lay_out(module: nn.Module) -> int:
 
 
 def _packable(child: nn.Module) -> bool:
-    """Only what was tried: 3 x 3 and the like, stride 1, one group, frozen, on the CPU, in a dtype oneDNN computes."""
+    """Only what was tried: 3 x 3 and the like, stride 1, one group, frozen, dense, on the CPU, in oneDNN's dtypes."""
     if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if type(child) is not nn.Conv2d or isinstance(child.padding, str) or child.padding_mode != "zeros":
         return False
     weight = child.weight
+    if isinstance(weight, HeldWeight):
+        return False
     computed = weight.dtype == torch.float32 or (
         weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )

@@ -11,8 +11,9 @@ from trainer.contract.buckets import plan
 from trainer.contract.captions import pictures_of
 from trainer.contract.chosen import check_chosen
 from trainer.contract.errors import InvalidSettings, ModelError
-from trainer.contract.estimate import estimate
+from trainer.contract.estimate import estimate, foreseen
 from trainer.contract.home import Home
+from trainer.contract.memory import GIB
 from trainer.contract.overlay import existing_overlay
 from trainer.contract.presets import FOLDER, load_preset, overlay, settled
 from trainer.contract.settings import TrainConfig
@@ -84,13 +85,30 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
         parts.append(say(tongue, "plan.time", duration=duration(known.seconds_per_step * made.steps)))
     else:
         parts.append(say(tongue, "plan.time_unknown"))
-    if known.memory_gib is not None:
-        parts.append(say(tongue, "plan.memory", gib=f"{known.memory_gib:.1f}"))
+    parts += _memory(config, known.memory_gib, tongue)
     if known.bytes_per_file is not None:
         parts.append(say(tongue, "plan.files_of", files=config.output.files, size=size(known.bytes_per_file)))
     else:
         parts.append(say(tongue, "plan.files", files=config.output.files))
     return " · ".join(parts)
+
+
+def _memory(config: TrainConfig, measured: float | None, tongue: str) -> list[str]:
+    """What it takes, as measured in an earlier run if there was one, and what is given up for it to fit."""
+    plan = foreseen(config)
+    if plan is None:
+        return [] if measured is None else [say(tongue, "plan.memory", gib=f"{measured:.1f}")]
+    takes, room = f"{plan.peak / GIB if measured is None else measured:.1f}", f"{(plan.budget or 0) / GIB:.1f}"
+    savings, said = plan.savings, [say(tongue, "plan.memory_of", gib=takes, room=room)]
+    if not plan.fits:
+        said = [f"⚠ {say(tongue, 'plan.too_large', gib=takes, room=room)}"]
+    if savings.level != "none":
+        said.append(say(tongue, f"plan.saving.{savings.level}"))
+    if savings.batch_size < config.dataset.batch_size:
+        said.append(say(tongue, "plan.saving.batch", size=savings.batch_size))
+    if savings.quantize != "none":
+        said.append(say(tongue, "plan.saving.bits", bits=savings.quantize.removesuffix("bit")))
+    return said
 
 
 def strength(config: TrainConfig) -> float:

@@ -72,7 +72,7 @@ def train(case: Case, model: Path, home: Path, device: str, steps: int) -> RunFo
             "base_model": str(model),
             "precision": case.precision,
             "device": device,
-            "gradient_checkpointing": case.checkpointing,
+            "checkpointing": case.checkpointing,
         },
         "dataset": {
             "images": str(images),

@@ -1,9 +1,9 @@
-"""Step time and peak memory against a plain diffusers loop, interleaved: `python tests/benchmarks/step.py`.
+"""Step time and peak memory against two plain diffusers loops, interleaved: `python tests/benchmarks/step.py`.
 
-Ours: bf16 base, channels last, frozen convolutions packed, own LoRA function, cached latents and text. Plain:
-`unet.add_adapter` on a float32 base under bf16 autocast, encoding nothing (it is given the same latents and text
-states, so only the step is compared). Both sides run in processes of their own, in turns; the ratio of medians is what
-counts, machines are noisy.
+Ours: bf16 base, frozen convolutions packed, own LoRA function, what is cheap computed again. Plain, as a good first
+loop has it: `unet.add_adapter` and bf16 autocast over a base in bf16 (a) or float32 (b), nothing checkpointed. All are
+given the same latents and text states, so only the step is compared. Each runs in a process of its own, in turns; the
+ratio of medians is what counts, machines are noisy.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def make_unet(which: str):
     return UNet2DConditionModel(**SD15_UNET)
 
 
-def inputs(unet, seed: int):
-    """One sample of the size trained at: 256 px for SD 1.5 is 32 x 32 latents; pocket has 16 x 16."""
+def inputs(unet, seed: int, pixels: int):
+    """One sample of this size; pocket has 4 px to a latent, others 8."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    side = 16 if unet.config.cross_attention_dim < 768 else 32
+    side = pixels // (4 if unet.config.cross_attention_dim < 768 else 8)
     latents = torch.randn(1, unet.config.in_channels, side, side, generator=generator)
     states = torch.randn(1, 77, unet.config.cross_attention_dim, generator=generator)
     return latents, states
@@ -79,21 +79,23 @@ def _private_kib() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
 
 
-def plain(which: str, steps: int, peak: Peak) -> list[float]:
+def plain(dtype: str, which: str, pixels: int, steps: int, peak: Peak) -> list[float]:
     """Seconds per step of the loop everybody writes first."""
     import torch
     from diffusers import DDPMScheduler
+    from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
-    unet = make_unet(which).requires_grad_(False)
+    unet = make_unet(which).requires_grad_(False).to(getattr(torch, dtype))
     targets = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=targets))
+    cast_training_params(unet)
     trained = [p for p in unet.parameters() if p.requires_grad]
     optimizer, noise_schedule = torch.optim.AdamW(trained, lr=1e-4), DDPMScheduler()
     seconds = []
     peak.start()
     for step in range(steps):
-        latents, states = inputs(unet, step)
+        latents, states = inputs(unet, step, pixels)
         since = time.perf_counter()
         noise, t = torch.randn_like(latents), torch.randint(1000, (1,))
         with torch.autocast("cpu", torch.bfloat16):
@@ -106,16 +108,16 @@ def plain(which: str, steps: int, peak: Peak) -> list[float]:
     return seconds
 
 
-def ours(which: str, steps: int, peak: Peak) -> list[float]:
+def ours(_dtype: str, which: str, pixels: int, steps: int, peak: Peak) -> list[float]:
     """Seconds per step of `trainer.loop.update` on the same sizes."""
     import torch
     from accelerate import Accelerator
 
     from trainer.adapters import attach
+    from trainer.assembly import keep_less
     from trainer.contract.settings import AdapterSettings, ObjectiveSettings, OptimizerSettings
     from trainer.families.base import Conditioning, NoiseSpec
     from trainer.families.names import kohya_name, unet_slots
-    from trainer.fused import fuse
     from trainer.objectives import Batch, make_schedule, sample_rng, training_loss
     from trainer.optim import make_optimizer
     from trainer.packing import lay_out
@@ -143,14 +145,14 @@ def ours(which: str, steps: int, peak: Peak) -> list[float]:
     family = OnlyUnet()
     adapter = attach(family, AdapterSettings(rank=RANK, alpha=RANK), seed=0)
     lay_out(unet)
-    fuse(adapter, dropout=0.0)
+    keep_less(family, adapter, 0.0, "none")
     optimizer = accelerator.prepare(make_optimizer(adapter, OptimizerSettings()))
     spec = NoiseSpec(1000, 0.00085, 0.012, "scaled_linear", "epsilon", zero_terminal_snr=False)
     schedule = make_schedule(spec, ObjectiveSettings())
     seconds = []
     peak.start()
     for step in range(steps):
-        latents, states = inputs(unet, step)
+        latents, states = inputs(unet, step, pixels)
         since = time.perf_counter()
         text, captioned = Conditioning(states.to(torch.bfloat16)), torch.zeros(1, dtype=torch.bool)
         batch = Batch(latents, torch.zeros_like(latents), text, captioned)
@@ -164,44 +166,52 @@ def ours(which: str, steps: int, peak: Peak) -> list[float]:
     return seconds
 
 
-def child(side: str, which: str, steps: int) -> None:
+SIDES = {"ours": (ours, ""), "a": (plain, "bfloat16"), "b": (plain, "float32")}
+
+
+def child(side: str, which: str, pixels: int, steps: int) -> None:
     """Run one side and print its figures."""
     peak = Peak()
-    seconds = (plain if side == "plain" else ours)(which, steps, peak)
+    make, dtype = SIDES[side]
+    seconds = make(dtype, which, pixels, steps, peak)
     whole = peak.stop()
-    json.dump({"seconds": seconds[2:], "gib": whole, "own_gib": whole - peak.before}, sys.stdout)
+    json.dump({"seconds": seconds[2:], "gib": whole - peak.before}, sys.stdout)
 
 
-def measure(which: str, rounds: int, steps: int) -> None:
-    """Run both sides in turns and print medians and ratios."""
-    figures: dict[str, list[dict]] = {"plain": [], "ours": []}
+def measure(which: str, pixels: int, rounds: int, steps: int) -> None:
+    """Run the sides in turns and print medians and ratios; memory is counted beyond what the libraries take."""
+    figures: dict[str, list[dict]] = {side: [] for side in SIDES}
     for _ in range(rounds):
         for side, made in figures.items():
             with tempfile.TemporaryFile("w+") as out:
-                command = [sys.executable, __file__, "--child", side, "--model", which, "--steps", str(steps)]
+                command = [sys.executable, __file__, "--child", side, "--model", which]
+                command += ["--pixels", str(pixels), "--steps", str(steps)]
                 subprocess.run(command, stdout=out, check=True)
                 out.seek(0)
                 made.append(json.loads(out.read().splitlines()[-1]))
-    time_of = {side: statistics.median(s for run in made for s in run["seconds"]) for side, made in figures.items()}
-    memory_of = {side: statistics.median(run["gib"] for run in made) for side, made in figures.items()}
-    own_of = {side: statistics.median(run["own_gib"] for run in made) for side, made in figures.items()}
-    sys.stdout.write(
-        f"{which}: plain {time_of['plain']:.3f} s/step, {memory_of['plain']:.2f} GiB; "
-        f"ours {time_of['ours']:.3f} s/step, {memory_of['ours']:.2f} GiB; "
-        f"{time_of['plain'] / time_of['ours']:.2f}x as fast, {memory_of['ours'] / memory_of['plain']:.2f}x the memory "
-        f"({own_of['ours'] / own_of['plain']:.2f}x beyond what the libraries take)\n"
-    )
+    seconds = {side: statistics.median(s for run in made for s in run["seconds"]) for side, made in figures.items()}
+    gib = {side: statistics.median(run["gib"] for run in made) for side, made in figures.items()}
+    sys.stdout.write(f"{which} {pixels} px: ours {seconds['ours']:.3f} s/step, {gib['ours']:.2f} GiB")
+    for side in ("a", "b"):
+        sys.stdout.write(
+            f"; ({side}) {seconds[side]:.3f} s, {gib[side]:.2f} GiB: {seconds[side] / seconds['ours']:.2f}x as fast, "
+            f"{gib['ours'] / gib[side]:.2f}x the memory"
+        )
+    sys.stdout.write("\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=["sd15", "pocket"])
-    parser.add_argument("--child", choices=["plain", "ours"])
+    parser.add_argument("--pixels", type=int)
+    parser.add_argument("--child", choices=list(SIDES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
     chosen = parser.parse_args()
     if chosen.child:
-        child(chosen.child, chosen.model, chosen.steps)
+        child(chosen.child, chosen.model, chosen.pixels, chosen.steps)
     else:
-        for model in [chosen.model] if chosen.model else ["pocket", "sd15"]:
-            measure(model, chosen.rounds, chosen.steps)
+        for model, size in (("pocket", 64), ("sd15", 256), ("sd15", 512)):
+            if chosen.model in (None, model) and chosen.pixels in (None, size):
+                measure(model, size, chosen.rounds, chosen.steps)

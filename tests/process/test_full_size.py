@@ -18,7 +18,9 @@ from peak import Peak
 from safetensors import safe_open
 
 from trainer.contract import process
+from trainer.contract.estimate import foreseen
 from trainer.contract.events import Phase, Step, read_events
+from trainer.contract.memory import details
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TENSORS = {"sd15": 792, "sd2": 990, "sdxl": 2958}
@@ -28,6 +30,7 @@ LABELS = {
     "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
 }
 MOST_GIB = {"sd15": 6.0, "sd2": 7.0, "sdxl": 12.0}
+LIBRARIES_GIB = 0.35
 
 
 @pytest.fixture(scope="module", params=["sd15", "sd2", "sdxl"])
@@ -40,17 +43,17 @@ def base(request, tmp_path_factory):
     path.unlink()
 
 
-def train(new_run, path, name, text, ready=False):
-    """A run of three steps at 512 px, its most memory in GiB, seconds to its first step, and those of its steps.
+def train(new_run, path, name, text, ready=False, resolution=512, limit=0.0):
+    """A run of three steps, its most memory in GiB, seconds to its first step, and those of its steps.
 
     With `ready`, a trainer stands by with its libraries loaded, as it does while the page is open.
     """
     run = new_run(
-        model={"base_model": str(path), "precision": "bf16"},
+        model={"base_model": str(path), "precision": "bf16", "memory_limit": limit},
         dataset={
             "images": str(tiny.pictures(path.parent / name, count=3)),
             "views": 1,
-            "resolution": 512,
+            "resolution": resolution,
             "batch_size": 1,
             "max_total_views": 3,
         },
@@ -121,6 +124,22 @@ def test_a_full_size_file_trains_in_little_memory_and_its_lora_has_every_publish
         }
         assert opened.metadata()["ss_base_model_version"] == LABELS[family][0]
         assert opened.metadata()["modelspec.architecture"] == LABELS[family][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resolution", [512, 1024])
+def test_sdxl_trains_within_6_gib(base, new_run, resolution):
+    """With its previews at 128 px; what the libraries hold before anything is loaded does not count."""
+    family, path = base
+    if family != "sdxl":
+        pytest.skip("the others take less")
+    run, gib, _, seconds = train(
+        new_run, path, f"small{resolution}", {"text_encoder": False}, resolution=resolution, limit=6.0
+    )
+    plan = foreseen(run.config())
+    tell(f"sdxl {resolution} px, limit 6 GiB: {details(plan)}; {gib:.2f} GiB at most with libraries; steps {seconds} s")
+    assert plan.fits
+    assert gib <= 6.0 + LIBRARIES_GIB
 
 
 def tell(figures):

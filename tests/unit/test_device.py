@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
+import psutil
 import pytest
 import torch
 
 from trainer.contract.errors import InvalidSettings
-from trainer.device import choose_device, choose_precision, memory_gib
+from trainer.device import choose_device, choose_precision, free_bytes, memory_gib
 
 
 def test_half_precision_on_a_cpu_is_refused_with_what_to_do():
@@ -39,3 +42,11 @@ def test_memory_grows_with_what_is_held():
     held = torch.ones(2**26)  # 0.25 GiB
     assert memory_gib(torch.device("cpu")) - before == pytest.approx(0.25, abs=0.05)
     del held
+
+
+def test_the_processes_of_a_computer_share_its_memory(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * 2**30))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert free_bytes(torch.device("cpu")) == 8 * 2**30
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_bytes(torch.device("cpu")) == 2 * 2**30

@@ -1,8 +1,12 @@
+import headers
+import originals
 import pytest
 
-from trainer.contract.estimate import estimate
+from trainer.contract import estimate as estimates
+from trainer.contract.estimate import estimate, foreseen
 from trainer.contract.events import EventLog, Lora, Step
 from trainer.contract.home import Home
+from trainer.contract.machine import Machine
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import validated
 
@@ -39,8 +43,9 @@ def test_an_alike_run_tells_the_median_second_the_peak_memory_and_the_files_size
     [
         {"dataset": {"resolution": 768}},
         {"dataset": {"batch_size": 4}},
-        {"model": {"gradient_checkpointing": True}},
+        {"model": {"checkpointing": "full"}},
         {"model": {"base_model": "/models/other"}},
+        {"model": {"processes": 2}},
     ],
 )
 def test_a_run_of_another_kind_tells_nothing_about_time(home, other):
@@ -68,3 +73,38 @@ def test_the_newest_alike_run_counts_and_broken_ones_hinder_nobody(home):
 def test_only_the_end_of_a_long_log_is_read(home):
     trained(home, seconds=(1.0,) * 2000 + (5.0,) * 500, memory=(1.0,) * 2500)
     assert estimate(home, validated({})).seconds_per_step == 5.0
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory):
+    """A full-size SDXL checkpoint: its header, and holes."""
+    tensors = originals.original("sdxl", originals.bare_parts("sdxl", tiny=False))
+    path = tmp_path_factory.mktemp("models") / "xl.safetensors"
+    return headers.write(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+
+
+def foreseen_on(monkeypatch, gib, base_model, **settings):
+    free = round(gib * 2**30)
+    monkeypatch.setattr(estimates, "machine_for", lambda _settings: Machine("cuda", free, half=True))
+    model = {"base_model": str(base_model), **settings}
+    return foreseen(validated({"model": model, "dataset": {"resolution": 1024}, "adapter": {"text_encoder": False}}))
+
+
+def test_a_published_model_is_foreseen_by_what_is_free_on_the_machine(monkeypatch, sdxl):
+    roomy, small = foreseen_on(monkeypatch, 24, sdxl), foreseen_on(monkeypatch, 6, sdxl)
+    assert roomy.fits
+    assert (roomy.savings.level, roomy.savings.quantize) == ("none", "none")
+    assert small.fits
+    assert small.savings != roomy.savings
+
+
+def test_a_smaller_card_than_there_is_can_be_wished_for(monkeypatch, sdxl):
+    assert foreseen_on(monkeypatch, 24, sdxl, memory_limit=6.0) == foreseen_on(monkeypatch, 6, sdxl)
+
+
+def test_a_model_of_another_build_is_not_foreseen(monkeypatch, tmp_path):
+    assert foreseen_on(monkeypatch, 24, "pocket") is None
+    assert foreseen_on(monkeypatch, 24, tmp_path / "none.safetensors") is None
+    page = tmp_path / "page.safetensors"
+    page.write_text("<html></html>")
+    assert foreseen_on(monkeypatch, 24, page) is None

@@ -129,9 +129,9 @@ def test_what_the_model_predicts_is_left_to_the_model(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_only_sdxl_recomputes_activations(name):
-    config = shipped(name)
-    assert config.model.gradient_checkpointing == (config.model.family == "sdxl")
+def test_what_saves_memory_is_left_to_the_machine(name):
+    model = shipped(name).model
+    assert (model.checkpointing, model.memory_limit, model.precision) == ("auto", 0.0, "auto")
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_written_config_holds_every_setting():
 CONFIG = validated(
     {
         "goal": "character",
-        "model": {"base_model": "/models/sd15", "device": "cpu"},
+        "model": {"base_model": "/models/sd15", "device": "cpu", "processes": 2},
         "dataset": {"images": "/pictures/ana", "views": 120},
         "adapter": {"rank": 24},
         "preview": {"prompts": ["ein Bär", 'sagt "hallo"']},
@@ -290,7 +290,7 @@ CONFIG = validated(
 )
 
 
-def test_an_own_preset_keeps_what_differs_but_not_pictures_name_and_device(tmp_path):
+def test_an_own_preset_keeps_what_differs_but_not_what_is_of_one_run(tmp_path):
     made = save_preset(tmp_path / "own", "Für Ana", CONFIG, "Ana's, as she likes it.")
     assert made.own
     assert made.intent == "Ana's, as she likes it."

@@ -43,7 +43,7 @@ def model(request, tiny_model):
     family = load(tiny_model, torch.bfloat16 if fused else torch.float32)
     adapter = make(family)
     if fused:
-        assert fuse(adapter, dropout=0.0)
+        assert fuse(family, adapter, dropout=0.0)
     return family, adapter
 
 

@@ -28,6 +28,7 @@ from trainer.contract import process
 from trainer.contract.errors import FolderMissing, InvalidSettings, RunMissing
 from trainer.contract.events import EventLog, RunFailed, Step
 from trainer.contract.home import Home
+from trainer.contract.memory import GIB, MemoryPlan, Savings
 from trainer.contract.overlay import overlay_file, write_caption
 from trainer.contract.presets import FOLDER, list_presets, save_preset
 from trainer.contract.queue import Queue
@@ -121,6 +122,22 @@ def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
     told = plan.sentence(home, config, "en")
     assert "about 25 min" in told  # 3 pictures x 66 views at batch 8: 24.75 steps of a minute
     assert "needs 1.5 GiB" in told
+
+
+@pytest.mark.parametrize(
+    "free, savings, words",
+    [
+        (24, Savings("none", 2, 1), ["about 5.0 of 24.0 GiB"]),
+        (6, Savings("blocks", 1, 2), ["transformer blocks are computed twice", "in batches of 1"]),
+        (4, Savings("full", 1, 2, "4bit"), ["needs about 5.0 GiB, and only 4.0 are free", "held in 4 bits"]),
+    ],
+)
+def test_the_plan_tells_what_is_given_up_for_memory(monkeypatch, tmp_path, free, savings, words):
+    made = MemoryPlan(savings, {"base": 3 * GIB, "activations": 2 * GIB}, free * GIB)
+    monkeypatch.setattr(plan, "foreseen", lambda _config: made)
+    config = validated({"dataset": {"images": "assets/demo/style/train", "batch_size": 2}})
+    told = plan.sentence(Home(tmp_path), config, "en")
+    assert all(word in told for word in words)
 
 
 def test_captions_edited_on_the_dataset_page_are_trained(home, folder):

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from statistics import pstdev
 from typing import Any, Literal
@@ -130,6 +130,18 @@ def identify(path: Path) -> BaseModel:
         if not path.exists():
             raise BaseModelMissing(path)
         return _from_folder(path) if path.is_dir() else _from_file(read_header(path))
+
+
+def unet_numbers(model: BaseModel) -> int:
+    """How many numbers its UNet's weights have, by which a published architecture is told from another of its build.
+
+    Raises:
+        NotABaseModel: The files changed since they were identified.
+    """
+    files = [model.path] if model.layout == "file" else _weights(model.path, "unet")
+    prefix = "model.diffusion_model." if model.layout == "file" else ""
+    entries = [item for file in files for item in read_header(file).tensors.items()]
+    return sum(prod(entry.shape) for name, entry in entries if name.startswith(prefix))
 
 
 def _from_file(header: Header) -> BaseModel:

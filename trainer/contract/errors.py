@@ -4,15 +4,15 @@ TrainerError
 ├── InvalidSettings · UnknownPreset
 ├── DatasetError: FolderMissing · NoImages · UnreadableImage
 ├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel; more in huberrors.py and convert.py
-├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · OutOfMemory · Terminated
-├── RunError: RunMissing · RunBusy · ResumeRefused
+├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · OutOfMemory · Terminated · ProcessLost · ComputersApart
+├── RunError: RunMissing · RunBusy · ResumeRefused · ComputersDiffer
 ├── ExportError: ProofFailed · FileExists
 └── LoraRefused
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -172,7 +172,7 @@ class OutOfMemory(TrainingError):
     def __init__(self, detail: str) -> None:
         super().__init__(
             f"Out of memory: {detail}.",
-            hint="Set --dataset.batch_size 1, a higher --dataset.accumulation, --model.gradient_checkpointing true.",
+            hint="Set a smaller --dataset.resolution, or close other programs.",
         )
 
 
@@ -183,6 +183,31 @@ class Terminated(TrainingError):
 
     def __init__(self) -> None:
         super().__init__("The trainer was ended from outside (SIGTERM).", hint="Resume it from its last checkpoint.")
+
+
+class ProcessLost(TrainingError):
+    """One of the processes that train a run together is gone."""
+
+    code = "process_lost"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"One of the run's processes ended unexpectedly: {what}.",
+            hint="Resume the run from its last checkpoint. log.txt says more; after SIGKILL memory was probably short.",
+        )
+
+
+class ComputersApart(TrainingError):
+    """The computers that are to train a run together have not found each other."""
+
+    code = "computers_apart"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            f"The computers did not find each other: {detail}.",
+            hint="Start the same command on each, with the first one's address and a port that is free there, and let "
+            "firewalls pass it.",
+        )
 
 
 class RunError(TrainerError):
@@ -219,6 +244,18 @@ class ResumeRefused(RunError):
         super().__init__(
             f"The run cannot go on: {what}.",
             hint="Put the files back as they were, or start a new run with what is there now.",
+        )
+
+
+class ComputersDiffer(RunError):
+    """What the computers that train a run together must have in common, they have not."""
+
+    code = "computers_differ"
+
+    def __init__(self, what: str, seen: Sequence[object]) -> None:
+        super().__init__(
+            f"The computers hold different {what}: {', '.join(str(value) for value in seen)}.",
+            hint="Copy the first computer's run folder, pictures and captions to the others.",
         )
 
 

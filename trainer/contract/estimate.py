@@ -1,4 +1,4 @@
-"""What a training will take, read off earlier trainings on this machine: seconds, memory, bytes per file."""
+"""What a training will take: read off earlier ones on this machine, or foreseen from the base model's architecture."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.contract.errors import InvalidSettings
+from trainer.contract import memory
+from trainer.contract.basemodels import identify, unet_numbers
+from trainer.contract.chosen import located
+from trainer.contract.errors import InvalidSettings, ModelError
 from trainer.contract.events import Lora, Step, read_events
 from trainer.contract.home import Home
+from trainer.contract.machine import machine_for
 from trainer.contract.presets import flat
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig
@@ -21,7 +25,10 @@ DECIDES_THE_STEP = (
     "model.base_model",
     "model.precision",
     "model.device",
-    "model.gradient_checkpointing",
+    "model.checkpointing",
+    "model.quantize",
+    "model.memory_limit",
+    "model.processes",
     "dataset.batch_size",
     "dataset.accumulation",
     "dataset.resolution",
@@ -60,6 +67,23 @@ def estimate(home: Home, config: TrainConfig) -> Estimate:
         if file_bytes is None and loras and _alike(had, wanted, DECIDES_THE_FILE):
             file_bytes = round(loras[-1].bytes * wanted["adapter.rank"] / had["adapter.rank"])
     return Estimate(step[0] if step else None, step[1] if step else None, file_bytes)
+
+
+def foreseen(config: TrainConfig) -> memory.MemoryPlan | None:
+    """The memory that a training with these settings will take here, and what it gives up to fit.
+
+    None for a base model that is not here, that cannot be used, or whose architecture is not a published one.
+    """
+    try:
+        path = located(config.model.base_model)
+        model = identify(path) if path else None
+        if model is None or not memory.knows(model.family, unet_numbers(model)):
+            return None
+    except ModelError:
+        return None
+    machine = machine_for(config.model)
+    room = machine.free // (config.model.processes if machine.device == "cpu" else 1)
+    return memory.choose(model.family, config, memory.budget(config, room), machine.device, half=machine.half)
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any], places: tuple[str, ...]) -> bool:

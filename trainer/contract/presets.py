@@ -18,7 +18,14 @@ from trainer.contract.startfile import check_start
 
 FOLDER = CHECKOUT / "presets"
 # What a preset does not keep
-OF_ONE_RUN = {"dataset.images", "dataset.captions", "adapter.start_from", "output.name", "model.device"}
+OF_ONE_RUN = {
+    "dataset.images",
+    "dataset.captions",
+    "adapter.start_from",
+    "output.name",
+    "model.device",
+    "model.processes",
+}
 Values = dict[str, Any]
 
 
@@ -59,7 +66,7 @@ def load_preset(name: str, *folders: Path) -> Preset:
 
 
 def save_preset(folder: Path, name: str, config: TrainConfig, intent: str, replace: bool = False) -> Preset:
-    """Keep settings as a preset of one's own: what differs from the defaults, but for pictures, name and device.
+    """Keep settings as a preset of one's own: what differs from the defaults, but for what is of one run.
 
     Raises:
         InvalidSettings: Not a name for a file, or a built-in preset's.

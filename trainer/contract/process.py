@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import IO
+from typing import IO, Self
 
 import psutil
 
-from trainer.contract.errors import RunBusy
+from trainer.contract.errors import InvalidSettings, RunBusy
 from trainer.contract.home import CHECKOUT
 from trainer.contract.runs import RunFolder
 
@@ -21,19 +22,62 @@ _ready: list[subprocess.Popen[bytes]] = []  # the trainer that stands by, if the
 _changing_ready = Lock()
 
 
-def start(run: RunFolder) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True)
+class Group:
+    """The processes that train one run together, on this computer and on others."""
+
+    processes: int = 1  # on each computer
+    machines: int = 1
+    machine: int = 0  # which of them this one is; only the first keeps the run's events
+    address: str = ""  # where the others reach the first, HOST:PORT
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Self:
+        """The run's own number of processes, on this computer alone."""
+        try:
+            return cls(run.config().model.processes)
+        except (InvalidSettings, OSError):  # the trainer will tell what is wrong with them
+            return cls()
+
+    @classmethod
+    def read(cls, arguments: list[str]) -> Self:
+        """What `arguments` wrote."""
+        if not arguments:
+            return cls()
+        processes, machines, machine, address = arguments
+        return cls(int(processes), int(machines), int(machine), address)
+
+    @property
+    def size(self) -> int:
+        """Processes in all."""
+        return self.processes * self.machines
+
+    def arguments(self) -> list[str]:
+        """The trainer's arguments that make it start this group; a single process needs none."""
+        return [str(value) for value in astuple(self)] if self.size > 1 else []
+
+
+def start(run: RunFolder, group: Group | None = None) -> subprocess.Popen[bytes]:
     """Train (or resume) in the background; output goes to the run's `log.txt`.
 
-    The run counts as alive from here on, not only once the new process has come so far as to say so itself.
+    The run counts as alive from here on, not only once the new process has come so far as to say so itself. Of several
+    processes that is the one which starts the others and ends when they have ended.
+
+    Args:
+        run: Its folder.
+        group: How many processes train it, and where; None: as its settings say.
 
     Raises:
         RunBusy: A process is training there already.
     """
+    group = group or Group.of(run)
     _refuse_busy(run)
     run.forget_requests()
-    child = _handed_over(run) or _spawn(run, "trainer")
-    with suppress(psutil.Error):  # it has ended already
-        run.record(psutil.Process(child.pid))
+    several = group.arguments()
+    child = (None if several else _handed_over(run)) or _spawn(run, "trainer", *several)
+    if group.machine == 0:
+        with suppress(psutil.Error):  # it has ended already
+            run.record(psutil.Process(child.pid))
     return child
 
 
@@ -129,8 +173,11 @@ def force_quit(run: RunFolder) -> bool:
     if trainer is None:
         return False
     with suppress(psutil.NoSuchProcess):
-        trainer.kill()
-        trainer.wait(timeout=10)
+        several = [trainer, *trainer.children(recursive=True)]  # the one that would mourn the others goes first
+        for one in several:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(several, timeout=10)
     reap()
     return True
 

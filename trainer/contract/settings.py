@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from trainer.contract.errors import InvalidSettings
 
 Level = Literal["basic", "advanced"]
+Checkpointing = Literal["none", "feed_forward", "blocks", "full"]
+Quantize = Literal["none", "8bit", "4bit"]
 NAME_BYTES = 200  # file systems allow 255, and 80 letters can take 320
 WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
@@ -66,11 +68,26 @@ class ModelSettings(Section):
         "auto",
         description="Number format of the frozen base and of the arithmetic; LoRA weights are always fp32.",
     )
-    gradient_checkpointing: bool = setting(
-        False,
-        description="Recompute activations in the backward pass: less memory, about a third slower.",
+    checkpointing: Literal["auto", Checkpointing] = setting(
+        "auto",
+        description="What is computed again in the backward pass to save memory, and up to a third slower: nothing, "
+        "feed-forward layers, whole transformer blocks, or all; auto: as little as fits.",
+    )
+    quantize: Literal["auto", Quantize] = setting(
+        "auto",
+        description="Hold the frozen UNet's weights in 8 or 4 bits to save memory (QLoRA): slower, and the LoRA learns "
+        "against a base that is a little coarser; auto: only where nothing else makes it fit.",
+    )
+    memory_limit: float = setting(
+        0.0,
+        ge=0,
+        unit="GiB",
+        description="Take no more memory than this, of the graphics card if there is one; 0: all.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", description="Where to compute.")
+    processes: int = setting(
+        1, ge=1, le=64, description="Processes that share each step's pictures; with graphics cards one for each card."
+    )
     seed: int = setting(42, ge=0, le=2**31 - 1, description="Start of all randomness; the same seed repeats a run.")
 
 

@@ -8,6 +8,7 @@ from trainer.contract.home import CHECKOUT
 
 MERGES = CHECKOUT / "assets" / "clip" / "merges.txt"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+CHUNK_TOKENS = 75  # of a caption, between begin and end: what CLIP has positions for
 PLAIN = (range(ord("!"), ord("~") + 1), range(ord("¡"), ord("¬") + 1), range(ord("®"), ord("ÿ") + 1))
 
 

@@ -145,7 +145,7 @@ class Family(Protocol):
         ...
 
     def release_encoders(self, keep_text: bool) -> None:
-        """Take the VAE, and the text encoders unless they are trained, off the device."""
+        """Take the VAE off the device, and give up the text encoders unless they are trained."""
         ...
 
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from trainer.contract.basemodels import identify
+from trainer.contract.basemodels import BaseModel, identify
 from trainer.contract.chosen import check, located
 from trainer.contract.errors import NotABaseModel
 from trainer.contract.hub import fetch, look
 from trainer.contract.settings import TrainConfig
+from trainer.contract.tokens import CHUNK_TOKENS
 from trainer.families.base import Family
 from trainer.families.noise import noise_spec
-from trainer.families.parts import load_parts
+from trainer.families.parts import Kept, load_parts
 from trainer.families.sdxl import StableDiffusionXL
-from trainer.families.text import CHUNK_TOKENS
 from trainer.families.unet import StableDiffusion
 
 Progress = Callable[[int, int], None]
@@ -31,7 +31,7 @@ def _silent(_done: int, _total: int) -> None:
     """Told nobody."""
 
 
-def base_path(base_model: str, fetching: Progress) -> Path:
+def base_path(base_model: str, fetching: Progress = _silent) -> Path:
     """Where a base model lies; one of the hub is fetched first if it is not here, as `fetching` is told in MiB.
 
     Raises:
@@ -40,8 +40,8 @@ def base_path(base_model: str, fetching: Progress) -> Path:
     return located(base_model) or fetch(look(base_model), lambda done, total: fetching(done // 2**20, total // 2**20))
 
 
-def load_family(config: TrainConfig, device: torch.device, dtype: torch.dtype, fetching: Progress = _silent) -> Family:
-    """The base model, frozen, on the device.
+def chosen_model(config: TrainConfig, fetching: Progress = _silent) -> BaseModel:
+    """What the base model is, which lies on this computer from now on.
 
     Raises:
         HubError: It is one of the hub, and cannot be fetched.
@@ -51,8 +51,19 @@ def load_family(config: TrainConfig, device: torch.device, dtype: torch.dtype, f
     """
     model = identify(base_path(config.model.base_model, fetching))
     check(model, config)
+    return model
+
+
+def load_family(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Family:
+    """The base model, frozen, on the device.
+
+    Raises:
+        TrainerError: As `chosen_model` has it, or a part of it cannot be read.
+    """
+    model = chosen_model(config)
     vae = Path(config.model.vae).expanduser() if config.model.vae else None
-    parts = load_parts(model, vae, dtype)
+    wished = config.model.quantize
+    parts = load_parts(model, vae, Kept(dtype, "none" if wished == "auto" else wished, device))
     if model.layout == "file":  # a folder's scheduler says it itself
         parts.scheduler |= {"prediction_type": model.prediction, "rescale_betas_zero_snr": model.zero_terminal_snr}
     try:
@@ -63,7 +74,6 @@ def load_family(config: TrainConfig, device: torch.device, dtype: torch.dtype, f
             device,
             clip_skip=config.model.clip_skip or model.clip_skip,
             chunks=config.dataset.caption_tokens // CHUNK_TOKENS,
-            gradient_checkpointing=config.model.gradient_checkpointing,
         )
     except (KeyError, ValueError) as error:
         raise NotABaseModel(model.path, f"a part cannot be used: {error}") from error

@@ -1,14 +1,16 @@
 """A base model's parts, loaded: from a folder in the diffusers layout, or from one file in the original layout.
 
 Weights go to their place once: files are memory-mapped, modules are built without weights of their own, and each
-tensor is cast alone, so that the peak is what is kept and one tensor more (ADR 8).
+tensor is cast alone, and put into fewer bits at once, so that the peak is what is kept and one tensor more (ADR 8, 12).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,43 +24,67 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from trainer.contract.basemodels import BaseModel
 from trainer.contract.errors import InvalidSettings, NotABaseModel
+from trainer.contract.settings import Quantize
 from trainer.contract.tokens import BEGIN, END, vocabulary
 from trainer.families import original
+from trainer.held import hold
 
 CONFIGS = Path(__file__).parent / "configs"
 VARIANTS = (None, "fp16")  # of the weight files in a folder, the first that is there
+HELD = ("down_blocks.", "mid_block.", "up_blocks.")  # first and last convolution are small, and matter much
+CPU = torch.device("cpu")
 LONGEST_CAPTION = 77  # tokens that CLIP has positions for
 UNREADABLE = (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError)  # what libraries raise
 
 
+@dataclass(frozen=True)
+class Kept:
+    """How weights are kept: in a working dtype, or what is in the UNet's blocks in fewer bits on its device already."""
+
+    dtype: torch.dtype
+    quantize: Quantize = "none"
+    device: torch.device = CPU
+
+    @property
+    def vae_dtype(self) -> torch.dtype:
+        """The VAE's dtype: float16 overflows in many of them, and pictures turn black."""
+        return torch.float32 if self.dtype == torch.float16 else self.dtype
+
+    def weight(self, name: str, tensor: Tensor) -> Tensor:
+        """A weight of that name as it is kept."""
+        if self.quantize == "none" or not name.startswith(HELD):
+            return tensor.to(self.dtype)
+        return hold(tensor.to(self.device, self.dtype), self.quantize)
+
+
 @dataclass
 class Parts:
-    """Modules frozen on the CPU in their working dtype, tokenizers, and the scheduler's configuration."""
+    """Modules frozen on the CPU in their working dtype, tokenizers, and the scheduler's configuration.
+
+    The UNet's weights are the most by far, and not needed while pictures and captions are encoded.
+    """
 
     name: str
-    unet: UNet2DConditionModel
+    unet: UNet2DConditionModel  # without weights until they are read
+    read_unet: Callable[[], None]
     vae: AutoencoderKL
     text_encoders: list[nn.Module]
     tokenizers: list[CLIPTokenizer]
     scheduler: dict[str, Any]
 
 
-def load_parts(model: BaseModel, vae: Path | None, dtype: torch.dtype) -> Parts:
+def load_parts(model: BaseModel, vae: Path | None, kept: Kept) -> Parts:
     """The parts of a recognised base model, with another VAE in place of its own if one is given.
 
     Raises:
         NotABaseModel: A part is missing or cannot be read.
         InvalidSettings: The other VAE is none, or not for this model.
     """
-    # fp16 overflows in many VAEs: black pictures
-    vae_dtype = torch.float32 if dtype == torch.float16 else dtype
     template = json.loads((CONFIGS / f"{model.family}.json").read_text(encoding="utf-8"))
     load = _from_folder if model.layout == "folder" else _from_file
-    other = load_vae(vae, template["vae"], vae_dtype) if vae is not None else None
-    try:
-        parts = load(model.path, template, dtype, vae_dtype)
-    except UNREADABLE as error:
-        raise NotABaseModel(model.path, f"a part cannot be read: {_first_line(error)}") from error
+    other = load_vae(vae, template["vae"], kept.vae_dtype) if vae is not None else None
+    with _reading(model.path):
+        parts = load(model.path, template, kept)
     if vae is not None and other is not None:
         made, read = other.config.latent_channels, parts.unet.config.in_channels
         if made != read:
@@ -66,22 +92,35 @@ def load_parts(model: BaseModel, vae: Path | None, dtype: torch.dtype) -> Parts:
         parts.vae = other
     for module in (parts.unet, parts.vae, *parts.text_encoders):
         module.requires_grad_(requires_grad=False).eval()
+    parts.read_unet = _reading(model.path)(parts.read_unet)
     return parts
 
 
-def _from_folder(folder: Path, template: dict[str, Any], dtype: torch.dtype, vae_dtype: torch.dtype) -> Parts:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell what libraries raise as a fault of the base model."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise NotABaseModel(path, f"a part cannot be read: {_first_line(error)}") from error
+
+
+def _from_folder(folder: Path, template: dict[str, Any], kept: Kept) -> Parts:
     local = {"local_files_only": True}
+    unet = UNet2DConditionModel.load_config(folder / "unet", **local)
     encoders: list[nn.Module] = []
     tokenizers: list[CLIPTokenizer] = []
     for number, kind in enumerate(template["text_encoders"]):
         suffix = "_2" if number else ""
         cls: Any = CLIPTextModelWithProjection if kind.get("projection") else CLIPTextModel
-        encoders.append(_pretrained(cls, folder / f"text_encoder{suffix}", dtype))
+        encoders.append(_pretrained(cls, folder / f"text_encoder{suffix}", kept.dtype))
         tokenizers.append(CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}", **local))
+    bare, weights = _matched(lambda: UNet2DConditionModel.from_config(unet), _tensors(folder / "unet"))
     return Parts(
         name=folder.name,
-        unet=_pretrained(UNet2DConditionModel, folder / "unet", dtype),
-        vae=_channels_last(_pretrained(AutoencoderKL, folder / "vae", vae_dtype)),
+        unet=bare,
+        read_unet=partial(_fill, bare, weights, kept),
+        vae=_channels_last(_pretrained(AutoencoderKL, folder / "vae", kept.vae_dtype)),
         text_encoders=encoders,
         tokenizers=tokenizers,
         scheduler=json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")),
@@ -90,25 +129,34 @@ def _from_folder(folder: Path, template: dict[str, Any], dtype: torch.dtype, vae
 
 def _pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - diffusers' and transformers' models
     """A component from its folder, whichever variant of its weights lies there."""
-    variant = next((one for one in VARIANTS if _has_weights(folder, one)), None)
+    variant = next((one for one in VARIANTS if _weights(folder, one)), None)
     kind = {"dtype": dtype} if cls.__module__.startswith("transformers") else {"torch_dtype": dtype}
     return cls.from_pretrained(folder, local_files_only=True, use_safetensors=True, variant=variant, **kind)
 
 
-def _has_weights(folder: Path, variant: str | None) -> bool:
+def _weights(folder: Path, variant: str | None) -> list[Path]:
+    """A component's files of a variant: one, or several parts."""
     middle = f".{variant}" if variant else ""
-    return any(folder.glob(f"*model{middle}.safetensors*")) or any(folder.glob(f"*model{middle}-0*.safetensors"))
+    return [*folder.glob(f"*model{middle}.safetensors"), *folder.glob(f"*model{middle}-0*.safetensors")]
 
 
-def _from_file(path: Path, template: dict[str, Any], dtype: torch.dtype, vae_dtype: torch.dtype) -> Parts:
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """A component's weights, whichever variant of its files lies there."""
+    files = next(filter(None, (_weights(folder, variant) for variant in VARIANTS)), [])
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def _from_file(path: Path, template: dict[str, Any], kept: Kept) -> Parts:
     tensors = load_file(path)
     unet = original.unet(tensors, template["unet"])
     unet_config = template["unet"] | original.unet_widths(unet, template["unet"])
-    encoders = [_text_encoder(tensors, kind, dtype) for kind in template["text_encoders"]]
+    bare, weights = _matched(lambda: UNet2DConditionModel.from_config(unet_config), unet)
+    encoders = [_text_encoder(tensors, kind, kept.dtype) for kind in template["text_encoders"]]
     return Parts(
         name=path.stem,
-        unet=_filled(lambda: UNet2DConditionModel.from_config(unet_config), unet, dtype),
-        vae=_original_vae(tensors, template["vae"], vae_dtype),
+        unet=bare,
+        read_unet=partial(_fill, bare, weights, kept),
+        vae=_original_vae(tensors, template["vae"], kept.vae_dtype),
         text_encoders=encoders,
         tokenizers=[clip_tokenizer(kind["pad_token"]) for kind in template["tokenizers"]],
         scheduler=template["scheduler"],
@@ -146,7 +194,7 @@ def _first_line(error: Exception) -> str:
 def _original_vae(tensors: Mapping[str, Tensor], template: dict[str, Any], dtype: torch.dtype) -> AutoencoderKL:
     state = original.vae(tensors, template)
     config = template | original.vae_widths(state)
-    return cast("AutoencoderKL", _channels_last(_filled(lambda: AutoencoderKL.from_config(config), state, dtype)))
+    return cast("AutoencoderKL", _channels_last(_filled(lambda: AutoencoderKL.from_config(config), state, Kept(dtype))))
 
 
 def _text_encoder(tensors: Mapping[str, Tensor], kind: dict[str, Any], dtype: torch.dtype) -> nn.Module:
@@ -161,7 +209,7 @@ def _text_encoder(tensors: Mapping[str, Tensor], kind: dict[str, Any], dtype: to
         eos_token_id=words[END],
         pad_token_id=words[END],
     )
-    return cast("nn.Module", _filled(lambda: cls(config), state, dtype))
+    return cast("nn.Module", _filled(lambda: cls(config), state, Kept(dtype)))
 
 
 def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
@@ -170,8 +218,19 @@ def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=dict(words), merges=list(merges), pad_token=pad_token, model_max_length=LONGEST_CAPTION)
 
 
-def _filled(build: Callable[[], Any], state: Mapping[str, Tensor], dtype: torch.dtype) -> Any:  # noqa: ANN401
-    """A module of exactly these weights; names that only an older library wrote are left out.
+def _filled(build: Callable[[], Any], state: Mapping[str, Tensor], kept: Kept) -> Any:  # noqa: ANN401
+    """A module of exactly these weights.
+
+    Raises:
+        ValueError: Some are missing.
+    """
+    module, weights = _matched(build, state)
+    _fill(module, weights, kept)
+    return module
+
+
+def _matched(build: Callable[[], Any], state: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+    """A module without weights, and those it wants, by its names; names that only an older library wrote are left out.
 
     Raises:
         ValueError: Some are missing.
@@ -184,8 +243,12 @@ def _filled(build: Callable[[], Any], state: Mapping[str, Tensor], dtype: torch.
     missing = sorted(wanted - known.keys())
     if missing:
         raise ValueError(f"{len(missing)} tensors of its {type(module).__name__} are missing, first {missing[0]}")
-    module.load_state_dict({name: known[name].to(dtype) for name in wanted}, assign=True)
-    return module
+    return module, {name: known[name] for name in wanted}
+
+
+def _fill(module: nn.Module, weights: dict[str, Tensor], kept: Kept) -> None:
+    """Give the module these weights, which are given up."""
+    module.load_state_dict({name: kept.weight(name, weights.pop(name)) for name in list(weights)}, assign=True)
 
 
 def _channels_last(module: Any) -> Any:  # noqa: ANN401

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-CHUNK_TOKENS = 75  # of a caption, between begin and end
-
 
 def token_ids(tokenizer: CLIPTokenizer, captions: Sequence[str], chunks: int) -> Tensor:
     """Token ids (B, chunks, T) int64: each chunk has its own begin and end; what is longer is cut.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor, nn
 
@@ -43,25 +44,23 @@ class StableDiffusion:
         *,
         clip_skip: int = 0,
         chunks: int = 1,
-        gradient_checkpointing: bool = False,
     ) -> None:
         self.device, self.noise, self._clip_skip, self._chunks = device, noise, clip_skip, chunks
-        self.unet, self.vae, self.text_encoders, self.tokenizers = (
-            parts.unet,
-            parts.vae,
-            parts.text_encoders,
-            parts.tokenizers,
-        )
+        self._bare_unet, self._read_unet = parts.unet, parts.read_unet
+        self.vae, self.text_encoders, self.tokenizers = parts.vae, parts.text_encoders, parts.tokenizers
         self._scheduler = preview_scheduler(parts.scheduler, noise)
         self._keys: dict[Encoder, str] = {}
-        for module in (self.unet, self.vae, *self.text_encoders):
+        for module in (self.vae, *self.text_encoders):
             module.to(device)
-        if gradient_checkpointing:
-            self.unet.enable_gradient_checkpointing()
-            self.unet.train()  # diffusers recomputes only in training mode; the frozen base has no dropout
         self.scaling_factor = float(self.vae.config.scaling_factor)
         self.spec = self._spec(name)
-        self.labels: ExportLabels = labels_of(name, self.unet.config, noise.prediction, parts.name)
+        self.labels: ExportLabels = labels_of(name, parts.unet.config, noise.prediction, parts.name)
+
+    @cached_property
+    def unet(self) -> UNet2DConditionModel:
+        """The denoiser, which is read when it is first asked for: encoders have the memory before."""
+        self._read_unet()
+        return cast("UNet2DConditionModel", self._bare_unet.to(self.device))
 
     def component(self, name: Component) -> nn.Module:
         """The UNet or a text encoder."""
@@ -108,10 +107,10 @@ class StableDiffusion:
         return Conditioning(joined(states.unflatten(0, own.shape[:2])))
 
     def release_encoders(self, keep_text: bool) -> None:
-        """Free the device of what training does not need."""
+        """Free memory of what training does not need; the VAE draws previews, a frozen text encoder is done."""
         self.vae.to("cpu")
         for encoder in [] if keep_text else self.text_encoders:
-            encoder.to("cpu")
+            encoder.to("meta")
 
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """Noise or velocity, (B, C, h, w), whichever the model was made for."""
@@ -189,7 +188,7 @@ class StableDiffusion:
 
     def _spec(self, name: str) -> FamilySpec:
         per_latent = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        smallest = 2 ** (len(self.unet.config.block_out_channels) - 1)  # the UNet halves its latents this far
+        smallest = 2 ** (len(self._bare_unet.config.block_out_channels) - 1)  # the UNet halves its latents this far
         return FamilySpec(
             name=name,
             latent_channels=int(self.vae.config.latent_channels),

@@ -1,0 +1,207 @@
+"""How much memory a training will take, by component, and the savings that make it fit.
+
+The numbers of the published architectures stand in `memory.json`; `tests/benchmarks/memory.py` counts them on models
+without weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from trainer.contract.settings import Checkpointing, Quantize, TrainConfig
+from trainer.contract.tokens import CHUNK_TOKENS
+
+MIB, GIB = 2**20, 2**30
+TRAINED_BYTES = 12  # per trained number: itself and AdamW's two moments, all float32
+GRADIENT_BYTES = 4  # one step's gradients count as activations; between the passes of one they are there besides
+KEPT_FREE = 0.06  # of what is free: allocators round up and fragment
+LEVELS: tuple[Checkpointing, ...] = get_args(Checkpointing)
+TWICE: dict[Checkpointing, str] = {
+    "none": "nothing is computed twice",
+    "feed_forward": "feed-forward layers are computed twice",
+    "blocks": "transformer blocks are computed twice",
+    "full": "nearly everything is computed twice",
+}
+HELD: dict[Quantize, str] = {"none": "", "8bit": ", the base held in 8 bits", "4bit": ", the base held in 4 bits"}
+HELD_BYTES = {"8bit": 1, "4bit": 0.5}  # of a weight; each 64 share a scale in the working number format besides
+PRICE = "It learns the same, and takes longer."
+COARSER = "It takes longer, and learns against a base that is a little coarser."
+Name = Literal["base", "adapter", "activations", "encoding", "preview"]
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What is given up for memory: a level of recomputation, batches cut into smaller ones of equal sum, bits."""
+
+    level: Checkpointing
+    batch_size: int
+    accumulation: int
+    quantize: Quantize = "none"
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes by component at the fullest moment of a training with these savings, and what there is."""
+
+    savings: Savings
+    parts: dict[Name, int]
+    budget: int | None
+
+    @property
+    def peak(self) -> int:
+        """Their sum."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is there; so if nobody knows."""
+        return self.budget is None or self.peak <= self.budget * (1 - KEPT_FREE)
+
+
+@cache
+def _facts() -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    return made
+
+
+def knows(family: str, unet_numbers: int) -> bool:
+    """Whether a model with so many numbers in its UNet is the published one, whose memory `predict` knows."""
+    return bool(_facts()[family]["unet"] == unet_numbers)
+
+
+def predict(family: str, config: TrainConfig, savings: Savings, device: str, *, half: bool) -> dict[Name, int]:
+    """Bytes by component of a published architecture, at the fullest of encoding, training and preview.
+
+    Args:
+        family: sd15, sd2 or sdxl.
+        config: The settings.
+        savings: What is given up for memory.
+        device: cuda, mps or cpu, where the VAE stays, and convolutions are held twice.
+        half: Whether the base is in half precision.
+    """
+    facts = _facts()[family]
+    adapter = config.adapter
+    learns = [True, adapter.text_encoder, adapter.text_encoder_2]
+    per_rank = facts["lora_per_rank"][adapter.targets]
+    trained = sum(count for count, wanted in zip(per_rank, learns, strict=False) if wanted) * adapter.rank
+    texts = sum(facts["text"]) if any(learns[1:]) else 0
+    width, half_mib = 2 if half else 4, MIB if half else 2 * MIB
+    vae = facts["vae"] * width
+    unet = _unet(facts, savings.quantize, device, width)
+    always = texts * width + (vae if device == "cpu" else 0)
+    own = config.dataset.resolution
+    drawn = (config.preview.width or own) * (config.preview.height or own) / MIB
+    learnt: dict[Name, float] = {"base": unet + always, "adapter": trained * TRAINED_BYTES}
+    between = trained * GRADIENT_BYTES if savings.accumulation > 1 else 0
+    moments: list[dict[Name, float]] = [
+        {
+            "base": sum(facts["text"]) * width + vae,  # the UNet is read when all is encoded
+            "encoding": _line(facts["encoding"], _megapixels(config)) * half_mib,
+        },
+        learnt | {"activations": activations(family, config, savings, half=half) * MIB + between},
+        learnt | {"preview": _line(facts["preview"], drawn) * half_mib + (0 if device == "cpu" else vae)},
+    ]
+    fullest = max(moments, key=lambda parts: sum(parts.values()))
+    return {name: round(size) for name, size in fullest.items()}
+
+
+def activations(family: str, config: TrainConfig, savings: Savings, *, half: bool) -> float:
+    """MiB that a step makes and keeps for its backward pass, at its fullest."""
+    facts, adapter = _facts()[family], config.adapter
+    number = "half" if half and not adapter.dropout else "float"  # dropout is peft's, which computes in float32
+    always, picture, area = facts["activations"][number][savings.level]
+    learns = (adapter.text_encoder, adapter.text_encoder_2)
+    texts = sum(size for size, wanted in zip(facts["text_activations"][number], learns, strict=False) if wanted)
+    chunks = config.dataset.caption_tokens // CHUNK_TOKENS
+    return float(always + savings.batch_size * (picture + area * _megapixels(config) + texts * chunks))
+
+
+def _megapixels(config: TrainConfig) -> float:
+    """Of one picture, in 2^20 px: buckets have about this area."""
+    return config.dataset.resolution**2 / MIB
+
+
+def _unet(facts: dict[str, int], quantize: Quantize, device: str, width: int) -> int:
+    """Bytes of the UNet's weights; while one that is held in few bits is used, it and its codes are there in full."""
+    if quantize == "none":
+        return int(facts["unet"] + (facts["packed"] if device == "cpu" else 0)) * width
+    held = facts["held"] * (HELD_BYTES[quantize] + width / 64)
+    return round(held + (facts["unet"] - facts["held"] + 2 * facts["largest"]) * width)
+
+
+def _line(numbers: list[float], megapixels: float) -> float:
+    """MiB of one picture: a constant, and more per 2^20 px."""
+    return numbers[0] + numbers[1] * megapixels
+
+
+def budget(config: TrainConfig, room: int) -> int:
+    """Bytes that the training may take of those that are free."""
+    return min(round(config.model.memory_limit * GIB) or room, room)
+
+
+def choose(family: str, config: TrainConfig, budget: int | None, device: str, *, half: bool) -> MemoryPlan:
+    """The fastest savings that fit into `budget` bytes, or those that take least; what the user chose stays."""
+    made = [
+        MemoryPlan(savings, predict(family, config, savings, device, half=half), budget) for savings in ladder(config)
+    ]
+    return next((plan for plan in made if plan.fits), made[-1])
+
+
+def ladder(config: TrainConfig) -> Iterator[Savings]:
+    """Savings from the first to be taken to the last; the pictures per update stay the same.
+
+    Time is given up before the base's precision, and with fewer bits no more time than it takes.
+    """
+    wished, bits = config.model.checkpointing, config.model.quantize
+    batch, passes = config.dataset.batch_size, config.dataset.accumulation
+    levels = LEVELS if wished == "auto" else (wished,)
+    for quantize in get_args(Quantize) if bits == "auto" else (bits,):
+        for level in levels:
+            yield Savings(level, batch, passes, quantize)
+        for size in range(batch - 1, 0, -1):
+            if batch % size == 0:
+                yield Savings(levels[-1], size, passes * (batch // size), quantize)
+
+
+def next_below(config: TrainConfig, savings: Savings) -> Savings | None:
+    """The first of them that saves more than these and gives nothing of them back; None if there is none."""
+    return next((more for more in ladder(config) if more != savings and _saved(more, savings)), None)
+
+
+def _saved(more: Savings, less: Savings) -> bool:
+    """Whether all that `less` saves is saved by `more` too."""
+    bits = get_args(Quantize)
+    return (
+        LEVELS.index(more.level) >= LEVELS.index(less.level)
+        and more.accumulation >= less.accumulation
+        and bits.index(more.quantize) >= bits.index(less.quantize)
+    )
+
+
+def words(savings: Savings) -> str:
+    """What is given up: "transformer blocks are computed twice, in batches of 2, the base held in 8 bits"."""
+    return f"{TWICE[savings.level]}, in batches of {savings.batch_size}{HELD[savings.quantize]}"
+
+
+def price(savings: Savings) -> str:
+    """What that costs."""
+    return PRICE if savings.quantize == "none" else COARSER
+
+
+def sentence(plan: MemoryPlan) -> str:
+    """Why: "To fit into 5.6 GiB, transformer blocks are computed twice, in batches of 2: about 5.1 GiB"."""
+    room = f"To fit into {plan.budget / GIB:.1f} GiB, " if plan.budget is not None else ""
+    return f"{room}{words(plan.savings)}: about {plan.peak / GIB:.1f} GiB"
+
+
+def details(plan: MemoryPlan) -> str:
+    """Its parts: "about 5.1 of 6.0 GiB (base 1.6, adapter 0.1, activations 3.4); nothing is computed twice, …"."""
+    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in plan.parts.items())
+    room = f" of {plan.budget / GIB:.1f}" if plan.budget is not None else ""
+    short = "" if plan.fits else "; too little is free, a smaller --dataset.resolution takes less"
+    return f"about {plan.peak / GIB:.1f}{room} GiB ({parts}); {words(plan.savings)}{short}"

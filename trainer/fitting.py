@@ -1,0 +1,89 @@
+"""A training made to fit: savings chosen before it starts, and one more whenever memory runs out all the same."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+from trainer.contract import memory
+from trainer.contract.basemodels import BaseModel, unet_numbers
+from trainer.contract.errors import OutOfMemory
+from trainer.contract.events import EventLog, Warned
+from trainer.contract.settings import TrainConfig
+
+GIB = 2**30
+
+
+class Ladder:
+    """A run's savings so far."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.savings: memory.Savings | None = None  # not chosen yet
+
+    def fit(self, model: BaseModel, device: torch.device, dtype: torch.dtype, room: int, log: EventLog) -> TrainConfig:
+        """The settings with the savings that the run needs; what they are, and what does not fit, is told once.
+
+        To be called before anything is loaded: some savings decide how that is done.
+
+        Args:
+            model: The base model's files.
+            device: Where it is to be.
+            dtype: Of its weights.
+            room: Bytes that are free there.
+            log: Where to tell it.
+        """
+        if self.savings is None:
+            self.savings = next(memory.ladder(self.config))
+            if memory.knows(model.family, unet_numbers(model)):
+                self.savings = self._chosen(model.family, device, dtype, room, log)
+        return self._applied(self.savings)
+
+    def _chosen(
+        self, family: str, device: torch.device, dtype: torch.dtype, room: int, log: EventLog
+    ) -> memory.Savings:
+        budget = memory.budget(self.config, room)
+        plan = memory.choose(family, self.config, budget, device.type, half=dtype != torch.float32)
+        if plan.savings != next(memory.ladder(self.config)):
+            log.write(Warned(code="saves_memory", message=f"{memory.sentence(plan)}.", hint=memory.price(plan.savings)))
+        if not plan.fits:
+            log.write(
+                Warned(
+                    code="may_not_fit",
+                    message=f"The training takes about {plan.peak / GIB:.1f} GiB, and there are {budget / GIB:.1f}.",
+                    hint="Set a smaller --dataset.resolution, or close other programs.",
+                )
+            )
+        return plan.savings
+
+    def step_down(self, detail: str, log: EventLog) -> None:
+        """One saving more, after memory ran out; call it when nothing holds the failed attempt any more.
+
+        Raises:
+            OutOfMemory: There is none left.
+        """
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        first = next(memory.ladder(self.config))
+        self.savings = memory.next_below(self.config, self.savings) if self.savings else first
+        if self.savings is None:
+            raise OutOfMemory(detail)
+        log.write(
+            Warned(
+                code="out_of_memory",
+                message=f"Out of memory: {detail}. From the last checkpoint on, {memory.words(self.savings)}.",
+                hint=memory.price(self.savings),
+            )
+        )
+
+    def _applied(self, savings: memory.Savings) -> TrainConfig:
+        model = {"checkpointing": savings.level, "quantize": savings.quantize}
+        parts = {"batch_size": savings.batch_size, "accumulation": savings.accumulation}
+        return self.config.model_copy(
+            update={
+                "model": self.config.model.model_copy(update=model),
+                "dataset": self.config.dataset.model_copy(update=parts),
+            }
+        )

@@ -1,0 +1,48 @@
+"""What a run holds while it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from trainer.adapters import Adapter
+from trainer.contract.buckets import Plan
+from trainer.contract.events import EventLog
+from trainer.contract.runs import RunFolder
+from trainer.contract.settings import TrainConfig
+from trainer.data.batches import EncodedDataset, TextStates
+from trainer.families.base import Conditioning, Family
+from trainer.objectives import NoiseSchedule
+from trainer.pace import Pace
+from trainer.previews import PreviewBoard
+
+
+@dataclass
+class Training:
+    """Everything a run holds while it trains."""
+
+    run: RunFolder
+    log: EventLog
+    config: TrainConfig
+    accelerator: Accelerator
+    precision: str
+    family: Family
+    data: EncodedDataset
+    text: TextStates
+    board: PreviewBoard
+    plan: Plan
+    schedule: NoiseSchedule
+    adapter: Adapter
+    optimizer: torch.optim.Optimizer
+    started: float
+    step: int = 0  # updates done
+    saved: int = -1  # the step of the newest checkpoint
+    pace: Pace = field(default_factory=Pace)
+
+    def base_prediction(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """What the base model would answer without the adapter."""
+        with self.adapter.switched_off():
+            return self.family.predict(noisy, t, conditioning)
