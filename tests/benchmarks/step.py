@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
+
+from trainer.contract.process import MEMORY_KEPT  # noqa: E402
 
 SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 RANK = 16
@@ -186,7 +189,8 @@ def measure(which: str, pixels: int, rounds: int, steps: int) -> None:
             with tempfile.TemporaryFile("w+") as out:
                 command = [sys.executable, __file__, "--child", side, "--model", which]
                 command += ["--pixels", str(pixels), "--steps", str(steps)]
-                subprocess.run(command, stdout=out, check=True)
+                environment = {**os.environ, **(MEMORY_KEPT if side == "ours" else {})}  # as our trainers are started
+                subprocess.run(command, stdout=out, check=True, env=environment)
                 out.seek(0)
                 made.append(json.loads(out.read().splitlines()[-1]))
     seconds = {side: statistics.median(s for run in made for s in run["seconds"]) for side, made in figures.items()}

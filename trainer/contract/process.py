@@ -18,6 +18,8 @@ from trainer.contract.home import CHECKOUT
 from trainer.contract.runs import RunFolder
 
 _children: list[subprocess.Popen[bytes]] = []  # kept, because on POSIX one that ended stays until it is asked for
+# glibc otherwise gives the memory of each step's activations back, and every page of it costs time again in the next
+MEMORY_KEPT = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 _ready: list[subprocess.Popen[bytes]] = []  # the trainer that stands by, if there is one
 _changing_ready = Lock()
 
@@ -153,7 +155,8 @@ def _spawn(run: RunFolder, module: str, *arguments: str) -> subprocess.Popen[byt
 
 
 def _popen(arguments: list[str], stdin: int, output: IO[bytes], module: str = "trainer") -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": _with_checkout(os.environ.get("PYTHONPATH", ""))}
+    path = _with_checkout(os.environ.get("PYTHONPATH", ""))
+    environment = {**MEMORY_KEPT, **os.environ, "PYTHONUTF8": "1", "PYTHONPATH": path}
     return subprocess.Popen(  # noqa: S603 - an argument list, no shell
         # -P: a torch.py in the folder where the user stands is not ours
         [sys.executable, "-P", "-m", module, *arguments],
