@@ -27,6 +27,7 @@ from trainer.contract.errors import InvalidSettings, NotABaseModel
 from trainer.contract.settings import Quantize
 from trainer.contract.tokens import BEGIN, END, vocabulary
 from trainer.families import original
+from trainer.heap import without_holes
 from trainer.held import hold
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -73,6 +74,7 @@ class Parts:
     scheduler: dict[str, Any]
 
 
+@without_holes()
 def load_parts(model: BaseModel, vae: Path | None, kept: Kept) -> Parts:
     """The parts of a recognised base model, with another VAE in place of its own if one is given.
 
@@ -246,6 +248,7 @@ def _matched(build: Callable[[], Any], state: Mapping[str, Tensor]) -> tuple[Any
     return module, {name: known[name] for name in wanted}
 
 
+@without_holes()
 def _fill(module: nn.Module, weights: dict[str, Tensor], kept: Kept) -> None:
     """Give the module these weights, which are given up."""
     module.load_state_dict({name: kept.weight(name, weights.pop(name)) for name in list(weights)}, assign=True)
