@@ -102,7 +102,7 @@ def _memory(config: TrainConfig, measured: float | None, tongue: str) -> list[st
     savings, said = plan.savings, [say(tongue, "plan.memory_of", gib=takes, room=room)]
     if not plan.fits:
         said = [f"⚠ {say(tongue, 'plan.too_large', gib=takes, room=room)}"]
-    if savings.level != "none":
+    if savings.level != "none" and config.model.checkpointing == "auto":
         said.append(say(tongue, f"plan.saving.{savings.level}"))
     if savings.batch_size < config.dataset.batch_size:
         said.append(say(tongue, "plan.saving.batch", size=savings.batch_size))

@@ -30,7 +30,7 @@ LABELS = {
     "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
 }
 MOST_GIB = {"sd15": 6.0, "sd2": 7.0, "sdxl": 12.0}
-LIBRARIES_GIB = 0.35
+LIBRARIES_GIB = 0.3
 
 
 @pytest.fixture(scope="module", params=["sd15", "sd2", "sdxl"])

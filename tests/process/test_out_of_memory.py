@@ -7,8 +7,10 @@ from safetensors.torch import load_file
 from trainer import loop, results
 from trainer.__main__ import main
 from trainer.contract.events import RunFailed, RunFinished, Warned, read_events
+from trainer.families import parts
 
 PHASES = {
+    "while the base model is read": (parts, "_fill", 0),
     "while pictures are encoded": (loop, "encode_dataset", 0),
     "while the adapter is made": (loop, "add_adapter", 0),
     "in the first step": (loop, "update", 0),

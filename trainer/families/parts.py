@@ -26,6 +26,7 @@ from trainer.contract.basemodels import BaseModel
 from trainer.contract.errors import InvalidSettings, NotABaseModel
 from trainer.contract.settings import Quantize
 from trainer.contract.tokens import BEGIN, END, vocabulary
+from trainer.device import out_of_memory
 from trainer.families import original
 from trainer.heap import without_holes
 from trainer.held import hold
@@ -100,10 +101,12 @@ def load_parts(model: BaseModel, vae: Path | None, kept: Kept) -> Parts:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Tell what libraries raise as a fault of the base model."""
+    """Tell what libraries raise as a fault of the base model; that memory ran out is not one."""
     try:
         yield
     except UNREADABLE as error:
+        if out_of_memory(error):
+            raise
         raise NotABaseModel(path, f"a part cannot be read: {_first_line(error)}") from error
 
 
