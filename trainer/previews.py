@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -24,6 +24,7 @@ from trainer.families.base import Family, RenderOptions
 
 MOST_DEFAULT_PROMPTS = 4
 MOST_STRIP_PROMPTS = 1  # six pictures: a run must not end with a long wait
+TOGETHER = 512 * 512  # px drawn at once: small pictures cost little more in company, large ones would cost memory
 
 
 def preview_prompts(config: TrainConfig, captions: Sequence[str]) -> tuple[str, ...]:
@@ -31,11 +32,11 @@ def preview_prompts(config: TrainConfig, captions: Sequence[str]) -> tuple[str, 
     return config.preview.prompts or tuple(dict.fromkeys(captions))[:MOST_DEFAULT_PROMPTS]
 
 
-def preview_options(config: TrainConfig, index: int) -> RenderOptions:
-    """How preview number `index` is drawn."""
+def preview_options(config: TrainConfig, indices: Sequence[int]) -> RenderOptions:
+    """How the previews of these numbers are drawn."""
     wished = config.preview
     return RenderOptions(
-        seed=wished.seed + index,
+        seeds=tuple(wished.seed + index for index in indices),
         steps=wished.steps,
         guidance_scale=wished.guidance_scale,
         width=wished.width or config.dataset.resolution,
@@ -54,12 +55,19 @@ class Painter:
     accelerator: Accelerator
 
     @torch.no_grad()
-    def paint(self, index: int) -> Image.Image:
-        """Prompt number `index` as the model draws it now; a trained text encoder speaks as it is now, too."""
+    def paint(self, *indices: int) -> list[Image.Image]:
+        """The prompts of these numbers as the model draws them now; a trained text encoder speaks as it is now, too."""
         with self.accelerator.autocast():
-            positive = self.text([self.prompts[index]], self.accelerator.device)
+            positive = self.text([self.prompts[index] for index in indices], self.accelerator.device)
             negative = self.text([self.config.preview.negative_prompt], self.accelerator.device)
-            return self.family.render(positive, negative, preview_options(self.config, index))
+            return self.family.render(positive, negative, preview_options(self.config, indices))
+
+    def groups(self) -> Iterator[range]:
+        """The numbers of the prompts, those side by side that are drawn together."""
+        options = preview_options(self.config, ())
+        most = max(1, TOGETHER // (options.width * options.height))
+        for first in range(0, len(self.prompts), most):
+            yield range(first, min(first + most, len(self.prompts)))
 
 
 def paint_strip(painter: Painter, adapter: Adapter, target: Path, go_on: Callable[[int, int], bool]) -> None:
@@ -78,7 +86,7 @@ def paint_strip(painter: Painter, adapter: Adapter, target: Path, go_on: Callabl
         if not go_on(len(painted), len(prompts) * len(STRENGTHS)):
             return
         with adapter.scaled(strength):
-            painted.append(painter.paint(index))
+            painted += painter.paint(index)
     if painted:
         atomic_write(target, strength_sheet(prompts, painted))
 
@@ -93,20 +101,22 @@ class PreviewBoard:
 
     def draw(self, step: int) -> None:
         """Draw every prompt after `step` updates; a failure is a warning, and the training's chance is untouched."""
-        for index, prompt in enumerate(self.painter.prompts):
-            with isolated(f"Preview {index + 1} at step {step}", self._warn):
-                self._draw_one(step, index, prompt)
+        for group in self.painter.groups():
+            numbers = f"{group.start + 1}" if len(group) == 1 else f"{group.start + 1} to {group.stop}"
+            with isolated(f"Preview {numbers} at step {step}", self._warn):
+                for index, picture in zip(group, self.painter.paint(*group), strict=True):
+                    self._keep(step, index, picture)
 
     def draw_strip(self, adapter: Adapter, lora_file: str, go_on: Callable[[int, int], bool]) -> None:
         """Draw the strength strip of a LoRA file just written; a failure is a warning."""
         with isolated(f"The strength strip of {lora_file}", self._warn):
             paint_strip(self.painter, adapter, self.run.path / strip_name(lora_file), go_on)
 
-    def _draw_one(self, step: int, index: int, prompt: str) -> None:
-        config, options = self.painter.config, preview_options(self.painter.config, index)
-        name = f"{step:06}-{index}.png"
-        atomic_write(self.run.samples / name, png(self.painter.paint(index), config, prompt, options))
-        self.log.write(Sample(step=step, index=index, prompt=prompt, seed=options.seed, file=f"samples/{name}"))
+    def _keep(self, step: int, index: int, picture: Image.Image) -> None:
+        config, prompt = self.painter.config, self.painter.prompts[index]
+        options, name = preview_options(config, [index]), f"{step:06}-{index}.png"
+        atomic_write(self.run.samples / name, png(picture, config, prompt, options))
+        self.log.write(Sample(step=step, index=index, prompt=prompt, seed=options.seeds[0], file=f"samples/{name}"))
 
     def _warn(self, code: str, message: str, hint: str) -> None:
         self.log.write(Warned(code=code, message=message, hint=hint))
@@ -116,7 +126,7 @@ def png(picture: Image.Image, config: TrainConfig, prompt: str, options: RenderO
     """A PNG with A1111-style generation parameters."""
     parameters = (
         f"{prompt}\nNegative prompt: {config.preview.negative_prompt}\n"
-        f"Steps: {options.steps}, CFG scale: {options.guidance_scale:g}, Seed: {options.seed}, "
+        f"Steps: {options.steps}, CFG scale: {options.guidance_scale:g}, Seed: {options.seeds[0]}, "
         f"Size: {options.width}x{options.height}, Lora: {config.output.name}"
     )
     info = PngImagePlugin.PngInfo()

@@ -40,7 +40,7 @@ PADS = {"sd15": ["<|endoftext|>"], "sd2": ["!"], "sdxl": ["<|endoftext|>", "!"]}
 SAID = {"modelspec.prediction_type": "epsilon"}  # the weights of a random SD 2.x tell nothing
 CAPTIONS = ["", "a ball", "1girl, (silver hair:1.2), naïve café, 日本 🎈 <3", "one two three " * 25]
 PARTS = ("unet", "text_encoder", "text_encoder_2")
-OPTIONS = RenderOptions(seed=3, steps=1, guidance_scale=2.0, width=64, height=64)
+OPTIONS = RenderOptions(seeds=(3,), steps=1, guidance_scale=2.0, width=64, height=64)
 
 only_sd15 = pytest.mark.parametrize("name", ["sd15"])
 only_sdxl = pytest.mark.parametrize("name", ["sdxl"])
@@ -468,8 +468,8 @@ def test_a_vae_that_overflows_in_half_precision_goes_on_in_float32(file, tmp_pat
     assert torch.equal(made.std, expected.std)
     with torch.no_grad():
         said = whole.encode_text(whole.tokenize(["a ball"]))
-    picture = np.asarray(drawing.render(said, said, OPTIONS))
-    assert np.array_equal(picture, np.asarray(whole.render(said, said, OPTIONS)))
+    picture = np.asarray(drawing.render(said, said, OPTIONS)[0])
+    assert np.array_equal(picture, np.asarray(whole.render(said, said, OPTIONS)[0]))
     assert picture.std() > 1
 
 

@@ -1,3 +1,4 @@
+import copy
 import functools
 
 import originals
@@ -28,12 +29,13 @@ def answers(unet):
     """Prediction and the gradient for the text, through everything that is frozen."""
     torch.manual_seed(3)
     config = unet.config
-    states = torch.randn(2, 77, config.cross_attention_dim, requires_grad=True)
+    dtype = unet.dtype
+    states = torch.randn(2, 77, config.cross_attention_dim).to(dtype).requires_grad_()
     added = {}
     if config.addition_embed_type == "text_time":
         width = config.projection_class_embeddings_input_dim - 6 * 256
-        added = {"text_embeds": torch.randn(2, width), "time_ids": torch.randint(64, (2, 6))}
-    noisy = torch.randn(2, 4, 16, 24).to(memory_format=torch.channels_last)
+        added = {"text_embeds": torch.randn(2, width).to(dtype), "time_ids": torch.randint(64, (2, 6))}
+    noisy = torch.randn(2, 4, 16, 24).to(dtype, memory_format=torch.channels_last)
     made = unet(noisy, torch.tensor([10, 900]), states, added_cond_kwargs=added, return_dict=False)[0]
     return made.detach(), torch.autograd.grad(made.square().mean(), states)[0]
 
@@ -148,15 +150,16 @@ def test_an_entry_gives_its_input_s_gradient_and_its_answer_again(entry, width):
 
 @pytest.mark.parametrize("unet, norms", [("sd15", 45 + 4 * 16), ("sdxl", 35 + 3 * 70 + 11)], indirect=["unet"])
 def test_whole_models_answer_as_before_and_keep_less(unet, norms):
-    weights = list(unet.parameters())
-    before, (prediction, gradient) = kept_by(lambda: answers(unet), but=weights)
+    exact, weights = answers(copy.deepcopy(unet).double()), list(unet.parameters())
+    before, plain = kept_by(lambda: answers(unet), but=weights)
     assert fuse_norms(unet) == norms
     after_norms, _ = kept_by(lambda: answers(unet), but=weights)
     free_convolutions(unet)
     after_convolutions, made = kept_by(lambda: answers(unet), but=weights)
     assert before > after_norms > after_convolutions
-    for ours, theirs in zip(made, (prediction, gradient), strict=True):
-        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()  # a hundred layers, each within 1e-6
+    for ours, theirs, right in zip(made, plain, exact, strict=True):
+        assert (theirs - right).norm() <= 1e-4 * right.norm()
+        assert (ours - right).norm() <= 2 * (theirs - right).norm()  # as near to float64 as plain layers come
 
 
 def test_names_stay(unet):

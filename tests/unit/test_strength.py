@@ -247,15 +247,15 @@ def test_without_prompts_there_is_no_strip(tiny_model, tmp_path):
 
 def test_what_the_text_encoder_learnt_is_drawn_at_the_strength_too(tiny_model, tmp_path):
     drawer, adapter = painter(tiny_model, tmp_path, ["ball"], text_encoder=True)
-    base = drawer.paint(0).tobytes()
+    base = drawer.paint(0)[0].tobytes()
     learnt(adapter, size=1.0)
     with torch.no_grad():
         for live in adapter.layers.values():
             if live.slot.component == "unet":
                 live.up.zero_()
     with adapter.scaled(0.0):
-        assert drawer.paint(0).tobytes() == base
+        assert drawer.paint(0)[0].tobytes() == base
     with adapter.scaled(0.5):
-        half = drawer.paint(0).tobytes()
-    assert len({base, half, drawer.paint(0).tobytes()}) == 3
+        half = drawer.paint(0)[0].tobytes()
+    assert len({base, half, drawer.paint(0)[0].tobytes()}) == 3
     assert math.isclose(next(iter(adapter.layers.values())).scaling, 0.5)

@@ -63,6 +63,10 @@ class Conditioning:
         """Those of the samples that the mask (B,) chooses."""
         return self._each(lambda part: part[chosen])
 
+    def repeated(self, times: int) -> Conditioning:
+        """One caption's, so many times over."""
+        return self._each(lambda part: part.expand(times, *part.shape[1:]))
+
     def to(self, device: torch.device) -> Conditioning:
         """The same on a device."""
         return self._each(lambda part: part.to(device))
@@ -88,9 +92,9 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """One preview: seed, denoising steps, guidance, size in px."""
+    """Previews drawn together: a seed for each, denoising steps, guidance, size in px."""
 
-    seed: int
+    seeds: tuple[int, ...]
     steps: int
     guidance_scale: float
     width: int
@@ -152,8 +156,8 @@ class Family(Protocol):
         """The denoiser's prediction, same shape as `noisy` (B, C, h, w); `t` is (B,) int64."""
         ...
 
-    def render(self, conditioning: Conditioning, negative: Conditioning, options: RenderOptions) -> Image.Image:
-        """One picture, drawn with the model's own scheduler."""
+    def render(self, conditioning: Conditioning, negative: Conditioning, options: RenderOptions) -> list[Image.Image]:
+        """A picture for each row of the conditioning, drawn with the model's own scheduler; `negative` has one row."""
         ...
 
     def lora_slots(self, targets: str, components: Sequence[Component]) -> dict[str, Slot]:

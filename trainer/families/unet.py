@@ -118,24 +118,25 @@ class StableDiffusion:
         return cast("Tensor", self.unet(ready, t, conditioning.states, return_dict=False)[0])
 
     @torch.no_grad()
-    def render(self, conditioning: Conditioning, negative: Conditioning, options: RenderOptions) -> Image.Image:
-        """One picture by the stock pipeline, so that clients draw the same from the same seed.
+    def render(self, conditioning: Conditioning, negative: Conditioning, options: RenderOptions) -> list[Image.Image]:
+        """Pictures by the stock pipeline, so that clients draw the same from the same seed.
 
         The first noise is handed over in float32, as a client's would be, which keeps the latents in float32 between
         the steps; the VAE decodes outside autocast, in the dtype it was loaded in, and leaves the device again.
         """
         per_latent = self.spec.pixels_per_latent
-        shape = (1, self.spec.latent_channels, options.height // per_latent, options.width // per_latent)
+        shape = (self.spec.latent_channels, options.height // per_latent, options.width // per_latent)
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in options.seeds]
         pipeline = self._pipeline()
         pipeline.set_progress_bar_config(disable=True)
         made = pipeline(
-            **self._told(conditioning, negative),
+            **self._told(conditioning, negative.repeated(len(options.seeds))),
             guidance_scale=options.guidance_scale,
             guidance_rescale=ZERO_SNR_RESCALE if self.noise.zero_terminal_snr else 0.0,
             num_inference_steps=options.steps,
             width=options.width,
             height=options.height,
-            latents=torch.randn(shape, generator=torch.Generator().manual_seed(options.seed)).to(self.device),
+            latents=torch.stack(noise).to(self.device),
             output_type="latent",
         )
         return self._decode(made.images)
@@ -156,17 +157,20 @@ class StableDiffusion:
         """The text, by the pipeline's names."""
         return {"prompt_embeds": conditioning.states, "negative_prompt_embeds": negative.states}
 
-    def _decode(self, latents: Tensor) -> Image.Image:
-        """The picture of scaled latents (1, C, h, w)."""
+    def _decode(self, latents: Tensor) -> list[Image.Image]:
+        """The pictures of scaled latents (B, C, h, w), one after the other for memory's sake."""
         try:
             self.vae.to(self.device)
             with torch.autocast(self.device.type, enabled=False):
-                pixels = self._pixels(latents)
-                if not pixels.isfinite().all() and self.vae.dtype != torch.float32:
-                    self.vae.float()  # else the picture would be black
-                    pixels = self._pixels(latents)
+                return [self._picture(one) for one in torch.split(latents, 1)]
         finally:
             self.vae.to("cpu")
+
+    def _picture(self, latents: Tensor) -> Image.Image:
+        pixels = self._pixels(latents)
+        if not pixels.isfinite().all() and self.vae.dtype != torch.float32:
+            self.vae.float()  # else the picture would be black
+            pixels = self._pixels(latents)
         bytes_ = pixels[0].float().cpu().clamp(-1, 1).add(1).mul(127.5).round().byte()
         return Image.fromarray(bytes_.permute(1, 2, 0).numpy())
 
