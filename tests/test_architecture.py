@@ -20,7 +20,8 @@ LAYERS = [
     {"trainer.families.base"},
     {"trainer.objectives", "trainer.device", "trainer.families.names", "trainer.data.images", "trainer.data.cache"}
     | {"trainer.families.labels", "trainer.families.noise", "trainer.families.text", "trainer.families.original"}
-    | {"trainer.together", "trainer.pace", "trainer.held", "trainer.heap", "trainer.recompute", "trainer.levels"},
+    | {"trainer.together", "trainer.pace", "trainer.held", "trainer.heap", "trainer.recompute", "trainer.levels"}
+    | {"trainer.streaming"},
     {"trainer.families.parts", "trainer.packing"},
     {"trainer.families.unet", "trainer.data.batches", "trainer.adapters"},
     {"trainer.families.sdxl"},

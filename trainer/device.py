@@ -84,8 +84,9 @@ def out_of_memory(error: BaseException) -> str:
     """What an error says of memory that has run out; empty if it is about something else."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return str(error).split(". ")[0] or type(error).__name__
-    # How PyTorch's CPU allocator says it
-    return str(error).splitlines()[0] if "not enough memory" in str(error) else ""
+    # How PyTorch's CPU allocator says it, and CUDA or HIP when system memory cannot be pinned
+    said = ("not enough memory", " error: out of memory")
+    return str(error).splitlines()[0] if any(words in str(error) for words in said) else ""
 
 
 def memory_gib(device: torch.device) -> float:

@@ -21,6 +21,7 @@ class Ladder:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.savings: memory.Savings | None = None  # not chosen yet
+        self.device = "cpu"
 
     def fit(self, model: BaseModel, device: torch.device, dtype: torch.dtype, room: int, log: EventLog) -> TrainConfig:
         """The settings with the savings that the run needs; what they are, and what does not fit, is told once.
@@ -35,7 +36,8 @@ class Ladder:
             log: Where to tell it.
         """
         if self.savings is None:
-            self.savings = next(memory.ladder(self.config))
+            self.device = device.type
+            self.savings = next(memory.ladder(self.config, self.device))
             if memory.knows(model.family, unet_numbers(model)):
                 self.savings = self._chosen(model.family, device, dtype, room, log)
         return self._applied(self.savings)
@@ -45,7 +47,7 @@ class Ladder:
     ) -> memory.Savings:
         budget = memory.budget(self.config, room)
         plan = memory.choose(family, self.config, budget, device.type, half=dtype != torch.float32)
-        if plan.savings != next(memory.ladder(self.config)):
+        if plan.savings != next(memory.ladder(self.config, self.device)):
             log.write(Warned(code="saves_memory", message=f"{memory.sentence(plan)}.", hint=memory.price(plan.savings)))
         if not plan.fits:
             log.write(
@@ -66,8 +68,8 @@ class Ladder:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        first = next(memory.ladder(self.config))
-        self.savings = memory.next_below(self.config, self.savings) if self.savings else first
+        first = next(memory.ladder(self.config, self.device))
+        self.savings = memory.next_below(self.config, self.device, self.savings) if self.savings else first
         if self.savings is None:
             raise OutOfMemory(detail)
         log.write(
@@ -79,7 +81,8 @@ class Ladder:
         )
 
     def _applied(self, savings: memory.Savings) -> TrainConfig:
-        model = {"checkpointing": savings.level, "quantize": savings.quantize}
+        streamed = "on" if savings.stream else "off"
+        model = {"checkpointing": savings.level, "quantize": savings.quantize, "stream": streamed}
         parts = {"batch_size": savings.batch_size, "accumulation": savings.accumulation}
         return self.config.model_copy(
             update={

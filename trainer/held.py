@@ -6,9 +6,9 @@ autograd keeps of it for the backward pass are its bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ class HeldWeight(Tensor):
     ) -> Any:  # noqa: ANN401
         """The operator's answer on dense weights, but for those that only pass the weight on."""
         named = kwargs or {}
-        passed = _passed_on(func, args, named)
+        passed = passed_on(func, args, named)
         if passed is not None:
             return passed
         return func(
@@ -88,7 +88,7 @@ class HeldWeight(Tensor):
         )
 
 
-def _passed_on(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> HeldWeight | None:  # noqa: ANN401
+def passed_on(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> HeldWeight | None:  # noqa: ANN401
     """The same bits under another shape or on another device; None where numbers are computed."""
     aten, weight = torch.ops.aten, args[0]
     if not isinstance(weight, HeldWeight):
@@ -101,8 +101,15 @@ def _passed_on(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> HeldW
         return HeldWeight(weight.codes, weight.scales, args[1])  # a 1 x 1 convolution's as a matrix
     if func is aten._to_copy.default and named.get("dtype") in (None, weight.dtype):
         there = named.get("device", weight.device)
-        return HeldWeight(weight.codes.to(there), weight.scales.to(there), weight.shape, weight.turned)
+        return cast("HeldWeight", placed(weight, lambda numbers: numbers.to(there)))
     return None
+
+
+def placed(weight: Tensor, place: Callable[[Tensor], Tensor]) -> Tensor:
+    """The weight, held or dense, with its numbers where `place` puts them."""
+    if isinstance(weight, HeldWeight):
+        return HeldWeight(place(weight.codes), place(weight.scales), weight.shape, weight.turned)
+    return place(weight)
 
 
 def hold(weight: Tensor, quantize: Quantize) -> Tensor:

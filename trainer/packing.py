@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from trainer.held import HeldWeight
+from trainer.streaming import StreamedWeight
 
 ONE, NONE = [1, 1], [0, 0]
 
@@ -118,7 +119,7 @@ def _packable(child: nn.Module) -> bool:
     if type(child) is not nn.Conv2d or isinstance(child.padding, str) or child.padding_mode != "zeros":
         return False
     weight = child.weight
-    if isinstance(weight, HeldWeight):
+    if isinstance(weight, (HeldWeight, StreamedWeight)):
         return False
     computed = weight.dtype == torch.float32 or (
         weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -108,6 +108,8 @@ def _memory(config: TrainConfig, measured: float | None, tongue: str) -> list[st
         said.append(say(tongue, "plan.saving.batch", size=savings.batch_size))
     if savings.quantize != "none":
         said.append(say(tongue, "plan.saving.bits", bits=savings.quantize.removesuffix("bit")))
+    if plan.besides:
+        said.append(say(tongue, "plan.saving.stream", gib=f"{plan.besides / GIB:.1f}"))
     return said
 
 

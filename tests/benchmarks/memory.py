@@ -28,6 +28,7 @@ from trainer.contract import memory  # noqa: E402
 from trainer.contract.settings import AdapterSettings, validated  # noqa: E402
 from trainer.families.parts import HELD  # noqa: E402
 from trainer.held import BLOCK  # noqa: E402
+from trainer.streaming import blocks_of, streamed  # noqa: E402
 
 FAMILIES = ("sd15", "sd2", "sdxl")
 SIZES, BATCHES = (512, 768, 1024), (1, 2, 4)
@@ -114,6 +115,7 @@ def facts(family: str, peaks: dict[str, dict[str, list[float]]]) -> dict[str, An
         "packed": sum(_packed(bare.component("unet"))),
         "held": sum(held := list(_held(bare.component("unet")))),
         "largest": max(held),
+        "block": max(_streamed(bare.component("unet"))),
         "text": texts,
         "vae": parts["vae"],
         "lora_per_rank": {targets: _per_rank(bare, targets) for targets in ("attention", "attention_mlp")},
@@ -137,6 +139,12 @@ def _held(unet: nn.Module) -> Iterator[int]:
     for name, weight in unet.named_parameters():
         if name.startswith(HELD) and weight.ndim > 1 and weight.numel() % BLOCK == 0:
             yield weight.numel()
+
+
+def _streamed(unet: nn.Module) -> Iterator[int]:
+    """Sizes of the blocks that can be streamed (`trainer/streaming.py`)."""
+    for block in blocks_of(unet):
+        yield sum(getattr(owner, name).numel() for owner, name in streamed(block))
 
 
 def _per_rank(bare: Bare, targets: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Real trainings of the tiny model on a base in 8 and in 4 bits."""
+"""Real trainings of the tiny model on a base in 8 and in 4 bits, and on one that is streamed from system memory."""
 
 import pytest
 import torch
@@ -55,6 +55,18 @@ def test_the_base_is_held_as_the_settings_say(new_run, monkeypatch):
     assert seen == [True] * 10 + [False] * 10
 
 
+def test_a_base_that_is_streamed_gives_the_same_previews_and_the_same_lora(new_run):
+    runs = []
+    for stream in ("on", "off"):
+        model = {"quantize": "4bit", "stream": stream, "checkpointing": "blocks"}
+        runs.append(new_run(stream, model=model, dataset={"views": 1}, output={"files": 1}))
+        assert main([str(runs[-1].path)]) == 0
+    ours, theirs = map(lora, runs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    pictures = [[path.read_bytes() for path in sorted(run.samples.glob("*.png"))] for run in runs]
+    assert pictures[0] == pictures[1] != []
+
+
 def test_a_run_that_ran_out_of_memory_goes_on_with_fewer_bits(new_run, monkeypatch):
     run = new_run(dataset={"batch_size": 1, "views": 2}, model={"checkpointing": "full"})
     bits, plain = [], loop.update
@@ -67,7 +79,7 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_fewer_bits(new_run, monkeypat
 
     monkeypatch.setattr(loop, "update", short)
     assert main([str(run.path)]) == 0
-    assert list(dict.fromkeys(bits)) == [rung.quantize for rung in memory.ladder(run.config())]
+    assert list(dict.fromkeys(bits)) == [rung.quantize for rung in memory.ladder(run.config(), "cpu")]
     assert [step.step for step in run.view().steps] == list(range(1, 11))
     told = [event for event in events(run, Warned) if event.code == "out_of_memory"]
     assert ["the base held in" in one.message for one in told] == [True, True]

@@ -10,12 +10,14 @@ import tiny
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainer.contract import process
-from trainer.contract.events import RunStarted, Step, read_events
+from trainer.contract.events import RunStarted, Sample, Step, read_events
 from trainer.contract.home import Home
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import validated
+from trainer.streaming import StreamedWeight, blocks_of, stream
 
 DEVICE = "cuda"
 LAYERS = {"sd15": 192 + 72, "sdxl": 722 + 72 + 192}
@@ -37,21 +39,21 @@ def trained(tmp_path_factory):
     files = {name: originals.write_file(folder / f"{name}.safetensors", name) for name in LAYERS}
     runs = {}
 
-    def run_of(name, precision):
-        if (name, precision) not in runs:
-            run = RunFolder.create(Home(folder / "home"), settings(files[name], images, name, precision))
+    def run_of(name, precision, stream="off"):
+        if (name, precision, stream) not in runs:
+            run = RunFolder.create(Home(folder / "home"), settings(files[name], images, name, precision, stream))
             code = process.start(run).wait()  # a fork cannot use the card
             assert code == 0, run.log_file.read_text()[-2000:]
-            runs[name, precision] = run
-        return runs[name, precision]
+            runs[name, precision, stream] = run
+        return runs[name, precision, stream]
 
     return run_of
 
 
-def settings(file, images, name, precision):
+def settings(file, images, name, precision, stream):
     return validated(
         {
-            "model": {"base_model": str(file), "precision": precision, "device": DEVICE},
+            "model": {"base_model": str(file), "precision": precision, "device": DEVICE, "stream": stream},
             "dataset": {
                 "images": str(images),
                 "max_total_views": 12,
@@ -102,3 +104,55 @@ def test_previews_are_pictures(trained, name, precision):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_begins_with_the_loss_of_float32(trained, name, precision):
     assert losses(trained(name, precision))[0] == pytest.approx(losses(trained(name, "fp32"))[0], rel=0.02)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_streamed_base_begins_with_the_same_loss_and_learns_the_same(trained, name, precision):
+    streamed, plain = (losses(trained(name, precision, stream)) for stream in ("on", "off"))
+    assert streamed[0] == plain[0]
+    assert streamed == pytest.approx(plain, rel=1e-3)  # kernels of the backward pass may add up in any order
+    assert events(trained(name, precision, "on"), Sample)
+
+
+class Whole:
+    """A UNet of the published size with random weights, on the card in bfloat16, and what it is asked."""
+
+    def __init__(self, name):
+        torch.manual_seed(0)
+        bare = originals.bare_parts(name, tiny=False)["unet"].to(torch.bfloat16).to_empty(device=DEVICE)
+        self.unet = bare.requires_grad_(requires_grad=False).eval()
+        for weight in self.unet.parameters():
+            weight.fill_(1.0) if weight.ndim == 1 else weight.normal_(0.0, weight[0].numel() ** -0.5)
+        config = self.unet.config
+        self.states = torch.randn(1, 77, config.cross_attention_dim, device=DEVICE, dtype=torch.bfloat16)
+        pooled = (config.projection_class_embeddings_input_dim or 6 * 256) - 6 * 256
+        self.added = {
+            "text_embeds": torch.randn(1, pooled, device=DEVICE, dtype=torch.bfloat16),
+            "time_ids": torch.full((1, 6), 512, device=DEVICE),
+        }
+
+    def answers(self, seed):
+        """The prediction, and its gradient for what went in."""
+        rng = torch.Generator(DEVICE).manual_seed(seed)
+        noisy = torch.randn(1, 4, 32, 32, device=DEVICE, dtype=torch.bfloat16, generator=rng).requires_grad_()
+        with sdpa_kernel(SDPBackend.MATH):  # other kernels' gradients differ from time to time
+            made = self.unet(noisy, 500, self.states, added_cond_kwargs=self.added, return_dict=False)[0]
+            return made.detach(), *torch.autograd.grad(made.float().square().mean(), noisy)
+
+
+def test_a_whole_unet_streamed_answers_the_same_to_the_bit_with_little_of_the_card_s_memory(name, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    whole = Whole(name)
+    whole.unet.to(memory_format=torch.channels_last)
+    expected = [whole.answers(seed) for seed in range(5)]
+    before = torch.cuda.memory_allocated()
+    stream(blocks_of(whole.unet), torch.device(DEVICE))
+    torch.cuda.empty_cache()
+    weights = [weight for weight in whole.unet.parameters() if isinstance(weight, StreamedWeight)]
+    assert all(weight.block.room.is_pinned() for weight in weights)
+    given_up = sum(len(block.room) for block in {weight.block for weight in weights})
+    buffers = sum(len(slot.room) for slot in weights[0].block.buffers.slots)
+    assert before - torch.cuda.memory_allocated() == pytest.approx(given_up - buffers, rel=0.01)
+    for _ in range(4):  # copies that come too late or too early would show now and then only
+        for seed, answers in enumerate(expected):
+            assert all(map(torch.equal, whole.answers(seed), answers))

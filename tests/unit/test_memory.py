@@ -11,6 +11,7 @@ from trainer.contract.memory import (
     LEVELS,
     MemoryPlan,
     Savings,
+    besides,
     choose,
     details,
     ladder,
@@ -22,6 +23,7 @@ from trainer.contract.memory import (
 from trainer.contract.settings import validated
 
 FAMILIES = ("sd15", "sd2", "sdxl")
+BITS = ("none", "8bit", "4bit")
 
 
 def settings(resolution=512, batch=1, accumulation=1, text=False, **model):
@@ -35,25 +37,77 @@ def settings(resolution=512, batch=1, accumulation=1, text=False, **model):
 
 
 def peak(family, config, savings=None, device="cuda", half=True):
-    return sum(predict(family, config, savings or next(ladder(config)), device, half=half).values())
+    return sum(predict(family, config, savings or next(ladder(config, device)), device, half=half).values())
 
 
 def test_the_ladder_gives_up_time_before_precision_and_keeps_the_pictures_per_update():
-    rungs = list(ladder(settings(batch=6, accumulation=2)))
+    rungs = list(ladder(settings(batch=6, accumulation=2), "cpu"))
     assert [rung.level for rung in rungs] == [*LEVELS, "full", "full", "full"] * 3
     assert [(rung.batch_size, rung.accumulation) for rung in rungs[3:7]] == [(6, 2), (3, 4), (2, 6), (1, 12)]
     assert [rung.quantize for rung in rungs[::7]] == ["none", "8bit", "4bit"]
 
 
 def test_what_was_chosen_stays():
-    rungs = list(ladder(settings(batch=2, checkpointing="blocks", quantize="8bit")))
+    rungs = list(ladder(settings(batch=2, checkpointing="blocks", quantize="8bit"), "cpu"))
     assert rungs == [Savings("blocks", 2, 1, "8bit"), Savings("blocks", 1, 2, "8bit")]
+
+
+def test_a_card_s_last_resort_is_to_stream_the_blocks_of_as_few_bits_as_there_may_be():
+    for model, bits in (({}, "4bit"), ({"quantize": "none"}, "none")):
+        config = settings(batch=2, **model)
+        plain, rungs = list(ladder(config, "cpu")), list(ladder(config, "cuda"))
+        assert rungs[: len(plain)] == plain
+        assert [(rung.level, rung.batch_size) for rung in rungs[len(plain) :]] == [
+            *((x, 2) for x in LEVELS),
+            ("full", 1),
+        ]
+        assert {(rung.quantize, rung.stream) for rung in rungs[len(plain) :]} == {(bits, True)}
+        assert list(ladder(settings(batch=2, stream="off", **model), "cuda")) == plain == list(ladder(config, "mps"))
+        assert next_below(config, "cuda", plain[-1]) == Savings("full", 1, 2, bits, stream=True)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_who_wishes_for_streaming_has_it_with_everything(device):
+    assert all(rung.stream for rung in ladder(settings(stream="on"), device))
+    assert [rung.quantize for rung in ladder(settings(stream="on", checkpointing="none"), device)] == [*BITS]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("bits", BITS)
+def test_streamed_blocks_lie_in_system_memory_but_for_two_of_them(family, bits):
+    config = settings(1024)
+    plain, streamed = (Savings("none", 1, 1, bits, on) for on in (False, True))
+    there, here = (predict(family, config, one, "cuda", half=True) for one in (plain, streamed))
+    system = besides(family, streamed, "cuda", half=True)
+    assert there["base"] - system < here["base"] < there["base"] - system / 2
+    assert here | {"base": 0} == there | {"base": 0}
+    assert besides(family, plain, "cuda", half=True) == 0
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_where_system_memory_is_the_device_s_own_streaming_saves_nothing(bits):
+    plain, streamed = (Savings("none", 1, 1, bits, on) for on in (False, True))
+    config = settings(512, checkpointing="none", quantize=bits)
+    assert besides("sdxl", streamed, "cpu", half=True) == 0
+    if bits != "none":  # else convolutions are held twice, packed
+        assert peak("sdxl", config, streamed, "cpu") > peak("sdxl", config, plain, "cpu")
+    assert not choose("sdxl", config, GIB, "cpu", half=True).savings.stream
+
+
+def test_a_card_too_small_for_the_base_in_4_bits_streams_it():
+    config = settings(512)
+    least = min(peak("sdxl", config, rung) for rung in ladder(settings(512, stream="off"), "cuda"))
+    plan = choose("sdxl", config, least, "cuda", half=True)
+    assert plan.fits
+    assert (plan.savings.quantize, plan.savings.stream) == ("4bit", True)
+    assert plan.peak < least
+    assert plan.besides == besides("sdxl", plan.savings, "cuda", half=True) > GIB
 
 
 def test_a_step_down_gives_nothing_back():
     config = settings(batch=2)
-    seen = [next(ladder(config))]
-    while following := next_below(config, seen[-1]):
+    seen = [next(ladder(config, "cpu"))]
+    while following := next_below(config, "cpu", seen[-1]):
         seen.append(following)
     assert seen == [
         *(Savings(level, 2, 1) for level in LEVELS),
@@ -61,7 +115,7 @@ def test_a_step_down_gives_nothing_back():
         Savings("full", 1, 2, "8bit"),
         Savings("full", 1, 2, "4bit"),
     ]
-    assert next_below(config, Savings("none", 2, 1, "8bit")) == Savings("feed_forward", 2, 1, "8bit")
+    assert next_below(config, "cpu", Savings("none", 2, 1, "8bit")) == Savings("feed_forward", 2, 1, "8bit")
 
 
 @pytest.mark.parametrize("place", range(9))
@@ -85,8 +139,8 @@ def test_the_counts_are_those_of_today_s_step(level):
 def test_every_step_down_takes_less_and_more_pixels_take_more(family, device):
     for resolution in (512, 768, 1024):
         config = settings(resolution, batch=4)
-        rung = next(ladder(config))
-        while below := next_below(config, rung):
+        rung = next(ladder(config, device))
+        while below := next_below(config, device, rung):
             assert peak(family, config, below, device) <= peak(family, config, rung, device)
             rung = below
     takes = [peak(family, settings(resolution), device=device) for resolution in (512, 768, 1024)]
@@ -101,16 +155,16 @@ def test_full_precision_and_a_trained_text_encoder_take_more(family):
 
 def test_the_fastest_savings_that_fit_are_chosen():
     config = settings(1024, batch=2)
-    for place, rung in enumerate(ladder(config)):
+    for place, rung in enumerate(ladder(config, "cuda")):
         just_enough = int(peak("sdxl", config, rung) / 0.93)
         plan = choose("sdxl", config, just_enough, "cuda", half=True)
         assert plan.fits
-        assert list(ladder(config)).index(plan.savings) <= place
+        assert list(ladder(config, "cuda")).index(plan.savings) <= place
 
 
 def test_what_cannot_fit_is_tried_with_the_least():
     plan = choose("sdxl", settings(1024, batch=2), GIB, "cuda", half=True)
-    assert plan.savings == Savings("full", 1, 2, "4bit")
+    assert plan.savings == Savings("full", 1, 2, "4bit", stream=True)
     assert not plan.fits
 
 
@@ -135,6 +189,16 @@ def test_fewer_bits_are_said_and_priced():
     )
     assert price(plan.savings) == "It takes longer, and learns against a base that is a little coarser."
     assert price(Savings("full", 1, 4)) == "It learns the same, and takes longer."
+
+
+def test_streaming_is_said_with_what_it_takes_besides():
+    savings = Savings("full", 1, 4, "4bit", stream=True)
+    plan = MemoryPlan(savings, {"base": 2 * GIB}, 3 * GIB, besides=round(1.4 * GIB))
+    assert sentence(plan) == (
+        "To fit into 3.0 GiB, nearly everything is computed twice, in batches of 1, the base held in 4 bits, "
+        "the base's blocks streamed from system memory: about 2.0 GiB, and 1.4 GiB of system memory besides"
+    )
+    assert "about 2.0 of 3.0 GiB (base 2.0), and 1.4 GiB of system memory besides; nearly" in details(plan)
 
 
 def test_the_details_name_the_parts_and_what_is_too_little():

@@ -130,14 +130,17 @@ def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
         (24, Savings("none", 2, 1), ["about 5.0 of 24.0 GiB"]),
         (6, Savings("blocks", 1, 2), ["transformer blocks are computed twice", "in batches of 1"]),
         (4, Savings("full", 1, 2, "4bit"), ["needs about 5.0 GiB, and only 4.0 are free", "held in 4 bits"]),
+        (6, Savings("none", 2, 1, "4bit", stream=True), ["blocks streamed from system memory, 1.4 GiB there"]),
     ],
 )
 def test_the_plan_tells_what_is_given_up_for_memory(monkeypatch, tmp_path, free, savings, words):
-    made = MemoryPlan(savings, {"base": 3 * GIB, "activations": 2 * GIB}, free * GIB)
+    besides = round(1.4 * GIB) if savings.stream else 0
+    made = MemoryPlan(savings, {"base": 3 * GIB, "activations": 2 * GIB}, free * GIB, besides)
     monkeypatch.setattr(plan, "foreseen", lambda _config: made)
     config = validated({"dataset": {"images": "assets/demo/style/train", "batch_size": 2}})
     told = plan.sentence(Home(tmp_path), config, "en")
     assert all(word in told for word in words)
+    assert ("system memory" in told) == savings.stream
 
 
 def test_captions_edited_on_the_dataset_page_are_trained(home, folder):

@@ -27,6 +27,7 @@ DECIDES_THE_STEP = (
     "model.device",
     "model.checkpointing",
     "model.quantize",
+    "model.stream",
     "model.memory_limit",
     "model.processes",
     "dataset.batch_size",

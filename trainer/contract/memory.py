@@ -28,6 +28,8 @@ TWICE: dict[Checkpointing, str] = {
     "full": "nearly everything is computed twice",
 }
 HELD: dict[Quantize, str] = {"none": "", "8bit": ", the base held in 8 bits", "4bit": ", the base held in 4 bits"}
+STREAMED = ", the base's blocks streamed from system memory"
+BUFFERS = 2  # blocks that are on the card at once when they are streamed
 HELD_BYTES = {"8bit": 1, "4bit": 0.5}  # of a weight; each 64 share a scale in the working number format besides
 PRICE = "It learns the same, and takes longer."
 COARSER = "It takes longer, and learns against a base that is a little coarser."
@@ -36,21 +38,26 @@ Name = Literal["base", "adapter", "activations", "encoding", "preview"]
 
 @dataclass(frozen=True)
 class Savings:
-    """What is given up for memory: a level of recomputation, batches cut into smaller ones of equal sum, bits."""
+    """What is given up for memory: recomputation, batches cut into smaller ones of equal sum, bits, place."""
 
     level: Checkpointing
     batch_size: int
     accumulation: int
     quantize: Quantize = "none"
+    stream: bool = False  # the base's blocks from system memory
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes by component at the fullest moment of a training with these savings, and what there is."""
+    """Bytes by component at the fullest moment of a training with these savings, and what there is.
+
+    `besides` are those that streamed blocks take of system memory.
+    """
 
     savings: Savings
     parts: dict[Name, int]
     budget: int | None
+    besides: int = 0
 
     @property
     def peak(self) -> int:
@@ -92,7 +99,7 @@ def predict(family: str, config: TrainConfig, savings: Savings, device: str, *, 
     texts = sum(facts["text"]) if any(learns[1:]) else 0
     width, half_mib = 2 if half else 4, MIB if half else 2 * MIB
     vae = facts["vae"] * width
-    unet = _unet(facts, savings.quantize, device, width)
+    unet = _unet(facts, savings, device, width)
     always = texts * width + (vae if device == "cpu" else 0)
     own = config.dataset.resolution
     drawn = (config.preview.width or own) * (config.preview.height or own) / MIB
@@ -126,12 +133,30 @@ def _megapixels(config: TrainConfig) -> float:
     return config.dataset.resolution**2 / MIB
 
 
-def _unet(facts: dict[str, int], quantize: Quantize, device: str, width: int) -> int:
+def _unet(facts: dict[str, int], savings: Savings, device: str, width: int) -> int:
     """Bytes of the UNet's weights; while one that is held in few bits is used, it and its codes are there in full."""
-    if quantize == "none":
-        return int(facts["unet"] + (facts["packed"] if device == "cpu" else 0)) * width
-    held = facts["held"] * (HELD_BYTES[quantize] + width / 64)
-    return round(held + (facts["unet"] - facts["held"] + 2 * facts["largest"]) * width)
+    if savings.quantize == "none" and device == "cpu" and not savings.stream:
+        return (facts["unet"] + facts["packed"]) * width
+    blocks = BUFFERS * facts["block"] if savings.stream else 0
+    blocks += 0 if _elsewhere(savings, device) else facts["held"]
+    used = 0 if savings.quantize == "none" else 2 * facts["largest"]
+    return round(blocks * _each(savings.quantize, width)) + (facts["unet"] - facts["held"] + used) * width
+
+
+def _each(quantize: Quantize, width: int) -> float:
+    """Bytes of a weight in the UNet's blocks."""
+    return width if quantize == "none" else HELD_BYTES[quantize] + width / 64
+
+
+def besides(family: str, savings: Savings, device: str, *, half: bool) -> int:
+    """Bytes of system memory that streamed blocks take where the device has memory of its own."""
+    held: int = _facts()[family]["held"] if _elsewhere(savings, device) else 0
+    return round(held * _each(savings.quantize, 2 if half else 4))
+
+
+def _elsewhere(savings: Savings, device: str) -> bool:
+    """Whether the UNet's blocks lie in another memory than the device's own."""
+    return savings.stream and device == "cuda"
 
 
 def _line(numbers: list[float], megapixels: float) -> float:
@@ -147,30 +172,44 @@ def budget(config: TrainConfig, room: int) -> int:
 def choose(family: str, config: TrainConfig, budget: int | None, device: str, *, half: bool) -> MemoryPlan:
     """The fastest savings that fit into `budget` bytes, or those that take least; what the user chose stays."""
     made = [
-        MemoryPlan(savings, predict(family, config, savings, device, half=half), budget) for savings in ladder(config)
+        MemoryPlan(
+            savings,
+            predict(family, config, savings, device, half=half),
+            budget,
+            besides(family, savings, device, half=half),
+        )
+        for savings in ladder(config, device)
     ]
     return next((plan for plan in made if plan.fits), made[-1])
 
 
-def ladder(config: TrainConfig) -> Iterator[Savings]:
+def ladder(config: TrainConfig, device: str) -> Iterator[Savings]:
     """Savings from the first to be taken to the last; the pictures per update stay the same.
 
     Time is given up before the base's precision, and with fewer bits no more time than it takes.
     """
-    wished, bits = config.model.checkpointing, config.model.quantize
-    batch, passes = config.dataset.batch_size, config.dataset.accumulation
+    wished, batch, passes = config.model.checkpointing, config.dataset.batch_size, config.dataset.accumulation
     levels = LEVELS if wished == "auto" else (wished,)
-    for quantize in get_args(Quantize) if bits == "auto" else (bits,):
+    for quantize, stream in _bases(config, device):
         for level in levels:
-            yield Savings(level, batch, passes, quantize)
+            yield Savings(level, batch, passes, quantize, stream)
         for size in range(batch - 1, 0, -1):
             if batch % size == 0:
-                yield Savings(levels[-1], size, passes * (batch // size), quantize)
+                yield Savings(levels[-1], size, passes * (batch // size), quantize, stream)
 
 
-def next_below(config: TrainConfig, savings: Savings) -> Savings | None:
+def _bases(config: TrainConfig, device: str) -> Iterator[tuple[Quantize, bool]]:
+    """How the base may be held, and whether streamed; that saves nothing where system memory is the device's own."""
+    bits: tuple[Quantize, ...] = get_args(Quantize) if config.model.quantize == "auto" else (config.model.quantize,)
+    for quantize in bits:
+        yield quantize, config.model.stream == "on"
+    if config.model.stream == "auto" and device == "cuda":
+        yield bits[-1], True
+
+
+def next_below(config: TrainConfig, device: str, savings: Savings) -> Savings | None:
     """The first of them that saves more than these and gives nothing of them back; None if there is none."""
-    return next((more for more in ladder(config) if more != savings and _saved(more, savings)), None)
+    return next((more for more in ladder(config, device) if more != savings and _saved(more, savings)), None)
 
 
 def _saved(more: Savings, less: Savings) -> bool:
@@ -180,12 +219,14 @@ def _saved(more: Savings, less: Savings) -> bool:
         LEVELS.index(more.level) >= LEVELS.index(less.level)
         and more.accumulation >= less.accumulation
         and bits.index(more.quantize) >= bits.index(less.quantize)
+        and more.stream >= less.stream
     )
 
 
 def words(savings: Savings) -> str:
     """What is given up: "transformer blocks are computed twice, in batches of 2, the base held in 8 bits"."""
-    return f"{TWICE[savings.level]}, in batches of {savings.batch_size}{HELD[savings.quantize]}"
+    streamed = STREAMED if savings.stream else ""
+    return f"{TWICE[savings.level]}, in batches of {savings.batch_size}{HELD[savings.quantize]}{streamed}"
 
 
 def price(savings: Savings) -> str:
@@ -196,7 +237,7 @@ def price(savings: Savings) -> str:
 def sentence(plan: MemoryPlan) -> str:
     """Why: "To fit into 5.6 GiB, transformer blocks are computed twice, in batches of 2: about 5.1 GiB"."""
     room = f"To fit into {plan.budget / GIB:.1f} GiB, " if plan.budget is not None else ""
-    return f"{room}{words(plan.savings)}: about {plan.peak / GIB:.1f} GiB"
+    return f"{room}{words(plan.savings)}: about {plan.peak / GIB:.1f} GiB{_besides(plan)}"
 
 
 def details(plan: MemoryPlan) -> str:
@@ -204,4 +245,8 @@ def details(plan: MemoryPlan) -> str:
     parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in plan.parts.items())
     room = f" of {plan.budget / GIB:.1f}" if plan.budget is not None else ""
     short = "" if plan.fits else "; too little is free, a smaller --dataset.resolution takes less"
-    return f"about {plan.peak / GIB:.1f}{room} GiB ({parts}); {words(plan.savings)}{short}"
+    return f"about {plan.peak / GIB:.1f}{room} GiB ({parts}){_besides(plan)}; {words(plan.savings)}{short}"
+
+
+def _besides(plan: MemoryPlan) -> str:
+    return f", and {plan.besides / GIB:.1f} GiB of system memory besides" if plan.besides else ""

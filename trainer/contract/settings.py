@@ -78,6 +78,12 @@ class ModelSettings(Section):
         description="Hold the frozen UNet's weights in 8 or 4 bits to save memory (QLoRA): slower, and the LoRA learns "
         "against a base that is a little coarser; auto: only where nothing else makes it fit.",
     )
+    stream: Literal["auto", "on", "off"] = setting(
+        "auto",
+        description="Keep the frozen UNet's blocks in system memory and copy each to the graphics card just before it "
+        "computes: the same answers with the least of the card's memory, but slower; auto: only where nothing else "
+        "makes it fit.",
+    )
     memory_limit: float = setting(
         0.0,
         ge=0,

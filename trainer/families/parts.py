@@ -30,6 +30,7 @@ from trainer.device import out_of_memory
 from trainer.families import original
 from trainer.heap import without_holes
 from trainer.held import hold
+from trainer.streaming import blocks_of, stream
 
 CONFIGS = Path(__file__).parent / "configs"
 VARIANTS = (None, "fp16")  # of the weight files in a folder, the first that is there
@@ -41,11 +42,15 @@ UNREADABLE = (OSError, ValueError, KeyError, AttributeError, RuntimeError, Safet
 
 @dataclass(frozen=True)
 class Kept:
-    """How weights are kept: in a working dtype, or what is in the UNet's blocks in fewer bits on its device already."""
+    """How weights are kept: in a working dtype, or what is in the UNet's blocks in fewer bits on its device already.
+
+    Or these blocks in system memory, to be streamed to the device.
+    """
 
     dtype: torch.dtype
     quantize: Quantize = "none"
     device: torch.device = CPU
+    stream: bool = False
 
     @property
     def vae_dtype(self) -> torch.dtype:
@@ -56,7 +61,8 @@ class Kept:
         """A weight of that name as it is kept."""
         if self.quantize == "none" or not name.startswith(HELD):
             return tensor.to(self.dtype)
-        return hold(tensor.to(self.device, self.dtype), self.quantize)
+        held = hold(tensor.to(self.device, self.dtype), self.quantize)
+        return held.cpu() if self.stream else held
 
 
 @dataclass
@@ -124,7 +130,7 @@ def _from_folder(folder: Path, template: dict[str, Any], kept: Kept) -> Parts:
     return Parts(
         name=folder.name,
         unet=bare,
-        read_unet=partial(_fill, bare, weights, kept),
+        read_unet=partial(_fill_unet, bare, weights, kept),
         vae=_channels_last(_pretrained(AutoencoderKL, folder / "vae", kept.vae_dtype)),
         text_encoders=encoders,
         tokenizers=tokenizers,
@@ -160,7 +166,7 @@ def _from_file(path: Path, template: dict[str, Any], kept: Kept) -> Parts:
     return Parts(
         name=path.stem,
         unet=bare,
-        read_unet=partial(_fill, bare, weights, kept),
+        read_unet=partial(_fill_unet, bare, weights, kept),
         vae=_original_vae(tensors, template["vae"], kept.vae_dtype),
         text_encoders=encoders,
         tokenizers=[clip_tokenizer(kind["pad_token"]) for kind in template["tokenizers"]],
@@ -255,6 +261,13 @@ def _matched(build: Callable[[], Any], state: Mapping[str, Tensor]) -> tuple[Any
 def _fill(module: nn.Module, weights: dict[str, Tensor], kept: Kept) -> None:
     """Give the module these weights, which are given up."""
     module.load_state_dict({name: kept.weight(name, weights.pop(name)) for name in list(weights)}, assign=True)
+
+
+def _fill_unet(unet: nn.Module, weights: dict[str, Tensor], kept: Kept) -> None:
+    """The same for the UNet, whose blocks may stay in system memory."""
+    _fill(unet, weights, kept)
+    if kept.stream:
+        stream(blocks_of(unet), kept.device)
 
 
 def _channels_last(module: Any) -> Any:  # noqa: ANN401
