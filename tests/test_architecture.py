@@ -21,7 +21,7 @@ LAYERS = [
     {"trainer.objectives", "trainer.device", "trainer.families.names", "trainer.data.images", "trainer.data.cache"}
     | {"trainer.families.labels", "trainer.families.noise", "trainer.families.text", "trainer.families.original"}
     | {"trainer.together", "trainer.pace", "trainer.held", "trainer.heap", "trainer.recompute", "trainer.levels"}
-    | {"trainer.streaming"},
+    | {"trainer.streaming", "trainer.families.ahead"},
     {"trainer.families.parts", "trainer.packing"},
     {"trainer.families.unet", "trainer.data.batches", "trainer.adapters"},
     {"trainer.families.sdxl"},

@@ -23,10 +23,11 @@ from rich.table import Table
 from trainer.contract import process
 from trainer.contract.basemodels import identify
 from trainer.contract.buckets import Plan, plan
-from trainer.contract.captions import Problem, pictures_of
+from trainer.contract.captions import Problem, pictures_of, with_trigger
 from trainer.contract.chosen import located, models_here, name_of
+from trainer.contract.drawing import Drawing, words
 from trainer.contract.errors import InvalidSettings, TrainerError, isolated
-from trainer.contract.estimate import foreseen
+from trainer.contract.estimate import estimate, foreseen
 from trainer.contract.events import (
     Event,
     Lora,
@@ -108,7 +109,9 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
     if flags.check:
         show_settings(config, origins, console)
     show_model(config.model.base_model, console)
-    show_plan(config, made, problems, console)
+    show_plan(config, made, problems, group, console)
+    captions = [with_trigger(item.caption, config.dataset.trigger_word) for item in pictures]
+    show_previews(estimate(home, config).drawing(config, made, captions, group.size), console)
     return 0 if flags.check else train(RunFolder.create(home, config), group, flags.queue, console)
 
 
@@ -179,7 +182,7 @@ def show_settings(config: TrainConfig, origins: dict[str, str], console: Console
     console.print(table)
 
 
-def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], console: Console) -> None:
+def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], group: Group, console: Console) -> None:
     """The plan in one sentence, and what was noticed about the pictures."""
     batch = f"batch {config.dataset.batch_size}"
     if config.dataset.accumulation > 1:
@@ -190,11 +193,16 @@ def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], cons
         f"learning strength {strength:.2g}; writes up to {config.output.files} LoRA files, "
         f"the last one {escape(config.output.name)}.safetensors."
     )
-    memory = foreseen(config)
+    memory = foreseen(config, group.size)
     if memory is not None:
         console.print(f"Memory: {details(memory)}.", style="" if memory.fits else "yellow", markup=False)
     for problem in problems:
         console.print(f"  Note: {problem.message} {problem.hint}", style="yellow", markup=False)
+
+
+def show_previews(drawn: Drawing, console: Console) -> None:
+    """How many previews there will be, what share of the time they take, and what to do where that is much."""
+    console.print(f"Previews: {words(drawn)}.", style="yellow" if drawn.many else "", markup=False, soft_wrap=True)
 
 
 def assist(run: RunFolder, group: Group, console: Console) -> int:

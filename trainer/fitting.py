@@ -16,12 +16,14 @@ GIB = 2**30
 
 
 class Ladder:
-    """A run's savings so far."""
+    """A run's savings so far, the same in each of its processes."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, processes: int = 1) -> None:
+        self.config, self.processes = config, processes
         self.savings: memory.Savings | None = None  # not chosen yet
         self.device = "cpu"
+        self.tiled = False  # whether previews are decoded in tiles
+        self._known: tuple[str, int, str, bool] | None = None  # what the plan was made for
 
     def fit(self, model: BaseModel, device: torch.device, dtype: torch.dtype, room: int, log: EventLog) -> TrainConfig:
         """The settings with the savings that the run needs; what they are, and what does not fit, is told once.
@@ -46,7 +48,9 @@ class Ladder:
         self, family: str, device: torch.device, dtype: torch.dtype, room: int, log: EventLog
     ) -> memory.Savings:
         budget = memory.budget(self.config, room)
-        plan = memory.choose(family, self.config, budget, device.type, half=dtype != torch.float32)
+        half = dtype != torch.float32
+        plan = memory.choose(family, self.config, budget, device.type, half=half, processes=self.processes)
+        self.tiled, self._known = plan.tiled, (family, budget, device.type, half)
         if plan.savings != next(memory.ladder(self.config, self.device)):
             log.write(Warned(code="saves_memory", message=f"{memory.sentence(plan)}.", hint=memory.price(plan.savings)))
         if not plan.fits:
@@ -54,7 +58,7 @@ class Ladder:
                 Warned(
                     code="may_not_fit",
                     message=f"The training takes about {plan.peak / GIB:.1f} GiB, and there are {budget / GIB:.1f}.",
-                    hint="Set a smaller --dataset.resolution, or close other programs.",
+                    hint=memory.remedy(plan.smaller),
                 )
             )
         return plan.savings
@@ -69,9 +73,10 @@ class Ladder:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         first = next(memory.ladder(self.config, self.device))
-        self.savings = memory.next_below(self.config, self.device, self.savings) if self.savings else first
+        failed, self.tiled = self.savings, True
+        self.savings = memory.next_below(self.config, self.device, failed) if failed else first
         if self.savings is None:
-            raise OutOfMemory(detail)
+            raise OutOfMemory(detail, memory.remedy(self._smaller(failed)))
         log.write(
             Warned(
                 code="out_of_memory",
@@ -79,6 +84,14 @@ class Ladder:
                 hint=memory.price(self.savings),
             )
         )
+
+    def _smaller(self, failed: memory.Savings | None) -> int | None:
+        """A resolution that fits, and takes less than what was tried last; None if nobody knows what that takes."""
+        if failed is None or self._known is None:
+            return None
+        family, budget, device, half = self._known
+        took = sum(memory.predict(family, self.config, failed, device, half=half, tiled=True).values())
+        return memory.smaller(family, self.config, min(budget, took), device, half=half)
 
     def _applied(self, savings: memory.Savings) -> TrainConfig:
         streamed = "on" if savings.stream else "off"

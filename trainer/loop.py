@@ -15,23 +15,24 @@ from trainer.checkpoints import State, load_checkpoint, save_checkpoint
 from trainer.contract import events
 from trainer.contract.buckets import micro_batches, plan
 from trainer.contract.captions import pictures_of, with_trigger
+from trainer.contract.drawing import DEFAULT_PREVIEWS, due, preview_prompts
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.events import EventLog
 from trainer.contract.runs import RunFolder
 from trainer.data.batches import Sample, captions_of, encode_dataset, samples_of_step
 from trainer.data.cache import TensorCache
 from trainer.device import DTYPES, free_bytes, make_accelerator, memory_gib, out_of_memory
+from trainer.families.ahead import ReadAhead
 from trainer.families.load import chosen_model, load_family
 from trainer.fitting import Ladder
 from trainer.objectives import Batch, make_schedule, sample_rng, training_loss
 from trainer.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from trainer.pace import nearly_full
-from trainer.previews import Painter, PreviewBoard, preview_prompts
+from trainer.previews import Painter, PreviewBoard
 from trainer.results import draw_strip, write_lora, write_sidecars
 from trainer.together import check_alike, everywhere, sum_gradients
 from trainer.training import Training
 
-DEFAULT_PREVIEWS = 5
 DEFAULT_CHECKPOINTS = 10
 LONG_RUN = 100  # steps from which on two more are a small price
 
@@ -44,13 +45,14 @@ def train(run: RunFolder, log: EventLog) -> None:
     Raises:
         TrainerError: Anything the user can act on; what was saved before stays.
     """
-    began, ladder = time.monotonic(), Ladder(run.config())
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    began, ladder = time.monotonic(), Ladder(run.config(), processes)
     while True:
         try:
             _train(prepare(run, log, ladder), began)
         except (RuntimeError, MemoryError) as error:
             short = out_of_memory(error)
-            if not short or int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the other processes wait in vain
+            if not short or processes > 1:  # the other processes wait in vain
                 raise
         else:
             return
@@ -167,11 +169,14 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     made = plan(len(items), config.dataset)
     captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
     prompts = preview_prompts(config, [with_trigger(item.caption, config.dataset.trigger_word) for item in items])
-    cache = TensorCache(run.home.cache / family.spec.name, writes=accelerator.is_local_main_process)
-    progress = _phase_reporter(log, "encode")
-    with accelerator.local_main_process_first():  # the others then read what it has made
+    progress, writes = _phase_reporter(log, "encode"), accelerator.is_local_main_process
+    # The other processes then read what the first has made
+    with accelerator.local_main_process_first(), ReadAhead(family.unet_files) as ahead:
+        cache = TensorCache(run.home.cache / family.spec.name, writes, missed=ahead.start)
         data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
         text = learn_text(family, config, [*captions, *prompts, ""], dtype=dtype, cache=cache, progress=progress)
+    if ladder.tiled:
+        family.draw_in_tiles()
     adapter = add_adapter(family, config)
     optimizer = accelerator.prepare(make_optimizer(adapter, config.optimizer))
     board = PreviewBoard(run, log, Painter(config, family, text, prompts, accelerator))
@@ -273,14 +278,6 @@ def report_step(training: Training, loss: float, lr: float, grad_norm: float, se
                 hint="Close other programs, or stop and start again with a smaller --memory-limit.",
             )
         )
-
-
-def due(step: int, steps: int, every: int, default_count: int) -> bool:
-    """Whether something falls due after `step` of `steps`: each `every`, or `default_count` times evenly spaced."""
-    if every:
-        return step % every == 0
-    marks = {round(steps * i / default_count) for i in range(1, default_count + 1)}
-    return step in marks
 
 
 def save_when_due(training: Training) -> None:

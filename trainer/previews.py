@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from PIL import Image, PngImagePlugin
 
 from trainer.adapters import Adapter
+from trainer.contract.drawing import MOST_STRIP_PROMPTS
 from trainer.contract.errors import isolated
 from trainer.contract.events import EventLog, Sample, Warned
 from trainer.contract.home import atomic_write
@@ -22,14 +23,7 @@ from trainer.contract.sheets import STRENGTHS, strength_sheet, strip_name
 from trainer.data.batches import TextStates
 from trainer.families.base import Family, RenderOptions
 
-MOST_DEFAULT_PROMPTS = 4
-MOST_STRIP_PROMPTS = 1  # six pictures: a run must not end with a long wait
 TOGETHER = 512 * 512  # px drawn at once: small pictures cost little more in company, large ones would cost memory
-
-
-def preview_prompts(config: TrainConfig, captions: Sequence[str]) -> tuple[str, ...]:
-    """The user's prompts, else the first different captions."""
-    return config.preview.prompts or tuple(dict.fromkeys(captions))[:MOST_DEFAULT_PROMPTS]
 
 
 def preview_options(config: TrainConfig, indices: Sequence[int]) -> RenderOptions:

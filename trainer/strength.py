@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from trainer.assembly import add_adapter, learn_text
+from trainer.contract.drawing import preview_prompts
 from trainer.contract.errors import LoraRefused, RunError, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.runs import RunFolder
@@ -17,7 +18,7 @@ from trainer.data.cache import TensorCache
 from trainer.device import make_accelerator
 from trainer.export import put_into
 from trainer.families.load import load_family
-from trainer.previews import Painter, paint_strip, preview_prompts
+from trainer.previews import Painter, paint_strip
 
 
 def main(arguments: list[str]) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 from app.form import SETTINGS, api_name, config_of, help_of, shown_values
 from app.text import say
 from trainer.contract.buckets import plan
-from trainer.contract.captions import pictures_of
+from trainer.contract.captions import pictures_of, with_trigger
 from trainer.contract.chosen import check_chosen
-from trainer.contract.errors import InvalidSettings, ModelError
+from trainer.contract.errors import InvalidSettings, ModelError, TrainerError
 from trainer.contract.estimate import estimate, foreseen
 from trainer.contract.home import Home
 from trainer.contract.memory import GIB
@@ -81,16 +81,30 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
             batch=config.dataset.batch_size * config.dataset.accumulation,
         )
     ]
+    captions = [with_trigger(item.caption, config.dataset.trigger_word) for item in items]
+    drawn = known.drawing(config, made, captions, config.model.processes)
     if known.seconds_per_step is not None:
-        parts.append(say(tongue, "plan.time", duration=duration(known.seconds_per_step * made.steps)))
+        seconds = known.seconds_per_step * made.steps / (1 - drawn.share)
+        parts.append(say(tongue, "plan.time", duration=duration(seconds)))
     else:
         parts.append(say(tongue, "plan.time_unknown"))
+    key, sign = ("plan.previews_many", "⚠ ") if drawn.many else ("plan.previews", "")
+    parts.append(sign + say(tongue, key, pictures=drawn.pictures, share=drawn.percent))
     parts += _memory(config, known.memory_gib, tongue)
     if known.bytes_per_file is not None:
         parts.append(say(tongue, "plan.files_of", files=config.output.files, size=size(known.bytes_per_file)))
     else:
         parts.append(say(tongue, "plan.files", files=config.output.files))
     return " · ".join(parts)
+
+
+def smaller(home: Home, preset: str, named: dict[str, Any]) -> int | None:
+    """The resolution in px that would fit where this one does not."""
+    try:
+        made = foreseen(settings_of(home, preset, named))
+    except TrainerError:
+        return None
+    return made.smaller if made else None
 
 
 def _memory(config: TrainConfig, measured: float | None, tongue: str) -> list[str]:
@@ -102,10 +116,16 @@ def _memory(config: TrainConfig, measured: float | None, tongue: str) -> list[st
     savings, said = plan.savings, [say(tongue, "plan.memory_of", gib=takes, room=room)]
     if not plan.fits:
         said = [f"⚠ {say(tongue, 'plan.too_large', gib=takes, room=room)}"]
+        if plan.smaller is None:
+            said.append(say(tongue, "plan.close_others"))
+    if plan.processes > 1:
+        said.append(say(tongue, "plan.each", processes=plan.processes))
     if savings.level != "none" and config.model.checkpointing == "auto":
         said.append(say(tongue, f"plan.saving.{savings.level}"))
     if savings.batch_size < config.dataset.batch_size:
         said.append(say(tongue, "plan.saving.batch", size=savings.batch_size))
+    if plan.tiled:
+        said.append(say(tongue, "plan.saving.tiles"))
     if savings.quantize != "none":
         said.append(say(tongue, "plan.saving.bits", bits=savings.quantize.removesuffix("bit")))
     if plan.besides:

@@ -15,7 +15,7 @@ from app.form import SETTINGS, Form, advanced, api_name, shown_values
 from app.pages import pictures
 from app.pages.basemodel import DECIDING, BaseModelField, earlier, model_of, remedy_of
 from app.pages.cards import problem_card
-from app.pages.plan import differing, info_of, model_problems, preset_config, read, sentence, strength
+from app.pages.plan import differing, info_of, model_problems, preset_config, read, sentence, smaller, strength
 from app.pages.presetbox import PresetBox
 from app.text import label, language, say
 from trainer.contract.captions import pictures_of
@@ -67,6 +67,7 @@ class TrainForm:
                 self.strength = gr.State(strength(preset_config(home, EXAMPLE)))
                 self.keep = gr.Checkbox(True, label=label("train.keep_strength"), elem_id="keep-strength")
                 self.plan = gr.HTML(elem_id="plan", apply_default_css=False)
+                self.smaller = gr.Button(visible=False, size="sm", elem_id="plan-smaller", elem_classes="remedy")
                 self.start = gr.Button(label("train.start"), variant="primary", elem_id="start", size="lg")
                 self.problem = gr.HTML(elem_id="problem", apply_default_css=False)
                 advanced(self.form, ON_THE_PAGE)
@@ -150,10 +151,15 @@ class TrainForm:
             """What Train will do or what hinders it; which settings differ from the preset, and which are wrong."""
             tongue = language(request)
             told, wrong = self._told(preset, named, tongue)
+            fits_at = smaller(self.home, preset, named)
             differs = differing({p: named[api_name(p)] for p in SETTINGS}, preset_config(self.home, preset))
             marks = {p: str(value) for p, value in differs.items() if p not in OF_THE_USER}
             had, had_wrong = seen.get("marks", {}), seen.get("wrong", {})
-            updates: dict[Any, Any] = {self.plan: told, marked: {"marks": marks, "wrong": wrong}}
+            updates: dict[Any, Any] = {
+                self.plan: told,
+                self.smaller: gr.update(visible=bool(fits_at), value=say(tongue, "plan.smaller", px=fits_at)),
+                marked: {"marks": marks, "wrong": wrong, "fits_at": fits_at},
+            }
             for place in resets:
                 if marks.get(place) != had.get(place):
                     text = say(tongue, "train.reset", value=marks.get(place) or "–")
@@ -166,10 +172,16 @@ class TrainForm:
             [one.change for one in (self.preset, *controls.values())],  # type: ignore[attr-defined]
             check,
             inputs_kwargs={"seen": marked, **self.form.named()},
-            outputs=[self.plan, marked, *resets.values(), *controls.values()],
+            outputs=[self.plan, self.smaller, marked, *resets.values(), *controls.values()],
             trigger_mode="always_last",
             **PRIVATE,
         )
+
+        def shrink(seen: dict[str, Any]) -> Any:  # noqa: ANN401 - a number or nothing
+            """Consent to the smaller resolution that fits."""
+            return seen.get("fits_at") or gr.skip()
+
+        self.smaller.click(shrink, marked, controls["dataset.resolution"], **PRIVATE)
 
     def _told(self, preset: str, named: dict[str, Any], tongue: str) -> tuple[str, dict[str, str]]:
         if not (named["dataset_images"] or "").strip():

@@ -11,7 +11,7 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from trainer.adapters import attach  # noqa: E402
 from trainer.assembly import keep_less  # noqa: E402
 from trainer.contract import memory  # noqa: E402
 from trainer.contract.settings import AdapterSettings, validated  # noqa: E402
-from trainer.families.parts import HELD  # noqa: E402
+from trainer.families.parts import HELD, decode_in_tiles  # noqa: E402
 from trainer.held import BLOCK  # noqa: E402
 from trainer.streaming import blocks_of, streamed  # noqa: E402
 
@@ -83,10 +83,10 @@ def _text_peak(encoder: nn.Module, dtype: torch.dtype) -> int:
     return round(counted(_loss, [*encoder.parameters(), *encoder.buffers(), ids], dtype).peak)
 
 
-def vae(family: str) -> dict[str, list[int]]:
-    """MiB in half precision of encoding a picture and of drawing one: always, and per 2^20 px."""
-    bare = Bare(family)
-    coder, unet = faked(bare.component("vae")), faked(bare.component("unet"))
+def vae(family: str, sizes: tuple[int, ...] = SIZES) -> dict[str, list[float]]:
+    """MiB in half precision of encoding a picture of these sizes, of decoding one whole, or in tiles."""
+    coder = faked(Bare(family).component("vae"))
+    known = [*coder.parameters(), *coder.buffers()]
 
     def _encoded(size: int) -> Tensor:
         return coder.encode(torch.empty(1, 3, size, size, dtype=torch.bfloat16)).latent_dist.mean
@@ -94,13 +94,24 @@ def vae(family: str) -> dict[str, list[int]]:
     def _decoded(size: int) -> Tensor:
         return coder.decode(torch.empty(1, 4, size // 8, size // 8, dtype=torch.bfloat16), return_dict=False)[0]
 
-    peaks: dict[str, list[float]] = {"encoding": [], "preview": []}
-    known = [*coder.parameters(), *coder.buffers()]
+    def _peaks(act: Callable[[int], Tensor]) -> list[float]:
+        return [counted(lambda size=size: act(size), known, torch.bfloat16).peak for size in sizes]
+
     with torch.no_grad():
-        for size in SIZES:
-            peaks["encoding"].append(counted(lambda size=size: _encoded(size), known, torch.bfloat16).peak)
-            drawn = counted(lambda size=size: _decoded(size), known, torch.bfloat16).peak
-            peaks["preview"].append(max(drawn, step(unet, size, 2).peak))
+        made = {"encoding": _peaks(_encoded), "decoding": _peaks(_decoded)}
+        decode_in_tiles(coder)
+        return made | {"tiled": _peaks(_decoded)}
+
+
+def denoising(family: str, sizes: tuple[int, ...] = SIZES) -> dict[str, list[float]]:
+    """MiB of what draws a preview's latents, as it is while LoRA layers are on it: two pictures, for guidance."""
+    unet = ours("none", family)
+    with torch.no_grad():
+        return {"denoising": [step(unet, size, 2).peak for size in sizes]}
+
+
+def _lines(family: str, peaks: dict[str, list[float]]) -> dict[str, list[int]]:
+    """Of each what it always takes, and per 2^20 px."""
     _tell(f"{family}: {peaks}")
     return {name: _fitted([[1, size**2 / MIB] for size in SIZES], found) for name, found in peaks.items()}
 
@@ -123,7 +134,7 @@ def facts(family: str, peaks: dict[str, dict[str, list[float]]]) -> dict[str, An
             number: {level: line(number, found) for level, found in levels.items()} for number, levels in peaks.items()
         },
         "text_activations": {number: text(family, number) for number in NUMBERS},
-        **vae(family),
+        **_lines(family, vae(family) | denoising(family)),
     }
 
 

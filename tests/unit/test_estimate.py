@@ -3,8 +3,10 @@ import originals
 import pytest
 
 from trainer.contract import estimate as estimates
+from trainer.contract.buckets import Plan
+from trainer.contract.drawing import DEFAULT_PREVIEWS, due, words
 from trainer.contract.estimate import estimate, foreseen
-from trainer.contract.events import EventLog, Lora, Step
+from trainer.contract.events import EventLog, Lora, Sample, Step
 from trainer.contract.home import Home
 from trainer.contract.machine import Machine
 from trainer.contract.runs import RunFolder
@@ -73,6 +75,53 @@ def test_the_newest_alike_run_counts_and_broken_ones_hinder_nobody(home):
 def test_only_the_end_of_a_long_log_is_read(home):
     trained(home, seconds=(1.0,) * 2000 + (5.0,) * 500, memory=(1.0,) * 2500)
     assert estimate(home, validated({})).seconds_per_step == 5.0
+
+
+def previews(home, steps=100, processes=1, **values):
+    config = validated(values)
+    made = Plan(20, steps * 2, 2)
+    return estimate(home, config).drawing(config, made, ["a", "b", "a"], processes)
+
+
+def test_previews_are_counted_with_those_before_and_after_and_the_strip(home):
+    assert previews(home).pictures == 6 * 2 + 6  # steps 0, 20, 40, 60, 80 and 100
+    assert previews(home, preview={"every": 50, "prompts": ["x"]}).pictures == 3 + 6
+    assert previews(home, preview={"every": 1000}).pictures == 2 * 2 + 6
+    assert previews(home, steps=1).pictures == 2 * 2 + 6
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 100, 101])
+@pytest.mark.parametrize("every", [0, 1, 7, 50])
+def test_as_many_are_foreseen_as_the_loop_draws(home, steps, every):
+    drawn = [0, *(step for step in range(1, steps) if due(step, steps, every, DEFAULT_PREVIEWS)), steps]
+    assert previews(home, steps=steps, preview={"every": every}).pictures == len(drawn) * 2 + 6
+
+
+def test_before_the_first_run_their_share_is_that_of_the_passes(home):
+    made = previews(home)  # 18 pictures of 25 steps, twice for guidance; 200 views of three passes each
+    assert made.share == pytest.approx(900 / (900 + 600))
+    assert made.many
+    assert "60 % of the time: raise --preview.every" in words(made)
+    assert previews(home, preview={"guidance_scale": 1.0}).share == pytest.approx(450 / (450 + 600))
+    assert previews(home, preview={"width": 256, "height": 256}).share == pytest.approx(225 / (225 + 600))
+    assert previews(home, processes=2).share == pytest.approx(900 / (900 + 300))
+    few = previews(home, steps=2000)
+    assert not few.many
+    assert words(few) == "18 pictures, about 7 % of the time"
+
+
+def test_an_alike_run_tells_how_long_a_preview_takes(home, monkeypatch):
+    run, clock = RunFolder.create(home, validated({"preview": {"steps": 10}})), iter(range(0, 1000, 4))
+    monkeypatch.setattr("trainer.contract.events.time.time", lambda: next(clock))  # four seconds between all events
+    with EventLog(run.events_file) as log:
+        for step in (0, 1, 2):
+            if step:
+                log.write(Step(step=step, epoch=0.0, loss=0.1, lr=1e-4, grad_norm=1.0, seconds=2.0, memory_gib=1.0))
+            for index in range(3):
+                log.write(Sample(step=step, index=index, prompt="a", seed=1, file="a.png"))
+    assert estimate(home, validated({"preview": {"steps": 10}})).seconds_per_preview == 4.0
+    assert estimate(home, validated({"preview": {"steps": 20}})).seconds_per_preview == 8.0
+    assert previews(home, preview={"steps": 10}).share == pytest.approx(18 * 4 / (18 * 4 + 100 * 2))
 
 
 @pytest.fixture(scope="module")

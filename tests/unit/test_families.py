@@ -32,7 +32,7 @@ from trainer.export import export
 from trainer.families import original
 from trainer.families.base import RenderOptions
 from trainer.families.labels import labels_of
-from trainer.families.parts import CONFIGS, clip_tokenizer, load_vae
+from trainer.families.parts import CONFIGS, TILE_PX, clip_tokenizer, load_vae
 from trainer.families.text import token_ids
 
 LAYERS = {"sd15": (192, 72), "sd2": (192, 138), "sdxl": (722, 72, 192)}  # UNet and text encoders, as published
@@ -250,7 +250,14 @@ def test_a_folder_of_half_precision_files_is_read(folder, family, tmp_path):
     own = shutil.copytree(folder, tmp_path / "own")
     for path in list(own.rglob("*.safetensors")):
         path.rename(path.with_suffix(".fp16.safetensors"))
-    assert differing(weights(tiny.load(own)), weights(family)) == set()
+    half = tiny.load(own)
+    assert differing(weights(half), weights(family)) == set()
+    assert half.unet_files == [own / "unet" / "diffusion_pytorch_model.fp16.safetensors"]
+
+
+def test_the_files_that_hold_the_unet_are_known(folder, file):
+    assert tiny.load(folder).unet_files == [folder / "unet" / "diffusion_pytorch_model.safetensors"]
+    assert tiny.load(file).unet_files == [file]
 
 
 # --- LoRA layers -----------------------------------------------------------------------------------------------------
@@ -451,6 +458,28 @@ def overflowing(file, folder):
         tensors[f"first_stage_model.{key}"] *= 2**15
     save_file(tensors, folder / "overflowing.safetensors")
     return folder / "overflowing.safetensors"
+
+
+@only_sd15
+def test_a_picture_that_cannot_be_decoded_whole_is_decoded_in_tiles(family, monkeypatch):
+    whole, short = twin(family), twin(family)
+    per_latent, plain = whole.spec.pixels_per_latent, short.vae.decoder.forward
+    latents = torch.randn(1, 4, 768 // per_latent, 640 // per_latent, generator=torch.Generator().manual_seed(0))
+
+    def _small(part, *rest):
+        if max(part.shape[-2:]) > TILE_PX // per_latent:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB")
+        return plain(part, *rest)
+
+    monkeypatch.setattr(short.vae.decoder, "forward", _small)
+    with torch.no_grad():
+        expected, made = (np.asarray(one._decode(latents)).astype(float) for one in (whole, short))
+    assert made.shape == expected.shape == (768, 640, 3)
+    assert np.abs(made - expected).mean() < 0.1 * expected.std()
+
+    short.draw_in_tiles()
+    with torch.no_grad():
+        assert np.array_equal(np.asarray(short._decode(latents)), made)
 
 
 @only_sd15

@@ -1,11 +1,13 @@
 """What a training is expected to take, and what is given up for it to fit."""
 
 import json
+from pathlib import Path
 
 import pytest
 from benchmarks import memory
 from benchmarks.counts import ours, step
 
+from trainer.contract import memory as contract
 from trainer.contract.memory import (
     GIB,
     LEVELS,
@@ -19,11 +21,13 @@ from trainer.contract.memory import (
     predict,
     price,
     sentence,
+    smaller,
 )
 from trainer.contract.settings import validated
 
 FAMILIES = ("sd15", "sd2", "sdxl")
 BITS = ("none", "8bit", "4bit")
+FACTS = json.loads(Path(contract.__file__).with_suffix(".json").read_text())
 
 
 def settings(resolution=512, batch=1, accumulation=1, text=False, **model):
@@ -207,3 +211,61 @@ def test_the_details_name_the_parts_and_what_is_too_little():
         "about 5.0 of 6.0 GiB (base 3.0, activations 2.0); nothing is computed twice, in batches of 1"
     )
     assert "smaller --dataset.resolution" in details(MemoryPlan(plan.savings, plan.parts, 5 * GIB))
+
+
+def test_what_does_not_fit_names_the_largest_smaller_size_that_does():
+    config = settings(1024, batch=2)
+    least = peak("sdxl", config, list(ladder(config, "cuda"))[-1])
+    plan = choose("sdxl", config, int(least * 0.8), "cuda", half=True)
+    assert not plan.fits
+    assert plan.smaller is not None
+    assert plan.smaller % 64 == 0
+    assert choose("sdxl", settings(plan.smaller, batch=2), plan.budget, "cuda", half=True).fits
+    assert not choose("sdxl", settings(plan.smaller + 64, batch=2), plan.budget, "cuda", half=True).fits
+    assert f"--dataset.resolution {plan.smaller}," in details(plan)
+
+
+def test_no_size_below_half_is_named():
+    plan = choose("sdxl", settings(1024), GIB // 4, "cuda", half=True)
+    assert plan.smaller is None
+    assert "a smaller --dataset.resolution" in details(plan)
+    assert smaller("sd15", settings(512), 24 * GIB, "cuda", half=True) == 448
+
+
+def test_processes_share_the_pictures_of_a_step():
+    def each(batch, accumulation, processes):
+        config = settings(batch=batch, accumulation=accumulation)
+        return predict("sd15", config, Savings("none", batch, accumulation), "cuda", half=True, processes=processes)
+
+    assert each(4, 1, 1) == each(4, 2, 2)
+    assert each(4, 1, 4) == each(1, 1, 1)
+    assert each(4, 1, 3) == each(2, 1, 1)
+    assert each(4, 2, 8) == each(1, 1, 1)
+    assert each(4, 4, 2) == each(4, 2, 1)  # gradients stay between the passes
+
+
+def test_the_plan_says_what_each_of_several_processes_takes():
+    plan = choose("sd15", settings(batch=4), 8 * GIB, "cuda", half=True, processes=4)
+    assert "in each of 4 processes" in details(plan)
+    assert "in batches of 1" in details(plan)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_previews_are_decoded_in_tiles_before_anything_is_given_up(family):
+    config = settings(2048, checkpointing="full", quantize="4bit")
+    savings = next(ladder(config, "cuda"))
+    whole, tiled = (predict(family, config, savings, "cuda", half=True, tiled=tiles) for tiles in (False, True))
+    assert sum(tiled.values()) < sum(whole.values())
+    plan = choose(family, config, int(sum(tiled.values()) / 0.93), "cuda", half=True)
+    assert plan.fits
+    assert plan.tiled
+    assert "tiles" in details(plan)
+    assert not choose(family, config, 64 * GIB, "cuda", half=True).tiled
+
+
+def test_drawing_keeps_to_the_plan():
+    """The VAE whole and in tiles, and the UNet with LoRA on it as it draws for guidance."""
+    counted = memory.vae("sd15", sizes=(768,)) | memory.denoising("sd15", sizes=(512,))
+    for name, megapixels in (("decoding", 0.5625), ("tiled", 0.5625), ("denoising", 0.25)):
+        start, more = FACTS["sd15"][name]
+        assert counted[name][0] == pytest.approx(start + more * megapixels, rel=0.02)

@@ -120,7 +120,9 @@ def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
         for step in (1, 2, 3):
             log.write(Step(step=step, epoch=0, loss=0.1, lr=1e-3, grad_norm=1.0, seconds=60.0, memory_gib=1.5))
     told = plan.sentence(home, config, "en")
-    assert "about 25 min" in told  # 3 pictures x 66 views at batch 8: 24.75 steps of a minute
+    assert (
+        "about 55 min" in told
+    )  # 3 pictures x 66 views at batch 8: 24.75 steps of a minute, and 18 previews of 40 passes
     assert "needs 1.5 GiB" in told
 
 
@@ -141,6 +143,31 @@ def test_the_plan_tells_what_is_given_up_for_memory(monkeypatch, tmp_path, free,
     told = plan.sentence(Home(tmp_path), config, "en")
     assert all(word in told for word in words)
     assert ("system memory" in told) == savings.stream
+
+
+def test_where_nothing_fits_the_plan_has_a_button_for_the_size_that_does(form, home, monkeypatch):
+    made = MemoryPlan(Savings("full", 1, 2, "4bit"), {"base": 5 * GIB}, 4 * GIB, processes=2, smaller=448)
+    monkeypatch.setattr(plan, "foreseen", lambda _config: made)
+    config = validated({"dataset": {"images": "assets/demo/style/train"}})
+    told = plan.sentence(home, config, "en")
+    assert "in each of 2 processes" in told
+    assert "close other programs" not in told
+    assert plan.smaller(home, "sd15-style", named(home, "sd15-style")) == 448
+    blocks = form.smaller.parent
+    while blocks.parent is not None:
+        blocks = blocks.parent
+    clicks = [one for one in blocks.fns.values() if (form.smaller._id, "click") in one.targets]
+    assert [one.outputs for one in clicks] == [[form.form.controls["dataset.resolution"]]]
+    assert clicks[0].fn({"fits_at": 448}) == 448
+
+
+def test_where_nothing_fits_at_any_size_the_plan_says_what_else_to_do(home, monkeypatch):
+    made = MemoryPlan(Savings("full", 1, 2, "4bit"), {"base": 5 * GIB}, 4 * GIB)
+    monkeypatch.setattr(plan, "foreseen", lambda _config: made)
+    assert "close other programs" in plan.sentence(
+        home, validated({"dataset": {"images": "assets/demo/style/train"}}), "en"
+    )
+    assert plan.smaller(home, "sd15-style", named(home, "sd15-style")) is None
 
 
 def test_captions_edited_on_the_dataset_page_are_trained(home, folder):

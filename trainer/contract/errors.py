@@ -169,11 +169,8 @@ class OutOfMemory(TrainingError):
 
     code = "out_of_memory"
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(
-            f"Out of memory: {detail}.",
-            hint="Set a smaller --dataset.resolution, or close other programs.",
-        )
+    def __init__(self, detail: str, hint: str = "Close other programs, or set a smaller --dataset.resolution.") -> None:
+        super().__init__(f"Out of memory: {detail}.", hint)
 
 
 class Terminated(TrainingError):

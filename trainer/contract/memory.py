@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,6 +32,7 @@ HELD: dict[Quantize, str] = {"none": "", "8bit": ", the base held in 8 bits", "4
 STREAMED = ", the base's blocks streamed from system memory"
 BUFFERS = 2  # blocks that are on the card at once when they are streamed
 HELD_BYTES = {"8bit": 1, "4bit": 0.5}  # of a weight; each 64 share a scale in the working number format besides
+SIZE_STEP = 64  # px between the smaller resolutions that are tried, down to half of the wished one
 PRICE = "It learns the same, and takes longer."
 COARSER = "It takes longer, and learns against a base that is a little coarser."
 Name = Literal["base", "adapter", "activations", "encoding", "preview"]
@@ -49,15 +51,19 @@ class Savings:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes by component at the fullest moment of a training with these savings, and what there is.
+    """Bytes by component at the fullest moment of each process of a training with these savings, and what there is.
 
-    `besides` are those that streamed blocks take of system memory.
+    `besides` are those that streamed blocks take of system memory; `smaller` is the resolution in px that would fit
+    where this one does not, and whether it is taken is the user's choice.
     """
 
     savings: Savings
     parts: dict[Name, int]
     budget: int | None
     besides: int = 0
+    tiled: bool = False  # previews are decoded in tiles
+    processes: int = 1
+    smaller: int | None = None
 
     @property
     def peak(self) -> int:
@@ -81,7 +87,16 @@ def knows(family: str, unet_numbers: int) -> bool:
     return bool(_facts()[family]["unet"] == unet_numbers)
 
 
-def predict(family: str, config: TrainConfig, savings: Savings, device: str, *, half: bool) -> dict[Name, int]:
+def predict(
+    family: str,
+    config: TrainConfig,
+    savings: Savings,
+    device: str,
+    *,
+    half: bool,
+    processes: int = 1,
+    tiled: bool = False,
+) -> dict[Name, int]:
     """Bytes by component of a published architecture, at the fullest of encoding, training and preview.
 
     Args:
@@ -90,6 +105,8 @@ def predict(family: str, config: TrainConfig, savings: Savings, device: str, *, 
         savings: What is given up for memory.
         device: cuda, mps or cpu, where the VAE stays, and convolutions are held twice.
         half: Whether the base is in half precision.
+        processes: How many share a step's pictures; the bytes are those of each.
+        tiled: Whether previews are decoded in tiles.
     """
     facts = _facts()[family]
     adapter = config.adapter
@@ -104,17 +121,25 @@ def predict(family: str, config: TrainConfig, savings: Savings, device: str, *, 
     own = config.dataset.resolution
     drawn = (config.preview.width or own) * (config.preview.height or own) / MIB
     learnt: dict[Name, float] = {"base": unet + always, "adapter": trained * TRAINED_BYTES}
-    between = trained * GRADIENT_BYTES if savings.accumulation > 1 else 0
+    savings, share = _shared(savings, processes)
+    between = trained * GRADIENT_BYTES if share > savings.batch_size else 0
+    preview = max(_line(facts["denoising"], drawn), _line(facts["tiled" if tiled else "decoding"], drawn))
     moments: list[dict[Name, float]] = [
         {
             "base": sum(facts["text"]) * width + vae,  # the UNet is read when all is encoded
             "encoding": _line(facts["encoding"], _megapixels(config)) * half_mib,
         },
         learnt | {"activations": activations(family, config, savings, half=half) * MIB + between},
-        learnt | {"preview": _line(facts["preview"], drawn) * half_mib + (0 if device == "cpu" else vae)},
+        learnt | {"preview": preview * half_mib + (0 if device == "cpu" else vae)},
     ]
     fullest = max(moments, key=lambda parts: sum(parts.values()))
     return {name: round(size) for name, size in fullest.items()}
+
+
+def _shared(savings: Savings, processes: int) -> tuple[Savings, int]:
+    """The savings with the pictures that each process takes at once, and how many it takes in a step."""
+    share = ceil(savings.batch_size * savings.accumulation / processes)
+    return replace(savings, batch_size=min(savings.batch_size, share)), share
 
 
 def activations(family: str, config: TrainConfig, savings: Savings, *, half: bool) -> float:
@@ -169,18 +194,43 @@ def budget(config: TrainConfig, room: int) -> int:
     return min(round(config.model.memory_limit * GIB) or room, room)
 
 
-def choose(family: str, config: TrainConfig, budget: int | None, device: str, *, half: bool) -> MemoryPlan:
-    """The fastest savings that fit into `budget` bytes, or those that take least; what the user chose stays."""
-    made = [
-        MemoryPlan(
-            savings,
-            predict(family, config, savings, device, half=half),
-            budget,
-            besides(family, savings, device, half=half),
-        )
-        for savings in ladder(config, device)
-    ]
-    return next((plan for plan in made if plan.fits), made[-1])
+def choose(
+    family: str, config: TrainConfig, budget: int | None, device: str, *, half: bool, processes: int = 1
+) -> MemoryPlan:
+    """The fastest savings that fit into `budget` bytes, or those that take least; what the user chose stays.
+
+    Where none fit, the plan names a resolution at which they would.
+    """
+    plan = _fastest(family, config, budget, device, half=half, processes=processes)
+    if plan.fits or budget is None:
+        return plan
+    return replace(plan, smaller=smaller(family, config, budget, device, half=half, processes=processes))
+
+
+def smaller(
+    family: str, config: TrainConfig, budget: int, device: str, *, half: bool, processes: int = 1
+) -> int | None:
+    """The largest resolution below the wished one, and at least half of it, that fits into `budget`; None if none."""
+    wished = config.dataset.resolution
+    for size in range((wished - 1) // SIZE_STEP * SIZE_STEP, ceil(wished / 2) - 1, -SIZE_STEP):
+        less = config.model_copy(update={"dataset": config.dataset.model_copy(update={"resolution": size})})
+        if _fastest(family, less, budget, device, half=half, processes=processes).fits:
+            return size
+    return None
+
+
+def _fastest(
+    family: str, config: TrainConfig, budget: int | None, device: str, *, half: bool, processes: int
+) -> MemoryPlan:
+    """The first savings that fit; whole previews before those in tiles, which show faint seams at worst."""
+    for savings in ladder(config, device):
+        for tiled in (False, True):
+            parts = predict(family, config, savings, device, half=half, processes=processes, tiled=tiled)
+            streamed = besides(family, savings, device, half=half)
+            plan = MemoryPlan(savings, parts, budget, streamed, tiled, processes)
+            if plan.fits:
+                return plan
+    return plan
 
 
 def ladder(config: TrainConfig, device: str) -> Iterator[Savings]:
@@ -237,15 +287,32 @@ def price(savings: Savings) -> str:
 def sentence(plan: MemoryPlan) -> str:
     """Why: "To fit into 5.6 GiB, transformer blocks are computed twice, in batches of 2: about 5.1 GiB"."""
     room = f"To fit into {plan.budget / GIB:.1f} GiB, " if plan.budget is not None else ""
-    return f"{room}{words(plan.savings)}: about {plan.peak / GIB:.1f} GiB{_besides(plan)}"
+    return f"{room}{_given_up(plan)}: about {plan.peak / GIB:.1f} GiB{_besides(plan)}"
 
 
 def details(plan: MemoryPlan) -> str:
     """Its parts: "about 5.1 of 6.0 GiB (base 1.6, adapter 0.1, activations 3.4); nothing is computed twice, …"."""
     parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in plan.parts.items())
     room = f" of {plan.budget / GIB:.1f}" if plan.budget is not None else ""
-    short = "" if plan.fits else "; too little is free, a smaller --dataset.resolution takes less"
-    return f"about {plan.peak / GIB:.1f}{room} GiB ({parts}){_besides(plan)}; {words(plan.savings)}{short}"
+    each = f" in each of {plan.processes} processes" if plan.processes > 1 else ""
+    short = "" if plan.fits else f". Too little is free. {remedy(plan.smaller)}"
+    return (
+        f"about {plan.peak / GIB:.1f}{room} GiB{each} ({parts}){_besides(plan)}; {_given_up(plan)}{short}".removesuffix(
+            "."
+        )
+    )
+
+
+def remedy(smaller: int | None) -> str:
+    """What to do where nothing fits, or nothing helped."""
+    if smaller is None:
+        return "Close other programs, or set a smaller --dataset.resolution."
+    return f"Set --dataset.resolution {smaller}, which should fit, or close other programs."
+
+
+def _given_up(plan: MemoryPlan) -> str:
+    own, _ = _shared(plan.savings, plan.processes)
+    return words(own) + (", previews decoded in tiles" if plan.tiled else "")
 
 
 def _besides(plan: MemoryPlan) -> str:

@@ -43,9 +43,10 @@ def digest(*parts: object) -> str:
 class TensorCache:
     """A folder of small safetensors files by key; damaged entries are made again."""
 
-    def __init__(self, folder: Path, writes: bool = True) -> None:
+    def __init__(self, folder: Path, writes: bool = True, missed: Callable[[], None] = lambda: None) -> None:
         self.folder = folder
         self.writes = writes  # one process of several does
+        self._missed = missed  # told of everything that is to be made
 
     def get(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors under `key`, made and stored if they are not there yet."""
@@ -55,6 +56,7 @@ class TensorCache:
                 return load_file(path)
             except SafetensorError:
                 path.unlink(missing_ok=True)
+        self._missed()
         made = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
         if self.writes:
             atomic_write(path, save(made))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
@@ -127,6 +128,7 @@ class Family(Protocol):
     noise: NoiseSpec
     labels: ExportLabels
     scaling_factor: float
+    unet_files: list[Path]  # read when the UNet is first asked for
 
     def component(self, name: Component) -> nn.Module:
         """The module that LoRA layers are attached to."""
@@ -158,6 +160,10 @@ class Family(Protocol):
 
     def render(self, conditioning: Conditioning, negative: Conditioning, options: RenderOptions) -> list[Image.Image]:
         """A picture for each row of the conditioning, drawn with the model's own scheduler; `negative` has one row."""
+        ...
+
+    def draw_in_tiles(self) -> None:
+        """Decode pictures in tiles from here on, which takes less memory; encoding must be over."""
         ...
 
     def lora_slots(self, targets: str, components: Sequence[Component]) -> dict[str, Slot]:

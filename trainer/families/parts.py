@@ -36,6 +36,7 @@ CONFIGS = Path(__file__).parent / "configs"
 VARIANTS = (None, "fp16")  # of the weight files in a folder, the first that is there
 HELD = ("down_blocks.", "mid_block.", "up_blocks.")  # first and last convolution are small, and matter much
 CPU = torch.device("cpu")
+TILE_PX = 512  # side of what is decoded at once: small enough to matter, large enough for its norms to be the picture's
 LONGEST_CAPTION = 77  # tokens that CLIP has positions for
 UNREADABLE = (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError)  # what libraries raise
 
@@ -75,6 +76,7 @@ class Parts:
     name: str
     unet: UNet2DConditionModel  # without weights until they are read
     read_unet: Callable[[], None]
+    unet_files: list[Path]
     vae: AutoencoderKL
     text_encoders: list[nn.Module]
     tokenizers: list[CLIPTokenizer]
@@ -126,11 +128,14 @@ def _from_folder(folder: Path, template: dict[str, Any], kept: Kept) -> Parts:
         cls: Any = CLIPTextModelWithProjection if kind.get("projection") else CLIPTextModel
         encoders.append(_pretrained(cls, folder / f"text_encoder{suffix}", kept.dtype))
         tokenizers.append(CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}", **local))
-    bare, weights = _matched(lambda: UNet2DConditionModel.from_config(unet), _tensors(folder / "unet"))
+    files = next(filter(None, (_weights(folder / "unet", variant) for variant in VARIANTS)), [])
+    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    bare, weights = _matched(lambda: UNet2DConditionModel.from_config(unet), tensors)
     return Parts(
         name=folder.name,
         unet=bare,
         read_unet=partial(_fill_unet, bare, weights, kept),
+        unet_files=files,
         vae=_channels_last(_pretrained(AutoencoderKL, folder / "vae", kept.vae_dtype)),
         text_encoders=encoders,
         tokenizers=tokenizers,
@@ -151,12 +156,6 @@ def _weights(folder: Path, variant: str | None) -> list[Path]:
     return [*folder.glob(f"*model{middle}.safetensors"), *folder.glob(f"*model{middle}-0*.safetensors")]
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    """A component's weights, whichever variant of its files lies there."""
-    files = next(filter(None, (_weights(folder, variant) for variant in VARIANTS)), [])
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
-
-
 def _from_file(path: Path, template: dict[str, Any], kept: Kept) -> Parts:
     tensors = load_file(path)
     unet = original.unet(tensors, template["unet"])
@@ -167,6 +166,7 @@ def _from_file(path: Path, template: dict[str, Any], kept: Kept) -> Parts:
         name=path.stem,
         unet=bare,
         read_unet=partial(_fill_unet, bare, weights, kept),
+        unet_files=[path],
         vae=_original_vae(tensors, template["vae"], kept.vae_dtype),
         text_encoders=encoders,
         tokenizers=[clip_tokenizer(kind["pad_token"]) for kind in template["tokenizers"]],
@@ -189,6 +189,13 @@ def load_vae(path: Path, template: dict[str, Any], dtype: torch.dtype) -> Autoen
     except UNREADABLE as error:
         raise _no_vae(path, f"it cannot be read: {_first_line(error)}") from error
     raise _no_vae(path, "it holds no VAE")
+
+
+def decode_in_tiles(vae: AutoencoderKL) -> None:
+    """Let the VAE decode larger pictures in overlapping tiles, at a quarter of the memory at 1024 px."""
+    vae.enable_tiling()
+    vae.tile_sample_min_size = TILE_PX
+    vae.tile_latent_min_size = TILE_PX // 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def _no_vae(path: Path, seen: str) -> InvalidSettings:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from trainer.data.cache import digest, module_digest
+from trainer.device import out_of_memory
 from trainer.families import names
 from trainer.families.base import (
     Component,
@@ -26,7 +27,7 @@ from trainer.families.base import (
 )
 from trainer.families.labels import labels_of
 from trainer.families.noise import preview_scheduler
-from trainer.families.parts import Parts
+from trainer.families.parts import Parts, decode_in_tiles
 from trainer.families.text import joined, token_ids
 
 ZERO_SNR_RESCALE = 0.7  # of guidance, or pictures burn out (Lin et al. 2023, section 3.4)
@@ -46,7 +47,7 @@ class StableDiffusion:
         chunks: int = 1,
     ) -> None:
         self.device, self.noise, self._clip_skip, self._chunks = device, noise, clip_skip, chunks
-        self._bare_unet, self._read_unet = parts.unet, parts.read_unet
+        self._bare_unet, self._read_unet, self.unet_files = parts.unet, parts.read_unet, parts.unet_files
         self.vae, self.text_encoders, self.tokenizers = parts.vae, parts.text_encoders, parts.tokenizers
         self._scheduler = preview_scheduler(parts.scheduler, noise)
         self._keys: dict[Encoder, str] = {}
@@ -174,9 +175,19 @@ class StableDiffusion:
         bytes_ = pixels[0].float().cpu().clamp(-1, 1).add(1).mul(127.5).round().byte()
         return Image.fromarray(bytes_.permute(1, 2, 0).numpy())
 
+    def draw_in_tiles(self) -> None:
+        """From here on decode pictures in tiles; encoding must be over."""
+        decode_in_tiles(self.vae)
+
     def _pixels(self, latents: Tensor) -> Tensor:
         ready = latents.to(self.vae.dtype) / self.scaling_factor
-        return cast("Tensor", self.vae.decode(ready, return_dict=False)[0])
+        try:
+            return cast("Tensor", self.vae.decode(ready, return_dict=False)[0])
+        except (RuntimeError, MemoryError) as error:
+            if self.vae.use_tiling or not out_of_memory(error):
+                raise
+        self.draw_in_tiles()  # here, where the error with all it holds is gone
+        return self._pixels(latents)
 
     def lora_slots(self, targets: str, components: Sequence[Component]) -> dict[str, Slot]:
         """The key table of this architecture: 192 UNet modules with `attention_mlp`, and 72 (SD 2.x: 138) for text."""
