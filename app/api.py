@@ -18,7 +18,8 @@ from trainer.contract.events import RunFailed
 from trainer.contract.home import Home
 from trainer.contract.presets import flat
 from trainer.contract.queue import Queue
-from trainer.contract.runs import Request, RunFolder
+from trainer.contract.runs import RunFolder
+from trainer.contract.workfolder import Request
 
 KINDS: dict[str, Any] = {"switch": bool, "whole": int, "number": float}
 ACTIONS: dict[str, Request] = {"stop": "stop", "pause": "pause", "save": "save", "sample": "sample"}

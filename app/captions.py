@@ -1,50 +1,41 @@
-"""What the caption grid shows of a picture folder, as plain data, and the three things it asks of the server."""
+"""What the grid of the Dataset page shows of a picture folder, and what its script asks of the server: plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, get_args
+from typing import Any, TypedDict, TypeVar
 from urllib.parse import urlencode
 
 import gradio as gr
 from pydantic import BaseModel
 
 from app.files import thumbnail_url
-from app.text import language, say
-from trainer.contract.captions import Item, Problem, look
-from trainer.contract.errors import TrainerError
+from app.shelf import CHOICES, Choice, Pictures
+from app.text import language, say, words
+from trainer.contract.captions import Item
+from trainer.contract.encodings import plain
+from trainer.contract.errors import DatasetError, TrainerError
 from trainer.contract.home import Home
-from trainer.contract.overlay import (
-    caption_beside,
-    existing_overlay,
-    history,
-    overlay_file,
-    read_overlay,
-    undo,
-    write_caption,
-)
+from trainer.contract.overlay import Entry, change, history, overlay_file, redo, undo
+from trainer.contract.tags import Edit, changed
 
-AT_ONCE = 60  # pictures shown together: what a first look may have to make thumbnails of
-PROBLEMS_SHOWN = 8
-
-Choice = Literal["all", "bare", "changed", "problems"]
-CHOICES: tuple[Choice, ...] = get_args(Choice)
-WORDS = ("undo", "earlier", "later", "train", "keys", "unsaved", "waiting", "offline", "choose", "pages")
+FIRST = 24  # cards that come with the names: more than a first screen shows
+AT_ONCE = 200  # cards of one question
+TAGS_TOLD = 500
+EXAMPLES = 5
 
 
 class Asked(BaseModel):
-    """What the page sends along with every question."""
+    """What the script sends along with every question."""
 
     folder: str
     choice: Choice = "all"
-    after: str = ""  # show those that follow this picture
-    before: str = ""  # or those ahead of it
-    shown: tuple[str, ...] = ()  # what stands on the page and is to stay there
-    name: str = ""  # the picture whose caption is saved
+    tags: tuple[str, ...] = ()
     text: str = ""
+    among: tuple[str, ...] = ()  # only these, which a finding is about
+    shown: tuple[str, ...] = ()  # pictures in view, whose cards come with the answer
 
 
 class CardData(TypedDict):
@@ -54,199 +45,266 @@ class CardData(TypedDict):
     caption: str
     size: str
     thumb: str
-    label: str
     note: str  # empty, or that the caption was changed here and what it was before
+    left_out: bool
+    marks: str  # what else was changed: focus point, mask
 
 
-class GridData(TypedDict):
-    """Everything the grid shows, ready for JSON; the words come along because each reader may have another language."""
+class GridData(TypedDict, total=False):
+    """What the grid shows, ready for JSON."""
 
     folder: str
-    choice: Choice
-    choices: list[tuple[Choice, str]]
+    whole: bool  # False: names alone, because the folder is still being read
     summary: str
-    problems: list[str]
-    cards: list[CardData]
-    place: str  # "1–60 of 200"
-    earlier: bool
-    later: bool
-    undoable: bool
-    empty: str
+    counts: dict[Choice, int]
+    cloud: list[tuple[str, int]]
+    undo: str | None  # what would be undone; None: nothing
+    redo: str | None
     train: str
+    cards: list[CardData]
+    names: list[str]  # of the pictures chosen, in order; only when the choice was made
+    words: dict[str, str]  # the reader's language; only when the page is opened
+    presets: list[tuple[str, str]]  # label and name, with the words
+    preset: str  # the one chosen at first
+    captioners: list[Any]  # as `captioning.captioners` gives them
     status: str
-    focus: str  # the picture to go to, or nothing
-    words: dict[str, str]
+    changed: list[str]  # pictures whose cards are no longer what they were
+    focus: str  # the picture to go to
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """A picture folder as it is now."""
+class Preview(TypedDict):
+    """What a change to many captions would do."""
 
-    home: Home
-    folder: Path
-    items: dict[str, Item]  # by path relative to the folder, in order
-    problems: list[Problem]
-    edited: dict[str, str]  # captions changed here
-
-    @classmethod
-    def of(cls, home: Home, folder: str) -> Self:
-        """The folder that the user wrote.
-
-        Raises:
-            DatasetError: It cannot be shown.
-        """
-        path = Path(folder.strip()).expanduser().absolute()
-        overlay = existing_overlay(home, path)
-        found, problems = look(path, overlay)
-        items = {item.path.relative_to(path).as_posix(): item for item in found}
-        edited = read_overlay(overlay) if overlay else {}
-        return cls(home, path, items, problems, {name: text for name, text in edited.items() if name in items})
-
-    @cached_property
-    def sets(self) -> dict[Choice, set[str]]:
-        """The pictures that each choice shows."""
-        troubled = {path for problem in self.problems for path in problem.pictures}
-        return {
-            "all": set(self.items),
-            "bare": {name for name, item in self.items.items() if not item.caption},
-            "changed": set(self.edited),
-            "problems": {name for name, item in self.items.items() if item.path in troubled},
-        }
-
-    def page(self, choice: Choice, after: str = "", before: str = "") -> list[str]:
-        """The chosen pictures that follow `after`, come ahead of `before`, or else the first; `AT_ONCE` at most.
-
-        A page goes on from a picture and not from a number, because captions saved meanwhile may have left the choice.
-        """
-        wanted = self.sets[choice]
-        names = list(self.items)
-        if before in self.items:
-            return [name for name in names[: names.index(before)] if name in wanted][-AT_ONCE:]
-        start = names.index(after) + 1 if after in self.items else 0
-        return [name for name in names[start:] if name in wanted][:AT_ONCE]
-
-    def beyond(self, shown: list[str], choice: Choice) -> tuple[int, int]:
-        """How many chosen pictures come before those shown, and how many after."""
-        if not shown:
-            return 0, 0
-        names = list(self.items)
-        first, last = names.index(shown[0]), names.index(shown[-1])
-        wanted = self.sets[choice]
-        return sum(name in wanted for name in names[:first]), sum(name in wanted for name in names[last + 1 :])
+    count: int
+    of: int
+    examples: list[tuple[str, str, str]]  # name, caption, and what it would be
 
 
-def grid_data(
-    pictures: Pictures, shown: list[str], choice: Choice, tongue: str, *, status: str = "", focus: str = ""
-) -> GridData:
-    """What the grid shows when these pictures of the folder stand on the page."""
-    earlier, later = pictures.beyond(shown, choice)
-    counts = {each: len(pictures.sets[each]) for each in CHOICES}
-    total = counts["all"]
+Answer = Callable[[dict[str, Any], gr.Request], Any]
+Question = TypeVar("Question", bound=BaseModel)
+
+
+def answer(kind: type[Question], told: Callable[[Question, str], Any]) -> Answer:
+    """A function that the script may call: its question read as `kind`; an error of ours becomes {"error": …}.
+
+    Args:
+        kind: What the question holds.
+        told: Answers it in a language.
+    """
+
+    def answered(question: dict[str, Any], request: gr.Request) -> Any:  # noqa: ANN401 - whatever the script reads
+        """The answer, or what hinders it."""
+        try:
+            return told(kind.model_validate(question), language(request))
+        except TrainerError as error:
+            return {"error": f"{error.message} {error.hint}"}
+
+    answered.__name__ = told.__name__  # by which the script calls it
+    return answered
+
+
+def opened(pictures: Pictures, tongue: str) -> GridData:
+    """Everything a page shows when it is opened, with the words that its script puts in."""
+    names = pictures.chosen("all")
+    data = grid_data(pictures, names[:FIRST], tongue)
+    return {**data, "names": names, "words": words(tongue, "dataset.")}
+
+
+def grid_data(pictures: Pictures, shown: Iterable[str], tongue: str) -> GridData:
+    """Counts, tags and what can be undone, and the cards of the pictures `shown`."""
+    past = history(pictures.home, pictures.folder)
+    counts: dict[Choice, int] = {each: len(pictures.sets[each]) for each in CHOICES}
+    known = set(pictures.names)
     return {
         "folder": str(pictures.folder),
-        "choice": choice,
-        "choices": [(each, say(tongue, f"dataset.{each}", count=counts[each])) for each in CHOICES],
+        "whole": pictures.whole,
         "summary": say(
             tongue,
-            "dataset.summary",
-            pictures=total,
-            captions=total - counts["bare"],
+            "dataset.summary" if pictures.whole else "dataset.reading",
+            pictures=counts["all"],
+            captions=counts["all"] - counts["bare"],
             changed=counts["changed"],
-            file=overlay_file(pictures.home, pictures.folder),
+            file=overlay_file(pictures.home, pictures.folder).parent,
         ),
-        "problems": _problems(pictures.problems, tongue),
-        "cards": [_card(pictures, name, tongue) for name in shown],
-        "place": say(
-            tongue, "dataset.place", first=earlier + 1, last=earlier + len(shown), total=earlier + len(shown) + later
-        ),
-        "earlier": earlier > 0,
-        "later": later > 0,
-        "undoable": bool(history(pictures.home, pictures.folder)),
-        "empty": "" if shown else say(tongue, f"dataset.empty.{choice}"),
+        "counts": counts,
+        "cloud": list(pictures.tags.items())[:TAGS_TOLD],
+        "undo": past.done[-1].what if past.done else None,
+        "redo": past.undone[-1].what if past.undone else None,
         "train": f"/?{urlencode({'images': str(pictures.folder)})}",
-        "status": status,
-        "focus": focus,
-        "words": {word: say(tongue, f"dataset.{word}") for word in WORDS},
+        "cards": [_card(pictures, name, tongue) for name in list(shown)[:AT_ONCE] if name in known],
     }
 
 
 def _card(pictures: Pictures, name: str, tongue: str) -> CardData:
-    item = pictures.items[name]
-    note = ""
-    if name in pictures.edited:
-        own, _ = caption_beside(item.path)
+    item, entry, note = pictures.items.get(name), pictures.entry(name), ""
+    path = pictures.folder / name
+    if entry.text is not None:
+        own = pictures.own[name].caption if name in pictures.own else ""
         note = say(tongue, "dataset.was", caption=own) if own else say(tongue, "dataset.was_bare")
+    marks = [say(tongue, f"dataset.has_{what}") for what in ("focus", "mask") if getattr(item or entry, what)]
     return {
         "name": name,
-        "caption": item.caption,
-        "size": f"{item.width} × {item.height} px",
-        "thumb": thumbnail_url(pictures.home, item.path),
-        "label": say(tongue, "dataset.caption_of", name=name),
+        "caption": item.caption if item else "",
+        "size": f"{item.width} × {item.height} px" if item else "",
+        "thumb": thumbnail_url(path),
         "note": note,
+        "left_out": entry.left_out,
+        "marks": " · ".join(marks),
     }
 
 
-def _problems(problems: list[Problem], tongue: str) -> list[str]:
-    """The first few in words, and how many more there are."""
-    lines = [f"{problem.message} {problem.hint}" for problem in problems[:PROBLEMS_SHOWN]]
-    more = len(problems) - len(lines)
-    return [*lines, say(tongue, "dataset.more_problems", count=more)] if more else lines
+class Saved(Asked):
+    """A caption to be kept."""
+
+    name: str
+    caption: str
 
 
-Answer = Callable[[dict[str, Any], gr.Request], GridData | dict[str, str]]
+class Chosen(Asked):
+    """Pictures to be changed: those named, or all that the page shows."""
+
+    names: tuple[str, ...] | None = None
+
+    def of(self, pictures: Pictures) -> list[str]:
+        """Their names, in order."""
+        if self.names is None:
+            return pictures.chosen(self.choice, self.tags, self.text, self.among)
+        return [name for name in self.names if name in pictures.own]
 
 
-def answers(home: Home) -> dict[str, Answer]:
-    """The functions that the grid's script calls, by name; each answers what is shown then, or {"error": …}."""
+class Bulk(Chosen):
+    """The same change to many captions."""
 
-    def show(question: dict[str, Any], request: gr.Request) -> GridData | dict[str, str]:
-        """Another choice, or other pictures of it."""
-        asked = Asked.model_validate(question)
-        try:
-            pictures = Pictures.of(home, asked.folder)
-        except TrainerError as error:
-            return _failed(error)
-        shown = pictures.page(asked.choice, asked.after, asked.before)
-        return grid_data(pictures, shown, asked.choice, language(request), focus=_first(shown, asked))
+    edit: Edit
 
-    def save(question: dict[str, Any], request: gr.Request) -> GridData | dict[str, str]:
+
+class Left(Chosen):
+    """Whether pictures are trained."""
+
+    left_out: bool
+
+
+def answers(home: Home) -> list[Answer]:
+    """The functions that the grid's script calls, by their names."""
+    return [*_looking(home), *_changing(home)]
+
+
+def _looking(home: Home) -> list[Answer]:
+
+    def show(asked: Asked, tongue: str) -> GridData:
+        """Another choice of pictures, or the same anew."""
+        pictures = Pictures.of(home, asked.folder)
+        names = pictures.chosen(asked.choice, asked.tags, asked.text, asked.among)
+        return {**grid_data(pictures, asked.shown or names[:FIRST], tongue), "names": names}
+
+    def cards(asked: Asked, tongue: str) -> GridData:
+        """The cards of the pictures that came into view, and nothing else."""
+        pictures = Pictures.of(home, asked.folder, read=False, again=False)
+        known = set(pictures.names)
+        return {"cards": [_card(pictures, name, tongue) for name in asked.shown[:AT_ONCE] if name in known]}
+
+    def bulk_preview(asked: Bulk, _tongue: str) -> Preview:
+        """What the change would change, without changing it."""
+        pictures = Pictures.of(home, asked.folder, again=False)
+        names = asked.of(pictures)
+        fresh = changed({name: pictures.captions[name] for name in names}, asked.edit)
+        first = list(fresh.items())[:EXAMPLES]
+        return {
+            "count": len(fresh),
+            "of": len(names),
+            "examples": [(name, pictures.captions[name], caption) for name, caption in first],
+        }
+
+    return [answer(Asked, show), answer(Asked, cards), answer(Bulk, bulk_preview)]
+
+
+def _changing(home: Home) -> list[Answer]:
+    def save(asked: Saved, tongue: str) -> GridData:
         """One caption changed."""
-        asked = Asked.model_validate(question)
-        try:
-            write_caption(home, Path(asked.folder), asked.name, asked.text)
-            return _same_page(home, asked, request, "dataset.saved", [asked.name])
-        except TrainerError as error:
-            return _failed(error)
+        pictures = Pictures.of(home, asked.folder)
+        fresh = with_captions(pictures, {asked.name: asked.caption})
+        return made(home, asked, fresh, say(tongue, "dataset.did.caption", name=asked.name), tongue)
 
-    def take_back(question: dict[str, Any], request: gr.Request) -> GridData | dict[str, str]:
+    def bulk(asked: Bulk, tongue: str) -> GridData:
+        """The change made."""
+        pictures = Pictures.of(home, asked.folder)
+        fresh = changed({name: pictures.captions[name] for name in asked.of(pictures)}, asked.edit)
+        what = say(tongue, f"dataset.did.{asked.edit.kind}", find=asked.edit.find, put=asked.edit.put)
+        return made(home, asked, with_captions(pictures, fresh), what, tongue)
+
+    def leave_out(asked: Left, tongue: str) -> GridData:
+        """Pictures no longer trained, or trained again."""
+        pictures = Pictures.of(home, asked.folder)
+        names = asked.of(pictures)
+        fresh = {name: replace(pictures.entry(name), left_out=asked.left_out) for name in names}
+        what = say(tongue, f"dataset.did.{'leave_out' if asked.left_out else 'take_in'}", count=len(names))
+        return made(home, asked, fresh, what, tongue)
+
+    def take_back(asked: Asked, tongue: str) -> GridData:
         """The last change undone."""
-        asked = Asked.model_validate(question)
-        try:
-            names = undo(home, Path(asked.folder))
-            key = "dataset.undone" if names else "dataset.nothing_to_undo"
-            return _same_page(home, asked, request, key, names, focus=True)
-        except TrainerError as error:
-            return _failed(error)
+        return _step(home, asked, tongue, "undo")
 
-    return {"show": show, "save": save, "take_back": take_back}
+    def do_again(asked: Asked, tongue: str) -> GridData:
+        """The change made again that was undone last."""
+        return _step(home, asked, tongue, "redo")
+
+    return [
+        answer(Saved, save),
+        answer(Bulk, bulk),
+        answer(Left, leave_out),
+        answer(Asked, take_back),
+        answer(Asked, do_again),
+    ]
 
 
-def _first(shown: list[str], asked: Asked) -> str:
-    """The picture to go to after the page was turned."""
-    return shown[0] if shown and (asked.after or asked.before) else ""
+def with_captions(pictures: Pictures, captions: dict[str, str]) -> dict[str, Entry]:
+    """The entries that give pictures these captions; its own one once more needs none.
+
+    Raises:
+        DatasetError: A picture that is not there, or no longer.
+    """
+    fresh: dict[str, Entry] = {}
+    for name, caption in captions.items():
+        text, own = plain(caption), item_of(pictures, name, pictures.own).caption
+        fresh[name] = replace(pictures.entry(name), text=None if text == own else text)
+    return fresh
 
 
-def _same_page(
-    home: Home, asked: Asked, request: gr.Request, key: str, names: list[str], *, focus: bool = False
-) -> GridData:
-    """What stood on the page, as it is now: a caption just written does not leave its place under the hand."""
+def made(home: Home, asked: Asked, fresh: Mapping[str, Entry | None], what: str, tongue: str) -> GridData:
+    """Make one change that can be undone; gives back what the page shows then.
+
+    Raises:
+        TrainerError: It cannot be made.
+    """
+    change(home, Path(asked.folder), fresh, what)
+    return _after(home, asked, list(fresh), say(tongue, "dataset.did", what=what, count=len(fresh)), tongue)
+
+
+def _step(home: Home, asked: Asked, tongue: str, way: str) -> GridData:
+    """The last change undone, or made again."""
+    folder = Path(asked.folder)
+    past = history(home, folder)
+    steps, go = (past.done, undo) if way == "undo" else (past.undone, redo)
+    names = go(home, folder)
+    if not names:
+        return {"status": say(tongue, f"dataset.no_{way}")}
+    told = say(tongue, f"dataset.{way}ne", what=steps[-1].what or ", ".join(names), count=len(names))
+    return {**_after(home, asked, names, told, tongue), "focus": names[0] if len(names) == 1 else ""}
+
+
+def _after(home: Home, asked: Asked, names: list[str], status: str, tongue: str) -> GridData:
+    """What the page shows after a change: what is in view keeps its place under the hand."""
     pictures = Pictures.of(home, asked.folder)
-    shown = [name for name in asked.shown if name in pictures.items]
-    tongue = language(request)
-    status = say(tongue, key, names=", ".join(names))
-    going = next((name for name in names if name in shown), "") if focus else ""
-    return grid_data(pictures, shown, asked.choice, tongue, status=status, focus=going)
+    return {**grid_data(pictures, asked.shown, tongue), "changed": names, "status": status}
 
 
-def _failed(error: TrainerError) -> dict[str, str]:
-    return {"error": f"{error.message} {error.hint}"}
+def item_of(pictures: Pictures, name: str, items: dict[str, Item] | None = None) -> Item:
+    """The picture of this name, with what was changed about it; or as it is among other `items`.
+
+    Raises:
+        DatasetError: There is none.
+    """
+    found = (pictures.items if items is None else items).get(name)
+    if found is None:
+        raise DatasetError(f"There is no picture {name!r} in {pictures.folder}.", hint="Open the folder again.")
+    return found

@@ -222,7 +222,7 @@ def _short(every: FloatArray) -> list[float | None]:
 class LossChart(Element):
     """A run's loss, live; the feed brings it what `chart_data` gives."""
 
-    NAME = "chart"
+    SCRIPTS = ("chart.js",)
     TEMPLATE = HTML_TEMPLATE
     STYLE = CSS_TEMPLATE
     EMPTY = chart_data(RunView(), total=0)

@@ -75,6 +75,6 @@ def compare_data(watch: Watch, language: str) -> CompareData:
 class Compare(Element):
     """Drag to compare; the feed brings it what `compare_data` gives."""
 
-    NAME = "compare"
+    SCRIPTS = ("compare.js",)
     TEMPLATE = TEMPLATE
     STYLE = STYLE

@@ -16,6 +16,11 @@ from trainer.contract.home import CHECKOUT
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
+def asset(name: str) -> str:
+    """The text of a file of `assets/`."""
+    return (CHECKOUT / "assets" / name).read_text(encoding="utf-8")
+
+
 class _WithoutStub(ComponentMeta):
     """Makes a component class as Gradio does, but without the .pyi file it writes beside each one's source.
 
@@ -30,9 +35,9 @@ class _WithoutStub(ComponentMeta):
 
 
 class Element(gr.HTML, metaclass=_WithoutStub):
-    """HTML that never changes with its value; `assets/NAME.js` only sets attributes and texts, so nothing blinks."""
+    """HTML that never changes with its value; its script only sets attributes and texts, so nothing blinks."""
 
-    NAME = ""
+    SCRIPTS: tuple[str, ...] = ()  # files of `assets/` that make up the script, in order
     TEMPLATE = ""
     STYLE = ""
     EMPTY: Any = None
@@ -49,7 +54,7 @@ class Element(gr.HTML, metaclass=_WithoutStub):
             value,
             html_template=self.TEMPLATE,
             css_template=self.STYLE,
-            js_on_load=(CHECKOUT / "assets" / f"{self.NAME}.js").read_text(encoding="utf-8"),
+            js_on_load="\n".join(asset(name) for name in self.SCRIPTS),
             apply_default_css=False,
             visible=visible,
             elem_id=elem_id,

@@ -136,7 +136,7 @@ def nothing(tongue: str) -> dict[str, Any]:
 class Headline(Element):
     """The run's state; its value is the name of the run that is shown. Its script brings all parts their news."""
 
-    NAME = "feed"
+    SCRIPTS = ("feed.js",)
     TEMPLATE = '<div data-part="headline"></div>'
 
     def postprocess(self, value: Any) -> str:  # noqa: ANN401 - a name or None

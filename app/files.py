@@ -26,6 +26,7 @@ from trainer.contract.home import Home, atomic_write
 from trainer.contract.runs import RunFolder
 
 THUMB_PX = 256
+REMEMBERED = 50_000  # addresses of thumbnails
 UNREADABLE = "unreadable"  # in the place of a thumbnail's key: the picture could not be read
 SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L")
 
@@ -40,6 +41,7 @@ THUMB_KEY = re.compile(r"[0-9a-f]{64}")
 # Hidden files, `.` and `..`; and what means more than a name on some system: drives, streams, other separators
 NEVER = re.compile(r'(?:^|/)\.|[\x00-\x1f\x7f\\:*?"<>|]')
 
+_told: dict[str, Path] = {}  # of which picture a thumbnail is, by its key: only addresses given out lead to a file
 _log = logging.getLogger(__name__)
 
 
@@ -55,13 +57,15 @@ def routes(home: Home) -> list[Route]:
         return _missing(request)
 
     def thumbnail(request: Request) -> Response:
-        """A thumbnail made earlier, or the placeholder."""
+        """A picture's thumbnail, made at the first request, or the placeholder."""
         key = request.path_params["key"]
         if key == UNREADABLE:
             return Response(_placeholder(), media_type="image/jpeg", headers={"cache-control": ASK})
-        if THUMB_KEY.fullmatch(key):
-            return _file(request, _thumbnails(home), f"{key}.jpg", "image/jpeg", FOREVER)
-        return _missing(request)
+        if not THUMB_KEY.fullmatch(key):
+            return _missing(request)
+        if key in _told and not _made(home, key):
+            return Response(_placeholder(), media_type="image/jpeg", headers={"cache-control": ASK})
+        return _file(request, _thumbnails(home), f"{key}.jpg", "image/jpeg", FOREVER)
 
     def preset(request: Request) -> Response:
         """One of the user's presets, as a file."""
@@ -87,11 +91,18 @@ def run_url(run: RunFolder, name: str) -> str:
     return f"/atelier/run/{quote(run.path.name)}/{quote(name)}{changed}"
 
 
-def thumbnail_url(home: Home, picture: Path) -> str:
-    """The address of a picture's thumbnail, made now if there is none; that of a placeholder if it cannot be read."""
-    key = UNREADABLE
-    with isolated(f"The thumbnail of {picture}", _note):
-        key = _thumbnail(home, picture)
+def thumbnail_url(picture: Path) -> str:
+    """The address of a picture's thumbnail, which is made when a browser asks for it; a placeholder's if it is gone."""
+    path = picture.absolute()
+    try:
+        seen = path.stat()
+    except OSError:
+        return f"/atelier/thumb/{UNREADABLE}.jpg"
+    key = hashlib.sha256(os.fsencode(path) + f"\0{seen.st_mtime_ns}\0{seen.st_size}".encode()).hexdigest()
+    _told.pop(key, None)  # the newest stand last
+    _told[key] = path
+    while len(_told) > REMEMBERED:
+        _told.pop(next(iter(_told)), None)
     return f"/atelier/thumb/{key}.jpg"
 
 
@@ -104,15 +115,13 @@ def _thumbnails(home: Home) -> Path:
     return home.root / "thumbnails"
 
 
-def _thumbnail(home: Home, picture: Path) -> str:
-    """The name of the thumbnail's file, which is there afterwards."""
-    path = picture.absolute()
-    seen = path.stat()
-    key = hashlib.sha256(os.fsencode(path) + f"\0{seen.st_mtime_ns}\0{seen.st_size}".encode()).hexdigest()
+def _made(home: Home, key: str) -> bool:
+    """Whether the thumbnail of this key is there, made now if it was not."""
     target = _thumbnails(home) / f"{key}.jpg"
     if not target.is_file():
-        atomic_write(target, _small(path))
-    return key
+        with isolated(f"The thumbnail of {_told[key]}", _note):
+            atomic_write(target, _small(_told[key]))
+    return target.is_file()
 
 
 def _small(path: Path) -> bytes:

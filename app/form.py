@@ -106,7 +106,7 @@ def element_id(place: str) -> str:
 
 def shown(info: SettingInfo, value: Any) -> Any:  # noqa: ANN401 - any setting's value
     """A setting's value as its control shows it: several texts stand one per line."""
-    return "\n".join(value) if info.kind == "texts" else value
+    return "\n".join(map(str, value)) if info.kind == "texts" else value
 
 
 def shown_values(config: TrainConfig) -> dict[str, Any]:

@@ -22,15 +22,15 @@ LAYERS = [
     | {"trainer.families.labels", "trainer.families.noise", "trainer.families.text", "trainer.families.original"}
     | {"trainer.together", "trainer.pace", "trainer.held", "trainer.heap", "trainer.recompute", "trainer.levels"}
     | {"trainer.streaming", "trainer.families.ahead"},
-    {"trainer.families.parts", "trainer.packing"},
+    {"trainer.families.parts", "trainer.packing", "trainer.data.encoding"},
     {"trainer.families.unet", "trainer.data.batches", "trainer.adapters"},
     {"trainer.families.sdxl"},
     {"trainer.families.load"},
     {"trainer.optim", "trainer.fused", "trainer.checkpoints", "trainer.export", "trainer.metadata", "trainer.previews"},
-    {"trainer.assembly", "trainer.fitting", "trainer.training"},
-    {"trainer.results"},
-    {"trainer.loop", "trainer.strength", "trainer.several"},
-    {"trainer.flags", "trainer.cli", "trainer.__main__", "trainer.convert"},
+    {"trainer.assembly", "trainer.fitting", "trainer.training", "trainer.protect"},
+    {"trainer.results", "trainer.captioners"},
+    {"trainer.loop", "trainer.strength", "trainer.several", "trainer.caption"},
+    {"trainer.flags", "trainer.checkup", "trainer.cli", "trainer.captioncli", "trainer.__main__"} | {"trainer.convert"},
 ]
 
 
@@ -62,7 +62,7 @@ def functions(path):
 @pytest.mark.parametrize("path", PRODUCT[1:], ids=module_name)
 def test_imports_point_downwards(path):
     name = module_name(path)
-    if name in ("trainer", "trainer.data", "trainer.families"):
+    if name in ("trainer", "trainer.data", "trainer.families", "trainer.captioners"):
         return
     own = layer(name)
     assert own is not None, f"{name} has no layer"
@@ -73,8 +73,9 @@ def test_imports_point_downwards(path):
 
 def test_the_contract_the_console_and_the_flags_never_import_torch():
     code = (
-        "import sys, trainer.cli, trainer.flags\n"
-        "from trainer.contract import buckets, captions, errors, events, home, presets, process, queue, runs, sheets\n"
+        "import sys, trainer.cli, trainer.captioncli, trainer.flags\n"
+        "from trainer.contract import buckets, captionjobs, captions, errors, events, home, presets\n"
+        "from trainer.contract import process, queue, runs, sheets\n"
         f"heavy = {sorted(HEAVY)!r}\n"
         "assert not [name for name in heavy if name in sys.modules], sys.modules.keys()\n"
     )

@@ -11,8 +11,9 @@ from trainer.adapters import Adapter, attach, trained_components
 from trainer.contract.events import EventLog, Warned
 from trainer.contract.settings import AdapterSettings, Checkpointing, TrainConfig
 from trainer.contract.startfile import check_start
-from trainer.data.batches import Progress, TextStates
+from trainer.data.batches import TextStates
 from trainer.data.cache import TensorCache
+from trainer.data.encoding import Progress
 from trainer.export import put_into
 from trainer.families.base import Family
 from trainer.fused import fuse, fuse_entries

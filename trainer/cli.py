@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from trainer.checkup import checkup
 from trainer.contract import process
 from trainer.contract.basemodels import identify
 from trainer.contract.buckets import Plan, plan
@@ -59,6 +60,7 @@ PHASES = {
     "load": "Loading the base model",
     "download": "Fetching the base model (MiB)",
     "encode": "Encoding pictures",
+    "protect": "Drawing what the base model is to be kept at",
     "train": "Training",
     "preview": "Drawing previews",
 }
@@ -68,6 +70,10 @@ def main(arguments: Sequence[str]) -> int:
     """Do what the flags say; 0 on success, 2 on an error the user can act on."""
     console = Console(highlight=False)
     try:
+        if any(word.partition("=")[0] == "--caption" for word in arguments):
+            from trainer.captioncli import caption
+
+            return caption(arguments, console)
         return _dispatch(make_parser().parse_args(arguments), console)
     except OSError as error:
         console.print(f"The system refused: {error}.", style="bold red", markup=False)
@@ -91,6 +97,8 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
     if flags.models:
         list_models(console)
         return 0
+    if flags.doctor or flags.export_dataset:
+        return checkup(flags, given(flags, home)[0], home, console)
     if flags.resume:
         processes = vars(flags).pop("model.processes", None)
         if given_settings(flags) or flags.preset or flags.config:
@@ -137,6 +145,16 @@ def resolve(flags: argparse.Namespace, home: Home) -> tuple[TrainConfig, dict[st
     """
     if not flags.preset and not flags.config:
         raise InvalidSettings("No preset given.", hint="Try --preset pocket-style, or --list-presets.")
+    config, origins = given(flags, home)
+    return settled(config), origins
+
+
+def given(flags: argparse.Namespace, home: Home) -> tuple[TrainConfig, dict[str, str]]:
+    """The same as they were given, whether or not a run could be made of them.
+
+    Raises:
+        InvalidSettings: A value that is not allowed.
+    """
     layers: dict[str, Values] = {}
     if flags.preset:
         layers[f"preset {flags.preset}"] = load_preset(flags.preset, FOLDER, home.presets).values
@@ -145,8 +163,7 @@ def resolve(flags: argparse.Namespace, home: Home) -> tuple[TrainConfig, dict[st
         values.pop("intent", None)  # a copied preset's sentence
         layers[f"file {flags.config.name}"] = values
     layers["flag"] = given_settings(flags)
-    config, origins = overlay(layers)
-    return settled(config), origins
+    return overlay(layers)
 
 
 def list_models(console: Console) -> None:
@@ -193,6 +210,12 @@ def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], grou
         f"learning strength {strength:.2g}; writes up to {config.output.files} LoRA files, "
         f"the last one {escape(config.output.name)}.safetensors."
     )
+    if made.base_views:
+        console.print(
+            f"Protecting the base model: {config.dataset.protect_pictures} pictures are drawn first, if no earlier run "
+            f"has; {made.base_views} views of them make {config.dataset.protect_share:.0%} of all.",
+            markup=False,
+        )
     memory = foreseen(config, group.size)
     if memory is not None:
         console.print(f"Memory: {details(memory)}.", style="" if memory.fits else "yellow", markup=False)
@@ -224,7 +247,7 @@ def follow(run: RunFolder, group: Group, console: Console) -> int:
     cursor = run.events_file.stat().st_size if run.events_file.exists() else 0
     child = process.start(run, group)
     presses = 0
-    with _progress(console) as bar:
+    with progress_bar(console) as bar:
         screen = _Screen(bar, console)
         while True:
             try:
@@ -250,7 +273,8 @@ def _stop(run: RunFolder, console: Console, at_once: bool) -> None:
     console.print("Stopping after this step and saving… (Ctrl-C again ends at once)")
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """How far it is, how long that took and how long the rest will take, on one line."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),

@@ -16,7 +16,7 @@ DESCRIPTION = "Train a LoRA from a folder of pictures. `launch.py test` runs the
 METAVARS = {"switch": "true|false", "whole": "N", "number": "X", "text": "TEXT", "texts": "TEXT", "choice": "TEXT"}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse, but a wrong flag is one of our errors."""
 
     def error(self, message: str) -> NoReturn:
@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """All flags, grouped as the settings are."""
-    parser = _Parser(
+    parser = Parser(
         prog="launch.py",
         description=DESCRIPTION,
         allow_abbrev=False,
@@ -52,7 +52,11 @@ def make_parser() -> argparse.ArgumentParser:
     does.add_argument(
         "--check", action="store_true", help="Validate, show every setting with its origin; train nothing."
     )
+    does.add_argument(
+        "--caption", metavar="DIR", help="Caption the pictures of a folder; `--caption DIR --help` tells how."
+    )
     does.add_argument("--resume", metavar="RUN", help="Go on with a run (its name or folder) from its last checkpoint.")
+    _add_doctor(parser)
     _add_several(parser)
     groups = {
         section: parser.add_argument_group(section, (fields.__doc__ or "").strip())
@@ -68,6 +72,22 @@ def make_parser() -> argparse.ArgumentParser:
             help=_help(info).replace("%", "%%"),
         )
     return parser
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    """The flags that look after a picture folder, which itself is only read."""
+    doctor = parser.add_argument_group("a picture folder", "looked at and mended; the folder itself is never changed")
+    doctor.add_argument(
+        "--doctor", metavar="DIR", help="Tell what is wrong with its pictures and captions, for --preset or a setting."
+    )
+    doctor.add_argument(
+        "--fix", metavar="CODE", nargs="+", help="With --doctor: mend these findings; --undo takes it back."
+    )
+    doctor.add_argument("--undo", action="store_true", help="With --doctor: take the last change back.")
+    doctor.add_argument(
+        "--export-dataset", metavar="DIR", help="Copy what is trained of it, mended, to another folder."
+    )
+    doctor.add_argument("--to", metavar="NEW", help="With --export-dataset: the new folder.")
 
 
 def _add_several(parser: argparse.ArgumentParser) -> None:

@@ -14,13 +14,15 @@ from trainer.assembly import add_adapter, learn_text, start_from
 from trainer.checkpoints import State, load_checkpoint, save_checkpoint
 from trainer.contract import events
 from trainer.contract.buckets import micro_batches, plan
-from trainer.contract.captions import pictures_of, with_trigger
+from trainer.contract.captions import captions_of, first_caption, pictures_of
 from trainer.contract.drawing import DEFAULT_PREVIEWS, due, preview_prompts
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.events import EventLog
+from trainer.contract.problems import unreadable
 from trainer.contract.runs import RunFolder
-from trainer.data.batches import Sample, captions_of, encode_dataset, samples_of_step
+from trainer.data.batches import Sample, encode_dataset, samples_of_step
 from trainer.data.cache import TensorCache
+from trainer.data.encoding import masks_of
 from trainer.device import DTYPES, free_bytes, make_accelerator, memory_gib, out_of_memory
 from trainer.families.ahead import ReadAhead
 from trainer.families.load import chosen_model, load_family
@@ -29,6 +31,7 @@ from trainer.objectives import Batch, make_schedule, sample_rng, training_loss
 from trainer.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from trainer.pace import nearly_full
 from trainer.previews import Painter, PreviewBoard
+from trainer.protect import Protector, class_prompts
 from trainer.results import draw_strip, write_lora, write_sidecars
 from trainer.together import check_alike, everywhere, sum_gradients
 from trainer.training import Training
@@ -108,8 +111,7 @@ def update(training: Training, step: int) -> tuple[float, float]:
     accelerator, config = training.accelerator, training.config
     samples = samples_of_step(step, training.plan, training.data, config.dataset, config.model.seed)
     mine = range(accelerator.process_index, len(samples), accelerator.num_processes)
-    buckets = training.data.buckets
-    sizes = [buckets[sample.item] for sample in samples]
+    sizes = [training.data.size(sample) for sample in samples]
     total = torch.zeros((), device=accelerator.device)
     for places in micro_batches(mine, sizes, config.dataset.batch_size):
         # Dropout draws from the global generator: seeded like a sample that no step has, not like this one's noise
@@ -139,7 +141,7 @@ def learn(training: Training, chosen: list[Sample], step: int, of: int) -> Tenso
 def batch_of(training: Training, samples: list[Sample]) -> Batch:
     """The samples' tensors on the device, in one batch."""
     device = training.accelerator.device
-    encoded = [training.data.posteriors[sample.item, sample.mirrored] for sample in samples]
+    encoded = [training.data.encoded(sample) for sample in samples]
     return Batch(
         mean=torch.stack([e.mean for e in encoded]).to(device),
         std=torch.stack([e.std for e in encoded]).to(device),
@@ -147,6 +149,8 @@ def batch_of(training: Training, samples: list[Sample]) -> Batch:
             torch.tensor([training.data.frame(sample) for sample in samples], device=device)
         ),
         uncaptioned=torch.tensor([not sample.caption for sample in samples], device=device),
+        drawn=torch.tensor([sample.drawn for sample in samples], device=device) if training.data.drawn else None,
+        mask=masks_of(encoded),
     )
 
 
@@ -166,17 +170,25 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     family = load_family(config, accelerator.device, dtype)
     schedule = make_schedule(family.noise, config.objective)
 
-    made = plan(len(items), config.dataset)
+    drawn = class_prompts(items, config.dataset, config.model.seed)
     captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
-    prompts = preview_prompts(config, [with_trigger(item.caption, config.dataset.trigger_word) for item in items])
+    prompts = preview_prompts(config, [first_caption(item, config.dataset, config.model.seed) for item in items])
     progress, writes = _phase_reporter(log, "encode"), accelerator.is_local_main_process
     # The other processes then read what the first has made
     with accelerator.local_main_process_first(), ReadAhead(family.unet_files) as ahead:
         cache = TensorCache(run.home.cache / family.spec.name, writes, missed=ahead.start)
         data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
-        text = learn_text(family, config, [*captions, *prompts, ""], dtype=dtype, cache=cache, progress=progress)
-    if ladder.tiled:
-        family.draw_in_tiles()
+        known = [*captions, *prompts, *drawn, ""]
+        text = learn_text(family, config, known, dtype=dtype, cache=cache, progress=progress)
+        if ladder.tiled:
+            family.draw_in_tiles()
+        if drawn:
+            told = {"drawing": _phase_reporter(log, "protect"), "encoding": progress}
+            data = Protector(config, family, text, accelerator).add(data, drawn, dtype=dtype, cache=cache, **told)
+        cache.trim(config.dataset.cache_limit)
+    for problem in unreadable(data.broken):
+        log.write(events.Warned(code=problem.code, message=problem.message, hint=problem.hint))
+    weights = [item.weight for item in data.items[:: 1 + len(config.dataset.further_resolutions)]]
     adapter = add_adapter(family, config)
     optimizer = accelerator.prepare(make_optimizer(adapter, config.optimizer))
     board = PreviewBoard(run, log, Painter(config, family, text, prompts, accelerator))
@@ -190,7 +202,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
         data=data,
         text=text,
         board=board,
-        plan=made,
+        plan=plan(len(weights), config.dataset, weights),
         schedule=schedule,
         adapter=adapter,
         optimizer=optimizer,
@@ -198,7 +210,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     )
 
 
-def _phase_reporter(log: EventLog, name: Literal["download", "encode"]) -> Callable[[int, int], None]:
+def _phase_reporter(log: EventLog, name: Literal["download", "encode", "protect"]) -> Callable[[int, int], None]:
     def _report(done: int, total: int) -> None:
         log.write(events.Phase(name=name, done=done, total=total))
 
@@ -260,7 +272,7 @@ def report_step(training: Training, loss: float, lr: float, grad_norm: float, se
     training.log.write(
         events.Step(
             step=training.step,
-            epoch=round(training.step * training.plan.effective_batch / training.plan.pictures, 4),
+            epoch=round(training.plan.passes(training.step), 4),
             loss=loss,
             lr=lr,
             grad_norm=grad_norm,

@@ -14,7 +14,7 @@ from pathlib import PurePath
 
 from trainer.adapters import trained_components
 from trainer.contract.buckets import Plan
-from trainer.contract.captions import tag_frequency, with_trigger
+from trainer.contract.captions import first_caption, tag_frequency
 from trainer.contract.settings import TrainConfig
 from trainer.data.batches import EncodedDataset
 from trainer.families.base import ExportLabels
@@ -48,7 +48,8 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
     config, plan, data = facts.config, facts.plan, facts.data
     name = config.output.name
     folder = f"1_{name}"  # stands for the picture folder, whose real name is private
-    captions = [with_trigger(item.caption, config.dataset.trigger_word) for item in data.items]
+    captions = [first_caption(item, config.dataset, config.model.seed) for item in data.items[:: plan.sizes]]
+    drawn = len(data.drawn.items) if data.drawn else 0
     most_frequent = dict(list(tag_frequency(captions).items())[:MOST_TAGS])
     resolution = config.dataset.resolution
     text_rate = config.optimizer.text_learning_rate if len(trained_components(config.adapter)) > 1 else None
@@ -63,14 +64,14 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
         "output_name": name,
         "sd_model_name": PurePath(config.model.base_model).name,
         "tag_frequency": json.dumps({folder: most_frequent}, ensure_ascii=False),
-        "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": len(data.items)}}, ensure_ascii=False),
-        "reg_dataset_dirs": json.dumps({}),
+        "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": plan.pictures}}, ensure_ascii=False),
+        "reg_dataset_dirs": json.dumps({"base": {"n_repeats": 1, "img_count": drawn}} if drawn else {}),
         "bucket_info": json.dumps(_bucket_info(data)),
-        "num_train_images": len(data.items),
-        "num_reg_images": 0,
+        "num_train_images": plan.pictures,
+        "num_reg_images": drawn,
         "num_batches_per_epoch": math.ceil(plan.pictures / plan.effective_batch),
         "num_epochs": math.ceil(plan.views_per_picture),
-        "epoch": math.ceil(min(facts.step * plan.effective_batch, plan.total_views) / plan.pictures),
+        "epoch": math.ceil(plan.passes(facts.step)),
         "steps": facts.step,
         "max_train_steps": plan.steps,
         "batch_size_per_device": config.dataset.batch_size,
@@ -125,8 +126,10 @@ def _modelspec(facts: TrainingFacts) -> dict[str, str]:
     }
     if facts.labels.note:
         values["description"] = facts.labels.note
-    if config.dataset.trigger_word:
-        values["trigger_phrase"] = config.dataset.trigger_word
+    rules = [config.dataset.of_folder(number) for number in range(1 + len(config.dataset.concepts))]
+    triggers = list(dict.fromkeys(one.trigger_word for one in rules if one.trigger_word))
+    if triggers:
+        values["trigger_phrase"] = ", ".join(triggers)
     return {f"modelspec.{key}": value for key, value in values.items()}
 
 

@@ -24,6 +24,8 @@ class Batch:
     std: Tensor
     conditioning: Conditioning
     uncaptioned: Tensor  # (B,) bool: views whose caption was dropped, or that have none
+    drawn: Tensor | None = None  # (B,) bool: pictures that the base model drew
+    mask: Tensor | None = None  # (B, 1, h, w) from 0, left out, to 1, learnt; None: all is learnt
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class NoiseSchedule:
     timesteps: range  # those trained on
     keep_from: int  # from this timestep on, the base model's own prediction is the target
     keep_uncaptioned: bool  # and wherever there is no caption
+    mask_floor: float  # weight of what a mask leaves out
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Signal and noise amplitude at `t` (B,), each (B, 1, 1, 1): sqrt(abar), sqrt(1 - abar)."""
@@ -82,6 +85,7 @@ def make_schedule(spec: NoiseSpec, settings: ObjectiveSettings) -> NoiseSchedule
         timesteps=timesteps,
         keep_from=settings.keep_from_timestep,
         keep_uncaptioned=settings.keep_uncaptioned,
+        mask_floor=settings.mask_floor,
     )
 
 
@@ -151,11 +155,29 @@ def training_loss(
     kept = t >= schedule.keep_from
     if schedule.keep_uncaptioned:
         kept = kept | batch.uncaptioned.to(device)
+    if batch.drawn is not None:
+        kept = kept | batch.drawn.to(device)
     if kept.any():
         with torch.no_grad():
             target[kept] = base(noisy[kept], t[kept], batch.conditioning.rows(kept)).float()
         weight = weight.masked_fill(kept, 1.0)  # min-SNR all but ignores these timesteps: nothing would be kept
 
     prediction = denoiser(noisy, t, batch.conditioning)
-    error = (prediction.float() - target).square().mean(dim=(1, 2, 3))  # (B,)
-    return weight * error
+    error = (prediction.float() - target).square()  # (B, C, h, w)
+    if batch.mask is not None:
+        mask = torch.where(kept.view(-1, 1, 1, 1), 1.0, batch.mask.to(device))  # what is kept is kept everywhere
+        error = error * area_weight(mask, schedule.mask_floor)
+    return weight * error.mean(dim=(1, 2, 3))
+
+
+def area_weight(mask: Tensor, floor: float) -> Tensor:
+    """Weight of each latent's error under a mask m, (B, 1, h, w) -> (B, 1, h, w): w / mean(w), w = f + (1 - f) m.
+
+    What the mask leaves out counts f, what it shows counts 1. Divided by its mean over the picture, the weight is 1 on
+    average, so the loss is the mean error of what is shown: a small mask learns as fast as a large one. A mask that
+    shows all gives exactly 1. One that shows nothing is told by its floor alone: all counts alike, or with floor 0
+    nothing does.
+    """
+    weight = 1 - (1 - floor) * (1 - mask)  # so written, it is 1 to the last bit where m is
+    share = weight.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.where(share > 0, weight / share, 0.0)

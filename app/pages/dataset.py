@@ -2,54 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gradio as gr
 from gradio.components.base import server
 
-from app.captions import Answer, GridData, Pictures, answers, grid_data
-from app.component import Element
+from app import captioning, captions, checks, trained
+from app.captions import Answer, GridData, opened
+from app.component import Element, asset
 from app.pages.cards import problem_card
+from app.pages.train import EXAMPLE, preset_choices
+from app.shelf import Pictures
 from app.text import label, language, say
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 
-TEMPLATE = """
-<section class="captions" hidden>
-  <p class="captions-summary"></p>
-  <ul class="captions-problems"></ul>
-  <div class="captions-bar">
-    <div class="captions-choices" role="group"></div>
-    <button type="button" class="captions-undo"></button>
-    <a class="captions-train"></a>
-    <p class="captions-status" role="status" aria-live="polite"></p>
-  </div>
-  <ol class="captions-grid"></ol>
-  <p class="captions-empty"></p>
-  <nav class="captions-pager">
-    <button type="button" class="captions-earlier"></button>
-    <span class="captions-place"></span>
-    <button type="button" class="captions-later"></button>
-  </nav>
-</section>
-"""
 # The address names the folder, so a reload, a bookmark and the Train page's link all come to the same
 OPEN = "(images) => { location.search = '?' + new URLSearchParams({ images }); }"
 
 
 class CaptionGrid(Element):
-    """A folder's pictures and captions; its value is what `grid_data` gives, or None for no folder."""
+    """A folder's pictures and captions; its value is what `opened` gives, or None for no folder."""
 
-    NAME = "dataset"
-    TEMPLATE = TEMPLATE
+    SCRIPTS = tuple(
+        f"dataset/{name}.js" for name in ("grid", "tags", "picture", "mask", "checks", "captioner", "start")
+    )
+    TEMPLATE = asset("dataset/page.html")
 
-    def serve(self, functions: Mapping[str, Answer]) -> None:
+    def serve(self, functions: Iterable[Answer]) -> None:
         """Let the script call these functions by their names."""
         marked: Callable[[Any], Any] = server
-        for name, answer in functions.items():
-            self.server_fns.append(marked(answer))
-            setattr(self, name, answer)
+        for function in functions:
+            self.server_fns.append(marked(function))
+            setattr(self, function.__name__, function)
 
 
 def build(home: Home, demo: gr.Blocks) -> None:
@@ -60,15 +46,15 @@ def build(home: Home, demo: gr.Blocks) -> None:
         open_button = gr.Button(label("dataset.open"), scale=1, min_width=120)
     problem = gr.HTML(elem_id="dataset-problem")
     grid = CaptionGrid(elem_id="dataset")
-    grid.serve(answers(home))
+    grid.serve([*captions.answers(home), *trained.answers(home), *checks.answers(home), *captioning.answers(home)])
 
-    def opened(request: gr.Request) -> tuple[str, str, GridData | None]:
+    def arrive(request: gr.Request) -> tuple[str, str, GridData | None]:
         """The folder that the address names, what hinders to show it, and its first pictures."""
         folder = str(request.query_params.get("images", "")).strip()
         return folder, *first_page(home, folder, language(request))
 
     gr.on([open_button.click, images.submit], None, images, None, js=OPEN, api_visibility="private")
-    demo.load(opened, None, [images, problem, grid], api_visibility="private", show_progress="hidden")
+    demo.load(arrive, None, [images, problem, grid], api_visibility="private", show_progress="hidden")
 
 
 def first_page(home: Home, folder: str, tongue: str) -> tuple[str, GridData | None]:
@@ -76,7 +62,12 @@ def first_page(home: Home, folder: str, tongue: str) -> tuple[str, GridData | No
     if not folder:
         return f'<p class="quiet">{say(tongue, "dataset.no_folder")}</p>', None
     try:
-        pictures = Pictures.of(home, folder)
+        pictures = Pictures.of(home, folder, read=False)
     except TrainerError as error:
         return problem_card(error), None
-    return "", grid_data(pictures, pictures.page("all"), "all", tongue)
+    return "", {
+        **opened(pictures, tongue),
+        "presets": preset_choices(home),
+        "preset": EXAMPLE,
+        "captioners": captioning.captioners(),
+    }

@@ -10,8 +10,9 @@ from app.files import run_url
 from app.monitor import Watch
 from app.text import say
 from trainer.contract.events import RunFailed, Sample
-from trainer.contract.runs import Request, RunFolder
+from trainer.contract.runs import RunFolder
 from trainer.contract.words import duration
+from trainer.contract.workfolder import Request
 
 LOG_LINES, LOG_BYTES = 40, 2**14
 ENDINGS: tuple[Request, ...] = ("stop", "pause")

@@ -18,7 +18,8 @@ from app.text import label, language
 from trainer.contract.home import Home
 from trainer.contract.process import force_quit
 from trainer.contract.queue import Queue
-from trainer.contract.runs import Request, RunFolder
+from trainer.contract.runs import RunFolder
+from trainer.contract.workfolder import Request
 
 ASKS: dict[Request, str] = {"stop": "live.stop", "pause": "live.pause", "save": "live.save", "sample": "live.sample"}
 CONTINUES = ("stopped", "paused", "failed", "interrupted")

@@ -17,13 +17,14 @@ from app.files import thumbnail_url
 from app.form import Form
 from app.pages.cards import alert_card, problem_card
 from app.text import label, language, say
-from trainer.contract.captions import SUFFIXES, look
+from trainer.contract import captionfiles, formats
+from trainer.contract.captions import look
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.contract.overlay import existing_overlay
 
 THUMBNAILS = 12
-DROPPED = (*SUFFIXES, ".txt", ".caption")
+DROPPED = (*formats.SUFFIXES, *captionfiles.SUFFIXES)
 
 
 def build(home: Home, form: Form) -> gr.Button:
@@ -37,7 +38,7 @@ def build(home: Home, form: Form) -> gr.Button:
         label=label("train.drop"),
         show_label=False,
         file_count="multiple",
-        file_types=["image", ".txt", ".caption"],
+        file_types=["image", *DROPPED],
         height=112,
         elem_id="drop",
     )
@@ -65,7 +66,7 @@ def pictures_html(home: Home, folder: Path, tongue: str) -> str:
     except TrainerError as error:
         return problem_card(error)
     thumbs = "".join(
-        f'<img src="{thumbnail_url(home, item.path)}" alt="{escape(item.caption or item.path.name, quote=True)}">'
+        f'<img src="{thumbnail_url(item.path)}" alt="{escape(item.caption or item.path.name, quote=True)}">'
         for item in items[:THUMBNAILS]
     )
     more = f'<span class="more">+{len(items) - THUMBNAILS}</span>' if len(items) > THUMBNAILS else ""

@@ -10,13 +10,14 @@ from app.text import say
 from trainer.contract.buckets import plan
 from trainer.contract.captions import pictures_of, with_trigger
 from trainer.contract.chosen import check_chosen
+from trainer.contract.concepts import Concept
 from trainer.contract.errors import InvalidSettings, ModelError, TrainerError
 from trainer.contract.estimate import estimate, foreseen
 from trainer.contract.home import Home
 from trainer.contract.memory import GIB
 from trainer.contract.overlay import existing_overlay
 from trainer.contract.presets import FOLDER, load_preset, overlay, settled
-from trainer.contract.settings import TrainConfig
+from trainer.contract.settings import DatasetSettings, TrainConfig
 from trainer.contract.words import duration, size
 
 
@@ -40,16 +41,21 @@ def settings_of(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
 
 
 def read(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
-    """The same, ready to be a run's: with the captions edited on the Dataset page, if there are any.
+    """The same, ready to be a run's: with what was edited on the Dataset page, if anything was.
 
     Raises:
         TrainerError: Naming what is wrong.
     """
     config = settled(settings_of(home, preset, named))
-    edited = existing_overlay(home, Path(config.dataset.images))
-    if config.dataset.captions or edited is None:
-        return config
-    return config.model_copy(update={"dataset": config.dataset.model_copy(update={"captions": str(edited)})})
+    dataset = config.dataset
+    concepts = tuple(one.model_copy(update={"captions": _captions(home, one)}) for one in dataset.concepts)
+    edited = dataset.model_copy(update={"captions": _captions(home, dataset), "concepts": concepts})
+    return config.model_copy(update={"dataset": edited})
+
+
+def _captions(home: Home, folder: DatasetSettings | Concept) -> str:
+    """The file that goes before the folder's captions: the one that was given, or the one that was edited here."""
+    return folder.captions or str(existing_overlay(home, Path(folder.images)) or "")
 
 
 def model_problems(home: Home, preset: str, named: dict[str, Any]) -> dict[str, str]:
@@ -83,6 +89,11 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
     ]
     captions = [with_trigger(item.caption, config.dataset.trigger_word) for item in items]
     drawn = known.drawing(config, made, captions, config.model.processes)
+    if made.base_views:
+        dataset = config.dataset
+        parts.append(
+            say(tongue, "plan.protect", pictures=dataset.protect_pictures, share=f"{dataset.protect_share:.0%}")
+        )
     if known.seconds_per_step is not None:
         seconds = known.seconds_per_step * made.steps / (1 - drawn.share)
         parts.append(say(tongue, "plan.time", duration=duration(seconds)))

@@ -108,7 +108,7 @@ def _picture(glance: Glance, language: str) -> str:
     if newest is None or file is None:
         return f'<div class="run-picture run-blank"><span>{say(language, "runs.no_preview")}</span></div>'
     return (
-        f'<div class="run-picture"><img src="{thumbnail_url(glance.run.home, file)}" '
+        f'<div class="run-picture"><img src="{thumbnail_url(file)}" '
         f'alt="{described(newest, language)}" loading="lazy"></div>'
     )
 

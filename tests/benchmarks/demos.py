@@ -24,8 +24,9 @@ from assets.pocket.build.style import style_distance  # noqa: E402
 from trainer.contract.buckets import Size, crop_to  # noqa: E402
 from trainer.contract.captions import scan, with_trigger  # noqa: E402
 from trainer.contract.home import POCKET, Home  # noqa: E402
+from trainer.contract.pictures import load_picture  # noqa: E402
 from trainer.contract.runs import RunFolder  # noqa: E402
-from trainer.data.images import load_picture, to_pixels  # noqa: E402
+from trainer.data.images import normalised, to_pixels  # noqa: E402
 
 SIDE = 64
 
@@ -46,7 +47,7 @@ def latents_of(pictures: list[Image.Image], vae: AutoencoderKL) -> torch.Tensor:
     """Scaled posterior means, (N, C h w)."""
     pixels = torch.stack([to_pixels(p, crop_to(p.width, p.height, Size(SIDE, SIDE))) for p in pictures])
     with torch.no_grad():
-        mean: torch.Tensor = vae.encode(pixels).latent_dist.mean
+        mean: torch.Tensor = vae.encode(normalised(pixels)).latent_dist.mean
     return (mean * vae.config.scaling_factor).flatten(1)
 
 

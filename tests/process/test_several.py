@@ -103,7 +103,7 @@ def as_rank(rank, run, computers, port, note):
 def noted(name, plain, note):
     def encode(*arguments):
         with note.open("a") as file:
-            file.write(f"{name}\n")
+            file.write(f"{name}\n" * len(arguments[1]))  # a line for each of a batch
         return plain(*arguments)
 
     return encode

@@ -238,8 +238,40 @@ def test_changed_pictures_are_refused_on_resume(new_run, pictures, tmp_path):
     assert list(run.checkpoints.iterdir())
 
 
-def bad_picture(folder):
-    (folder / "kaputt.png").write_bytes((folder / "picture 0.png").read_bytes()[:60])
+def all_bad(folder):
+    for picture in folder.glob("*.png"):
+        picture.write_bytes(picture.read_bytes()[:60])  # the header is good
+
+
+def test_a_broken_picture_is_left_out_and_the_run_goes_on(new_run, pictures, tmp_path):
+    own = shutil.copytree(pictures, tmp_path / "own")
+    (own / "kaputt.png").write_bytes((own / "picture 0.png").read_bytes()[:60])
+    (own / "leer.jpg").touch()
+    run = new_run(dataset={"images": str(own), "views": 1})
+    assert train_here(run) == 0
+    told = [warning for warning in events(run, Warned) if warning.code == "unreadable_image"]
+    assert sorted(name for name in ("kaputt.png", "leer.jpg") for one in told if name in one.message) == [
+        "kaputt.png",
+        "leer.jpg",
+    ]
+    assert len(events(run, Step)) == 3  # 5 pictures, batch 2
+
+
+def test_several_folders_with_weights_are_trained_at_several_sizes(new_run, pictures, tmp_path):
+    other = shutil.copytree(pictures, tmp_path / "other")
+    run = new_run(
+        dataset={
+            "images": str(pictures),
+            "concepts": [{"images": str(other), "weight": 2.0, "trigger_word": "sks", "flip": True}],
+            "further_resolutions": [48],
+            "shuffle_tags": True,
+            "tag_dropout": 0.2,
+            "views": 1,
+        }
+    )
+    assert train_here(run) == 0
+    assert run.config().dataset.concepts[0].weight == 2.0
+    assert len(events(run, Step)) == 5  # 10 pictures, batch 2
 
 
 def empty(folder):
@@ -249,7 +281,7 @@ def empty(folder):
 
 @pytest.mark.parametrize(
     ("damage", "code"),
-    [(bad_picture, "unreadable_image"), (empty, "no_images"), (shutil.rmtree, "folder_missing")],
+    [(all_bad, "nothing_to_train"), (empty, "no_images"), (shutil.rmtree, "folder_missing")],
 )
 def test_a_bad_data_set_is_one_failure_event_with_a_hint(new_run, pictures, tmp_path, damage, code):
     own = shutil.copytree(pictures, tmp_path / "own")

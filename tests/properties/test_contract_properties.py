@@ -1,6 +1,7 @@
 import string
 from collections import Counter
-from typing import Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from trainer.contract.buckets import Size, buckets, crop_to, micro_batches, nearest_bucket, plan, views_of_step
 from trainer.contract.captions import shuffled, with_trigger
+from trainer.contract.concepts import Concept
 from trainer.contract.events import EventLog, Lora, Phase, Sample, Warned, read_events
 from trainer.contract.presets import flat, overlay, read_toml, to_toml
 from trainer.contract.settings import SECTIONS, DatasetSettings, TrainConfig, validated
@@ -19,13 +21,21 @@ SIZES = (Size(64, 64), Size(96, 64), Size(64, 96))
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 # Where a range depends on another setting, one that is always allowed.
 TOGETHER = {
-    "dataset": {"min_total_views": st.integers(1, 1000), "max_total_views": st.integers(1000, 1_000_000)},
+    "dataset": {
+        "min_total_views": st.integers(1, 1000),
+        "max_total_views": st.integers(1000, 1_000_000),
+        "resolution": st.integers(512, 2048),
+        "background": st.sampled_from(["white", "#102030"]),
+        "protect": st.just(value=False),  # it needs a trigger word or a prompt
+        "further_resolutions": st.lists(st.integers(32, 511), max_size=3).map(tuple),
+    },
     "objective": {
         "zero_terminal_snr": st.sampled_from(["auto", "off"]),
         "min_timestep": st.integers(0, 500),
         "max_timestep": st.integers(501, 1000),
     },
     "model": {"base_model": texts.filter(bool)},
+    "concept": {"images": texts.filter(bool)},
     "output": {"name": st.text(string.ascii_letters + "äéß猫0123456789-_#='()", max_size=40)},
 }
 
@@ -37,10 +47,18 @@ def values_of(annotation, schema):
     if get_origin(annotation) is Literal:
         return st.sampled_from(get_args(annotation))
     if get_origin(annotation) is tuple:
-        return st.lists(texts, max_size=3).map(tuple)
+        inner = get_args(annotation)[0]
+        return st.lists(values_of(inner, schema.get("items", {})), max_size=3).map(tuple)
+    if isinstance(annotation, UnionType):
+        (kind,) = (schema for schema in schema["anyOf"] if schema.get("type") != "null")
+        return st.none() | values_of(get_args(annotation)[0], kind)
+    if get_origin(annotation) is Annotated:
+        return values_of(get_args(annotation)[0], schema)
+    if annotation is Concept:
+        return concepts()
     if annotation is float:
         open_ends = {"exclude_min": "exclusiveMinimum" in schema, "exclude_max": "exclusiveMaximum" in schema}
-        return st.floats(low, high, **open_ends)
+        return st.floats(low, high, allow_infinity=False, **open_ends)
     if step := schema.get("multipleOf"):
         return st.integers(low // step, high // step).map(lambda count: count * step)
     return {bool: st.booleans(), int: st.integers(low, high), str: texts}[annotation]
@@ -51,6 +69,11 @@ def section_values(section, model):
     schemas = model.model_json_schema()["properties"]
     each = {name: values_of(field.annotation, schemas[name]) for name, field in model.model_fields.items()}
     return st.fixed_dictionaries({}, optional=each | TOGETHER.get(section, {}))
+
+
+def concepts():
+    """Folders with rules of their own."""
+    return section_values("concept", Concept).map(lambda values: Concept(**{"images": "x", **values}))
 
 
 # Some allowed settings, as a preset or a command line gives them.

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -16,11 +18,37 @@ def test_a_tensor_is_made_once_and_then_read(tmp_path):
     assert len(made) == 1
 
 
-def test_a_damaged_entry_is_made_again(tmp_path):
-    (tmp_path / "key.safetensors").write_bytes(b"torn")
-    assert torch.equal(TensorCache(tmp_path).get("key", lambda: {"x": torch.ones(2)})["x"], torch.ones(2))
-    again = TensorCache(tmp_path).get("key", lambda: pytest.fail("was not stored"))
-    assert torch.equal(again["x"], torch.ones(2))
+@pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "checksum"])
+def test_a_damaged_entry_is_made_again(tmp_path, damage):
+    cache = TensorCache(tmp_path)
+    cache.write("key", {"x": torch.arange(100.0)})
+    (path,) = tmp_path.iterdir()
+    entry = bytearray(path.read_bytes())
+    entry[0 if damage == "checksum" else -10] ^= 1
+    path.write_bytes({"torn": entry[:-50], "empty": b""}.get(damage, entry))
+    assert cache.read("key") is None
+    assert torch.equal(cache.get("key", lambda: {"x": torch.ones(2)})["x"], torch.ones(2))
+    assert torch.equal(cache.get("key", lambda: pytest.fail("was not stored"))["x"], torch.ones(2))
+
+
+def test_beyond_the_limit_what_lay_unused_longest_goes_and_what_is_used_stays(tmp_path):
+    caches = [TensorCache(tmp_path / family) for family in ("sd15", "sdxl")]
+    for age, (cache, key) in enumerate([(caches[0], "a"), (caches[1], "b"), (caches[0], "c"), (caches[1], "d")]):
+        cache.write(key, {"x": torch.zeros(250)})
+        os.utime(cache.folder / f"{key}.entry", (1000 + age, 1000 + age))
+    fresh = TensorCache(tmp_path / "sd15")
+    assert fresh.read("a") is not None  # used now, so it is the newest
+    os.utime(tmp_path / "sd15" / "a.entry", (1, 1))  # even if its time cannot be noted
+    fresh.trim(2500 / 2**30)
+    assert sorted(path.stem for path in tmp_path.rglob("*.entry")) == ["a", "d"]
+    fresh.trim(1e-9)
+    assert [path.stem for path in tmp_path.rglob("*.entry")] == ["a"]
+
+
+def test_without_a_limit_nothing_goes(tmp_path):
+    TensorCache(tmp_path / "sd15").write("a", {"x": torch.zeros(250)})
+    TensorCache(tmp_path / "sdxl").trim(0)
+    assert list(tmp_path.rglob("*.entry"))
 
 
 def test_a_process_that_does_not_write_leaves_no_file(tmp_path):

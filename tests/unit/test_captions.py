@@ -1,12 +1,26 @@
 import random
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
 
-from trainer.contract.captions import ORIENTATION_TAG, scan, shuffled, tag_frequency, with_trigger
-from trainer.contract.errors import FolderMissing, NoImages, UnreadableImage
+from trainer.contract.captions import (
+    Item,
+    captions_of,
+    drawn,
+    first_caption,
+    look,
+    scan,
+    shuffled,
+    tag_frequency,
+    with_choices,
+    with_trigger,
+)
+from trainer.contract.errors import FolderMissing, NoImages, NothingToTrain
+from trainer.contract.formats import ORIENTATION_TAG
+from trainer.contract.settings import DatasetSettings
 
 
 def draw(path, size=(8, 4), caption=None, **options):
@@ -107,29 +121,56 @@ def test_a_file_in_place_of_a_folder_is_refused_as_such(tmp_path):
         scan(draw(tmp_path / "a.png"))
 
 
-@pytest.mark.parametrize("data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
-def test_a_picture_that_cannot_be_opened_is_refused_with_its_path(tmp_path, data):
-    draw(tmp_path / "a.png")
+def left_out(folder):
+    """The one problem of a folder that holds a good picture beside one that cannot be opened."""
+    draw(folder / "good.png", caption="a bear")
+    items, (problem,) = scan(folder)
+    assert [item.name for item in items] == ["good.png"]
+    assert problem.code == "unreadable_image"
+    assert str(problem.pictures[0]) in problem.message
+    assert "left out" in problem.message
+    return problem
+
+
+@pytest.mark.parametrize("data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a\0\0\0\0"])
+def test_a_picture_that_cannot_be_opened_is_left_out_and_named(tmp_path, data):
     (tmp_path / "broken.png").write_bytes(data)
-    with pytest.raises(UnreadableImage) as caught:
-        scan(tmp_path)
-    assert str(tmp_path / "broken.png") in caught.value.message
+    assert left_out(tmp_path).pictures == (tmp_path / "broken.png",)
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp"])
-def test_a_picture_whose_exif_block_is_cut_short_is_refused_with_its_path(tmp_path, suffix):
-    path = draw(tmp_path / f"cut.{suffix}", exif=b"Exif\0\0MM\0*\0")
-    with pytest.raises(UnreadableImage) as caught:
-        scan(tmp_path)
-    assert str(path) in caught.value.message
+def test_a_picture_whose_exif_block_is_cut_short_is_taken_as_it_lies(tmp_path, suffix):
+    draw(tmp_path / f"cut.{suffix}", (8, 4), "a bear", exif=b"Exif\0\0MM\0*\0")
+    ((item,), problems) = scan(tmp_path)
+    assert (item.width, item.height, problems) == (8, 4, [])
 
 
-def test_a_picture_far_too_large_to_open_is_refused_from_its_header(tmp_path):
-    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+def bomb(path, side=60_000):
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT")
-    with pytest.raises(UnreadableImage, match="bomb"):
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT")
+
+
+def test_a_picture_far_too_large_to_open_is_left_out_from_its_header(tmp_path):
+    bomb(tmp_path / "bomb.png")
+    assert "bomb" in left_out(tmp_path).message
+
+
+def test_pictures_broken_in_the_same_way_are_one_problem(tmp_path):
+    for number in range(3):
+        bomb(tmp_path / f"bomb{number}.png")
+        (tmp_path / f"empty{number}.jpg").touch()
+    draw(tmp_path / "good.png", caption="a bear")
+    assert [len(problem.pictures) for problem in scan(tmp_path)[1]] == [3, 3]
+
+
+def test_a_folder_in_which_nothing_can_be_opened_is_refused_with_the_first_reason(tmp_path):
+    bomb(tmp_path / "bomb.png")
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(NothingToTrain, match=r"2 cannot be read.*bomb\.png") as caught:
         scan(tmp_path)
+    assert str(tmp_path) in caught.value.message
+    assert look(tmp_path)[0] == []
 
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path):
@@ -204,3 +245,86 @@ def test_shuffling_drops_empty_tags():
 def test_tags_are_counted_without_regard_to_case_most_frequent_first():
     counts = tag_frequency(["Red, bear", "red", "", "bear, red, ", "apple"])
     assert list(counts.items()) == [("red", 3), ("bear", 2), ("apple", 1)]
+
+
+def item(*captions, **more):
+    first, *others = captions or ("",)
+    return Item(Path("x.png"), first, 64, 64, "x.png", others=tuple(others), **more)
+
+
+@pytest.mark.parametrize(
+    ("caption", "trigger", "expected"),
+    [
+        ("ana, red hair, ana", "ana", "ana, red hair"),
+        ("Ana, red hair", "ana", "ana, red hair"),
+        ("ana with red hair, ana, smiling", "ana", "ana with red hair, smiling"),
+        ("smiling, woman, ana", "ana, woman", "ana, woman, smiling"),
+        ("red hair", " ", "red hair"),
+    ],
+)
+def test_a_trigger_word_is_not_said_twice(caption, trigger, expected):
+    assert with_trigger(caption, trigger) == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "possible"),
+    [
+        ("a {red|blue} house", {"a red house", "a blue house"}),
+        ("{a|{b|c} d}", {"a", "b d", "c d"}),
+        ("{|very} old", {"old", "very old"}),
+        ("{a|b}{c|d}", {"ac", "ad", "bc", "bd"}),
+        (r"\{a|b\}", {"{a|b}"}),
+        (r"{a\|b|c}", {"a|b", "c"}),
+        ("smile {}, {one}", {"smile {}, {one}"}),
+        ("{x|{one}}", {"x", "{one}"}),
+        ("half {a|b", {"half {a|b"}),
+        ("no | wildcard", {"no | wildcard"}),
+    ],
+)
+def test_wildcards_choose_among_theirs_and_nothing_else(caption, possible):
+    found = {with_choices(caption, random.Random(seed)) for seed in range(60)}
+    assert found == possible
+
+
+def test_a_wall_of_braces_is_read_in_no_time():
+    assert with_choices("{" * 20_000 + "a|" * 20_000 + "}" * 20_000, random.Random(0))
+
+
+def test_several_captions_are_shown_in_turn():
+    settings = DatasetSettings(trigger_word="ana")
+    shown = [drawn(item("one", "two", "three"), 0, epoch, settings, 7)[1] for epoch in range(6)]
+    assert shown == ["ana, one", "ana, two", "ana, three"] * 2
+
+
+def test_dropping_tags_keeps_the_first_and_the_trigger_word_and_the_others_as_often_as_asked():
+    settings = DatasetSettings(trigger_word="ana", tag_dropout=0.25, keep_tags=2)
+    tags = ["ana", "kept", *(f"tag {n}" for n in range(100))]
+    forms = captions_of(item(", ".join(tags)), settings, 3)
+    assert all(form.startswith("ana, kept") for form in forms)
+    lost = 1 - sum(len(form.split(", ")) - 2 for form in forms) / (100 * len(forms))
+    assert 0.2 < lost < 0.3  # four standard errors of 1600 draws
+    assert all(form.split(", ") == [tag for tag in tags if tag in form.split(", ")] for form in forms)
+
+
+def test_a_caption_never_loses_all_its_tags():
+    settings = DatasetSettings(tag_dropout=0.99, keep_tags=0)
+    assert set(captions_of(item("a, b"), settings, 0)) <= {"a", "b", "a, b"}
+
+
+def test_only_so_many_forms_of_a_caption_occur_that_each_is_encoded_once():
+    settings = DatasetSettings(shuffle_tags=True, tag_dropout=0.3)
+    told = item(*(f"{n}, a, b, c, d, {{e|f}}" for n in range(5)))
+    forms = captions_of(told, settings, 1)
+    assert len(forms) == 20
+    assert {drawn(told, 0, epoch, settings, 1)[1] for epoch in range(200)} == set(forms)
+
+
+def test_the_rules_of_a_pictures_own_folder_hold():
+    settings = DatasetSettings(
+        trigger_word="ana", concepts=[{"images": "x", "trigger_word": "ben", "caption_dropout": 1.0, "flip": True}]
+    )
+    assert captions_of(item("smiling", concept=1), settings, 0) == ["ben, smiling"]
+    views = [drawn(item("smiling", concept=1), 0, epoch, settings, 0) for epoch in range(40)]
+    assert {caption for _, caption in views} == {""}
+    assert {mirrored for mirrored, _ in views} == {True, False}
+    assert first_caption(item("{a|a} b, c"), settings, 0) == "ana, a b, c"

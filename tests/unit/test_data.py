@@ -3,9 +3,9 @@ import tiny
 import torch
 
 from trainer.contract.buckets import Size, plan
-from trainer.contract.captions import Item, scan
+from trainer.contract.captions import Item, captions_of, scan
 from trainer.contract.settings import DatasetSettings
-from trainer.data.batches import TextStates, captions_of, encode_dataset, samples_of_step
+from trainer.data.batches import TextStates, encode_dataset, samples_of_step
 from trainer.data.cache import TensorCache
 
 

@@ -309,9 +309,9 @@ def test_with_a_login_files_are_for_those_who_are_logged_in(home, run):
         assert TestClient(app, cookies={"access-token-unsecure-id": "secret"}).get(path).status_code == 200
 
 
-def shown(browser, home, picture):
+def shown(browser, picture):
     """The thumbnail of a picture file, as the browser gets it."""
-    answer = browser.get(thumbnail_url(home, picture))
+    answer = browser.get(thumbnail_url(picture))
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
     thumbnail = Image.open(io.BytesIO(answer.content))
     assert thumbnail.format == "JPEG"
@@ -326,28 +326,28 @@ def near(pixel, expected):
     ("size", "expected"),
     [((1024, 512), (256, 128)), ((300, 600), (128, 256)), ((256, 256), (256, 256)), ((60, 40), (60, 40))],
 )
-def test_a_thumbnail_has_256_px_at_the_long_side_and_is_never_enlarged(browser, home, tmp_path, size, expected):
+def test_a_thumbnail_has_256_px_at_the_long_side_and_is_never_enlarged(browser, tmp_path, size, expected):
     Image.new("RGB", size, "red").save(tmp_path / "a ö.jpg")
-    assert shown(browser, home, tmp_path / "a ö.jpg").size == expected
+    assert shown(browser, tmp_path / "a ö.jpg").size == expected
 
 
-def test_a_thumbnail_is_upright(browser, home, tmp_path):
+def test_a_thumbnail_is_upright(browser, tmp_path):
     picture = Image.new("RGB", (800, 400), "red")
     picture.paste("blue", (0, 0, 400, 400))  # its left half is the top when the picture is turned clockwise
     exif = Image.Exif()
     exif[0x0112] = TURN_RIGHT
     picture.save(tmp_path / "a.jpg", exif=exif)
-    thumbnail = shown(browser, home, tmp_path / "a.jpg")
+    thumbnail = shown(browser, tmp_path / "a.jpg")
     assert thumbnail.size == (128, 256)
     assert near(thumbnail.getpixel((64, 32)), (0, 0, 255))
     assert near(thumbnail.getpixel((64, 224)), (255, 0, 0))
 
 
-def test_a_thumbnail_tells_nothing_of_where_the_picture_was_taken(browser, home, tmp_path):
+def test_a_thumbnail_tells_nothing_of_where_the_picture_was_taken(browser, tmp_path):
     exif = Image.Exif()
     exif[0x010F] = "Camera"
     Image.new("RGB", (600, 600)).save(tmp_path / "a.jpg", exif=exif)
-    thumbnail = shown(browser, home, tmp_path / "a.jpg")
+    thumbnail = shown(browser, tmp_path / "a.jpg")
     assert not dict(thumbnail.getexif())
 
 
@@ -363,48 +363,50 @@ def test_a_thumbnail_tells_nothing_of_where_the_picture_was_taken(browser, home,
         ("RGB", (10, 200, 30), (10, 200, 30)),
     ],
 )
-def test_colours_and_transparency_of_every_kind_of_picture(browser, home, tmp_path, mode, colour, expected):
+def test_colours_and_transparency_of_every_kind_of_picture(browser, tmp_path, mode, colour, expected):
     Image.new(mode, (300, 300), colour).save(tmp_path / "a.png")
-    assert near(shown(browser, home, tmp_path / "a.png").convert("RGB").getpixel((100, 100)), expected)
+    assert near(shown(browser, tmp_path / "a.png").convert("RGB").getpixel((100, 100)), expected)
 
 
-def test_a_palettes_transparent_colour_is_white(browser, home, tmp_path):
+def test_a_palettes_transparent_colour_is_white(browser, tmp_path):
     picture = Image.new("P", (300, 300), 0)
     picture.putpalette([255, 0, 0, 0, 0, 255])
     picture.save(tmp_path / "a.png", transparency=0)
-    assert near(shown(browser, home, tmp_path / "a.png").getpixel((100, 100)), (255, 255, 255))
+    assert near(shown(browser, tmp_path / "a.png").getpixel((100, 100)), (255, 255, 255))
 
 
-def test_a_thumbnail_is_made_once(home, tmp_path):
+def test_a_thumbnail_is_made_when_it_is_first_asked_for_and_only_then(browser, home, tmp_path):
     Image.new("RGB", (300, 300)).save(tmp_path / "a.jpg")
-    first = thumbnail_url(home, tmp_path / "a.jpg")
+    url = thumbnail_url(tmp_path / "a.jpg")
+    assert not (home.root / "thumbnails").exists()
+    browser.get(url)
     (file,) = (home.root / "thumbnails").iterdir()
+    assert url == f"/atelier/thumb/{file.name}"
     file.write_bytes(b"found again")
-    assert thumbnail_url(home, tmp_path / "a.jpg") == first
-    assert file.read_bytes() == b"found again"
-    assert first == f"/atelier/thumb/{file.name}"
+    assert thumbnail_url(tmp_path / "a.jpg") == url
+    assert browser.get(url).content == b"found again"
 
 
-def test_a_changed_picture_and_one_elsewhere_have_thumbnails_of_their_own(browser, home, tmp_path):
+def test_a_changed_picture_and_one_elsewhere_have_thumbnails_of_their_own(browser, tmp_path):
     urls = set()
     for name, colour in (("a.png", "red"), ("a.png", "blue"), ("b.png", "blue")):
         Image.new("RGB", (300, 300), colour).save(tmp_path / name)
         os.utime(tmp_path / name, ns=(len(urls), len(urls)))
-        urls.add(thumbnail_url(home, tmp_path / name))
+        urls.add(thumbnail_url(tmp_path / name))
     assert len(urls) == 3
-    assert near(shown(browser, home, tmp_path / "a.png").getpixel((9, 9)), (0, 0, 255))
+    assert near(shown(browser, tmp_path / "a.png").getpixel((9, 9)), (0, 0, 255))
 
 
-def test_the_address_does_not_hang_on_the_present_folder(home, tmp_path, monkeypatch):
+def test_the_address_does_not_hang_on_the_present_folder(tmp_path, monkeypatch):
     Image.new("RGB", (300, 300)).save(tmp_path / "a.png")
-    absolute = thumbnail_url(home, tmp_path / "a.png")
+    absolute = thumbnail_url(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
-    assert thumbnail_url(home, (tmp_path / "a.png").relative_to(tmp_path)) == absolute
+    assert thumbnail_url((tmp_path / "a.png").relative_to(tmp_path)) == absolute
 
 
-def test_thumbnails_are_kept_for_good(browser, home, tmp_path):
+def test_thumbnails_are_kept_for_good(browser, tmp_path):
     Image.new("RGB", (300, 300)).save(tmp_path / "a.png")
-    assert "immutable" in browser.get(thumbnail_url(home, tmp_path / "a.png")).headers["cache-control"]
+    assert "immutable" in browser.get(thumbnail_url(tmp_path / "a.png")).headers["cache-control"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows lets only administrators make links")
@@ -418,27 +420,27 @@ def test_a_link_among_the_thumbnails_leads_nowhere(browser, home):
 def test_an_unreadable_picture_has_a_placeholder_and_the_log_says_why(browser, home, tmp_path, caplog, data):
     (tmp_path / "broken ö.png").write_bytes(data)
     with caplog.at_level(logging.WARNING):
-        placeholder = shown(browser, home, tmp_path / "broken ö.png")
+        placeholder = shown(browser, tmp_path / "broken ö.png")
     assert placeholder.size == (256, 256)
     assert len(placeholder.getcolors(maxcolors=65536)) > 1  # not an empty square
     assert "broken ö.png" in caplog.text
     assert not (home.root / "thumbnails").exists()
 
 
-def test_a_picture_that_is_gone_has_a_placeholder(browser, home, tmp_path):
-    assert thumbnail_url(home, tmp_path / "none.png") == "/atelier/thumb/unreadable.jpg"
+def test_a_picture_that_is_gone_has_a_placeholder(browser, tmp_path):
+    assert thumbnail_url(tmp_path / "none.png") == "/atelier/thumb/unreadable.jpg"
     assert "immutable" not in browser.get("/atelier/thumb/unreadable.jpg").headers["cache-control"]
 
 
-def test_a_picture_that_can_be_read_later_gets_its_thumbnail(browser, home, tmp_path):
+def test_a_picture_that_can_be_read_later_gets_its_thumbnail(browser, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"half copied")
-    assert "unreadable" in thumbnail_url(home, path)
+    assert "immutable" not in browser.get(thumbnail_url(path)).headers["cache-control"]
     path.write_bytes(png((300, 300), "blue"))
-    assert near(shown(browser, home, path).getpixel((9, 9)), (0, 0, 255))
+    assert near(shown(browser, path).getpixel((9, 9)), (0, 0, 255))
 
 
-def test_where_thumbnails_cannot_be_written_there_is_a_placeholder(home, tmp_path):
+def test_where_thumbnails_cannot_be_written_there_is_a_placeholder(browser, home, tmp_path):
     (home.root / "thumbnails").write_bytes(b"a file in the folder's place")
     Image.new("RGB", (300, 300)).save(tmp_path / "a.png")
-    assert "unreadable" in thumbnail_url(home, tmp_path / "a.png")
+    assert "immutable" not in browser.get(thumbnail_url(tmp_path / "a.png")).headers["cache-control"]

@@ -7,6 +7,7 @@ from trainer.contract.settings import SECTIONS, validated
 from trainer.flags import given_settings, make_parser
 
 FIELDS = {f"{s}.{n}": field for s, section in SECTIONS.items() for n, field in section.model_fields.items()}
+LISTS = ("prompts", "concepts", "further_resolutions")
 SCHEMAS = {f"{s}.{n}": v for s, c in SECTIONS.items() for n, v in c.model_json_schema()["properties"].items()}
 
 
@@ -25,7 +26,7 @@ def help_of_every_flag(monkeypatch):
 def test_a_setting_has_a_flag_of_its_name(place):
     section, name = place.split(".")
     value = {"learning_rate": "0.001"}.get(name, "7")
-    assert given(f"--{place}", value) == {section: {name: [value] if name == "prompts" else value}}
+    assert given(f"--{place}", value) == {section: {name: [value] if name in LISTS else value}}
 
 
 def test_the_help_lists_every_setting_with_its_description(monkeypatch):

@@ -40,6 +40,16 @@ def test_an_emptied_number_is_named():
         config_of(values, "", "style")
 
 
+def test_further_folders_stand_one_per_line_alone_or_with_their_rules():
+    ben = {"images": "/ben", "weight": 2.0, "flip": True}
+    values = shown_values(validated({"dataset": {"concepts": ["/ana", ben], "further_resolutions": [384, 256]}}))
+    assert values["dataset.concepts"] == '/ana\n{"images": "/ben", "weight": 2.0, "flip": true}'
+    assert values["dataset.further_resolutions"] == "384\n256"
+    dataset = config_of(values, "", "style").dataset
+    assert [concept.model_dump(exclude_defaults=True) for concept in dataset.concepts] == [{"images": "/ana"}, ben]
+    assert dataset.further_resolutions == (384, 256)
+
+
 def test_the_page_shows_settings_that_are_there():
     assert set(ON_THE_PAGE) <= set(SETTINGS)
     assert {place for place, info in SETTINGS.items() if info.level == "basic"} == set(ON_THE_PAGE)

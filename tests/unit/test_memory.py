@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from benchmarks import memory
 from benchmarks.counts import ours, step
 
 from trainer.contract import memory as contract
+from trainer.contract.errors import OutOfMemory
+from trainer.contract.events import EventLog
 from trainer.contract.memory import (
     GIB,
     LEVELS,
@@ -24,6 +27,7 @@ from trainer.contract.memory import (
     smaller,
 )
 from trainer.contract.settings import validated
+from trainer.fitting import Ladder
 
 FAMILIES = ("sd15", "sd2", "sdxl")
 BITS = ("none", "8bit", "4bit")
@@ -269,3 +273,19 @@ def test_drawing_keeps_to_the_plan():
     for name, megapixels in (("decoding", 0.5625), ("tiled", 0.5625), ("denoising", 0.25)):
         start, more = FACTS["sd15"][name]
         assert counted[name][0] == pytest.approx(start + more * megapixels, rel=0.02)
+
+
+def test_the_last_error_names_a_size_that_takes_less_than_what_was_tried_last(tmp_path):
+    config = settings(1024, batch=2)
+    run = Ladder(config)
+    with EventLog(tmp_path / "events.jsonl") as log:
+        run.savings = run._chosen("sdxl", torch.device("cpu"), torch.bfloat16, 64 * GIB, log)
+        assert (run.savings.level, run.tiled) == ("none", False)
+        with pytest.raises(OutOfMemory) as told:
+            while True:
+                run.step_down("CUDA out of memory", log)
+    assert run.tiled
+    took = sum(predict("sdxl", config, list(ladder(config, "cpu"))[-1], "cpu", half=True, tiled=True).values())
+    named = smaller("sdxl", config, took, "cpu", half=True)
+    assert named is not None
+    assert f"--dataset.resolution {named}," in told.value.hint

@@ -7,6 +7,7 @@ from trainer.contract.settings import ObjectiveSettings
 from trainer.families.base import Conditioning, NoiseSpec
 from trainer.objectives import (
     Batch,
+    area_weight,
     betas,
     draw_noise,
     draw_timesteps,
@@ -187,3 +188,49 @@ def test_noise_offset_shifts_whole_channels():
     noisy, t = seen[0]
     channel_means = (noisy / schedule.levels(t)[1]).mean(dim=(2, 3))
     assert channel_means.abs().max() > 0.3  # without an offset the mean of 4096 draws is within 0.06
+
+
+def masked_losses(mask, floor, drawn=None):
+    """Losses of a denoiser whose error grows from left to right."""
+    schedule = make_schedule(SD15, ObjectiveSettings(min_snr_gamma=0, mask_floor=floor))
+    ramp = torch.arange(8.0).expand(SHAPE)
+    batch = Batch(torch.zeros(SHAPE), torch.zeros(SHAPE), Conditioning(torch.zeros(3, 7, 5)), CAPTIONED, drawn, mask)
+    knowing = lambda noisy, t, _c: noisy / schedule.levels(t)[1] + ramp  # noqa: E731
+    return training_loss(knowing, lambda noisy, *_: noisy * 0, batch, schedule, [sample_rng(1, 2, i) for i in range(3)])
+
+
+def half_mask():
+    mask = torch.zeros(3, 1, 8, 8)
+    mask[..., :4] = 1
+    return mask
+
+
+def test_a_mask_that_shows_all_changes_no_bit_of_the_loss():
+    assert torch.equal(masked_losses(torch.ones(3, 1, 8, 8), 0.3), masked_losses(None, 0.3))
+
+
+def test_under_a_mask_the_loss_is_the_mean_error_of_what_it_shows_and_of_the_rest_by_its_floor():
+    inside, outside = (torch.tensor(error).square().mean() for error in ([0.0, 1, 2, 3], [4.0, 5, 6, 7]))
+    torch.testing.assert_close(masked_losses(half_mask(), 0.0), inside.expand(3), rtol=1e-3, atol=1e-3)
+    expected = (inside + 0.25 * outside) / 1.25
+    torch.testing.assert_close(masked_losses(half_mask(), 0.25), expected.expand(3), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("white", [1, 7, 32])
+def test_a_small_mask_weighs_as_much_as_a_large_one(white):
+    mask = torch.zeros(1, 1, 8, 8)
+    mask.view(-1)[:white] = 1
+    assert float(area_weight(mask, 0.0).mean()) == pytest.approx(1.0)
+    assert float(area_weight(mask, 0.1).mean()) == pytest.approx(1.0)
+
+
+def test_of_a_mask_that_shows_nothing_nothing_is_learnt():
+    assert masked_losses(torch.zeros(3, 1, 8, 8), 0.0).tolist() == [0, 0, 0]
+
+
+def test_the_bases_own_pictures_are_kept_whole_at_its_own_prediction():
+    drawn = torch.tensor([True, False, False])
+    without, masked = masked_losses(None, 0.0, drawn), masked_losses(half_mask(), 0.0, drawn)
+    assert torch.equal(without[0], masked[0])
+    assert not torch.equal(without[1], masked[1])
+    assert not torch.equal(without[0], masked_losses(None, 0.0)[0])

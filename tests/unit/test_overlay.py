@@ -7,17 +7,19 @@ import pytest
 
 from tests.unit.test_captions import draw
 from trainer.contract.captions import look, pictures_of, scan
-from trainer.contract.errors import DatasetError, FolderMissing, UnreadableImage
+from trainer.contract.errors import DatasetError, FolderMissing
 from trainer.contract.home import Home
 from trainer.contract.overlay import (
+    Entry,
+    change,
+    entries_of,
     existing_overlay,
     history,
     history_file,
     overlay_file,
     read_overlay,
+    redo,
     undo,
-    write_caption,
-    write_captions,
 )
 from trainer.contract.presets import settled
 from trainer.contract.settings import DatasetSettings, validated
@@ -40,8 +42,13 @@ def folder(tmp_path):
 def captions(folder, home):
     return {
         item.path.relative_to(folder).as_posix(): item.caption
-        for item in scan(folder, existing_overlay(home, folder))[0]
+        for item in look(folder, existing_overlay(home, folder))[0]
     }
+
+
+def write(home, folder, **texts):
+    """Give pictures captions; `deeper__c` stands for deeper/c.png."""
+    change(home, folder, {f"{name.replace('__', '/')}.png": Entry(text) for name, text in texts.items()})
 
 
 def lines(*entries):
@@ -65,8 +72,8 @@ def test_a_folder_has_one_overlay_with_a_readable_name(home, folder):
 def test_every_folder_name_makes_an_overlay_that_can_be_written(home, tmp_path, name):
     folder = tmp_path / name
     draw(folder / "a.png")
-    write_caption(home, folder, "a.png", "a bear")
-    assert read_overlay(overlay_file(home, folder)) == {"a.png": "a bear"}
+    write(home, folder, a="a bear")
+    assert read_overlay(overlay_file(home, folder)) == {"a.png": Entry("a bear")}
 
 
 def test_entries_go_before_the_caption_files_and_an_empty_one_means_none(tmp_path, folder):
@@ -118,6 +125,10 @@ def test_the_settings_name_folder_and_captions(tmp_path, folder):
         ('{"text": "x"}', "file_name"),
         ('{"file_name": "a.png"}', "text"),
         ('{"file_name": "a.png", "text": null}', "None"),
+        ('{"file_name": "a.png", "focus": [0.5]}', "focus"),
+        ('{"file_name": "a.png", "focus": [0.5, 7]}', "7"),
+        ('{"file_name": "a.png", "mask": "../a.png"}', "mask"),
+        ('{"file_name": "a.png", "left_out": "yes"}', "left_out"),
     ],
 )
 def test_a_line_that_is_no_caption_is_refused_with_its_number(tmp_path, line, said):
@@ -142,21 +153,49 @@ def test_captions_that_are_missing_or_not_utf_8_are_refused_with_their_path(tmp_
 def test_a_line_separator_within_a_caption_does_not_end_its_entry(tmp_path):
     file = tmp_path / "metadata.jsonl"
     file.write_text(lines({"file_name": "./a.png", "text": "one\u2028two\x85three"}), encoding="utf-8")
-    assert read_overlay(file) == {"a.png": "one two three"}
+    assert read_overlay(file) == {"a.png": Entry("one two three")}
 
 
 def test_a_changed_caption_is_read_back_and_the_users_folder_stays_as_it_was(home, folder):
     before = digest(folder)
-    write_caption(home, folder, "deeper/c.png", "  a red\n fox ")
-    write_captions(home, folder, {"a.png": "", "b.png": "ein Käfer"})
+    write(home, folder, deeper__c="  a red\n fox ")
+    write(home, folder, a="", b="ein Käfer")
     assert captions(folder, home) == {"a.png": "", "b.png": "ein Käfer", "deeper/c.png": "a red fox"}
     assert digest(folder) == before
 
 
-def test_a_caption_as_it_was_removes_the_entry(home, folder):
-    write_captions(home, folder, {"a.png": "another", "b.png": "new"})
-    write_captions(home, folder, {"a.png": " a  bear", "b.png": ""})
-    assert read_overlay(overlay_file(home, folder)) == {}
+def test_an_entry_that_says_nothing_is_removed(home, folder):
+    write(home, folder, a="another", b="new")
+    change(home, folder, {"a.png": Entry(), "b.png": None})
+    assert entries_of(home, folder) == {}
+
+
+def test_an_entry_says_caption_focus_mask_and_whether_it_is_trained(home, folder):
+    whole = Entry("a bear", (0.5, 0.25), "masks/1f.png", left_out=True)
+    change(home, folder, {"a.png": whole, "b.png": Entry(left_out=True), "deeper/c.png": Entry(focus=(0, 1))})
+    assert entries_of(home, folder) == {
+        "a.png": whole,
+        "b.png": Entry(left_out=True),
+        "deeper/c.png": Entry(focus=(0.0, 1.0)),
+    }
+    assert json.loads(overlay_file(home, folder).read_text().split("\n")[1]) == {"file_name": "b.png", "left_out": True}
+    assert captions(folder, home) == {"a.png": "a bear", "b.png": "", "deeper/c.png": "a fox"}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry(focus=(0.5, 1.5)),
+        Entry(focus=(float("nan"), 0)),
+        Entry(mask="../x.png"),
+        Entry(mask="/x.png"),
+        Entry(mask=""),
+    ],
+)
+def test_a_value_out_of_range_is_refused_and_nothing_is_written(home, folder, entry):
+    with pytest.raises(DatasetError, match=r"a\.png"):
+        change(home, folder, {"b.png": Entry("x"), "a.png": entry})
+    assert existing_overlay(home, folder) is None
 
 
 @pytest.mark.parametrize(
@@ -165,41 +204,65 @@ def test_a_caption_as_it_was_removes_the_entry(home, folder):
 def test_only_a_picture_of_the_folder_gets_a_caption(home, folder, name):
     draw(folder.parent / "outside.png")
     with pytest.raises(DatasetError, match="no picture"):
-        write_captions(home, folder, {"a.png": "another", name: "x"})
+        change(home, folder, {"a.png": Entry("another"), name: Entry("x")})
     assert existing_overlay(home, folder) is None
 
 
 def test_undo_takes_changes_back_one_by_one(home, folder):
-    write_caption(home, folder, "a.png", "one")
-    write_captions(home, folder, {"a.png": "two", "b.png": "an owl"})
+    write(home, folder, a="one")
+    write(home, folder, a="two", b="an owl")
     assert undo(home, folder) == ["a.png", "b.png"]
     assert captions(folder, home) == {"a.png": "one", "b.png": "", "deeper/c.png": "a fox"}
-    write_caption(home, folder, "b.png", "a bee")
+    write(home, folder, b="a bee")
     assert [undo(home, folder) for _ in range(3)] == [["b.png"], ["a.png"], []]
     assert captions(folder, home) == {"a.png": "a bear", "b.png": "", "deeper/c.png": "a fox"}
 
 
-def test_a_caption_that_does_not_change_is_no_step_to_undo(home, folder):
-    write_caption(home, folder, "a.png", "one")
-    write_caption(home, folder, "a.png", "one ")
-    write_caption(home, folder, "b.png", "")
-    assert history(home, folder) == [{"a.png": None}]
+def test_what_was_undone_is_done_again_until_something_else_is_changed(home, folder):
+    write(home, folder, a="one")
+    change(home, folder, {"a.png": Entry("two"), "b.png": Entry(left_out=True)}, "two and one")
+    assert [undo(home, folder), undo(home, folder)] == [["a.png", "b.png"], ["a.png"]]
+    assert [change.what for change in history(home, folder).undone] == ["two and one", ""]
+    assert [redo(home, folder) for _ in range(3)] == [["a.png"], ["a.png", "b.png"], []]
+    assert entries_of(home, folder) == {"a.png": Entry("two"), "b.png": Entry(left_out=True)}
+    undo(home, folder)
+    write(home, folder, b="an owl")
+    assert redo(home, folder) == []
+    assert entries_of(home, folder) == {"a.png": Entry("one"), "b.png": Entry("an owl")}
+
+
+def test_a_history_of_captions_alone_is_undone_and_done_again(home, folder):
+    write(home, folder, a="three")
+    history_file(home, folder).write_text(
+        lines({"before": {"b.png": None}}, {"undone": True}, {"before": {"a.png": "one"}}), encoding="utf-8"
+    )
+    assert [undo(home, folder), undo(home, folder)] == [["a.png"], []]
+    assert entries_of(home, folder) == {"a.png": Entry("one")}
+    assert [redo(home, folder), redo(home, folder)] == [["a.png"], []]
+    assert entries_of(home, folder) == {"a.png": Entry("three")}
+
+
+def test_what_does_not_change_is_no_step_to_undo(home, folder):
+    write(home, folder, a="one")
+    write(home, folder, a="one ")
+    change(home, folder, {"b.png": None, "deeper/c.png": Entry()})
+    assert len(history(home, folder).done) == 1
 
 
 def test_a_torn_line_of_the_history_costs_only_itself(home, folder):
-    write_caption(home, folder, "a.png", "one")
+    write(home, folder, a="one")
     with history_file(home, folder).open("ab") as file:
         file.write(b'{"before": {"a.p')
-    write_caption(home, folder, "b.png", "an owl")
+    write(home, folder, b="an owl")
     assert [undo(home, folder), undo(home, folder)] == [["b.png"], ["a.png"]]
 
 
 def test_changes_made_at_the_same_time_all_stay(home, tmp_path):
     names = [draw(tmp_path / "many" / f"{n}.png").name for n in range(24)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: write_caption(home, tmp_path / "many", name, f"number {name}"), names))
+        list(pool.map(lambda name: change(home, tmp_path / "many", {name: Entry(f"number {name}")}), names))
     assert captions(tmp_path / "many", home) == {name: f"number {name}" for name in names}
-    assert len(history(home, tmp_path / "many")) == 24
+    assert len(history(home, tmp_path / "many").done) == 24
 
 
 def test_a_look_shows_what_can_be_opened_and_names_what_cannot(folder):
@@ -208,8 +271,7 @@ def test_a_look_shows_what_can_be_opened_and_names_what_cannot(folder):
     assert [item.path.name for item in items] == ["a.png", "b.png", "c.png"]
     assert [problem.code for problem in problems] == ["unreadable_image", "no_caption"]
     assert str(folder / "broken.png") in problems[0].message
-    with pytest.raises(UnreadableImage):
-        scan(folder)
+    assert scan(folder) == (items, problems)
 
 
 def test_an_entry_for_a_picture_that_cannot_be_opened_is_not_called_lost(tmp_path, folder):

@@ -110,6 +110,9 @@ def test_one_error_names_every_setting_at_fault():
     ("section", "values", "seen"),
     [
         ("dataset", {"min_total_views": 500, "max_total_views": 30}, ("500", "30")),
+        ("dataset", {"further_resolutions": [512], "resolution": 512}, ("further_resolutions", "512")),
+        ("dataset", {"concepts": [{"images": "x", "weight": 0}]}, ("concepts.0.weight", "0")),
+        ("dataset", {"concepts": ["{x"]}, ("concepts.0", "{x")),
         ("objective", {"zero_terminal_snr": "on", "prediction": "epsilon"}, ("zero_terminal_snr", "epsilon")),
         ("objective", {"zero_terminal_snr": "on", "noise_offset": 0.05}, ("zero_terminal_snr", "0.05")),
     ],

@@ -29,7 +29,7 @@ from trainer.contract.errors import FolderMissing, InvalidSettings, RunMissing
 from trainer.contract.events import EventLog, RunFailed, Step
 from trainer.contract.home import Home
 from trainer.contract.memory import GIB, MemoryPlan, Savings
-from trainer.contract.overlay import overlay_file, write_caption
+from trainer.contract.overlay import Entry, change, overlay_file
 from trainer.contract.presets import FOLDER, list_presets, save_preset
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
@@ -173,7 +173,7 @@ def test_where_nothing_fits_at_any_size_the_plan_says_what_else_to_do(home, monk
 def test_captions_edited_on_the_dataset_page_are_trained(home, folder):
     inputs = named(home, "pocket-style", dataset_images=str(folder))
     assert plan.read(home, "pocket-style", inputs).dataset.captions == ""
-    write_caption(home, folder, "2.png", "a dog")
+    change(home, folder, {"2.png": Entry("a dog")})
     assert plan.read(home, "pocket-style", inputs).dataset.captions == str(overlay_file(home, folder))
 
 

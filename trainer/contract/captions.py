@@ -1,188 +1,304 @@
-"""A folder of pictures as a list of items with captions, and what is wrong with it. Nothing is ever written there."""
+"""The pictures of a data set with their captions, what is wrong with them, and which words a view is shown with."""
 
 from __future__ import annotations
 
+import math
 import random
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
-from trainer.contract.errors import FolderMissing, NoImages, UnreadableImage
-from trainer.contract.overlay import caption_beside, read_overlay
+from trainer.contract.captionfiles import own_captions
+from trainer.contract.encodings import plain
+from trainer.contract.errors import NoImages, NothingToTrain, UnreadableImage
+from trainer.contract.folders import Listing, Repeats, listing, repeats_of
+from trainer.contract.formats import picture_size
+from trainer.contract.overlay import Entry, read_overlay
+from trainer.contract.problems import (
+    Problem,
+    mask_problems,
+    repeats_told,
+    unreadable,
+    without_caption,
+    without_picture,
+)
 from trainer.contract.settings import DatasetSettings
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-ORIENTATION_TAG = 0x0112
-CAPTION_VARIANTS = 16  # shuffled forms of one caption that occur in a run; few enough to be encoded once
+__all__ = [
+    "Item",
+    "Problem",
+    "captions_of",
+    "drawn",
+    "first_caption",
+    "look",
+    "pictures_of",
+    "scan",
+    "shuffled",
+    "tag_frequency",
+    "tags_of",
+    "with_choices",
+    "with_trigger",
+]
+CAPTION_VARIANTS = 16  # forms of a picture's captions that occur in a run; few enough to be encoded once
+DEPTH = 8  # of wildcards within wildcards
+WILDCARD = re.compile(r"\\.|\{((?:[^{}\\]|\\.)*)\}")  # one without others within; \{ is a brace and begins none
+BAR = re.compile(r"(?<!\\)\|")
+ESCAPED = re.compile(r"\\([{|}])")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture: its file, its caption, and its size in px as a viewer shows it."""
+    """One picture: its file, its captions, its size, and how it is shown."""
 
     path: Path
-    caption: str
-    width: int
+    caption: str  # the first of its captions, or ""
+    width: int  # px, as a viewer shows it
     height: int
+    name: str = ""  # path relative to its folder, with forward slashes: its key in the overlay
+    others: tuple[str, ...] = ()  # further captions, shown in turn
+    concept: int = 0  # number of its folder: 0 is the data set's own, then its concepts'
+    weight: float = 1.0  # how often it is shown, relative to the others (kohya: repeats)
+    focus: tuple[float, float] | None = None  # what the crop keeps in view: shares of width and height
+    mask: Path | None = None  # grey picture, white is learnt
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Something about a data set worth knowing; training can go on."""
+class Survey:
+    """A folder as it is: its pictures, which of them are left out or cannot be opened, and what was noticed."""
 
-    code: str
-    message: str
-    hint: str
-    pictures: tuple[Path, ...] = ()  # those it is about
+    items: list[Item]
+    left_out: set[str]
+    broken: list[UnreadableImage]
+    problems: list[Problem]
+
+    def trained(self, folder: Path) -> list[Item]:
+        """The pictures that are not left out.
+
+        Raises:
+            NothingToTrain: There are none.
+        """
+        kept = [item for item in self.items if item.name not in self.left_out]
+        if not kept:
+            first = "; ".join(f"{error.path.name}: {error.cause}" for error in self.broken[:1])
+            raise NothingToTrain(
+                folder, f"{len(self.broken)} cannot be read ({first})" if first else "all are left out"
+            )
+        return kept
 
 
 def pictures_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
-    """What `scan` finds for these settings."""
-    return scan(Path(settings.images), Path(settings.captions) if settings.captions else None)
-
-
-def scan(folder: Path, captions: Path | None = None) -> tuple[list[Item], list[Problem]]:
-    """All pictures below `folder`, ordered by path, and what was noticed.
-
-    A caption is the picture's entry in the file `captions`, else the .txt (or .caption) file of the same name; hidden
-    files and folders are passed over.
+    """What is trained with these settings: the pictures of all their folders, and what was noticed.
 
     Raises:
-        FolderMissing: No such folder.
-        NoImages: Nothing to train on.
-        UnreadableImage: A picture that cannot be opened.
-        DatasetError: The file `captions` cannot be read.
+        DatasetError: As `scan`, for one of the folders.
     """
-    items, problems, broken = _survey(folder, captions)
-    if broken:
-        raise broken[0]
+    folders = [Path(settings.images), *(Path(concept.images) for concept in settings.concepts)]
+    items: list[Item] = []
+    problems: list[Problem] = []
+    for number, folder in enumerate(folders):
+        rules = settings.of_folder(number)
+        weight = settings.concepts[number - 1].weight if number else 1.0
+        apart = [other.resolve() for other in folders if other.resolve() != folder.resolve()]
+        captions = Path(rules.captions) if rules.captions else None
+        survey = _survey(folder, captions, rules.folder_repeats, apart)
+        items += [replace(item, concept=number, weight=item.weight * weight) for item in survey.trained(folder)]
+        problems += survey.problems
     return items, problems
 
 
+def scan(folder: Path, captions: Path | None = None) -> tuple[list[Item], list[Problem]]:
+    """All pictures below `folder` that are trained, ordered by path, and what was noticed.
+
+    What the file `captions` says of a picture goes before what lies in the folder. A picture that cannot be opened is
+    a problem and left out.
+
+    Raises:
+        FolderMissing: No such folder.
+        NoImages: No pictures.
+        NothingToTrain: None that can be opened and is not left out.
+        DatasetError: The file `captions` cannot be read.
+    """
+    survey = _survey(folder, captions)
+    return survey.trained(folder), survey.problems
+
+
 def look(folder: Path, captions: Path | None = None) -> tuple[list[Item], list[Problem]]:
-    """The same for someone who looks on: a picture that cannot be opened is a problem and left out.
+    """The same for someone who looks on: with the pictures that the file `captions` leaves out.
 
     Raises:
         FolderMissing: No such folder.
         NoImages: No pictures.
         DatasetError: The file `captions` cannot be read.
     """
-    items, problems, broken = _survey(folder, captions)
-    return items, [Problem(error.code, error.message, error.hint) for error in broken] + problems
+    survey = _survey(folder, captions)
+    return survey.items, survey.problems
 
 
-def _survey(folder: Path, captions: Path | None) -> tuple[list[Item], list[Problem], list[UnreadableImage]]:
-    """The pictures that can be opened, what was noticed, and those that cannot."""
-    pictures = _pictures(folder)
+def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, apart: Sequence[Path] = ()) -> Survey:
+    """The pictures below a folder, with what the file `captions` says of them."""
+    found = listing(folder, apart)
+    if not found.pictures:
+        raise NoImages(folder, len(found.files))
     entries = read_overlay(captions) if captions is not None else {}
-    names = {path: path.relative_to(folder).as_posix() for path in pictures}
-    items: list[Item] = []
-    problems: list[Problem] = []
-    broken: list[UnreadableImage] = []
-    for path, name in names.items():
+    sizes, broken = _sizes(found)
+    repeats = {name: repeats_of(folder, name) if folder_repeats else Repeats() for name in sizes}
+    own, noticed = own_captions(found, [name for name in sizes if entries.get(name, Entry()).text is None])
+    items = []
+    for name, (width, height) in sizes.items():
+        entry, repeated = entries.get(name, Entry()), repeats[name]
+        said = own.get(name) or (plain(repeated.words if entry.text is None else entry.text),)
+        mask = found.masks.get(name.rpartition(".")[0])
+        items.append(
+            Item(
+                found.pictures[name],
+                said[0],
+                width,
+                height,
+                name,
+                others=said[1:],
+                weight=float(repeated.count),
+                focus=entry.focus,
+                mask=captions.parent / entry.mask if captions and entry.mask else mask,
+            )
+        )
+    left_out = {name for name, entry in entries.items() if entry.left_out}
+    shown = [item for item in items if item.name not in left_out]
+    problems = [*found.problems, *unreadable(broken), *noticed]
+    problems += without_caption([item.path for item in shown if not item.caption], len(shown))
+    if captions is not None:
+        problems += without_picture(entries.keys() - found.pictures.keys(), captions, folder)
+    problems += _about_masks(found, shown)
+    problems += repeats_told({one.folder: one.count for one in repeats.values() if one.folder})
+    return Survey(items, left_out, broken, problems)
+
+
+def _sizes(found: Listing) -> tuple[dict[str, tuple[int, int]], list[UnreadableImage]]:
+    """Width and height of the pictures that can be opened, by name, and what is wrong with the others."""
+    sizes: dict[str, tuple[int, int]] = {}
+    broken = []
+    for name, path in found.pictures.items():
         try:
-            width, height = _size(path)
+            sizes[name] = picture_size(path)
         except UnreadableImage as error:
             broken.append(error)
-            continue
-        caption = entries[name] if name in entries else _caption(path, problems.append)
-        items.append(Item(path, caption, width, height))
-    bare = tuple(item.path for item in items if not item.caption)
-    if bare:
-        problems.append(
-            Problem(
-                "no_caption",
-                f"{len(bare)} of {len(items)} pictures have no caption (first: {bare[0].name}).",
-                "They are trained on the trigger word alone; a .txt file of the same name is a picture's caption.",
-                bare,
-            )
-        )
-    gone = sorted(entries.keys() - set(names.values()))
-    if gone:
-        problems.append(
-            Problem(
-                "caption_without_picture",
-                f"{captions} has {len(gone)} captions for pictures that are not in {folder} (first: {gone[0]}).",
-                "They are not used; check whether pictures were renamed or moved.",
-            )
-        )
-    return items, problems, broken
+    return sizes, broken
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Every file below `folder` that is named like a picture."""
-    if not folder.is_dir():
-        raise FolderMissing(folder)
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
-    if not pictures:
-        raise NoImages(folder, len(files))
-    return pictures
+def _about_masks(found: Listing, items: Sequence[Item]) -> list[Problem]:
+    stems = {name.rpartition(".")[0] for name in found.pictures}
+    lost = [path for stem, path in found.masks.items() if stem not in stems]
+    return mask_problems(lost, [item.path for item in items if item.mask and not item.mask.is_file()])
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """A picture's width and height in px."""
-    try:
-        seen = path.stat()
-        return _size_of_version(path, seen.st_mtime_ns, seen.st_size)
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise UnreadableImage(path, str(error)) from None
-
-
-@lru_cache(maxsize=10_000)  # a page looks at its folder again after every change
-def _size_of_version(path: Path, _changed: int, _bytes: int) -> tuple[int, int]:
-    """The same, read from the file's header only."""
-    with Image.open(path) as picture:
-        width, height = picture.size
-        sideways = picture.getexif().get(ORIENTATION_TAG) in SIDEWAYS
-    return (height, width) if sideways else (width, height)
-
-
-def _caption(picture: Path, note: Callable[[Problem], None]) -> str:
-    """The caption beside the picture, or an empty string."""
-    text, guessed = caption_beside(picture)
-    if guessed is not None:
-        note(
-            Problem(
-                "caption_encoding",
-                f"{guessed.name} is not UTF-8; it was read as Windows-1252.",
-                "Check its accents, and save it as UTF-8.",
-                (picture,),
-            )
-        )
-    return text
+def tags_of(caption: str) -> list[str]:
+    """The caption's comma-separated tags, in order."""
+    return [tag for tag in (part.strip() for part in caption.split(",")) if tag]
 
 
 def with_trigger(caption: str, trigger_word: str) -> str:
     """The caption with the trigger word first, once."""
-    if not trigger_word or caption == trigger_word or caption.startswith((f"{trigger_word} ", f"{trigger_word},")):
+    own = tags_of(trigger_word)
+    if not own:
         return caption
-    others = [tag for tag in (part.strip() for part in caption.split(",")) if tag and tag != trigger_word]
-    return ", ".join([trigger_word, *others])
+    known = {tag.casefold() for tag in own}
+    begins = caption[: len(trigger_word)].casefold() == trigger_word.casefold()
+    if begins and caption[len(trigger_word) :][:1] in ("", " ", ","):
+        first, *parts = caption[len(trigger_word) :].split(",")  # what follows it at once belongs to it
+        return ",".join([trigger_word + first, *(part for part in parts if part.strip().casefold() not in known)])
+    return ", ".join([trigger_word, *(tag for tag in tags_of(caption) if tag.casefold() not in known)])
 
 
 def shuffled(caption: str, keep_tags: int, seed: int) -> str:
     """The caption's comma-separated tags in an order drawn from `seed`, the first `keep_tags` left in place."""
-    tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
+    tags = tags_of(caption)
     tail = tags[keep_tags:]
     random.Random(seed).shuffle(tail)
     return ", ".join(tags[:keep_tags] + tail)
+
+
+def thinned(caption: str, keep_tags: int, dropout: float, rng: random.Random) -> str:
+    """The caption without a share of its tags, but with its first `keep_tags`, and with one at least."""
+    tags = tags_of(caption)
+    kept = [tag for place, tag in enumerate(tags) if place < keep_tags or rng.random() >= dropout]
+    return ", ".join(kept or tags[:1])
+
+
+def with_choices(caption: str, rng: random.Random) -> str:
+    r"""The caption with one choice of each wildcard {a|b}; others may stand within, and \{ \| \} mean themselves."""
+    if "{" not in caption:
+        return caption
+
+    def _choose(found: re.Match[str]) -> str:
+        if found[1] is None:  # an escaped sign
+            return found[0]
+        choices = BAR.split(found[1])
+        return rng.choice(choices) if len(choices) > 1 else f"\\{{{found[1]}\\}}"  # braces alone are no wildcard
+
+    text = caption
+    for _ in range(DEPTH):
+        text, before = WILDCARD.sub(_choose, text), text
+        if text == before:
+            break
+    return " ".join(ESCAPED.sub(r"\1", text).split())
+
+
+def first_caption(item: Item, settings: DatasetSettings, seed: int) -> str:
+    """What names the picture best: its first caption, with its trigger word and all tags in their order."""
+    return _worded(item, 0, settings.of_folder(item.concept), seed)
+
+
+def captions_of(item: Item, settings: DatasetSettings, seed: int) -> list[str]:
+    """Every caption the picture can be shown with, in turn, but for the empty one of views without a caption."""
+    rules = settings.of_folder(item.concept)
+    return [_form(item, variant, rules, seed) for variant in range(_variants(item, rules))]
+
+
+def drawn(item: Item, place: int, epoch: int, settings: DatasetSettings, seed: int) -> tuple[bool, str]:
+    """Whether this view of the picture is mirrored, and its caption: drawn from (seed, epoch, picture).
+
+    Args:
+        item: The picture.
+        place: Its number in the data set.
+        epoch: How often it was shown before.
+        settings: The data set's.
+        seed: The run's.
+    """
+    rules = settings.of_folder(item.concept)
+    rng = random.Random(f"{seed}-{place}-{epoch}")
+    mirrored = rng.random() < 0.5 and rules.flip
+    dropped = rng.random() < rules.caption_dropout
+    return mirrored, "" if dropped else _form(item, epoch % _variants(item, rules), rules, seed)
+
+
+def _variants(item: Item, rules: DatasetSettings) -> int:
+    """How many forms of the picture's captions occur in a run: each caption as often as the others."""
+    said = (item.caption, *item.others)
+    varied = rules.shuffle_tags or rules.tag_dropout > 0 or any("{" in caption for caption in said)
+    return len(said) * math.ceil(CAPTION_VARIANTS / len(said)) if varied else len(said)
+
+
+def _form(item: Item, variant: int, rules: DatasetSettings, seed: int) -> str:
+    """One form of the picture's captions, thinned and shuffled as its rules say."""
+    caption = _worded(item, variant, rules, seed)
+    keep = max(rules.keep_tags, len(tags_of(rules.trigger_word)))
+    rng = random.Random(f"{seed}-{item.concept}-{item.name}-{variant}")
+    if rules.tag_dropout > 0:
+        caption = thinned(caption, keep, rules.tag_dropout, rng)
+    return shuffled(caption, keep, rng.getrandbits(32)) if rules.shuffle_tags else caption
+
+
+def _worded(item: Item, variant: int, rules: DatasetSettings, seed: int) -> str:
+    """One of the picture's captions, its wildcards chosen, with the trigger word."""
+    said = (item.caption, *item.others)
+    rng = random.Random(f"{seed}-{item.concept}-{item.name}-{variant}-choice")
+    return with_trigger(with_choices(said[variant % len(said)], rng), rules.trigger_word)
 
 
 def tag_frequency(captions: list[str]) -> dict[str, int]:
     """How often each comma-separated tag occurs, most frequent first."""
     counts: dict[str, int] = {}
     for caption in captions:
-        for tag in (part.strip().lower() for part in caption.split(",")):
-            if tag:
-                counts[tag] = counts.get(tag, 0) + 1
+        for tag in tags_of(caption.lower()):
+            counts[tag] = counts.get(tag, 0) + 1
     return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))

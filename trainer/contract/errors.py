@@ -2,7 +2,7 @@
 
 TrainerError
 ├── InvalidSettings · UnknownPreset
-├── DatasetError: FolderMissing · NoImages · UnreadableImage
+├── DatasetError: FolderMissing · NoImages · NothingToTrain · UnreadableImage
 ├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel; more in huberrors.py and convert.py
 ├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · OutOfMemory · Terminated · ProcessLost · ComputersApart
 ├── RunError: RunMissing · RunBusy · ResumeRefused · ComputersDiffer
@@ -75,12 +75,26 @@ class NoImages(DatasetError):
         )
 
 
+class NothingToTrain(DatasetError):
+    """There are pictures, but none of them can be used."""
+
+    code = "nothing_to_train"
+
+    def __init__(self, folder: Path, why: str) -> None:
+        super().__init__(
+            f"None of the pictures in {folder} can be trained: {why}.",
+            hint="Add pictures that a picture viewer opens, or take some back that were left out.",
+        )
+
+
 class UnreadableImage(DatasetError):
     """A picture cannot be decoded."""
 
     code = "unreadable_image"
 
     def __init__(self, path: Path, cause: str) -> None:
+        self.path = path
+        self.cause = cause
         super().__init__(
             f"The picture {path} cannot be read: {cause}.",
             hint="Open it in a picture viewer and save it again, or take it out of the folder.",
@@ -296,12 +310,15 @@ class LoraRefused(TrainerError):
 
 
 @contextmanager
-def isolated(what: str, report: Callable[[str, str, str], None]) -> Iterator[None]:
+def isolated(
+    what: str, report: Callable[[str, str, str], None], hint: str = "Training goes on without it."
+) -> Iterator[None]:
     """Run work that may fail alone (a preview, a thumbnail): a failure becomes a warning, never the end of a run.
 
     Args:
         what: The work in a few words, for the message.
         report: Called with code, message and hint when the work fails.
+        hint: What to do about a failure that none of our own errors tells of.
     """
     try:
         yield
@@ -310,4 +327,4 @@ def isolated(what: str, report: Callable[[str, str, str], None]) -> Iterator[Non
     except TrainerError as error:
         report(error.code, f"{what}: {error.message}", error.hint)
     except Exception as error:  # noqa: BLE001 - the one broad catch, for work whose failure must not end a run
-        report("isolated_failure", f"{what} failed: {type(error).__name__}: {error}", "Training goes on without it.")
+        report("isolated_failure", f"{what} failed: {type(error).__name__}: {error}", hint)

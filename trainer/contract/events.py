@@ -47,7 +47,9 @@ class Phase(_Event):
     """Progress outside the steps."""
 
     type: Literal["phase"] = "phase"
-    name: Literal["download", "load", "encode", "dry_run", "train", "preview", "export"]
+    name: Literal[
+        "download", "load", "encode", "protect", "dry_run", "train", "preview", "export", "compare", "caption"
+    ]
     done: int  # pictures, steps; of a download MiB
     total: int
 

@@ -40,6 +40,7 @@ TIMEOUT = 20.0  # seconds without a byte
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before going on with a broken transfer; any progress starts them anew
 CHUNK = 2**20
 MOST_NAMED = 5
+Choose = Callable[[str, Sequence[str]], tuple[str, ...]]  # a model's name and its repository's files -> those needed
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,12 @@ def is_hub_name(base_model: str) -> bool:
     return bool(NAME.fullmatch(base_model)) and not Path(base_model).exists()
 
 
-def look(name: str) -> Download:
-    """What training needs of a model and how much of it is still to come; asks the hub, downloads nothing.
+def look(name: str, choose: Choose | None = None) -> Download:
+    """What is needed of a model and how much of it is still to come; asks the hub, downloads nothing.
+
+    Args:
+        name: The model.
+        choose: Names the files that are needed of all there are, or refuses them; None: those that training needs.
 
     Raises:
         InvalidSettings: The repository holds several models.
@@ -78,7 +83,7 @@ def look(name: str) -> Download:
 
     repository, _ = _split(name)
     revision, remotes, gated = _listing(name)
-    wanted = _chosen(name, [remote.path for remote in remotes])
+    wanted = (choose or _chosen)(name, [remote.path for remote in remotes])
     chosen = [remote for remote in remotes if remote.path in wanted]
     if gated:  # the list is public even so; the first file tells whether the licence was accepted
         with explained(name):
@@ -89,14 +94,19 @@ def look(name: str) -> Download:
     return Download(name, revision, wanted, total, total - here)
 
 
-def local_folder(name: str) -> Path | None:
-    """The model's folder, or file, in the hub's cache if all that training needs is there; asks no network."""
+def local_folder(name: str, found: Callable[[Path], Path | None] = whole) -> Path | None:
+    """The model's folder, or file, in the hub's cache if all that is needed is there; asks no network.
+
+    Args:
+        name: The model.
+        found: What of a snapshot's folder is the model, None while something is missing.
+    """
     repository, file = _split(name)
     try:
         snapshot = _newest(_storage(repository))
         if file:
             return snapshot / file if (snapshot / file).is_file() else None
-        return whole(snapshot)
+        return found(snapshot)
     except (OSError, ValueError):
         return None
 
@@ -114,15 +124,14 @@ def fetch(wanted: Download, progress: Callable[[int, int], None]) -> Path:
     Raises:
         HubError: It cannot be reached, is not for this user, or does not fit on the disk.
     """
-    repository, file = _split(wanted.name)
+    repository, _ = _split(wanted.name)
     storage = _storage(repository)
     snapshot = storage / "snapshots" / wanted.revision
     if not all((snapshot / path).is_file() for path in wanted.files):
         _fetch_missing(wanted, storage, progress)
     progress(wanted.bytes, wanted.bytes)
     atomic_write(storage / "refs" / "main", wanted.revision.encode())
-    one = file or wanted.files[0]
-    return snapshot if one == INDEX_FILE else snapshot / one
+    return snapshot if len(wanted.files) > 1 else snapshot / wanted.files[0]
 
 
 def cache_folder() -> Path:

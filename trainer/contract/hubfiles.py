@@ -36,11 +36,11 @@ def diffusers_files(paths: Sequence[str], parts: Collection[str]) -> tuple[str, 
     for part in (part for part in PARTS if part in parts or part in ALWAYS):
         inside = [path.removeprefix(f"{part}/") for path in paths if path.startswith(f"{part}/")]
         texts = [file for file in inside if file.endswith((".json", ".txt")) and "/" not in file]
-        weights = _weights(inside)
-        if not any(way <= set(texts) for way in PARTS[part]) or not (weights or part in NO_WEIGHTS):
+        stored = weights(inside)
+        if not any(way <= set(texts) for way in PARTS[part]) or not (stored or part in NO_WEIGHTS):
             return ()
-        small += [f"{part}/{file}" for file in texts if not INDEX.search(file) or file in weights]
-        large += [f"{part}/{file}" for file in weights if file not in texts]
+        small += [f"{part}/{file}" for file in texts if not INDEX.search(file) or file in stored]
+        large += [f"{part}/{file}" for file in stored if file not in texts]
     return (*small, *large)
 
 
@@ -66,7 +66,7 @@ def whole(snapshot: Path) -> Path | None:
     return snapshot / single[0] if len(single) == 1 else None
 
 
-def _weights(files: Sequence[str]) -> list[str]:
+def weights(files: Sequence[str]) -> list[str]:
     """One whole set of weights, half precision before full, one file before several with their index."""
     sets: dict[tuple[bool, int], list[str]] = {}
     for file in sorted(files):

@@ -1,8 +1,9 @@
-"""Captions edited here, kept beside the pictures in spirit only: the user's folder is read and never written to.
+"""What is changed here about pictures, kept beside them in spirit only: the user's folder is read and never written to.
 
 Each folder of pictures has one in the home, `datasets/<name>-<8 hex>/metadata.jsonl`, in the format of Hugging Face
-datasets: one `{"file_name": "relative/path.png", "text": "caption"}` a line. Beside it `history.jsonl` keeps every
-change, to be undone.
+datasets with keys of our own: one `{"file_name": "relative/path.png", "text": "caption", "focus": [0.5, 0.3], "mask":
+"masks/1f2e.png", "left_out": true}` a line, each key only where it says something. Beside it `history.jsonl` keeps
+every change, to be undone and done again.
 """
 
 from __future__ import annotations
@@ -13,22 +14,51 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock
 
+from trainer.contract.encodings import plain
 from trainer.contract.errors import DatasetError
 from trainer.contract.home import Home, atomic_write
 
 READABLE = 60  # letters of the folder's own name in that of its overlay
 
-Entries = dict[str, str]  # caption by the picture's path, relative to its folder and with forward slashes
-Before = dict[str, str | None]  # what a change replaced; None: there was no entry
+
+@dataclass(frozen=True)
+class Entry:
+    """What holds here for one picture in place of what its folder says."""
+
+    text: str | None = None  # None: the picture's own caption holds; empty: it has none
+    focus: tuple[float, float] | None = None  # what the crop keeps in view: shares of width and height
+    mask: str | None = None  # path relative to the overlay's folder
+    left_out: bool = False  # not trained
+
+
+Entries = dict[str, Entry]  # by the picture's path, relative to its folder and with forward slashes
+Replaced = dict[str, Entry | None]  # what stood there before; None: there was no entry
+
+
+@dataclass(frozen=True)
+class Change:
+    """One step to go back or forward: what it puts in place, and what the user did."""
+
+    puts: Replaced
+    what: str = ""
+
+
+@dataclass
+class History:
+    """The changes that stand and those taken back, each list's next step last."""
+
+    done: list[Change] = field(default_factory=list)
+    undone: list[Change] = field(default_factory=list)
 
 
 def overlay_file(home: Home, folder: Path) -> Path:
-    """Where the edited captions of this picture folder lie; the file is there once something was edited."""
+    """Where the changes to this picture folder lie; the file is there once something was changed."""
     path = folder.expanduser().resolve()
     name = re.sub(r"[^\w.-]+", "-", path.name)[:READABLE].strip("-.") or "pictures"
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
@@ -42,7 +72,7 @@ def existing_overlay(home: Home, folder: Path) -> Path | None:
 
 
 def read_overlay(path: Path) -> Entries:
-    """The captions in a metadata.jsonl, each on one line; an empty one says that the picture has none.
+    """The entries of a metadata.jsonl, each on one line.
 
     Raises:
         DatasetError: Not there, not UTF-8, or a line that is no such entry.
@@ -54,52 +84,36 @@ def read_overlay(path: Path) -> Entries:
             f"The captions {path} cannot be read: {error}.",
             hint="Give a metadata.jsonl in UTF-8, or leave dataset.captions empty.",
         ) from None
-    return dict(_entry(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    return dict(_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def caption_beside(picture: Path) -> tuple[str, Path | None]:
-    """The picture's own caption on one line, and its file if that is not UTF-8 and was read as Windows-1252."""
-    for suffix in (".txt", ".caption"):
-        file = picture.with_suffix(suffix)
-        if file.is_file():
-            data = file.read_bytes()
-            try:
-                return one_line(data.decode("utf-8-sig")), None
-            except UnicodeDecodeError:
-                return one_line(data.decode("cp1252", errors="replace")), file
-    return "", None
+def entries_of(home: Home, folder: Path) -> Entries:
+    """The same for a picture folder; none if nothing was changed there.
+
+    Raises:
+        DatasetError: The overlay cannot be read.
+    """
+    path = existing_overlay(home, folder)
+    return read_overlay(path) if path else {}
 
 
-def one_line(text: str) -> str:
-    """The text with every run of blanks and line ends as one blank."""
-    return " ".join(text.split())
-
-
-def write_caption(home: Home, folder: Path, name: str, text: str) -> None:
-    """`write_captions` for one picture."""
-    write_captions(home, folder, {name: text})
-
-
-def write_captions(home: Home, folder: Path, captions: Mapping[str, str]) -> None:
-    """Give pictures other captions, as one change that `undo` takes back; their own one again removes the entry.
+def change(home: Home, folder: Path, changes: Mapping[str, Entry | None], what: str = "") -> None:
+    """Give pictures these entries, as one change that `undo` takes back; what stays the same is no part of it.
 
     Args:
         home: Where the overlay lies.
         folder: The picture folder.
-        captions: By the picture's path, relative to the folder and with forward slashes.
+        changes: By the picture's path, relative to the folder and with forward slashes; None removes the entry.
+        what: The change in the user's words, told when it is undone.
 
     Raises:
-        DatasetError: A name that is no file of the folder, or an overlay that cannot be read.
+        DatasetError: A name that is no file of the folder, a value out of range, or an overlay that cannot be read.
     """
-    fresh: Before = {}
-    for name, text in captions.items():
-        own, _ = caption_beside(_inside(folder, name))
-        caption = one_line(text)
-        fresh[name] = None if caption == own else caption
+    fresh: Replaced = {name: _tidy(folder, name, entry) for name, entry in changes.items()}
     with _changing(home, folder) as entries:
-        before = {name: entries.get(name) for name, text in fresh.items() if entries.get(name) != text}
+        before = {name: entries.get(name) for name, entry in fresh.items() if entries.get(name) != entry}
         if before:
-            _note(history_file(home, folder), {"before": before})
+            _note(history_file(home, folder), {"before": _spelt(before), "what": what})
             _put(entries, fresh)
 
 
@@ -109,49 +123,146 @@ def undo(home: Home, folder: Path) -> list[str]:
     Raises:
         DatasetError: The overlay cannot be read.
     """
-    with _changing(home, folder) as entries:
-        changes = history(home, folder)
-        if not changes:
-            return []
-        _note(history_file(home, folder), {"undone": True})
-        _put(entries, changes[-1])
-        return list(changes[-1])
+    return _go(home, folder, "undone")
 
 
-def history(home: Home, folder: Path) -> list[Before]:
-    """What each change that stands replaced, oldest first; a line that a crash cut short is passed over."""
+def redo(home: Home, folder: Path) -> list[str]:
+    """Make the change again that was undone last; gives back the names of its pictures, none if there is none.
+
+    Raises:
+        DatasetError: The overlay cannot be read.
+    """
+    return _go(home, folder, "redone")
+
+
+def history(home: Home, folder: Path) -> History:
+    """What can be undone and done again; a line that a crash cut short is passed over."""
     try:
         lines = history_file(home, folder).read_bytes().split(b"\n")
     except FileNotFoundError:
-        return []
-    changes: list[Before] = []
+        return History()
+    known = History()
     for line in lines:
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        if "before" in record:
-            changes.append(record["before"])
-        elif changes:
-            changes.pop()
-    return changes
+        _replay(known, record)
+    return known
 
 
 def history_file(home: Home, folder: Path) -> Path:
-    """Every change and every undoing of one, a line each; only ever added to."""
+    """Every change, every undoing and redoing of one, a line each; only ever added to."""
     return overlay_file(home, folder).with_name("history.jsonl")
 
 
-def _entry(path: Path, number: int, line: str) -> tuple[str, str]:
-    """Picture and caption of one line."""
+def _go(home: Home, folder: Path, way: str) -> list[str]:
+    """One step back ("undone") or forward ("redone"); its names."""
+    with _changing(home, folder) as entries:
+        known = history(home, folder)
+        steps = known.done if way == "undone" else known.undone
+        if not steps:
+            return []
+        puts = steps[-1].puts
+        _note(history_file(home, folder), {way: _spelt({name: entries.get(name) for name in puts})})
+        _put(entries, puts)
+        return list(puts)
+
+
+def _replay(known: History, record: dict[str, Any]) -> None:
+    """Go on by one line of the history; the lines of undoing once held only `true`, which cannot be done again."""
+    if "before" in record:
+        known.done.append(Change(_entries(record["before"]), record.get("what", "")))
+        known.undone.clear()
+    elif "undone" in record and known.done:
+        what = known.done.pop().what
+        if record["undone"] is not True:
+            known.undone.append(Change(_entries(record["undone"]), what))
+    elif "redone" in record and known.undone:
+        known.done.append(Change(_entries(record["redone"]), known.undone.pop().what))
+
+
+def _entries(record: dict[str, Any]) -> Replaced:
+    """A record's entries; each was once no more than a caption."""
+    return {
+        name: Entry(text=one) if isinstance(one, str) else None if one is None else _entry(one)
+        for name, one in record.items()
+    }
+
+
+def _spelt(entries: Replaced) -> dict[str, dict[str, Any] | None]:
+    """The same, ready for JSON."""
+    return {name: None if entry is None else _told(entry) for name, entry in entries.items()}
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    """What an entry says, under the names it has in the file."""
+    said = {"text": entry.text, "focus": entry.focus, "mask": entry.mask, "left_out": entry.left_out or None}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _line(path: Path, number: int, line: str) -> tuple[str, Entry]:
+    """Picture and entry of one line."""
     try:
-        entry = json.loads(line)
-        return str(PurePosixPath(_text(entry, "file_name"))), one_line(_text(entry, "text"))
-    except (ValueError, KeyError, TypeError) as error:
+        said = json.loads(line)
+        name, entry = str(PurePosixPath(_text(said, "file_name"))), _entry(said)
+        return name, Entry(text=_text(said, "text")) if entry == Entry() else entry  # the key it lacks is named
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(
             f"Line {number} of {path} is no caption: {type(error).__name__}: {error}.",
             hint='Each line must read {"file_name": "picture.png", "text": "its caption"}.',
         ) from None
+
+
+def _entry(said: dict[str, Any]) -> Entry:
+    """What one line says.
+
+    Raises:
+        TypeError: A value of another kind.
+        ValueError: A value out of range.
+    """
+    text = plain(_text(said, "text")) if "text" in said else None
+    mask = _text(said, "mask") if "mask" in said else None
+    left_out = said.get("left_out", False)
+    if not isinstance(left_out, bool):
+        raise TypeError(f"left_out is {left_out!r}, not true or false")
+    return _checked(Entry(text, _focus(said.get("focus")), mask, left_out))
+
+
+def _focus(value: object) -> tuple[float, float] | None:
+    match value:
+        case None:
+            return None
+        case [float() | int() as x, float() | int() as y]:
+            return float(x), float(y)
+    raise TypeError(f"focus is {value!r}, not two numbers")
+
+
+def _checked(entry: Entry) -> Entry:
+    """The same entry.
+
+    Raises:
+        ValueError: A focus beside the picture, or a mask outside the overlay's folder.
+    """
+    if entry.focus is not None and not all(0 <= share <= 1 for share in entry.focus):
+        raise ValueError(f"focus is {list(entry.focus)}, not two shares from 0 to 1")
+    if entry.mask is not None:
+        mask = PurePosixPath(entry.mask)
+        if mask.is_absolute() or ".." in mask.parts or not mask.parts or re.search(r"[\\:\0]", entry.mask):
+            raise ValueError(f"mask is {entry.mask!r}, not a path within the folder")
+    return entry
+
+
+def _tidy(folder: Path, name: str, entry: Entry | None) -> Entry | None:
+    """The entry as it is written: its text on one line, and none at all if it says nothing."""
+    _inside(folder, name)
+    if entry is None:
+        return None
+    try:
+        tidy = _checked(entry if entry.text is None else replace(entry, text=plain(entry.text)))
+    except ValueError as error:
+        raise DatasetError(f"{name} cannot be changed: {error}.", hint="Open the folder again.") from None
+    return None if tidy == Entry() else tidy
 
 
 def _text(entry: dict[str, Any], key: str) -> str:
@@ -184,22 +295,23 @@ def _changing(home: Home, folder: Path) -> Iterator[Entries]:
         yield entries
         if entries != before:
             lines = [
-                json.dumps({"file_name": name, "text": entries[name]}, ensure_ascii=False) for name in sorted(entries)
+                json.dumps({"file_name": name, **_told(entries[name])}, ensure_ascii=False) for name in sorted(entries)
             ]
             atomic_write(file, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _put(entries: Entries, fresh: Before) -> None:
+def _put(entries: Entries, fresh: Replaced) -> None:
     """Set these entries, and remove those that are None."""
-    for name, text in fresh.items():
-        if text is None:
+    for name, entry in fresh.items():
+        if entry is None:
             entries.pop(name, None)
         else:
-            entries[name] = text
+            entries[name] = entry
 
 
 def _note(file: Path, record: dict[str, Any]) -> None:
     """Add one line to the history: before the change itself, so a crash between them leaves nothing to lose."""
-    torn = file.is_file() and not file.read_bytes().endswith(b"\n")
-    with file.open("ab") as history:
+    with file.open("a+b") as history:
+        history.seek(max(history.tell() - 1, 0))
+        torn = history.read() not in (b"", b"\n")
         history.write((b"\n" if torn else b"") + json.dumps(record, ensure_ascii=False).encode() + b"\n")

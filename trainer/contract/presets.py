@@ -13,7 +13,8 @@ import tomlkit
 from trainer.contract.chosen import check_chosen, resolved
 from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
 from trainer.contract.home import CHECKOUT, atomic_write
-from trainer.contract.settings import SECTIONS, TrainConfig, plain_file_name, validated
+from trainer.contract.sections import Section, plain_file_name
+from trainer.contract.settings import SECTIONS, TrainConfig, validated
 from trainer.contract.startfile import check_start
 
 FOLDER = CHECKOUT / "presets"
@@ -21,6 +22,7 @@ FOLDER = CHECKOUT / "presets"
 OF_ONE_RUN = {
     "dataset.images",
     "dataset.captions",
+    "dataset.concepts",
     "adapter.start_from",
     "output.name",
     "model.device",
@@ -210,10 +212,12 @@ def settled(config: TrainConfig) -> TrainConfig:
     if not config.dataset.images:
         raise InvalidSettings("No picture folder given.", hint="Add --images DIR.")
     values = config.model_dump()
-    values["dataset"]["images"] = _absolute(config.dataset.images)
-    for section, name in (("dataset", "captions"), ("model", "vae"), ("adapter", "start_from")):
-        if values[section][name]:
-            values[section][name] = _absolute(values[section][name])
+    paths = [(values["dataset"], "images"), (values["dataset"], "captions"), (values["model"], "vae")]
+    paths += [(values["adapter"], "start_from")]
+    paths += [(concept, name) for concept in values["dataset"]["concepts"] for name in ("images", "captions")]
+    for section, name in paths:
+        if section[name]:
+            section[name] = _absolute(section[name])
     values["model"]["base_model"] = resolved(config.model.base_model)
     values["output"]["name"] = config.output.name or config.preset or "lora"
     made = validated(values)
@@ -229,9 +233,9 @@ def _absolute(path: str) -> str:
 def flat(config: TrainConfig) -> dict[str, Any]:
     """Every setting's value under its "section.setting" name, in declared order."""
     values: dict[str, Any] = {}
-    for key, value in config.model_dump().items():
-        if isinstance(value, dict):
-            values.update({f"{key}.{name}": inner for name, inner in value.items()})
+    for key, value in config:
+        if isinstance(value, Section):
+            values.update({f"{key}.{name}": inner for name, inner in value})
         else:
             values[key] = value
     return values
@@ -240,6 +244,6 @@ def flat(config: TrainConfig) -> dict[str, Any]:
 def to_toml(config: TrainConfig) -> str:
     """The complete settings as TOML text; `read_toml` of it gives the same settings."""
     document = tomlkit.document()
-    for key, value in config.model_dump(mode="json").items():
+    for key, value in config.model_dump(mode="json", exclude_none=True).items():  # TOML has no nothing
         document.add(key, tomlkit.item(value))
     return tomlkit.dumps(document)

@@ -13,9 +13,10 @@ from typing import IO, Self
 
 import psutil
 
-from trainer.contract.errors import InvalidSettings, RunBusy
+from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import CHECKOUT
 from trainer.contract.runs import RunFolder
+from trainer.contract.workfolder import WorkFolder
 
 _children: list[subprocess.Popen[bytes]] = []  # kept, because on POSIX one that ended stays until it is asked for
 # glibc otherwise gives the memory of each step's activations back, and every page of it costs time again in the next
@@ -139,16 +140,30 @@ def draw_strip(run: RunFolder, file: str) -> subprocess.Popen[bytes]:
     return _spawn(run, "trainer.strength", file)
 
 
-def _refuse_busy(run: RunFolder) -> None:
-    busy = run.process()
+def work(folder: WorkFolder, module: str) -> subprocess.Popen[bytes]:
+    """Do other work than training in the background; output goes to the folder's `log.txt`.
+
+    Raises:
+        RunError: A process does it already.
+    """
+    _refuse_busy(folder)
+    folder.forget_requests()
+    child = _spawn(folder, module)
+    with suppress(psutil.Error):  # it has ended already
+        folder.record(psutil.Process(child.pid))
+    return child
+
+
+def _refuse_busy(folder: WorkFolder) -> None:
+    busy = folder.process()
     if busy is not None:
-        raise RunBusy(run.path.name, busy.pid)
+        raise folder.busy(busy.pid)
 
 
-def _spawn(run: RunFolder, module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """A detached `python -m MODULE RUN ARGUMENTS`."""
-    with run.log_file.open("ab") as log:
-        child = _popen([str(run.path.resolve()), *arguments], subprocess.DEVNULL, log, module)
+def _spawn(folder: WorkFolder, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """A detached `python -m MODULE FOLDER ARGUMENTS`."""
+    with folder.log_file.open("ab") as log:
+        child = _popen([str(folder.path.resolve()), *arguments], subprocess.DEVNULL, log, module)
     reap()
     _children.append(child)
     return child
@@ -170,13 +185,13 @@ def _popen(arguments: list[str], stdin: int, output: IO[bytes], module: str = "t
     )
 
 
-def force_quit(run: RunFolder) -> bool:
-    """End a trainer that no longer answers, at once; what it saved last stays. Gives back whether there was one."""
-    trainer = run.process()
-    if trainer is None:
+def force_quit(folder: WorkFolder) -> bool:
+    """End a process that no longer answers, at once; what it saved last stays. Gives back whether there was one."""
+    worker = folder.process()
+    if worker is None:
         return False
     with suppress(psutil.NoSuchProcess):
-        several = [trainer, *trainer.children(recursive=True)]  # the one that would mourn the others goes first
+        several = [worker, *worker.children(recursive=True)]  # the one that would mourn the others goes first
         for one in several:
             with suppress(psutil.NoSuchProcess):
                 one.kill()

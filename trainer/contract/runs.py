@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import psutil
 
 from trainer.contract.errors import FolderMissing, RunBusy, RunMissing
-from trainer.contract.events import RunView, Status, read_events
 from trainer.contract.home import Home, atomic_write
 from trainer.contract.presets import read_toml, to_toml
 from trainer.contract.settings import TrainConfig, validated
-
-Request = Literal["stop", "pause", "sample", "save"]
+from trainer.contract.workfolder import WorkFolder
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(WorkFolder):
     """One run's folder. Paths only; what happened is in its events."""
-
-    path: Path
 
     @classmethod
     def create(cls, home: Home, config: TrainConfig) -> RunFolder:
@@ -74,26 +66,6 @@ class RunFolder:
         return self.path / "config.toml"
 
     @property
-    def events_file(self) -> Path:
-        """The append-only log."""
-        return self.path / "events.jsonl"
-
-    @property
-    def log_file(self) -> Path:
-        """Raw output of the process, tracebacks included."""
-        return self.path / "log.txt"
-
-    @property
-    def process_file(self) -> Path:
-        """Process number and start time of the trainer."""
-        return self.path / "process.json"
-
-    @property
-    def control(self) -> Path:
-        """Folder of empty request files."""
-        return self.path / "control"
-
-    @property
     def samples(self) -> Path:
         """Folder of previews."""
         return self.path / "samples"
@@ -107,82 +79,9 @@ class RunFolder:
         """The run's settings."""
         return validated(read_toml(self.config_file))
 
-    def view(self) -> RunView:
-        """All events so far, folded."""
-        return RunView().fold(read_events(self.events_file)[0])
-
-    def status(self, view: RunView | None = None) -> Status:
-        """The run's state; who has folded its events already gives them."""
-        view, trainer = view or self.view(), self.process()
-        if trainer is not None and view.ended is not None and self._taken_up() > view.ended.t:
-            return "running"  # continued after that end, and still loading
-        status = view.status(trainer is not None)
-        # Killed while it was still loading: there is no event yet, but there was a process
-        return "interrupted" if status == "waiting" and self.process_file.exists() else status
-
-    def _taken_up(self) -> float:
-        """When the process that trains here was written down; it may have been started long before."""
-        try:
-            record = json.loads(self.process_file.read_text())
-            return float(record.get("since", record["started"]))
-        except (OSError, ValueError, KeyError):  # it has just ended
-            return 0.0
-
-    def request(self, what: Request) -> None:
-        """Ask the trainer for something; it looks once per step."""
-        self.control.mkdir(exist_ok=True)
-        (self.control / what).touch()
-
-    def asked_for(self, what: Request) -> float | None:
-        """Seconds since this was asked for, while the trainer has not taken it up; else None."""
-        try:
-            return max(time.time() - (self.control / what).stat().st_mtime, 0.0)
-        except FileNotFoundError:
-            return None
-
-    def take_request(self, what: Request) -> bool:
-        """Whether something was asked for; asking is then over."""
-        try:
-            (self.control / what).unlink()
-        except FileNotFoundError:
-            return False
-        return True
-
-    def forget_requests(self) -> None:
-        """Drop what an earlier process was asked for; done before a new one starts, so nothing meant for it is lost."""
-        for old in self.control.glob("*"):
-            old.unlink()
-
-    def claim(self) -> None:
-        """Write down that this very process trains here.
-
-        Raises:
-            RunBusy: Another one does.
-        """
-        other = self.process()
-        if other is not None and other.pid != os.getpid():
-            raise RunBusy(self.path.name, other.pid)
-        self.record(psutil.Process())
-
-    def record(self, trainer: psutil.Process) -> None:
-        """Write down which process trains here."""
-        record = {"pid": trainer.pid, "started": trainer.create_time(), "since": time.time()}
-        atomic_write(self.process_file, json.dumps(record).encode())
-
-    def release(self) -> None:
-        """Let the run be nobody's: its process is about to end."""
-        self.process_file.unlink(missing_ok=True)
-
-    def process(self) -> psutil.Process | None:
-        """The live process training here, or None; a zombie or a reused process number does not count."""
-        try:
-            record = json.loads(self.process_file.read_text())
-            process = psutil.Process(record["pid"])
-            # The start time shifts when the system clock is set; the command line then still tells
-            same = abs(process.create_time() - record["started"]) < 1.0 or str(self.path) in process.cmdline()
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-            return None
+    def busy(self, pid: int) -> RunBusy:
+        """The error of whoever wants this run while that process trains it."""
+        return RunBusy(self.path.name, pid)
 
     def inside(self, relative: str) -> Path:
         """A file of this run by its relative name.

@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from trainer.contract.settings import SECTIONS, Level
+from trainer.contract.sections import Level
+from trainer.contract.settings import SECTIONS
 
 Kind = Literal["switch", "whole", "number", "choice", "text", "texts"]
 BOUNDS = (("Ge", "from"), ("Gt", "above"), ("Le", "to"), ("Lt", "below"))

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from trainer.contract.errors import InvalidSettings
+from trainer.contract.concepts import Concept
+from trainer.contract.sections import Section, invalid, plain_file_name, setting
 
-Level = Literal["basic", "advanced"]
 Checkpointing = Literal["none", "feed_forward", "blocks", "full"]
 Quantize = Literal["none", "8bit", "4bit"]
-NAME_BYTES = 200  # file systems allow 255, and 80 letters can take 320
-WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def setting(default: Any, *, description: str, level: Level = "advanced", unit: str = "", **limits: Any) -> Any:  # noqa: ANN401
-    """One setting: default, help, range (`ge`, `le`, `min_length`), unit, and whether the page shows it at once."""
-    return Field(default, description=description, json_schema_extra={"level": level, "unit": unit}, **limits)
-
-
-def plain_file_name(name: str) -> str:
-    """The name, fit to be a file's on every system.
-
-    Raises:
-        ValueError: Saying what is wrong with it.
-    """
-    if name != name.strip() or name.startswith(".") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name):
-        raise ValueError('must be a plain file name: no / \\ : * ? " < > |, no leading dot, no blanks at the ends')
-    if name.split(".", maxsplit=1)[0].rstrip().upper() in WINDOWS_DEVICES:
-        raise ValueError("is a device on Windows, so no file can have this name there")
-    size = len(name.encode())
-    if size > NAME_BYTES:
-        raise ValueError(f"takes {size} bytes; {NAME_BYTES} leave room for step and ending in a file's name")
-    return name
 
 
 class ModelSettings(Section):
@@ -104,6 +74,17 @@ class DatasetSettings(Section):
     captions: str = setting(
         "", description="File with captions (metadata.jsonl) that go before the .txt files; empty: none."
     )
+    concepts: tuple[Concept, ...] = setting(
+        (),
+        description="Further folders of pictures, each with rules of its own. A line each: the folder, or JSON as in "
+        '{"images": "ben", "trigger_word": "ben", "weight": 2}; also flip, captions, caption_dropout, shuffle_tags, '
+        "keep_tags, tag_dropout.",
+    )
+    folder_repeats: bool = setting(
+        True,
+        description="A folder named as in kohya's tools, 10_ana woman, shows its pictures 10 times as often, and those "
+        'without a caption as "ana woman".',
+    )
     trigger_word: str = setting(
         "",
         level="basic",
@@ -139,6 +120,16 @@ class DatasetSettings(Section):
     resolution: int = setting(
         512, ge=32, le=2048, unit="px", description="Side of the square whose area every picture is scaled to."
     )
+    further_resolutions: tuple[Annotated[int, Field(ge=32, le=2048)], ...] = setting(
+        (),
+        unit="px",
+        description="Smaller sides, from 32, that pictures are scaled to in turn with the first.",
+    )
+    upscale: bool = setting(
+        False,
+        description="Enlarge small pictures to the full area; else they are shown as they are, or at half the "
+        "resolution's side if they are smaller still.",
+    )
     flip: bool = setting(False, description="Also show mirrored pictures; not for faces or text.")
     caption_tokens: int = setting(
         75,
@@ -153,11 +144,51 @@ class DatasetSettings(Section):
     )
     shuffle_tags: bool = setting(False, description="Shuffle comma-separated tags from view to view.")
     keep_tags: int = setting(
-        1, ge=0, le=32, unit="tags", description="Tags at the start that shuffling leaves in place."
+        1, ge=0, le=32, unit="tags", description="Tags at the start that shuffling and dropping leave in place."
+    )
+    tag_dropout: float = setting(
+        0.0, ge=0.0, lt=1.0, unit="share", description="Share of comma-separated tags left out of a view."
+    )
+    background: str = setting(
+        "#ffffff", pattern="^#[0-9a-fA-F]{6}$", description="Colour behind pictures where they are transparent."
+    )
+    alpha_mask: bool = setting(
+        False, description="Learn only where pictures are opaque; a mask of their own goes before it."
+    )
+    protect: bool = setting(
+        False,
+        description="Protect the base model: it draws pictures before training, which are shown among yours and must "
+        "stay as it sees them (prior preservation).",
+    )
+    protect_prompt: str = setting(
+        "", description="What it draws, as in: a woman. Empty: your captions without their trigger words."
+    )
+    protect_pictures: int = setting(40, ge=1, le=1000, unit="pictures", description="How many it draws, once.")
+    protect_share: float = setting(
+        0.25, gt=0.0, le=0.5, unit="share", description="Their share of all views; yours are as many as without them."
+    )
+    cache_limit: float = setting(
+        20.0, ge=0.0, unit="GiB", description="Size of the cache, beyond which what lay unused longest goes; 0: none."
     )
 
+    def of_folder(self, number: int) -> Self:
+        """These settings as they hold in folder 0, `images`, or in one of the concepts', 1, 2, …."""
+        if number == 0:
+            return self
+        own = self.concepts[number - 1].model_dump(exclude={"weight"}, exclude_none=True)
+        return self.model_copy(update=own)
+
     @model_validator(mode="after")
-    def _totals_in_order(self) -> Self:
+    def _in_order(self) -> Self:
+        if self.further_resolutions and max(self.further_resolutions) >= self.resolution:
+            raise ValueError(
+                f"further_resolutions ({max(self.further_resolutions)}) must be below resolution ({self.resolution})"
+            )
+        triggers = (self.trigger_word, *(concept.trigger_word for concept in self.concepts))
+        if self.protect and not self.protect_prompt and not any(triggers):
+            raise ValueError(
+                "protect needs protect_prompt where no trigger_word tells what is learnt from what is kept"
+            )
         if self.min_total_views > self.max_total_views:
             raise ValueError(
                 f"min_total_views ({self.min_total_views}) is above max_total_views ({self.max_total_views})"
@@ -259,6 +290,9 @@ class ObjectiveSettings(Section):
         description="Without a caption (see caption_dropout) the base model's own prediction is the target: guidance "
         "then strengthens what the captions teach.",
     )
+    mask_floor: float = setting(
+        0.1, ge=0.0, le=1.0, description="Weight of what a mask leaves out; 0: it is not learnt at all, 1: as the rest."
+    )
 
     @model_validator(mode="after")
     def _possible_together(self) -> Self:
@@ -345,44 +379,4 @@ def validated(values: dict[str, Any]) -> TrainConfig:
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
-        raise invalid(error) from None
-
-
-def invalid(error: ValidationError) -> InvalidSettings:
-    """pydantic's findings as one error in our words."""
-    lines, hints = [], []
-    places: dict[str, str] = {}
-    for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"]) or "settings"
-        places |= {at: _sentence(problem["msg"]) for at in _at_fault(place, problem["msg"])}
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"There is no setting {place} (value seen: {problem['input']!r})")
-            hints.append(_nearest(place))
-        elif isinstance(problem["input"], dict | BaseModel):
-            lines.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
-        else:
-            lines.append(f"{place} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
-    hint = (
-        " ".join(dict.fromkeys(filter(None, hints))) or "`python launch.py --help` lists every setting with its range."
-    )
-    return InvalidSettings("; ".join(lines) + ".", hint=hint, places=places)
-
-
-def _sentence(message: str) -> str:
-    return message.removeprefix("Value error, ").rstrip(".") + "."
-
-
-def _at_fault(place: str, message: str) -> list[str]:
-    """The settings that a finding is about: its own place, or those of the section that its message names."""
-    if place not in SECTIONS:
-        return [place]
-    return [f"{place}.{name}" for name in SECTIONS[place].model_fields if re.search(rf"\b{name}\b", message)]
-
-
-def _nearest(place: str) -> str:
-    """A suggestion for a misspelt setting, or nothing."""
-    from difflib import get_close_matches
-
-    known = [f"{section}.{name}" for section, fields in SECTIONS.items() for name in fields.model_fields]
-    close = get_close_matches(place, known, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]}?" if close else ""
+        raise invalid(error, SECTIONS) from None

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
+
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE
 
 from trainer.contract.home import CHECKOUT
 
 MERGES = CHECKOUT / "assets" / "clip" / "merges.txt"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 CHUNK_TOKENS = 75  # of a caption, between begin and end: what CLIP has positions for
+LETTERS = 20_000  # of a caption that are counted: more than any text encoder reads
+WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 PLAIN = (range(ord("!"), ord("~") + 1), range(ord("¡"), ord("¬") + 1), range(ord("®"), ord("ÿ") + 1))
 
 
@@ -30,3 +36,40 @@ def _letters() -> list[str]:
     plain = [chr(code) for codes in PLAIN for code in codes]
     others = 256 - len(plain)
     return [*plain, *(chr(256 + number) for number in range(others))]
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    """CLIP's own way of cutting a text into tokens, without begin and end (that of transformers.CLIPTokenizer)."""
+    ids, merges = vocabulary()
+    made = Tokenizer(BPE(vocab=ids, merges=merges, end_of_word_suffix="</w>", unk_token=END))
+    made.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    return made
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How much of a caption is read."""
+
+    tokens: int  # of the whole, or of its first `LETTERS`
+    read: str
+    cut: str  # what is not
+
+
+def reading(caption: str, limit: int) -> Reading:
+    """How far a text encoder reads that takes `limit` tokens; a word of which a part is missing counts as cut."""
+    offsets = tokenizer().encode(caption[:LETTERS]).offsets
+    if len(offsets) <= limit:
+        return Reading(len(offsets), caption, "")
+    end = offsets[limit][0]
+    while end and not caption[end - 1].isspace():
+        end -= 1
+    return Reading(len(offsets), caption[:end].rstrip(), caption[end:])

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from trainer.contract.buckets import Crop, Plan, Size, View, buckets, crop_to, nearest_bucket, views_of_step
-from trainer.contract.captions import CAPTION_VARIANTS, Item, shuffled, with_trigger
-from trainer.contract.errors import NonFiniteLatents
+from trainer.contract.buckets import Crop, Plan, Size, bucket_for, crop_to, views_of_step
+from trainer.contract.captions import Item, drawn
+from trainer.contract.errors import NothingToTrain, UnreadableImage
 from trainer.contract.settings import DatasetSettings
-from trainer.data.cache import TensorCache, digest, dtype_name, file_digest
-from trainer.data.images import load_picture, to_pixels
+from trainer.data.cache import TensorCache, digest, dtype_name
+from trainer.data.encoding import Cut, Encoded, Encoder, Progress
 from trainer.families.base import Conditioning, Family
 
-Progress = Callable[[int, int], None]
+TEXT_BATCH = 16  # captions that are encoded together
 
 
 @dataclass(frozen=True)
@@ -28,45 +28,65 @@ class Sample:
     item: int
     mirrored: bool
     caption: str
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Scaled posterior of one picture, mean and std, each (C, h, w) float32."""
-
-    mean: Tensor
-    std: Tensor
+    drawn: bool = False  # the item is one of those that the base model drew
 
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """Everything the steps read: each item's cut, and posteriors by (item, mirrored)."""
+    """Everything the steps read: each item's cut, and posteriors by (item, mirrored).
+
+    A picture that is shown at several sizes is as many items, one after the other.
+    """
 
     items: list[Item]
     crops: list[Crop]
     posteriors: dict[tuple[int, bool], Encoded]
+    digests: list[str] = field(default_factory=list)  # SHA-256 of each item's file, as it was encoded
+    broken: list[UnreadableImage] = field(default_factory=list)  # what had to be left out
+    drawn: EncodedDataset | None = None  # pictures that the base model drew, which it is to be kept at
 
     @property
     def buckets(self) -> list[Size]:
         """Each item's size as it is shown."""
         return [crop.bucket for crop in self.crops]
 
+    def encoded(self, sample: Sample) -> Encoded:
+        """The sample's posterior."""
+        return self._of(sample).posteriors[sample.item, sample.mirrored]
+
+    def size(self, sample: Sample) -> Size:
+        """The sample's size as it is shown."""
+        return self._of(sample).crops[sample.item].bucket
+
     def frame(self, sample: Sample) -> tuple[int, ...]:
         """The sample's original height and width, its cut's top and left, and the shown height and width, in px."""
-        item, crop = self.items[sample.item], self.crops[sample.item]
+        data = self._of(sample)
+        item, crop = data.items[sample.item], data.crops[sample.item]
         mirrored_left = crop.scaled.width - crop.bucket.width - crop.left
         left = mirrored_left if sample.mirrored else crop.left
         return item.height, item.width, crop.top, left, crop.bucket.height, crop.bucket.width
 
     def fingerprint(self) -> str:
-        """Digest of pictures and captions, by which a resumed run knows its data."""
-        return digest(*((file_digest(item.path), item.caption) for item in self.items))
+        """Digest of pictures, masks and captions as they are trained, by which a resumed run knows its data."""
+        masks = [self.posteriors[number, False].mask for number in range(len(self.items))]
+        shapes = [None if mask is None else hashlib.sha256(mask.numpy().tobytes()).hexdigest() for mask in masks]
+        every = zip(self.items, self.crops, self.digests, shapes, strict=True)
+        return digest(*((seen, i.caption, *i.others, i.weight, crop, mask) for i, crop, seen, mask in every))
+
+    def _of(self, sample: Sample) -> EncodedDataset:
+        return self.drawn if sample.drawn and self.drawn else self
 
 
-def choose_crops(items: Sequence[Item], family: Family, resolution_px: int) -> list[Crop]:
-    """Each picture's scaling and cut for the model's grid."""
-    sizes = buckets(resolution_px, family.spec.bucket_step)
-    return [crop_to(i.width, i.height, nearest_bucket(i.width, i.height, sizes)) for i in items]
+def choose_cuts(items: Sequence[Item], family: Family, settings: DatasetSettings) -> list[Cut]:
+    """Each picture with its scaling and cut for the model's grid, at each of the sizes."""
+    step = family.spec.bucket_step
+    return [
+        Cut(item, crop_to(item.width, item.height, bucket, item.focus), mirrors)
+        for item in items
+        for mirrors in ((False, True) if settings.of_folder(item.concept).flip else (False,),)
+        for side in (settings.resolution, *settings.further_resolutions)
+        for bucket in (bucket_for(item.width, item.height, side, step, settings.upscale),)
+    ]
 
 
 def encode_dataset(
@@ -78,56 +98,50 @@ def encode_dataset(
     cache: TensorCache,
     progress: Progress,
 ) -> EncodedDataset:
-    """VAE posteriors of all pictures, from the cache where it has them.
+    """VAE posteriors of all pictures that can be decoded, from the cache where it has them.
 
     Raises:
-        UnreadableImage: A picture cannot be decoded.
+        NothingToTrain: None can.
         NonFiniteLatents: The VAE overflowed.
     """
-    crops = choose_crops(items, family, settings.resolution)
-    vae = family.encoder_key("vae")
-    mirrors = (False, True) if settings.flip else (False,)
-    made: dict[tuple[int, bool], Encoded] = {}
-    for number, (item, crop) in enumerate(zip(items, crops, strict=True)):
-        for mirrored in mirrors:
-            key = digest("latents", file_digest(item.path), crop, mirrored, vae, dtype_name(dtype))
-            stored = cache.get(key, lambda item=item, crop=crop, flip=mirrored: _encode(family, item, crop, flip))  # type: ignore[misc]
-            factor = family.scaling_factor
-            made[number, mirrored] = Encoded(stored["mean"] * factor, stored["std"] * factor)
-        progress(number + 1, len(items))
-    return EncodedDataset(items, crops, made)
-
-
-def _encode(family: Family, item: Item, crop: Crop, mirrored: bool) -> dict[str, Tensor]:
-    pixels = to_pixels(load_picture(item.path), crop)
-    posterior = family.encode_image((pixels.flip(2) if mirrored else pixels).unsqueeze(0))
-    mean, std = posterior.mean[0], posterior.std[0]
-    if not (mean.isfinite().all() and std.isfinite().all()):
-        raise NonFiniteLatents(item.path)
-    return {"mean": mean, "std": std}
-
-
-def captions_of(item: Item, settings: DatasetSettings, seed: int) -> list[str]:
-    """Every caption the picture can be shown with, without the empty one: shuffled forms, or just one."""
-    caption = with_trigger(item.caption, settings.trigger_word)
-    if not settings.shuffle_tags:
-        return [caption]
-    keep = max(settings.keep_tags, 1 if settings.trigger_word else 0)
-    return [shuffled(caption, keep, seed + variant) for variant in range(CAPTION_VARIANTS)]
+    made = Encoder(family, settings, dtype, cache).encode(choose_cuts(items, family, settings), progress)
+    broken = {one.cut.item.path: one.error for one in made if one.error}  # at one of its sizes is at all
+    whole = [one for one in made if one.cut.item.path not in broken]
+    if not whole:
+        first = next(iter(broken.values()))
+        raise NothingToTrain(first.path.parent, first.cause)
+    return EncodedDataset(
+        items=[one.cut.item for one in whole],
+        crops=[one.cut.crop for one in whole],
+        posteriors={
+            (number, mirrored): one.encoded(mirrored, family.scaling_factor)
+            for number, one in enumerate(whole)
+            for mirrored in one.cut.mirrors
+        },
+        digests=[one.digest for one in whole],
+        broken=list(broken.values()),
+    )
 
 
 def samples_of_step(step: int, plan: Plan, data: EncodedDataset, settings: DatasetSettings, seed: int) -> list[Sample]:
-    """What step 0, 1, … shows: a function of (seed, step) alone, whatever the batch's shape."""
-    views = views_of_step(step, plan, data.buckets, seed)
-    return [_sample(index, view, data.items[view.item], settings, seed) for index, view in enumerate(views)]
+    """What step 0, 1, … shows: a function of (seed, step) alone, whatever the batch's shape.
 
-
-def _sample(index: int, view: View, item: Item, settings: DatasetSettings, seed: int) -> Sample:
-    rng = random.Random(f"{seed}-{view.item}-{view.epoch}")
-    mirrored = rng.random() < 0.5 and settings.flip
-    dropped = rng.random() < settings.caption_dropout
-    forms = captions_of(item, settings, seed)
-    return Sample(index, view.item, mirrored, "" if dropped else forms[view.epoch % len(forms)])
+    Where the base model is protected, its own pictures stand among the views, evenly spread and each in its turn.
+    """
+    own = iter(views_of_step(step, plan, data.buckets, seed))
+    first, last = plan.places(step)
+    samples = []
+    for place in range(first, last):
+        before = plan.base_views_before(place)
+        if data.drawn and plan.base_views_before(place + 1) > before:
+            number = before % len(data.drawn.items)
+            caption = data.drawn.items[number].caption
+            samples.append(Sample(place - first, number, mirrored=False, caption=caption, drawn=True))
+        else:
+            view = next(own)
+            mirrored, caption = drawn(data.items[view.item], view.item, view.epoch, settings, seed)
+            samples.append(Sample(place - first, view.item, mirrored, caption))
+    return samples
 
 
 class TextStates:
@@ -143,16 +157,23 @@ class TextStates:
     def learn(self, captions: Sequence[str], dtype: torch.dtype, cache: TensorCache, progress: Progress) -> None:
         """Prepare captions before training: states from the cache, or token ids where the encoder will change."""
         wanted = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
-        encoder = "" if self._trained else self._family.encoder_key("text")
-        for number, caption in enumerate(wanted):
-            ids = self._family.tokenize([caption])
-            if self._trained:
-                self._ids[caption] = ids
-                continue
-            key = digest("text", ids.tolist(), encoder, dtype_name(dtype))
-            stored = cache.get(key, lambda ids=ids: self._family.encode_text(ids).text())  # type: ignore[misc]
-            self._known[caption] = Conditioning(**stored)
-            progress(number + 1, len(wanted))
+        if self._trained:
+            self._ids |= {caption: self._family.tokenize([caption]) for caption in wanted}
+            return
+        how = self._family.encoder_key("text"), dtype_name(dtype)
+        for start in range(0, len(wanted), TEXT_BATCH):
+            chosen = wanted[start : start + TEXT_BATCH]
+            ids = {caption: self._family.tokenize([caption]) for caption in chosen}
+            keys = {caption: digest("text", ids[caption].tolist(), *how) for caption in chosen}
+            stored = {caption: cache.read(key) for caption, key in keys.items()}
+            missing = [caption for caption, found in stored.items() if found is None]
+            if missing:
+                made = self._family.encode_text(torch.cat([ids[caption] for caption in missing])).text()
+                for number, caption in enumerate(missing):
+                    own = {name: part[number : number + 1].clone() for name, part in made.items()}
+                    stored[caption] = cache.write(keys[caption], own)
+            self._known |= {caption: Conditioning(**found) for caption, found in stored.items() if found is not None}
+            progress(start + len(chosen), len(wanted))
 
     def __call__(self, captions: Sequence[str], device: torch.device) -> Conditioning:
         """Conditioning of captions that `learn` has seen, without frames."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +26,7 @@ class ReadAhead:
     def __init__(self, files: Sequence[Path]) -> None:
         self._files, self._over = files, Event()
         self._thread = Thread(target=self._read, daemon=True)  # the end of a run does not wait for it
+        self._first = Lock()  # taken once and for all by the first to start it: several threads encode
 
     def __enter__(self) -> Self:
         return self
@@ -37,7 +38,7 @@ class ReadAhead:
 
     def start(self) -> None:
         """Read from now on, if that does not go on already."""
-        if self._thread.ident is None:
+        if self._first.acquire(blocking=False):
             self._thread.start()
 
     def _read(self) -> None:

@@ -1,0 +1,246 @@
+"""The Dataset page: thousands of pictures, captions changed by keyboard and in bulk, crop, mask and problems."""
+
+import base64
+import io
+import re
+import shutil
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+from site_at_work import DEMO, Site
+from the_page import press
+
+from trainer.contract.buckets import buckets
+from trainer.contract.overlay import Entry, entries_of, overlay_file
+
+MANY = 5000
+COLUMNS = """() => {
+    const tops = [...document.querySelectorAll('.captions-card')].map((card) => card.getBoundingClientRect().top);
+    return tops.filter((top) => top === tops[0]).length;
+}"""
+SHARP = {"preset": "pocket-character", "trigger": "ana", "resolution": 128}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(DEMO, tmp_path / "Bilder & 猫")
+
+
+@pytest.fixture
+def wide(folder):
+    """One picture more than four times as wide as it is high, in which the colour says where a column was."""
+    ramp = np.tile(np.linspace(0, 255, 900, dtype=np.uint8), (200, 1))
+    Image.fromarray(np.stack([ramp, ramp, ramp], axis=2)).save(folder / "0-wide.png")
+    return folder
+
+
+def visit(page: Page, folder) -> None:
+    """Open the folder and wait until its captions are read."""
+    named = "&".join(f"{key}={value}" for key, value in SHARP.items())
+    page.goto(f"/dataset?images={quote(str(folder))}&{named}")
+    expect(page.locator(".captions-summary")).to_contain_text("with captions")
+
+
+def caption(page: Page, name: str) -> Locator:
+    return page.get_by_role("textbox", name=f"Caption of {name}", exact=True)
+
+
+def told(page: Page, text: str) -> None:
+    expect(page.locator(".captions").get_by_role("status").filter(has_text=text).first).to_be_visible()
+
+
+def in_window(page: Page) -> int:
+    """How many cards can be seen, in part at least."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('.captions-card')].filter((card) => {
+            const { top, bottom } = card.getBoundingClientRect();
+            return bottom > 0 && top < innerHeight;
+        }).length"""
+    )
+
+
+def test_of_thousands_of_pictures_only_those_in_view_are_loaded(page: Page, tmp_path):
+    (tmp_path / "many").mkdir()
+    content = io.BytesIO()
+    Image.new("RGB", (8, 6), "teal").save(content, "PNG")
+    for number in range(MANY):
+        (tmp_path / "many" / f"{number:04}.png").write_bytes(content.getvalue())
+    loaded = []
+    page.on("request", lambda request: "/atelier/thumb/" in request.url and loaded.append(request.url))
+    visit(page, tmp_path / "many")
+    expect(page.locator(".captions-choice").first).to_have_text(f"All {MANY}")
+    columns = page.evaluate(COLUMNS)
+    expect(page.locator("img.captions-thumb[src]").first).to_be_visible()
+    assert 0 < len(loaded) <= in_window(page) + 2 * columns
+    loaded.clear()
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(caption(page, f"{MANY - 1:04}.png")).to_be_editable()
+    expect(page.locator(".captions-card").last.locator("img[src]")).to_have_count(1)
+    assert 0 < len(loaded) <= in_window(page) + 2 * columns
+    assert page.locator(".captions-card").count() <= in_window(page) + 2 * columns
+
+
+def test_captions_are_edited_undone_and_done_again_by_keyboard(page: Page, site: Site, folder):
+    visit(page, folder)
+    names = sorted(path.name for path in folder.glob("*.png"))
+    first, second = caption(page, names[0]), caption(page, names[1])
+    own = first.input_value()
+    first.fill("a red cat")
+    first.press("Enter")
+    expect(second).to_be_focused()
+    told(page, f"Caption of {names[0]}")
+    second.press("End")
+    second.press("ArrowRight")
+    expect(caption(page, names[2])).to_be_focused()
+    page.keyboard.type("x")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+z")
+    expect(first).to_have_value(own)
+    expect(first).to_be_focused()
+    assert entries_of(site.home, folder) == {}
+    page.keyboard.press("Control+Shift+z")
+    expect(first).to_have_value("a red cat")
+    assert entries_of(site.home, folder) == {names[0]: Entry("a red cat")}
+
+
+def test_tags_filter_and_many_captions_are_changed_after_a_look_at_it(page: Page, site: Site, folder):
+    for number, path in enumerate(sorted(folder.glob("*.txt"))):
+        path.write_text("cat, night" if number < 3 else "cat, day")
+    visit(page, folder)
+    page.get_by_role("button", name="night 3").click()
+    expect(page.locator(".captions-card")).to_have_count(3)
+    page.get_by_label("What to do").select_option("Rename a tag")
+    expect(page.get_by_label("Tag to rename")).to_have_value("night")
+    page.get_by_label("New name").fill("dusk")
+    expect(page.get_by_text("Changes 3 of the 3 pictures shown.")).to_be_visible()
+    expect(page.locator(".captions-example").first).to_contain_text("dusk")
+    press(page, "Change 3 captions")
+    told(page, "Tag “night” is now “dusk” · 3 changed")
+    assert {entry.text for entry in entries_of(site.home, folder).values()} == {"cat, dusk"}
+    press(page, "Undo")
+    told(page, "Undone")
+    assert entries_of(site.home, folder) == {}
+
+
+def test_chosen_pictures_are_left_out(page: Page, site: Site, folder):
+    visit(page, folder)
+    names = sorted(path.name for path in folder.glob("*.png"))
+    page.get_by_role("checkbox", name=f"Choose {names[0]}").check()
+    page.get_by_role("checkbox", name=f"Choose {names[2]}").click(modifiers=["Shift"])
+    expect(page.get_by_text("3 chosen")).to_be_visible()
+    press(page, "Do not train")
+    expect(page.get_by_role("button", name="Left out 3")).to_be_visible()
+    expect(page.locator(".captions-card").first).to_contain_text("not trained")
+    assert {name for name, entry in entries_of(site.home, folder).items() if entry.left_out} == set(names[:3])
+
+
+def test_the_focus_point_moves_the_crop_and_what_is_trained_is_shown(page: Page, site: Site, wide):
+    visit(page, wide)
+    page.get_by_role("button", name="Open 0-wide.png").click()
+    shown = page.get_by_role("img", name="0-wide.png as the model sees it")
+    expect(shown).to_be_visible()
+    before = shown.get_attribute("src")
+    point = page.get_by_role("button", name=re.compile("^Focus point"))
+    for _ in range(4):
+        point.press("Shift+ArrowLeft")
+    expect(shown).not_to_have_attribute("src", before)
+    assert entries_of(site.home, wide)["0-wide.png"].focus == pytest.approx((0.1, 0.5))
+    fed = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown.get_attribute("src").partition(",")[2]))))
+    assert (fed.shape[1], fed.shape[0]) in {(size.width, size.height) for size in buckets(128, 16)}
+    assert fed[0, 0, 0] < 5  # the ramp's left end
+    frame = page.evaluate(
+        """() => {
+            const [whole, frame] = ['canvas', 'frame'].map((name) =>
+                document.querySelector(`.captions-${name}`).getBoundingClientRect());
+            return [(frame.left - whole.left) / whole.width, (frame.right - whole.left) / whole.width];
+        }"""
+    )
+    assert frame == pytest.approx([fed[0, 0, 0] / 255, fed[0, -1, 0] / 255], abs=0.02)
+    expect(page.locator(".captions-trained-words")).to_have_text(re.compile("^ana"))
+    press(page, "Back to the middle")
+    expect(shown).to_have_attribute("src", before)
+    press(page, "Close")
+    expect(caption(page, "0-wide.png")).to_be_focused()
+
+
+def test_a_mask_is_drawn_by_keyboard_and_by_brush_and_undone(page: Page, site: Site, wide):
+    def mask() -> np.ndarray | None:
+        name = entries_of(site.home, wide).get("0-wide.png", Entry()).mask
+        return None if name is None else np.asarray(Image.open(overlay_file(site.home, wide).parent / name))
+
+    visit(page, wide)
+    page.get_by_role("button", name="Open 0-wide.png").press("Enter")
+    expect(page.get_by_role("img", name="0-wide.png as the model sees it")).to_be_visible()
+    page.get_by_role("button", name="Mask", exact=True).press("Enter")
+    page.get_by_role("button", name="Rectangle").press("Enter")
+    told(page, "Mask of 0-wide.png")
+    shape = mask()
+    assert shape.shape == (200, 900)
+    assert (shape[100, 450], shape[10, 10]) == (255, 0)
+    box = page.locator(".captions-canvas").bounding_box()
+    page.get_by_role("button", name="Learn", exact=True).click()
+    with page.expect_response(
+        lambda answer: "component_server" in answer.url and "set_mask" in answer.request.post_data
+    ):
+        page.mouse.move(box["x"] + 5, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 60, box["y"] + box["height"] / 2)
+        page.mouse.up()
+    assert mask()[100, 10] == 255
+    page.get_by_role("button", name="Invert").focus()
+    page.keyboard.press("Control+z")
+    told(page, "Undone: Mask of 0-wide.png")
+    assert np.array_equal(mask(), shape)
+    press(page, "Clear")
+    told(page, "Mask of 0-wide.png taken away")
+    assert mask() is None
+
+
+def test_a_problem_shows_its_pictures_and_is_fixed_and_undone(page: Page, site: Site, folder):
+    first, *_ = sorted(folder.glob("*.png"))
+    shutil.copyfile(first, folder / "zwilling.png")
+    (folder / "zwilling.txt").write_text("cat")
+    visit(page, folder)
+    finding = page.locator(".captions-finding").filter(has_text="zwilling.png").filter(has=page.get_by_text("Fix"))
+    finding.get_by_role("button", name=re.compile("^Show")).first.click()
+    expect(page.locator(".captions-card")).to_have_count(2)
+    finding.get_by_role("button", name=re.compile("^Fix")).first.click()
+    told(page, "Fixed: ")
+    assert any(entry.left_out for entry in entries_of(site.home, folder).values())
+    press(page, "Undo")
+    told(page, "Undone: Fixed")
+    assert entries_of(site.home, folder) == {}
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_the_open_picture_has_no_serious_barrier_and_fits_the_window(window, wide, scheme, width):
+    page = window(color_scheme=scheme, viewport={"width": width, "height": 720}).new_page()
+    visit(page, wide)
+    page.get_by_role("button", name="Open 0-wide.png").click()
+    page.get_by_role("button", name="Mask", exact=True).click()
+    expect(page.get_by_role("img", name="0-wide.png as the model sees it")).to_be_visible()
+    found = Axe().run(page).response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    dialog = page.locator("dialog.captions-picture")
+    assert dialog.evaluate("(one) => one.scrollWidth <= one.clientWidth")
+
+
+def test_pictures_are_captioned_automatically_as_one_change(page: Page, site: Site, folder):
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    visit(page, folder)
+    page.get_by_text("Automatic captions").click()
+    page.get_by_label("Captions from").select_option("File names")
+    press(page, "Caption the pictures")
+    expect(page.locator(".captions-caption-told")).to_contain_text("8 captioned")
+    names = sorted(path.name for path in folder.glob("*.png"))
+    expect(caption(page, names[0])).to_have_value(names[0].removesuffix(".png").replace("-", " "))
+    assert len(entries_of(site.home, folder)) == len(names)
+    press(page, "Undo")
+    expect(caption(page, names[0])).to_have_value("")
+    assert entries_of(site.home, folder) == {}

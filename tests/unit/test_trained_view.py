@@ -1,0 +1,211 @@
+import base64
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from app import trained
+from app.trained import PNG
+from tests.unit.test_captions import draw
+from tests.unit.test_overlay import digest
+from trainer.contract.captions import captions_of, look
+from trainer.contract.home import Home
+from trainer.contract.overlay import Entry, change, entries_of, existing_overlay, overlay_file, undo
+from trainer.contract.presets import FOLDER, list_presets
+from trainer.data.batches import encode_dataset
+from trainer.data.cache import TensorCache
+from trainer.families.base import Posterior
+
+AS = {"preset": "sd15-character", "trigger_word": "ana", "resolution": 256}
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A wide picture whose columns all differ, a turned one, a large one, and one that is partly transparent."""
+    folder = tmp_path / "pictures"
+    draw(folder / "wide.png", (600, 200), "a bear, snow")
+    ramp = np.tile(np.linspace(0, 255, 600, dtype=np.uint8), (200, 1))
+    Image.fromarray(np.stack([ramp, 255 - ramp, ramp // 2], axis=2)).save(folder / "wide.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((330, 200), 90).convert("RGB").save(folder / "turned.jpg", exif=exif)
+    Image.effect_noise((1500, 1100), 90).convert("RGB").save(folder / "large.jpg")
+    clear = Image.effect_noise((123, 321), 90).convert("RGBA")
+    clear.putalpha(Image.radial_gradient("L").resize(clear.size))
+    clear.save(folder / "clear.png")
+    return folder
+
+
+def ask(home, what, folder, **more):
+    functions = {function.__name__: function for function in trained.answers(home)}
+    return functions[what]({"folder": str(folder), **AS, **more}, None)
+
+
+def opened(url):
+    kind, _, data = url.partition(";base64,")
+    assert kind.startswith("data:image/")
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def png(size, mode="RGBA", colour="white"):
+    content = io.BytesIO()
+    Image.new(mode, size, colour).save(content, "PNG")
+    return PNG + base64.b64encode(content.getvalue()).decode()
+
+
+class Recorder:
+    """In a family's place: keeps what its VAE is fed with."""
+
+    spec = SimpleNamespace(bucket_step=64, pixels_per_latent=8)
+    scaling_factor = 1.0
+
+    def __init__(self):
+        self.fed = []
+
+    def encoder_key(self, part):
+        return part
+
+    def encode_image(self, pixels):
+        self.fed += pixels
+        latents = torch.zeros(len(pixels), 4, pixels.shape[2] // 8, pixels.shape[3] // 8)
+        return Posterior(latents, latents.clone())
+
+
+@pytest.mark.parametrize("name", ["wide.png", "turned.jpg", "clear.png", "large.jpg"])
+@pytest.mark.parametrize("focus", [None, (0.1, 0.9)])
+def test_the_picture_shown_is_the_tensor_that_the_model_is_fed_with(home, folder, tmp_path, name, focus):
+    change(home, folder, {name: Entry(focus=focus)})
+    shown = np.asarray(opened(ask(home, "look_at", folder, name=name)["trained"]))
+    (item,) = [one for one in look(folder, existing_overlay(home, folder))[0] if one.name == name]
+    rules, family = trained.Looked(folder=str(folder), name=name, **AS).config(home).dataset, Recorder()
+    cache = TensorCache(tmp_path / "cache")
+    encode_dataset([item], family, rules, dtype=torch.float32, cache=cache, progress=lambda *_: None)
+    expected = torch.from_numpy(shown.copy()).permute(2, 0, 1).float() / 127.5 - 1
+    assert torch.equal(expected, family.fed[0])
+
+
+def test_the_frame_is_what_the_crop_keeps(home, folder):
+    seen = ask(home, "look_at", folder, name="wide.png")
+    frame, shown = seen["frame"], opened(seen["trained"])
+    left, right = (np.asarray(shown)[100, edge, 0] / 255 for edge in (2, -3))  # the ramp says where a column was
+    assert left == pytest.approx(frame["left"], abs=0.02)
+    assert right == pytest.approx(frame["left"] + frame["width"], abs=0.02)
+    assert frame["height"] == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("x", [0.0, 0.2, 0.5, 0.8, 1.0])
+def test_the_crop_follows_the_focus_point_and_stays_within_the_picture(home, folder, x):
+    frame = ask(home, "frame", folder, name="wide.png", focus=(x, 0.5))["frame"]
+    assert frame["left"] <= x <= frame["left"] + frame["width"] + 1e-9
+    assert frame["left"] >= 0
+    assert frame["left"] + frame["width"] <= 1 + 1e-9
+    middle = frame["left"] + frame["width"] / 2
+    assert middle == pytest.approx(x, abs=0.01) or frame["left"] == 0 or frame["left"] + frame["width"] > 0.999
+
+
+def test_a_focus_point_is_one_change_that_leaves_the_rest_of_the_entry(home, folder):
+    before = digest(folder)
+    change(home, folder, {"wide.png": Entry("another")})
+    answer = ask(home, "set_focus", folder, name="wide.png", focus=(0.25, 0.5))
+    assert answer["changed"] == ["wide.png"]
+    assert entries_of(home, folder) == {"wide.png": Entry("another", (0.25, 0.5))}
+    ask(home, "set_focus", folder, name="wide.png", focus=None)
+    undo(home, folder)
+    assert entries_of(home, folder)["wide.png"].focus == (0.25, 0.5)
+    assert digest(folder) == before
+
+
+def test_the_words_shown_are_those_of_the_view_with_the_trigger_word(home, folder):
+    seen = [ask(home, "look_at", folder, name="wide.png", view=view) for view in range(3)]
+    config = trained.Looked(folder=str(folder), name="wide.png", **AS).config(home)
+    (item,) = [one for one in look(folder)[0] if one.name == "wide.png"]
+    assert [one["words"] for one in seen] == captions_of(item, config.dataset, config.model.seed)[:3]
+    assert all(sorted(one["words"].split(", ")) == ["a bear", "ana", "snow"] for one in seen)
+    assert all(one["words"].startswith("ana, ") for one in seen)
+
+
+def test_tokens_are_counted_and_words_that_are_not_read_are_told_apart(home, folder):
+    change(home, folder, {"wide.png": Entry("bear " * 100)})
+    seen = ask(home, "look_at", folder, name="wide.png", preset="sdxl-character", trigger_word="")
+    assert seen["told"] == f"100 of {seen['told'].split()[2]} tokens"
+    assert seen["words"].split() + seen["cut"].split() == ["bear"] * 100
+    assert len(seen["words"].split()) == int(seen["told"].split()[2]) < 100
+
+
+def test_size_and_share_of_the_crop_are_told(home, folder):
+    seen = ask(home, "look_at", folder, name="wide.png")
+    shown = opened(seen["trained"])
+    assert f"{shown.width} × {shown.height} px" in seen["facts"]
+    assert shown.width % 64 == shown.height % 64 == 0
+    assert "%" in seen["facts"]
+
+
+@pytest.mark.parametrize("preset", [preset.name for preset in list_presets(FOLDER)[0]])
+def test_every_preset_can_be_looked_at(home, folder, preset):
+    seen = ask(home, "look_at", folder, name="clear.png", preset=preset, resolution=0)
+    assert opened(seen["trained"]).mode == "RGB"
+
+
+def test_a_mask_is_kept_in_grey_under_its_content_and_can_be_undone(home, folder):
+    answer = ask(home, "set_mask", folder, name="wide.png", png=png((300, 100), colour="red"))
+    assert answer["changed"] == ["wide.png"]
+    name = entries_of(home, folder)["wide.png"].mask
+    file = overlay_file(home, folder).parent / name
+    with Image.open(file) as mask:
+        assert (mask.mode, mask.size) == ("L", (300, 100))
+    seen = ask(home, "look_at", folder, name="wide.png")
+    assert seen["own_mask"]
+    assert opened(seen["mask"]).size == (300, 100)
+    ask(home, "set_mask", folder, name="wide.png", png=None)
+    assert ask(home, "look_at", folder, name="wide.png")["mask"] is None
+    undo(home, folder)
+    assert entries_of(home, folder)["wide.png"].mask == name
+    assert file.is_file()
+
+
+def test_a_mask_lies_where_the_reader_finds_it(home, folder):
+    ask(home, "set_mask", folder, name="wide.png", png=png((300, 100)))
+    overlay = existing_overlay(home, folder)
+    assert (overlay.parent / entries_of(home, folder)["wide.png"].mask).is_file()
+    assert [item.name for item in look(folder, overlay)[0]] == ["clear.png", "large.jpg", "turned.jpg", "wide.png"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (png((300, 300)), "300 × 300"),
+        (png((3000, 1000), "1"), "3000 × 1000"),
+        (PNG + base64.b64encode(b"no picture").decode(), "cannot identify"),
+        (PNG + "%%%", "wide.png"),
+        ("data:image/svg+xml;base64,PHN2Zz4=", "wide.png"),
+    ],
+)
+def test_what_is_no_mask_of_this_picture_is_refused(home, folder, mask, said):
+    answer = ask(home, "set_mask", folder, name="wide.png", png=mask)
+    assert said in answer["error"]
+    assert entries_of(home, folder) == {}
+
+
+def test_a_mask_of_another_picture_format_is_refused(home, folder):
+    content = io.BytesIO()
+    Image.new("L", (300, 100)).save(content, "BMP")
+    answer = ask(home, "set_mask", folder, name="wide.png", png=PNG + base64.b64encode(content.getvalue()).decode())
+    assert "wide.png" in answer["error"]
+
+
+@pytest.mark.parametrize("what", ["look_at", "frame", "set_focus", "set_mask"])
+def test_a_picture_that_is_not_in_the_folder_is_told(home, folder, what):
+    answer = ask(home, what, folder, name="../wide.png", focus=(0.5, 0.5), png=None)
+    assert "../wide.png" in answer["error"]
+
+
+def test_a_preset_that_is_gone_is_told(home, folder):
+    assert "gone" in ask(home, "look_at", folder, name="wide.png", preset="gone")["error"]
