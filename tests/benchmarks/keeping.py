@@ -47,7 +47,7 @@ class Asked:
 
     noisy: torch.Tensor
     t: torch.Tensor
-    noise: torch.Tensor
+    right: torch.Tensor  # the answer
     conditioning: object
 
 
@@ -81,7 +81,8 @@ def questions(training, mean: torch.Tensor, conditioning) -> list[Asked]:
         generator = sample_rng(99, number, 0)
         noise = torch.randn(mean.shape, generator=generator)
         t = torch.randint(0, 1000, (len(mean),), generator=generator)
-        asked.append(Asked(training.schedule.add_noise(mean, noise, t), t, noise, conditioning))
+        right = training.schedule.target(mean, noise, t)
+        asked.append(Asked(training.schedule.add_noise(mean, noise, t), t, right, conditioning))
     return asked
 
 
@@ -108,7 +109,7 @@ def own(training) -> tuple[list[Asked], torch.Tensor]:
     ]
     batch: Batch = loop.batch_of(training, samples)
     asked = questions(training, batch.mean, batch.conditioning)
-    return asked, torch.stack([one.noise for one in asked])
+    return asked, torch.stack([one.right for one in asked])
 
 
 def masks(folder: Path, arms: list[str]) -> None:
