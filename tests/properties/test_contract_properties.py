@@ -25,7 +25,7 @@ TOGETHER = {
         "min_total_views": st.integers(1, 1000),
         "max_total_views": st.integers(1000, 1_000_000),
         "resolution": st.integers(512, 2048),
-        "background": st.sampled_from(["white", "#102030"]),
+        "background": st.from_regex(r"#[0-9a-fA-F]{6}", fullmatch=True),
         "protect": st.just(value=False),  # it needs a trigger word or a prompt
         "further_resolutions": st.lists(st.integers(32, 511), max_size=3).map(tuple),
     },
