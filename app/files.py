@@ -14,21 +14,22 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import NotModifiedResponse
 
 from app.safety import logged_in, refusal
+from trainer.contract.buckets import Size
 from trainer.contract.errors import isolated
 from trainer.contract.home import Home, atomic_write
+from trainer.contract.pictures import read_picture
 from trainer.contract.runs import RunFolder
 
 THUMB_PX = 256
 REMEMBERED = 50_000  # addresses of thumbnails
 UNREADABLE = "unreadable"  # in the place of a thumbnail's key: the picture could not be read
-SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L")
 
 FOREVER = "private, max-age=31536000, immutable"  # the address changes with the content
 ASK = "private, no-cache"  # kept, but the server is asked each time whether it is still the newest
@@ -125,20 +126,10 @@ def _made(home: Home, key: str) -> bool:
 
 
 def _small(path: Path) -> bytes:
-    """A JPEG of at most 256 px a side: upright, on white where it is transparent, without the original's metadata."""
-    with Image.open(path) as file:
-        picture: Image.Image = file
-        if file.mode in SIXTEEN_BIT:
-            picture = file.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-        elif file.has_transparency_data or file.mode == "P":
-            picture = file.convert("RGBA")
-        picture.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.LANCZOS)  # of a JPEG, only every n-th pixel is decoded
-        picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "RGBA":
-        ground = Image.new("RGBA", picture.size, "white")
-        ground.alpha_composite(picture)
-        picture = ground
-    return _jpeg(picture.convert("RGB"))
+    """A JPEG of at most 256 px a side, as the picture is trained, without the original's metadata."""
+    picture = read_picture(path, covering=Size(THUMB_PX, THUMB_PX)).on("white")
+    picture.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.LANCZOS)
+    return _jpeg(picture)
 
 
 @functools.cache

@@ -25,14 +25,13 @@ from trainer.contract.captions import Item, captions_of
 from trainer.contract.errors import DatasetError
 from trainer.contract.home import POCKET, Home, atomic_write
 from trainer.contract.overlay import overlay_file
-from trainer.contract.pictures import cut, load_picture, read_picture
+from trainer.contract.pictures import cut, load_picture, read_mask, read_picture, same_shape
 from trainer.contract.settings import TrainConfig, validated
 from trainer.contract.tokens import reading
 
 STAGE_PX = 1100  # long side of the picture that a crop or mask is drawn on
 MASK_PX = 2048  # longest side of a mask
 MASK_BYTES = 4_000_000
-ASPECT_PX = 2  # by which a mask's sides may differ from the picture's, for they are whole numbers
 PNG = "data:image/png;base64,"
 
 
@@ -198,7 +197,7 @@ def trained_data(pictures: Pictures, asked: Looked, config: TrainConfig, tongue:
         "cut": read.cut,
         "told": say(tongue, "dataset.tokens", count=read.tokens, room=config.dataset.caption_tokens),
         "views": max(len(forms), 1 + len(config.dataset.further_resolutions)),
-        "mask": None if item.mask is None else _mask_url(item.mask),
+        "mask": _mask_url(item),
         "own_mask": pictures.entry(asked.name).mask is not None,
         "left_out": pictures.entry(asked.name).left_out,
     }
@@ -229,8 +228,7 @@ def _check_shape(item: Item, width: int, height: int) -> None:
     Raises:
         ValueError: It is not, or too large.
     """
-    off = min(abs(width * item.height / item.width - height), abs(height * item.width / item.height - width))
-    if max(width, height) > MASK_PX or off > ASPECT_PX:
+    if max(width, height) > MASK_PX or not same_shape(width, height, item.width, item.height):
         raise ValueError(f"it has {width} × {height} px, the picture {item.width} × {item.height}")
 
 
@@ -248,10 +246,12 @@ def _whole(path: Path, _changed: int) -> str:
     return _data_url(picture, "JPEG")
 
 
-def _mask_url(path: Path) -> str | None:
-    """A mask small enough to be drawn on, if it can be read."""
+def _mask_url(item: Item) -> str | None:
+    """The item's mask small enough to be drawn on, if it has one that is trained."""
+    if item.mask is None:
+        return None
     try:
-        mask = load_picture(path).convert("L")
+        mask = read_mask(item.mask, item.width, item.height)
     except DatasetError:
         return None
     mask.thumbnail((STAGE_PX, STAGE_PX))

@@ -24,7 +24,7 @@ from trainer.checkup import checkup
 from trainer.contract import process
 from trainer.contract.basemodels import identify
 from trainer.contract.buckets import Plan, plan
-from trainer.contract.captions import Problem, pictures_of, with_trigger
+from trainer.contract.captions import Problem, first_caption, pictures_of
 from trainer.contract.chosen import located, models_here, name_of
 from trainer.contract.drawing import Drawing, words
 from trainer.contract.errors import InvalidSettings, TrainerError, isolated
@@ -118,7 +118,7 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
         show_settings(config, origins, console)
     show_model(config.model.base_model, console)
     show_plan(config, made, problems, group, console)
-    captions = [with_trigger(item.caption, config.dataset.trigger_word) for item in pictures]
+    captions = [first_caption(item, config.dataset, config.model.seed) for item in pictures]
     show_previews(estimate(home, config).drawing(config, made, captions, group.size), console)
     return 0 if flags.check else train(RunFolder.create(home, config), group, flags.queue, console)
 

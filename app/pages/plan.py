@@ -8,7 +8,7 @@ from typing import Any
 from app.form import SETTINGS, api_name, config_of, help_of, shown_values
 from app.text import say
 from trainer.contract.buckets import plan
-from trainer.contract.captions import pictures_of, with_trigger
+from trainer.contract.captions import first_caption, pictures_of
 from trainer.contract.chosen import check_chosen
 from trainer.contract.concepts import Concept
 from trainer.contract.errors import InvalidSettings, ModelError, TrainerError
@@ -87,7 +87,7 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
             batch=config.dataset.batch_size * config.dataset.accumulation,
         )
     ]
-    captions = [with_trigger(item.caption, config.dataset.trigger_word) for item in items]
+    captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
     drawn = known.drawing(config, made, captions, config.model.processes)
     if made.base_views:
         dataset = config.dataset

@@ -26,7 +26,7 @@ from trainer.adapters import attach  # noqa: E402
 from trainer.assembly import keep_less  # noqa: E402
 from trainer.contract import memory  # noqa: E402
 from trainer.contract.settings import AdapterSettings, validated  # noqa: E402
-from trainer.families.parts import HELD, decode_in_tiles  # noqa: E402
+from trainer.families.parts import HELD, in_tiles  # noqa: E402
 from trainer.held import BLOCK  # noqa: E402
 from trainer.streaming import blocks_of, streamed  # noqa: E402
 
@@ -99,8 +99,8 @@ def vae(family: str, sizes: tuple[int, ...] = SIZES) -> dict[str, list[float]]:
 
     with torch.no_grad():
         made = {"encoding": _peaks(_encoded), "decoding": _peaks(_decoded)}
-        decode_in_tiles(coder)
-        return made | {"tiled": _peaks(_decoded)}
+        with in_tiles(coder):
+            return made | {"tiled": _peaks(_decoded)}
 
 
 def denoising(family: str, sizes: tuple[int, ...] = SIZES) -> dict[str, list[float]]:

@@ -482,6 +482,8 @@ def test_a_picture_that_cannot_be_decoded_whole_is_decoded_in_tiles(family, monk
     short.draw_in_tiles()
     with torch.no_grad():
         assert np.array_equal(np.asarray(short._decode(latents)[0]), made)
+    large = torch.rand(1, 3, 640, 576, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(short.encode_image(large).mean, whole.encode_image(large).mean)  # encoding is not
 
 
 @only_sd15

@@ -427,6 +427,16 @@ def test_an_unreadable_picture_has_a_placeholder_and_the_log_says_why(browser, h
     assert not (home.root / "thumbnails").exists()
 
 
+def test_a_drawing_in_disguise_starts_no_other_program(browser, home, tmp_path, monkeypatch):
+    """Pillow would hand PostScript, whatever its name, to Ghostscript."""
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments, **_: started.append(arguments))
+    file = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(file, "EPS")
+    browser.get(thumbnail_url(file))
+    assert not started
+
+
 def test_a_picture_that_is_gone_has_a_placeholder(browser, tmp_path):
     assert thumbnail_url(tmp_path / "none.png") == "/atelier/thumb/unreadable.jpg"
     assert "immutable" not in browser.get("/atelier/thumb/unreadable.jpg").headers["cache-control"]

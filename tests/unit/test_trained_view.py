@@ -209,3 +209,15 @@ def test_a_picture_that_is_not_in_the_folder_is_told(home, folder, what):
 
 def test_a_preset_that_is_gone_is_told(home, folder):
     assert "gone" in ask(home, "look_at", folder, name="wide.png", preset="gone")["error"]
+
+
+def test_a_mask_is_shown_as_the_trainer_reads_it(home, folder):
+    """What is transparent in it is not learnt, and one of another shape than its picture's is no mask."""
+    half = Image.new("RGBA", (600, 200), "white")
+    half.paste((255, 255, 255, 0), (0, 0, 300, 200))
+    half.save(folder / "wide.mask.png")
+    shown = np.asarray(opened(ask(home, "look_at", folder, name="wide.png")["mask"]))
+    assert shown[:, :290].max() == 0
+    assert shown[:, 310:].min() == 255
+    Image.new("L", (200, 200), "white").save(folder / "wide.mask.png")
+    assert ask(home, "look_at", folder, name="wide.png")["mask"] is None

@@ -295,12 +295,8 @@ def details(plan: MemoryPlan) -> str:
     parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in plan.parts.items())
     room = f" of {plan.budget / GIB:.1f}" if plan.budget is not None else ""
     each = f" in each of {plan.processes} processes" if plan.processes > 1 else ""
-    short = "" if plan.fits else f". Too little is free. {remedy(plan.smaller)}"
-    return (
-        f"about {plan.peak / GIB:.1f}{room} GiB{each} ({parts}){_besides(plan)}; {_given_up(plan)}{short}".removesuffix(
-            "."
-        )
-    )
+    short = "" if plan.fits else f". Too little is free. {remedy(plan.smaller).removesuffix('.')}"
+    return f"about {plan.peak / GIB:.1f}{room} GiB{each} ({parts}){_besides(plan)}; {_given_up(plan)}{short}"
 
 
 def remedy(smaller: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -24,6 +25,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+ROUNDED_PX = 2  # by which a mask's sides may differ from its picture's scaled, for they are whole numbers
+SAME_SHAPE = 0.02  # or by how much its aspect ratio may, as a logarithm
 GAP = 2.0  # a picture decoded or averaged down to at least twice the size wished loses nothing that scaling would keep
 
 
@@ -71,6 +74,33 @@ def read_picture(path: Path, content: bytes | None = None, covering: Size | None
             return _in_srgb(file if turn is None else file.transpose(turn))
     except UNREADABLE as error:
         raise UnreadableImage(path, str(error) or type(error).__name__) from None
+
+
+def read_mask(path: Path, width: int, height: int, content: bytes | None = None) -> Image.Image:
+    """The mask in a file, grey: white is learnt, and what is transparent is not.
+
+    Args:
+        path: The file.
+        width: Of its picture, px.
+        height: Of its picture, px.
+        content: Its bytes, if they were read already.
+
+    Raises:
+        UnreadableImage: Not decodable, or of another shape than its picture.
+    """
+    grey = read_picture(path, content).on("black").convert("L")
+    if not same_shape(*grey.size, width, height):
+        shapes = f"{grey.width} x {grey.height} px, of a picture of {width} x {height}"
+        raise UnreadableImage(path, f"a mask of {shapes}, is not of its shape")
+    return grey
+
+
+def same_shape(width: int, height: int, picture_width: int, picture_height: int) -> bool:
+    """Whether a mask is its picture scaled to whole numbers of px, or as good as that."""
+    off = min(
+        abs(width * picture_height / picture_width - height), abs(height * picture_width / picture_height - width)
+    )
+    return off <= ROUNDED_PX or abs(math.log(width / height * picture_height / picture_width)) <= SAME_SHAPE
 
 
 def cut(picture: Image.Image, crop: Crop, mirrored: bool = False) -> Image.Image:

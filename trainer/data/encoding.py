@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from torch import Tensor
 from trainer.contract.buckets import Crop, Size
 from trainer.contract.captions import Item
 from trainer.contract.errors import NonFiniteLatents, UnreadableImage
-from trainer.contract.pictures import Picture, read_picture
+from trainer.contract.pictures import Picture, read_mask, read_picture
 from trainer.contract.settings import DatasetSettings
 from trainer.data.cache import TensorCache, digest, dtype_name
 from trainer.data.images import in_latents, normalised, to_pixels
@@ -26,7 +25,6 @@ from trainer.families.base import Family
 Progress = Callable[[int, int], None]
 BATCH_PX = 512 * 512  # pictures larger than this fill any device alone, and a batch takes no more memory than one
 MOST_THREADS = 8
-SAME_SHAPE = 0.02  # how far a mask's aspect ratio may be from its picture's, as a logarithm
 
 
 @dataclass(frozen=True)
@@ -159,16 +157,11 @@ class Encoder:
         per_latent = self._family.spec.pixels_per_latent
 
         def _make() -> dict[str, Tensor]:
-            read = read_picture(path, data)
-            if source == "alpha":
-                if read.alpha is None:
-                    return {"mask": torch.ones(1, crop.bucket.height // per_latent, crop.bucket.width // per_latent)}
-                return {"mask": in_latents(to_pixels(read.alpha, crop), per_latent)}
-            grey = read.on("black").convert("L")
-            if abs(math.log(grey.width / grey.height * item.height / item.width)) > SAME_SHAPE:
-                shapes = f"{grey.width} x {grey.height} px, of a picture of {item.width} x {item.height}"
-                raise UnreadableImage(path, f"a mask of {shapes}, is not of its shape")
-            return {"mask": in_latents(to_pixels(grey, crop), per_latent)}
+            alpha = source == "alpha"
+            shown = read_picture(path, data).alpha if alpha else read_mask(path, item.width, item.height, data)
+            if shown is None:
+                return {"mask": torch.ones(1, crop.bucket.height // per_latent, crop.bucket.width // per_latent)}
+            return {"mask": in_latents(to_pixels(shown, crop), per_latent)}
 
         return self._cache.get(digest(source, drawn, crop, per_latent), _make)["mask"]
 

@@ -163,7 +163,7 @@ class Family(Protocol):
         ...
 
     def draw_in_tiles(self) -> None:
-        """Decode pictures in tiles from here on, which takes less memory; encoding must be over."""
+        """Decode pictures in tiles from here on, which takes less memory."""
         ...
 
     def lora_slots(self, targets: str, components: Sequence[Component]) -> dict[str, Slot]:

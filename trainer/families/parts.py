@@ -191,11 +191,19 @@ def load_vae(path: Path, template: dict[str, Any], dtype: torch.dtype) -> Autoen
     raise _no_vae(path, "it holds no VAE")
 
 
-def decode_in_tiles(vae: AutoencoderKL) -> None:
-    """Let the VAE decode larger pictures in overlapping tiles, at a quarter of the memory at 1024 px."""
+@contextmanager
+def in_tiles(vae: AutoencoderKL) -> Iterator[None]:
+    """Let the VAE decode larger pictures in overlapping tiles, at a quarter of the memory at 1024 px.
+
+    Not for longer than that, as it would encode in tiles, too.
+    """
     vae.enable_tiling()
     vae.tile_sample_min_size = TILE_PX
     vae.tile_latent_min_size = TILE_PX // 2 ** (len(vae.config.block_out_channels) - 1)
+    try:
+        yield
+    finally:
+        vae.disable_tiling()
 
 
 def _no_vae(path: Path, seen: str) -> InvalidSettings:

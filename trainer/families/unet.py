@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from trainer.families.base import (
 )
 from trainer.families.labels import labels_of
 from trainer.families.noise import preview_scheduler
-from trainer.families.parts import Parts, decode_in_tiles
+from trainer.families.parts import Parts, in_tiles
 from trainer.families.text import joined, token_ids
 
 ZERO_SNR_RESCALE = 0.7  # of guidance, or pictures burn out (Lin et al. 2023, section 3.4)
@@ -51,6 +52,7 @@ class StableDiffusion:
         self.vae, self.text_encoders, self.tokenizers = parts.vae, parts.text_encoders, parts.tokenizers
         self._scheduler = preview_scheduler(parts.scheduler, noise)
         self._keys: dict[Encoder, str] = {}
+        self._tiled = False
         for module in (self.vae, *self.text_encoders):
             module.to(device)
         self.scaling_factor = float(self.vae.config.scaling_factor)
@@ -176,15 +178,16 @@ class StableDiffusion:
         return Image.fromarray(bytes_.permute(1, 2, 0).numpy())
 
     def draw_in_tiles(self) -> None:
-        """From here on decode pictures in tiles; encoding must be over."""
-        decode_in_tiles(self.vae)
+        """From here on decode pictures in tiles."""
+        self._tiled = True
 
     def _pixels(self, latents: Tensor) -> Tensor:
         ready = latents.to(self.vae.dtype) / self.scaling_factor
         try:
-            return cast("Tensor", self.vae.decode(ready, return_dict=False)[0])
+            with in_tiles(self.vae) if self._tiled else nullcontext():
+                return cast("Tensor", self.vae.decode(ready, return_dict=False)[0])
         except (RuntimeError, MemoryError) as error:
-            if self.vae.use_tiling or not out_of_memory(error):
+            if self._tiled or not out_of_memory(error):
                 raise
         self.draw_in_tiles()  # here, where the error with all it holds is gone
         return self._pixels(latents)
