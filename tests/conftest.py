@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from trainer.contract.process import SAME_SUMS
+
+os.environ.update(SAME_SUMS)  # before torch is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads cost more than they bring
 sys.path.insert(0, str(Path(__file__).parent))

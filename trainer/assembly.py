@@ -35,8 +35,13 @@ def learn_text(
     trained = len(trained_components(config.adapter)) > 1
     text = TextStates(family, trained)
     text.learn([*captions, config.preview.negative_prompt], dtype, cache, progress)
-    family.release_encoders(keep_text=trained)
+    put_away(family, config)
     return text
+
+
+def put_away(family: Family, config: TrainConfig) -> None:
+    """Give up the encoders' memory, but for text encoders that are trained."""
+    family.release_encoders(keep_text=len(trained_components(config.adapter)) > 1)
 
 
 def add_adapter(family: Family, config: TrainConfig) -> Adapter:

@@ -71,7 +71,7 @@ def load_checkpoint(folder: Path, adapter: Adapter, optimizer: torch.optim.Optim
         except (OSError, ValueError, TypeError, SafetensorError):
             continue  # damaged by something else than us: the one before it will do
         if state.dataset != expected.dataset:
-            raise ResumeRefused("pictures or captions changed since it began")
+            raise ResumeRefused("pictures, masks or captions changed since it began")
         if (state.total_views, state.effective_batch) != (expected.total_views, expected.effective_batch):
             raise ResumeRefused(f"it was planned for {state.total_views} views, now there are {expected.total_views}")
         adapter.restore(weights)

@@ -12,8 +12,6 @@ from trainer.contract.errors import OutOfMemory
 from trainer.contract.events import EventLog, Warned
 from trainer.contract.settings import TrainConfig
 
-GIB = 2**30
-
 
 class Ladder:
     """A run's savings so far, the same in each of its processes."""
@@ -57,7 +55,8 @@ class Ladder:
             log.write(
                 Warned(
                     code="may_not_fit",
-                    message=f"The training takes about {plan.peak / GIB:.1f} GiB, and there are {budget / GIB:.1f}.",
+                    message=f"The training takes about {plan.peak / memory.GIB:.1f} GiB, "
+                    f"and there are {budget / memory.GIB:.1f}.",
                     hint=memory.remedy(plan.smaller),
                 )
             )

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from trainer.assembly import add_adapter, learn_text, start_from
+from trainer.assembly import add_adapter, learn_text, put_away, start_from
 from trainer.checkpoints import State, load_checkpoint, save_checkpoint
 from trainer.contract import events
 from trainer.contract.buckets import micro_batches, plan
@@ -177,14 +177,16 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     # The other processes then read what the first has made
     with accelerator.local_main_process_first(), ReadAhead(family.unet_files) as ahead:
         cache = TensorCache(run.home.cache / family.spec.name, writes, missed=ahead.start)
-        data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
         known = [*captions, *prompts, *drawn, ""]
+        # Before the pictures, which then have the text encoders' memory
         text = learn_text(family, config, known, dtype=dtype, cache=cache, progress=progress)
+        data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
         if ladder.tiled:
             family.draw_in_tiles()
         if drawn:
             told = {"drawing": _phase_reporter(log, "protect"), "encoding": progress}
             data = Protector(config, family, text, accelerator).add(data, drawn, dtype=dtype, cache=cache, **told)
+        put_away(family, config)
         cache.trim(config.dataset.cache_limit)
     for problem in unreadable(data.broken):
         log.write(events.Warned(code=problem.code, message=problem.message, hint=problem.hint))
@@ -232,7 +234,7 @@ def state_of(training: Training) -> State:
 def resume(training: Training) -> int:
     """Continue from the newest checkpoint, if there is one, and say that the run starts; gives back the first step."""
     expected = state_of(training)
-    check_alike(training.accelerator, "pictures or captions (by digest)", int(expected.dataset[:8], 16))
+    check_alike(training.accelerator, "pictures, masks or captions (by digest)", int(expected.dataset[:8], 16))
     state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, expected)
     check_alike(training.accelerator, "checkpoints (by step)", state.step if state else 0)
     if state is not None:

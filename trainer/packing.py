@@ -1,7 +1,7 @@
 """Frozen convolutions as the machine computes them fastest: packed for oneDNN on x86 CPUs, else channels last.
 
 A convolution on the CPU otherwise rearranges its weights at every call, forward and backward, which costs more time
-than the arithmetic at batch 1 (ADR 6). The answers are the same to the bit.
+than the arithmetic at batch 1 (ADR 6). The answers are the same but for rounding.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ They stand among the views of the user's own, and what the base model answers to
 
 from __future__ import annotations
 
+import io
 import random
 import re
 from collections.abc import Sequence
@@ -14,17 +15,16 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from trainer.contract.buckets import Size
+from trainer.contract.buckets import Crop, Size
 from trainer.contract.captions import Item, tags_of, with_choices
 from trainer.contract.errors import UnreadableImage
 from trainer.contract.home import atomic_write
 from trainer.contract.pictures import load_picture
 from trainer.contract.settings import DatasetSettings, TrainConfig
-from trainer.data.batches import EncodedDataset, TextStates, encode_dataset
+from trainer.data.batches import EncodedDataset, TextStates, encode
 from trainer.data.cache import TensorCache, digest, dtype_name, module_digest
-from trainer.data.encoding import Progress
+from trainer.data.encoding import Cut, Progress
 from trainer.families.base import Family, RenderOptions
-from trainer.previews import png
 
 
 def class_prompts(items: Sequence[Item], settings: DatasetSettings, seed: int) -> list[str]:
@@ -79,20 +79,19 @@ class Protector:
         """
         wanted = self._config.dataset.protect_pictures
         how = [module_digest(self._family.component("unet")), self._family.encoder_key("vae")]
-        how += [self._family.encoder_key("text"), dtype_name(dtype)]
-        items = []
+        how += [self._family.encoder_key("text"), dtype_name(dtype), str(self._family.noise)]
+        cuts = []
         for number in range(wanted):
             prompt, size = prompts[number % len(prompts)], data.buckets[number % len(data.buckets)]
-            options = self._options(number, size)
-            path = cache.folder.parent / "drawn" / f"{digest(prompt, options, *how)}.png"
+            options, ids = self._options(number, size), self._family.tokenize([prompt]).tolist()
+            path = cache.folder.parent / "drawn" / f"{digest(prompt, ids, options, *how)}.png"
             if not _whole(path):
                 self._draw(path, prompt, options)
             cache.note(path)
-            items.append(Item(path, prompt, size.width, size.height))
+            cuts.append(Cut(Item(path, prompt, size.width, size.height), Crop(size, 0, 0, size), (False,)))
             drawing(number + 1, wanted)
-        plain = _as_they_are(self._config.dataset)
-        drawn = encode_dataset(items, self._family, plain, dtype=dtype, cache=cache, progress=encoding)
-        return replace(data, drawn=drawn)
+        plain = self._config.dataset.model_copy(update={"alpha_mask": False})
+        return replace(data, drawn=encode(cuts, self._family, plain, dtype=dtype, cache=cache, progress=encoding))
 
     def _options(self, number: int, size: Size) -> RenderOptions:
         """As previews are drawn, with seeds of its own."""
@@ -104,12 +103,9 @@ class Protector:
         device = self._accelerator.device
         with self._accelerator.autocast():
             [picture] = self._family.render(self._text([prompt], device), self._text([""], device), options)
-        atomic_write(path, png(picture, self._config, prompt, options))
-
-
-def _as_they_are(settings: DatasetSettings) -> DatasetSettings:
-    """The settings for pictures that are trained as they are."""
-    return settings.model_copy(update={"flip": False, "further_resolutions": (), "alpha_mask": False, "upscale": True})
+        content = io.BytesIO()
+        picture.save(content, "PNG")
+        atomic_write(path, content.getvalue())
 
 
 def _whole(path: Path) -> bool:

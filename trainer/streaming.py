@@ -2,8 +2,8 @@
 
 Two buffers take turns: while one block computes, the weights of the next one are copied into the other. Layers,
 adapters and the shapes around them stay what they are, for such a weight is a tensor like any other, as those of
-`trainer/held.py`; and what autograd keeps of it for the backward pass is where it lies (ADR 13). The answers stay the
-same to the bit.
+`trainer/held.py`; and what autograd keeps of it for the backward pass is where it lies (ADR 13). The answers are the
+same to the bit as of such blocks that stay on the device unpacked.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Buffers:
 
     def __init__(self, size: int, device: torch.device) -> None:
         side = side_stream(device)
-        self.slots = Slot(size, device, side), Slot(size, device, side)  # the one in use first
+        self.slots = Place(size, device, side), Place(size, device, side)  # the one in use first
         self._before: Block | None = None  # was in use before this one
         self._following: dict[tuple[Block | None, Block | None], Block] = {}
 
@@ -93,7 +93,7 @@ def side_stream(device: torch.device) -> torch.cuda.Stream | None:
     return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
 
-class Slot:
+class Place:
     """A place for one block at a time; on a graphics card copying into it and computing from it wait for each other."""
 
     def __init__(self, size: int, device: torch.device, side: torch.cuda.Stream | None) -> None:

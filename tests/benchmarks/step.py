@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from trainer.contract.process import MEMORY_KEPT  # noqa: E402
+from trainer.contract.process import MEMORY_KEPT, SAME_SUMS  # noqa: E402
 
 SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 RANK = 16
@@ -189,7 +189,8 @@ def measure(which: str, pixels: int, rounds: int, steps: int) -> None:
             with tempfile.TemporaryFile("w+") as out:
                 command = [sys.executable, __file__, "--child", side, "--model", which]
                 command += ["--pixels", str(pixels), "--steps", str(steps)]
-                environment = {**os.environ, **(MEMORY_KEPT if side == "ours" else {})}  # as our trainers are started
+                as_trainers = MEMORY_KEPT | SAME_SUMS if side == "ours" else {}
+                environment = {**os.environ, **as_trainers}
                 subprocess.run(command, stdout=out, check=True, env=environment)
                 out.seek(0)
                 made.append(json.loads(out.read().splitlines()[-1]))

@@ -427,7 +427,7 @@ def test_an_unreadable_picture_has_a_placeholder_and_the_log_says_why(browser, h
     assert not (home.root / "thumbnails").exists()
 
 
-def test_a_drawing_in_disguise_starts_no_other_program(browser, home, tmp_path, monkeypatch):
+def test_a_drawing_in_disguise_starts_no_other_program(browser, tmp_path, monkeypatch):
     """Pillow would hand PostScript, whatever its name, to Ghostscript."""
     started = []
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments, **_: started.append(arguments))

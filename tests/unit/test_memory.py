@@ -44,8 +44,10 @@ def settings(resolution=512, batch=1, accumulation=1, text=False, **model):
     )
 
 
-def peak(family, config, savings=None, device="cuda", half=True):
-    return sum(predict(family, config, savings or next(ladder(config, device)), device, half=half).values())
+def peak(family, config, savings=None, device="cuda", **how):
+    return sum(
+        predict(family, config, savings or next(ladder(config, device)), device, **{"half": True, **how}).values()
+    )
 
 
 def test_the_ladder_gives_up_time_before_precision_and_keeps_the_pictures_per_update():
@@ -219,13 +221,13 @@ def test_the_details_name_the_parts_and_what_is_too_little():
 
 def test_what_does_not_fit_names_the_largest_smaller_size_that_does():
     config = settings(1024, batch=2)
-    least = peak("sdxl", config, list(ladder(config, "cuda"))[-1])
-    plan = choose("sdxl", config, int(least * 0.8), "cuda", half=True)
+    least = peak("sd15", config, list(ladder(config, "cuda"))[-1], tiled=True)
+    plan = choose("sd15", config, int(least * 0.8), "cuda", half=True)
     assert not plan.fits
     assert plan.smaller is not None
     assert plan.smaller % 64 == 0
-    assert choose("sdxl", settings(plan.smaller, batch=2), plan.budget, "cuda", half=True).fits
-    assert not choose("sdxl", settings(plan.smaller + 64, batch=2), plan.budget, "cuda", half=True).fits
+    assert choose("sd15", settings(plan.smaller, batch=2), plan.budget, "cuda", half=True).fits
+    assert not choose("sd15", settings(plan.smaller + 64, batch=2), plan.budget, "cuda", half=True).fits
     assert f"--dataset.resolution {plan.smaller}," in details(plan)
 
 

@@ -11,6 +11,7 @@ from trainer.contract.events import EventLog
 from trainer.contract.settings import DatasetSettings, validated
 from trainer.data.batches import samples_of_step
 from trainer.fitting import Ladder
+from trainer.objectives import sample_rng, training_loss
 from trainer.protect import class_prompts, without_trigger
 
 PROTECTED = {"protect": True, "protect_prompt": "ball", "protect_pictures": 3}
@@ -47,6 +48,11 @@ def test_a_step_learns_from_both_and_keeps_the_base_at_its_own(new_run):
     with_both = next(step for step in steps if {sample.drawn for sample in chosen[step]} == {True, False})
     batch = loop.batch_of(training, chosen[with_both])
     assert batch.drawn.tolist() == [sample.drawn for sample in chosen[with_both]]
+    rng = [sample_rng(42, with_both, sample.index) for sample in chosen[with_both]]
+    with torch.no_grad():
+        losses = training_loss(training.family.predict, training.base_prediction, batch, training.schedule, rng)
+    assert losses[batch.drawn].max() < 1e-6, "the adapter has learnt nothing yet: it answers as the base does"
+    assert losses[~batch.drawn].min() > 1e-3
     loss, norm = loop.update(training, with_both)
     assert loss > 0
     assert norm > 0

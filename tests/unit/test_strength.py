@@ -56,13 +56,18 @@ def answer(family):
     return family.predict(noisy.to(family.unet.dtype), torch.tensor([500]), told).float()
 
 
+def distance(one, other):
+    """How far two answers lie apart, as a share of the second."""
+    return float((one - other).norm() / other.norm())
+
+
 def test_at_strength_0_the_adapter_is_as_if_switched_off(model):
     family, adapter = model
     with adapter.switched_off():
         base = answer(family)
     with adapter.scaled(0.0):
-        assert torch.equal(answer(family), base)
-    assert not torch.equal(answer(family), base)
+        assert distance(answer(family), base) < 0.02, "no more than bfloat16 rounds, where it is summed otherwise"
+    assert distance(answer(family), base) > 0.1
 
 
 def test_at_strength_1_nothing_changes(model):

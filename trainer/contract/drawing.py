@@ -75,7 +75,7 @@ def drawing(config: TrainConfig, plan: Plan, prompts: int, processes: int, ratio
     """
     drawn = pictures(config, plan.steps, prompts)
     if ratio is None:
-        ratio = work(config) * processes / (PASSES_OF_A_VIEW * plan.total_views / plan.steps)
+        ratio = work(config) * processes / (PASSES_OF_A_VIEW * (plan.total_views + plan.base_views) / plan.steps)
     return Drawing(drawn, drawn * ratio / (drawn * ratio + plan.steps))
 
 

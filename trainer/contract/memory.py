@@ -118,20 +118,22 @@ def predict(
     vae = facts["vae"] * width
     unet = _unet(facts, savings, device, width)
     always = texts * width + (vae if device == "cpu" else 0)
-    own = config.dataset.resolution
+    own, own_mpx = config.dataset.resolution, _megapixels(config)
     drawn = (config.preview.width or own) * (config.preview.height or own) / MIB
     learnt: dict[Name, float] = {"base": unet + always, "adapter": trained * TRAINED_BYTES}
     savings, share = _shared(savings, processes)
     between = trained * GRADIENT_BYTES if share > savings.batch_size else 0
     preview = max(_line(facts["denoising"], drawn), _line(facts["tiled" if tiled else "decoding"], drawn))
     moments: list[dict[Name, float]] = [
-        {
-            "base": sum(facts["text"]) * width + vae,  # the UNet is read when all is encoded
-            "encoding": _line(facts["encoding"], _megapixels(config)) * half_mib,
-        },
+        {"base": sum(facts["text"]) * width + vae},  # captions are read before pictures, and the UNet after both
+        {"base": texts * width + vae, "encoding": _line(facts["encoding"], own_mpx) * half_mib},
         learnt | {"activations": activations(family, config, savings, half=half) * MIB + between},
         learnt | {"preview": preview * half_mib + (0 if device == "cpu" else vae)},
     ]
+    if config.dataset.protect:  # class pictures are drawn and encoded once the UNet is there
+        lines = [facts["denoising"], facts["tiled" if tiled else "decoding"], facts["encoding"]]
+        drawing = max(_line(line, own_mpx) for line in lines) * half_mib
+        moments.append({"base": unet + always + (0 if device == "cpu" else vae), "encoding": drawing})
     fullest = max(moments, key=lambda parts: sum(parts.values()))
     return {name: round(size) for name, size in fullest.items()}
 

@@ -21,6 +21,8 @@ from trainer.contract.workfolder import WorkFolder
 _children: list[subprocess.Popen[bytes]] = []  # kept, because on POSIX one that ended stays until it is asked for
 # glibc otherwise gives the memory of each step's activations back, and every page of it costs time again in the next
 MEMORY_KEPT = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+# MKL's sums otherwise depend on where in memory the numbers lie, on AMD at least: a continued run would not be the same
+SAME_SUMS = {"MKL_CBWR": "AUTO,STRICT"}
 _ready: list[subprocess.Popen[bytes]] = []  # the trainer that stands by, if there is one
 _changing_ready = Lock()
 
@@ -171,7 +173,7 @@ def _spawn(folder: WorkFolder, module: str, *arguments: str) -> subprocess.Popen
 
 def _popen(arguments: list[str], stdin: int, output: IO[bytes], module: str = "trainer") -> subprocess.Popen[bytes]:
     path = _with_checkout(os.environ.get("PYTHONPATH", ""))
-    environment = {**MEMORY_KEPT, **os.environ, "PYTHONUTF8": "1", "PYTHONPATH": path}
+    environment = {**MEMORY_KEPT, **SAME_SUMS, **os.environ, "PYTHONUTF8": "1", "PYTHONPATH": path}
     return subprocess.Popen(  # noqa: S603 - an argument list, no shell
         # -P: a torch.py in the folder where the user stands is not ours
         [sys.executable, "-P", "-m", module, *arguments],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from trainer.contract.buckets import Crop, Plan, Size, bucket_for, crop_to, views_of_step
+from trainer.contract.buckets import Crop, Plan, Size, View, bucket_for, crop_to, views_of_step
 from trainer.contract.captions import Item, drawn
 from trainer.contract.errors import NothingToTrain, UnreadableImage
 from trainer.contract.settings import DatasetSettings
@@ -71,7 +71,7 @@ class EncodedDataset:
         masks = [self.posteriors[number, False].mask for number in range(len(self.items))]
         shapes = [None if mask is None else hashlib.sha256(mask.numpy().tobytes()).hexdigest() for mask in masks]
         every = zip(self.items, self.crops, self.digests, shapes, strict=True)
-        return digest(*((seen, i.caption, *i.others, i.weight, crop, mask) for i, crop, seen, mask in every))
+        return digest(*((seen, i.name, i.caption, *i.others, i.weight, crop, mask) for i, crop, seen, mask in every))
 
     def _of(self, sample: Sample) -> EncodedDataset:
         return self.drawn if sample.drawn and self.drawn else self
@@ -98,13 +98,27 @@ def encode_dataset(
     cache: TensorCache,
     progress: Progress,
 ) -> EncodedDataset:
+    """VAE posteriors of all pictures, cut for the model's grid; see `encode`."""
+    cuts = choose_cuts(items, family, settings)
+    return encode(cuts, family, settings, dtype=dtype, cache=cache, progress=progress)
+
+
+def encode(
+    cuts: Sequence[Cut],
+    family: Family,
+    settings: DatasetSettings,
+    *,
+    dtype: torch.dtype,
+    cache: TensorCache,
+    progress: Progress,
+) -> EncodedDataset:
     """VAE posteriors of all pictures that can be decoded, from the cache where it has them.
 
     Raises:
         NothingToTrain: None can.
         NonFiniteLatents: The VAE overflowed.
     """
-    made = Encoder(family, settings, dtype, cache).encode(choose_cuts(items, family, settings), progress)
+    made = Encoder(family, settings, dtype, cache).encode(cuts, progress)
     broken = {one.cut.item.path: one.error for one in made if one.error}  # at one of its sizes is at all
     whole = [one for one in made if one.cut.item.path not in broken]
     if not whole:
@@ -128,13 +142,14 @@ def samples_of_step(step: int, plan: Plan, data: EncodedDataset, settings: Datas
 
     Where the base model is protected, its own pictures stand among the views, evenly spread and each in its turn.
     """
-    own = iter(views_of_step(step, plan, data.buckets, seed))
+    views = views_of_step(step, plan, data.buckets, seed)
+    own, alike = iter(views), _drawn_for(views, data)
     first, last = plan.places(step)
     samples = []
     for place in range(first, last):
         before = plan.base_views_before(place)
         if data.drawn and plan.base_views_before(place + 1) > before:
-            number = before % len(data.drawn.items)
+            number = alike[before % len(alike)]
             caption = data.drawn.items[number].caption
             samples.append(Sample(place - first, number, mirrored=False, caption=caption, drawn=True))
         else:
@@ -142,6 +157,13 @@ def samples_of_step(step: int, plan: Plan, data: EncodedDataset, settings: Datas
             mirrored, caption = drawn(data.items[view.item], view.item, view.epoch, settings, seed)
             samples.append(Sample(place - first, view.item, mirrored, caption))
     return samples
+
+
+def _drawn_for(views: Sequence[View], data: EncodedDataset) -> Sequence[int]:
+    """The drawn pictures of the size that most steps have alone, so that they share its forward pass; else all."""
+    sizes = data.drawn.buckets if data.drawn else []
+    same = [number for number, size in enumerate(sizes) if views and size == data.buckets[views[0].item]]
+    return same or range(len(sizes))
 
 
 class TextStates:

@@ -19,9 +19,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trainer.contract.home import atomic_write
+from trainer.contract.memory import GIB
 
 CHECKSUM_BYTES = 32  # SHA-256 of the rest of an entry, in front of it
-GIB = 2**30
 
 
 def module_digest(module: nn.Module) -> str:
@@ -29,7 +29,7 @@ def module_digest(module: nn.Module) -> str:
     seen = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         seen.update(f"{name} {dtype_name(tensor.dtype)} {tuple(tensor.shape)}".encode())
-        seen.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        seen.update(tensor.detach().clone().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return seen.hexdigest()
 
 

@@ -56,7 +56,6 @@ def masks_of(encoded: Sequence[Encoded]) -> Tensor | None:
 class Prepared:
     """What a thread has made of a cut: posteriors that the cache has, pixels (3, H, W) of the others, by mirrored."""
 
-    number: int
     cut: Cut
     digest: str = ""
     mask: Tensor | None = None
@@ -113,12 +112,14 @@ class Encoder:
             write.result()  # a full disk is told
         return made
 
-    def _prepare(self, number: int, cut: Cut) -> Prepared:
+    def _prepare(self, cut: Cut) -> Prepared:
         """What can be done without the model."""
-        prepared = Prepared(number, cut)
+        prepared = Prepared(cut)
         try:
             self._read(prepared)
         except UnreadableImage as error:
+            if isinstance(error.__context__, MemoryError):  # the picture is not at fault
+                raise error.__context__ from None
             prepared.error = error
             prepared.missing.clear()
         return prepared
@@ -184,12 +185,12 @@ class Encoder:
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[int, Cut], Prepared], cuts: Sequence[Cut], most: int
+    pool: ThreadPoolExecutor, work: Callable[[Cut], Prepared], cuts: Sequence[Cut], most: int
 ) -> Iterator[Prepared]:
     """What is made of the cuts, in order, at most so many ahead of the one that is given."""
     begun: deque[Future[Prepared]] = deque()
-    for number, cut in enumerate(cuts):
-        begun.append(pool.submit(work, number, cut))
+    for cut in cuts:
+        begun.append(pool.submit(work, cut))
         if len(begun) > most:
             yield begun.popleft().result()
     while begun:
