@@ -20,7 +20,16 @@ LAYERS = [
     {"trainer.families.base"},
     {"trainer.objectives", "trainer.device", "trainer.families.names", "trainer.data.images", "trainer.data.cache"}
     | {"trainer.families.labels", "trainer.families.noise", "trainer.families.text", "trainer.families.original"}
-    | {"trainer.together", "trainer.pace", "trainer.held", "trainer.heap", "trainer.recompute", "trainer.levels"}
+    | {
+        "trainer.together",
+        "trainer.pace",
+        "trainer.guardian",
+        "trainer.strain",
+        "trainer.held",
+        "trainer.heap",
+        "trainer.recompute",
+        "trainer.levels",
+    }
     | {"trainer.streaming", "trainer.families.ahead"},
     {"trainer.families.parts", "trainer.packing", "trainer.data.encoding"},
     {"trainer.families.unet", "trainer.data.batches", "trainer.adapters"},
@@ -28,7 +37,7 @@ LAYERS = [
     {"trainer.families.load"},
     {"trainer.optim", "trainer.fused", "trainer.checkpoints", "trainer.export", "trainer.metadata", "trainer.previews"},
     {"trainer.assembly", "trainer.fitting", "trainer.training", "trainer.protect"},
-    {"trainer.results", "trainer.captioners"},
+    {"trainer.results", "trainer.captioners", "trainer.telling"},
     {"trainer.loop", "trainer.strength", "trainer.several", "trainer.caption"},
     {"trainer.flags", "trainer.checkup", "trainer.cli", "trainer.captioncli", "trainer.__main__"} | {"trainer.convert"},
 ]

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import NoReturn
 
 from trainer import several
-from trainer.contract.errors import DiskFull, OutOfMemory, ProcessLost, Terminated, TrainerError, isolated
+from trainer.contract.errors import DeviceLost, DiskFull, OutOfMemory, ProcessLost, Terminated, TrainerError, isolated
 from trainer.contract.events import EventLog, RunFailed
 from trainer.contract.process import Group
 from trainer.contract.queue import Queue
@@ -131,6 +131,8 @@ def _train(run: RunFolder, log: EventLog) -> None:
         short = out_of_memory(error)
         if short:
             raise OutOfMemory(short) from error
+        if isinstance(error, torch.AcceleratorError):
+            raise DeviceLost(str(error).splitlines()[0]) from error
         if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):  # gloo has no error of its own
             raise ProcessLost("the connection to it broke") from error
         raise TrainerError(

@@ -28,6 +28,8 @@ class State:
     total_views: int
     effective_batch: int
     gradient_scaler: dict[str, float] | None = None
+    rate: float = 1.0  # share of the learning rate that the settings give (trainer/guardian.py)
+    in_a_row: int = 0
     format: int = FORMAT
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
+from math import isfinite
 from typing import Literal, cast
 
 import torch
@@ -23,62 +25,83 @@ from trainer.contract.runs import RunFolder
 from trainer.data.batches import Sample, encode_dataset, samples_of_step
 from trainer.data.cache import TensorCache
 from trainer.data.encoding import masks_of
-from trainer.device import DTYPES, free_bytes, make_accelerator, memory_gib, out_of_memory
+from trainer.device import DTYPES, free_bytes, make_accelerator, out_of_memory
 from trainer.families.ahead import ReadAhead
 from trainer.families.load import chosen_model, load_family
 from trainer.fitting import Ladder
+from trainer.guardian import Guardian, cause_of, sound
 from trainer.objectives import Batch, make_schedule, sample_rng, training_loss
 from trainer.optim import learning_rate_factor, make_optimizer, set_learning_rate
-from trainer.pace import nearly_full
 from trainer.previews import Painter, PreviewBoard
 from trainer.protect import Protector, class_prompts
 from trainer.results import draw_strip, write_lora, write_sidecars
+from trainer.telling import tell_start, tell_step
 from trainer.together import check_alike, everywhere, sum_gradients
 from trainer.training import Training
 
 DEFAULT_CHECKPOINTS = 10
+REST_SECONDS = 1.0  # between two looks whether something was asked
 LONG_RUN = 100  # steps from which on two more are a small price
 
 
 def train(run: RunFolder, log: EventLog) -> None:
     """Train the run in `run` to its end, or until it is asked to stop or pause.
 
-    When memory runs out, it goes on from the last checkpoint with one saving more.
+    When memory runs out, it goes on from the last checkpoint with one saving more; when losses, gradients or weights
+    are no longer finite, with half the learning rate.
 
     Raises:
         TrainerError: Anything the user can act on; what was saved before stays.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    began, ladder = time.monotonic(), Ladder(run.config(), processes)
+    began, ladder, guardian = time.monotonic(), Ladder(run.config(), processes), Guardian()
     while True:
+        mend: Callable[[], None]
         try:
-            _train(prepare(run, log, ladder), began)
+            _train(prepare(run, log, ladder), guardian, began)
+        except NonFiniteLoss as error:
+            mend = partial(guardian.go_back, error.with_traceback(None), log)
         except (RuntimeError, MemoryError) as error:
             short = out_of_memory(error)
             if not short or processes > 1:  # the other processes wait in vain
                 raise
+            mend = partial(ladder.step_down, short, log)
         else:
             return
-        ladder.step_down(short, log)  # here, where the error with all it holds is gone
+        mend()  # here, where the error with all it holds is gone
 
 
-def _train(training: Training, began: float) -> None:
+def _train(training: Training, guardian: Guardian, began: float) -> None:
     """From the first step, or that of the newest checkpoint, to the end."""
+    training.guardian = guardian
     first = resume(training)
     if first == 0:
         rehearse(training)
         preview(training)
+    try:
+        _steps(training, first, began)
+    except NonFiniteLoss:
+        if guardian.went_back:
+            keep_last_good(training)
+        raise
+
+
+def _steps(training: Training, first: int, began: float) -> None:
+    """The steps from this one on, and what ends the run."""
     for step in range(first, training.plan.steps):
         since = time.monotonic()
-        lr = set_learning_rate(
-            training.optimizer, learning_rate_factor(step, training.plan.steps, training.config.optimizer)
-        )
-        loss, grad_norm = update(training, step)
-        if not (loss < float("inf") and grad_norm < float("inf")):  # NaN compares false
-            raise NonFiniteLoss(step + 1, loss, lr)
-        training.step = step + 1
-        report_step(training, loss, lr, grad_norm, time.monotonic() - since)
+        factor = learning_rate_factor(step, training.plan.steps, training.config.optimizer)
+        lr = set_learning_rate(training.optimizer, factor * training.guardian.rate)
+        try:
+            loss, grad_norm = update(training, step)
+        except NonFiniteLoss as error:
+            training.step = step + 1
+            training.guardian.leave_out(error, training.log)
+        else:
+            training.step, training.guardian.in_a_row = step + 1, 0
+            tell_step(training, loss, lr, grad_norm, time.monotonic() - since)
         save_when_due(training)
+        rest(training)
         ending = honour_requests(training)
         if ending:
             finish(training, ending, time.monotonic() - began)
@@ -107,35 +130,47 @@ def update(training: Training, step: int) -> tuple[float, float]:
 
     Each process takes every n-th sample. Losses are divided by the whole step's sample count, and gradients are
     summed over processes, so neither batch shape nor process count changes the update.
+
+    Raises:
+        NonFiniteLoss: One of the two is not finite; no weight has changed.
     """
     accelerator, config = training.accelerator, training.config
     samples = samples_of_step(step, training.plan, training.data, config.dataset, config.model.seed)
     mine = range(accelerator.process_index, len(samples), accelerator.num_processes)
     sizes = [training.data.size(sample) for sample in samples]
-    total = torch.zeros((), device=accelerator.device)
+    shares = torch.zeros(len(samples), device=accelerator.device)  # of the mean loss, by sample
     for places in micro_batches(mine, sizes, config.dataset.batch_size):
         # Dropout draws from the global generator: seeded like a sample that no step has, not like this one's noise
         torch.manual_seed(sample_rng(config.model.seed, step, -1 - places[0]).initial_seed())
-        total += learn(training, [samples[place] for place in places], step, len(samples))
+        shares[list(places)] = learn(training, [samples[place] for place in places], step, len(samples))
     parameters = training.adapter.parameters()
     sum_gradients(accelerator, parameters)
     norm = accelerator.clip_grad_norm_(parameters, config.optimizer.clip_norm or float("inf"))
-    training.optimizer.step()
+    both = torch.cat([cast("Tensor", accelerator.reduce(shares, "sum")), cast("Tensor", norm).to(shares).view(1)])
+    *losses, grad_norm = both.tolist()  # one wait for the device
+    loss = sum(losses)
+    if accelerator.scaler is not None or isfinite(loss + grad_norm):  # a gradient scaler leaves steps out by itself
+        training.optimizer.step()
     training.optimizer.zero_grad()
-    whole = cast("Tensor", accelerator.reduce(total, "sum"))
-    loss, grad_norm = torch.stack([whole, cast("Tensor", norm).to(whole)]).tolist()  # one wait for the device
-    return loss, 0.0 if accelerator.optimizer_step_was_skipped else grad_norm
+    if accelerator.optimizer_step_was_skipped:
+        grad_norm = 0.0
+    if not isfinite(loss + grad_norm):
+        names = [training.data.item(sample).name for sample in samples]
+        what = f"gradient became {grad_norm}" if isfinite(loss) else f"loss became {loss}"
+        cause = cause_of(names, losses, training.precision)
+        raise NonFiniteLoss(what, step + 1, training.optimizer.param_groups[0]["lr"], cause)
+    return loss, grad_norm
 
 
 def learn(training: Training, chosen: list[Sample], step: int, of: int) -> Tensor:
-    """Add these samples' gradients, of a step of so many; gives back their share of its mean loss."""
+    """Add these samples' gradients, of a step of so many; gives back each one's share of its mean loss, (B,)."""
     rng = [sample_rng(training.config.model.seed, step, sample.index) for sample in chosen]
     with training.accelerator.autocast():
         batch = batch_of(training, chosen)
         losses = training_loss(training.family.predict, training.base_prediction, batch, training.schedule, rng)
-    loss = losses.sum() / of
-    training.accelerator.backward(loss)
-    return loss.detach()
+    shares = losses / of
+    training.accelerator.backward(shares.sum())
+    return shares.detach()
 
 
 def batch_of(training: Training, samples: list[Sample]) -> Batch:
@@ -228,6 +263,8 @@ def state_of(training: Training) -> State:
         total_views=training.plan.total_views,
         effective_batch=training.plan.effective_batch,
         gradient_scaler=scaler.state_dict() if scaler is not None else None,
+        rate=training.guardian.rate,
+        in_a_row=training.guardian.in_a_row,
     )
 
 
@@ -239,23 +276,13 @@ def resume(training: Training) -> int:
     check_alike(training.accelerator, "checkpoints (by step)", state.step if state else 0)
     if state is not None:
         training.step = training.saved = state.step
+        if not training.guardian.went_back:
+            training.guardian.rate, training.guardian.in_a_row = state.rate, state.in_a_row
         if training.accelerator.scaler is not None and state.gradient_scaler is not None:
             training.accelerator.scaler.load_state_dict(state.gradient_scaler)
     elif training.config.adapter.start_from:
         start_from(training.adapter, training.config.adapter, training.log)
-    device, processes = training.accelerator.device, training.accelerator.num_processes
-    several = f" x{processes}" if processes > 1 else ""
-    training.log.write(
-        events.RunStarted(
-            family=training.family.spec.name,
-            base_model=training.config.model.base_model,
-            steps_total=training.plan.steps,
-            resumed_at=training.step,
-            device=f"{device.type} {training.precision}{several}",
-            memory_gib=memory_gib(device),
-            versions=_versions(),
-        )
-    )
+    tell_start(training)
     if training.family.labels.note and training.step == 0:
         note = training.family.labels.note
         training.log.write(events.Warned(code="fits_only_its_model", message=note, hint="Good for trying things out."))
@@ -263,41 +290,10 @@ def resume(training: Training) -> int:
     return training.step
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("torch", "diffusers", "transformers", "peft", "accelerate")}
-
-
-def report_step(training: Training, loss: float, lr: float, grad_norm: float, seconds: float) -> None:
-    """One line for the step just done."""
-    training.log.write(
-        events.Step(
-            step=training.step,
-            epoch=round(training.plan.passes(training.step), 4),
-            loss=loss,
-            lr=lr,
-            grad_norm=grad_norm,
-            seconds=round(seconds, 4),
-            memory_gib=round(memory_gib(training.accelerator.device), 3),
-        )
-    )
-    jump = training.pace.jumped(seconds)
-    if jump and nearly_full(training.accelerator.device):
-        training.log.write(
-            events.Warned(
-                code="memory_spills",
-                message=f"Steps take {jump[1]:.1f} s instead of {jump[0]:.1f}, and memory is full: "
-                "the system probably swaps.",
-                hint="Close other programs, or stop and start again with a smaller --memory-limit.",
-            )
-        )
-
-
 def save_when_due(training: Training) -> None:
     """Checkpoint, LoRA file and previews at their intervals; the end of the run has its own."""
     config, step, steps = training.config, training.step, training.plan.steps
-    if step == steps:
+    if step == steps or training.guardian.in_a_row:  # what is gone back to should be good
         return
     if due(step, steps, config.output.checkpoint_every, DEFAULT_CHECKPOINTS):
         checkpoint(training)
@@ -311,6 +307,7 @@ def checkpoint(training: Training) -> None:
     """Save a resumable state, by the first process alone."""
     if training.saved == training.step:
         return
+    watch_weights(training)
     training.saved = training.step
     if training.accelerator.is_main_process:
         keep = training.config.output.keep_checkpoints
@@ -319,6 +316,39 @@ def checkpoint(training: Training) -> None:
         )
         training.log.write(events.Checkpoint(step=training.step, folder=f"checkpoints/{target.name}"))
     training.accelerator.wait_for_everyone()
+
+
+def keep_last_good(training: Training) -> None:
+    """Write the LoRA of the newest checkpoint, if there is one."""
+    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, state_of(training))
+    if state is not None:
+        training.step = state.step
+        write_lora(training, f"{training.config.output.name}-{state.step:06}")
+
+
+def watch_weights(training: Training) -> None:
+    """Nothing is written of weights that are not finite.
+
+    Raises:
+        NonFiniteLoss: One is not.
+    """
+    if not sound(training.adapter.parameters()):
+        cause = cause_of([], [], training.precision)
+        raise NonFiniteLoss("weights are no numbers", training.step, training.optimizer.param_groups[0]["lr"], cause)
+
+
+def rest(training: Training) -> None:
+    """Save and wait while the computer is short of power or too hot, or until the run is asked for something."""
+    if not any(everywhere(training.accelerator, bool(training.strain.look(training.config.model)))):
+        return
+    checkpoint(training)
+    why = training.strain.why or "another computer's battery or heat"
+    hint = "It goes on by itself once that has passed; everything is saved."
+    training.log.write(events.Warned(code="resting", message=f"The run waits: {why}.", hint=hint))
+    asked = False
+    while not asked and any(everywhere(training.accelerator, bool(training.strain.look(training.config.model)))):
+        time.sleep(REST_SECONDS)
+        asked = any(everywhere(training.accelerator, any(training.run.control.glob("*"))))
 
 
 def preview(training: Training) -> None:

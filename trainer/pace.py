@@ -1,36 +1,88 @@
-"""Steps that suddenly take much longer while memory is nearly full: the driver is using system memory instead."""
+"""Steps unlike those before them: far longer ones, losses out of their band, time that nobody worked."""
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections import deque
 
 import psutil
 import torch
 
-USUAL, RECENT = 30, 5  # steps
-MUCH_LONGER = 2.5
 NEARLY_FULL = 0.05  # of a device's memory is free
+STOOD_STILL = 60.0  # seconds that only a sleep, or somebody setting the clock, takes from a step
 
 
-class Pace:
-    """The last steps' times; tells once when they have jumped."""
+class Recent:
+    """The newest values beside those before them."""
+
+    def __init__(self, usual: int, recent: int) -> None:
+        self.usual: deque[float] = deque(maxlen=usual)
+        self.recent: deque[float] = deque(maxlen=recent)
+        self.told = False
+
+    def take(self, value: float) -> bool:
+        """Whether there is enough to compare, and nothing was told yet."""
+        if len(self.recent) == self.recent.maxlen:
+            self.usual.append(self.recent[0])
+        self.recent.append(value)
+        return not self.told and len(self.usual) == self.usual.maxlen
+
+
+class Pace(Recent):
+    """The last steps' times; tells once when they have jumped, as they do when the driver takes system memory."""
+
+    MUCH_LONGER = 2.5
 
     def __init__(self) -> None:
-        self._usual: deque[float] = deque(maxlen=USUAL)
-        self._recent: deque[float] = deque(maxlen=RECENT)
-        self._told = False
+        super().__init__(usual=30, recent=5)
 
     def jumped(self, seconds: float) -> tuple[float, float] | None:
-        """Seconds per step before and now, if this step makes it clear that they have jumped; told once."""
-        if len(self._recent) == RECENT:
-            self._usual.append(self._recent[0])
-        self._recent.append(seconds)
-        if self._told or len(self._usual) < USUAL:
+        """Seconds per step before and now, if this step makes it clear that they have jumped."""
+        if not self.take(seconds):
             return None
-        before, now = statistics.median(self._usual), statistics.median(self._recent)
-        self._told = now > MUCH_LONGER * before
-        return (before, now) if self._told else None
+        before, now = statistics.median(self.usual), statistics.median(self.recent)
+        self.told = now > self.MUCH_LONGER * before
+        return (before, now) if self.told else None
+
+
+class Band(Recent):
+    """The last steps' losses; tells once when half of the newest are above nearly all before them.
+
+    A single loss says little: it depends on the timestep far more than on what was learnt.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(usual=200, recent=20)
+
+    def left(self, loss: float) -> tuple[float, float] | None:
+        """Where 95 % of the losses lay, and the median of the newest, if it is above."""
+        if not self.take(loss):
+            return None
+        edge, now = statistics.quantiles(self.usual, n=20)[-1], statistics.median(self.recent)
+        self.told = now > edge
+        return (edge, now) if self.told else None
+
+
+class Clock:
+    """Tells when more time went by on the wall than was worked: the computer slept, or its clock was set."""
+
+    def __init__(self) -> None:
+        self._ahead = time.time() - time.monotonic()
+
+    def slept(self, step_seconds: float, usual_seconds: float) -> float:
+        """Seconds that are no work since the last call; negative where the clock was set back, and mostly 0.
+
+        Args:
+            step_seconds: What the newest step took.
+            usual_seconds: What steps take; a process stopped from outside makes one that takes far more.
+        """
+        ahead = time.time() - time.monotonic()
+        gone, self._ahead = ahead - self._ahead, ahead
+        if abs(gone) > STOOD_STILL:
+            return gone
+        longer = step_seconds - usual_seconds
+        return longer if longer > STOOD_STILL and step_seconds > 20 * usual_seconds > 0 else 0.0
 
 
 def nearly_full(device: torch.device) -> bool:

@@ -15,9 +15,11 @@ from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig
 from trainer.data.batches import EncodedDataset, TextStates
 from trainer.families.base import Conditioning, Family
+from trainer.guardian import Guardian
 from trainer.objectives import NoiseSchedule
-from trainer.pace import Pace
+from trainer.pace import Band, Clock, Pace
 from trainer.previews import PreviewBoard
+from trainer.strain import Strain
 
 
 @dataclass
@@ -40,7 +42,11 @@ class Training:
     started: float
     step: int = 0  # updates done
     saved: int = -1  # the step of the newest checkpoint
+    guardian: Guardian = field(default_factory=Guardian)
     pace: Pace = field(default_factory=Pace)
+    band: Band = field(default_factory=Band)
+    clock: Clock = field(default_factory=Clock)
+    strain: Strain = field(default_factory=Strain)
 
     def base_prediction(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """What the base model would answer without the adapter."""

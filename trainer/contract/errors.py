@@ -4,7 +4,8 @@ TrainerError
 ├── InvalidSettings · UnknownPreset
 ├── DatasetError: FolderMissing · NoImages · NothingToTrain · UnreadableImage
 ├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel; more in huberrors.py and convert.py
-├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · OutOfMemory · Terminated · ProcessLost · ComputersApart
+├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · DiskShort · OutOfMemory · Terminated · DeviceLost ·
+│   ProcessLost · ComputersApart
 ├── RunError: RunMissing · RunBusy · ResumeRefused · ComputersDiffer
 ├── ExportError: ProofFailed · FileExists
 └── LoraRefused
@@ -147,15 +148,13 @@ class TrainingError(TrainerError):
 
 
 class NonFiniteLoss(TrainingError):
-    """The loss or a gradient became NaN or infinite."""
+    """The loss, a gradient or a weight became NaN or infinite; `what` says which."""
 
     code = "non_finite_loss"
 
-    def __init__(self, step: int, value: float, learning_rate: float) -> None:
-        super().__init__(
-            f"The loss became {value} at step {step} (learning rate {learning_rate:g}).",
-            hint="Start a new run with half the learning rate, or in bf16 or fp32; the last checkpoint is whole.",
-        )
+    def __init__(self, what: str, step: int, learning_rate: float, cause: tuple[str, str]) -> None:
+        self.cause, hint = cause
+        super().__init__(f"The {what} at step {step} (learning rate {learning_rate:g}): {self.cause}.", hint)
 
 
 class NonFiniteLatents(TrainingError):
@@ -194,6 +193,31 @@ class Terminated(TrainingError):
 
     def __init__(self) -> None:
         super().__init__("The trainer was ended from outside (SIGTERM).", hint="Resume it from its last checkpoint.")
+
+
+class DeviceLost(TrainingError):
+    """The graphics card no longer answers: its driver was restarted, it fell off the bus, or somebody took it away."""
+
+    code = "device_lost"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            f"The graphics card no longer answers: {detail}.",
+            hint="Resume the run from its last checkpoint; if it happens again, restart the computer or its driver.",
+        )
+
+
+class DiskShort(TrainingError):
+    """The disk has less room than the run will write."""
+
+    code = "disk_short"
+
+    def __init__(self, folder: Path, needed: str, free: str, missing: str) -> None:
+        super().__init__(
+            f"The run will write {needed} to {folder}, and {free} are free there: {missing} are missing.",
+            hint="Free some space, or set fewer --output.files or --output.keep_checkpoints, or a smaller "
+            "--adapter.rank.",
+        )
 
 
 class ProcessLost(TrainingError):

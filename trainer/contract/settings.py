@@ -60,6 +60,20 @@ class ModelSettings(Section):
         unit="GiB",
         description="Take no more memory than this, of the graphics card if there is one; 0: all.",
     )
+    battery_limit: int = setting(
+        10,
+        ge=0,
+        le=90,
+        unit="%",
+        description="With less in the battery, and nothing that charges it, a run saves and waits; 0: never.",
+    )
+    heat_limit: int = setting(
+        0,
+        ge=0,
+        le=120,
+        unit="°C",
+        description="With a hotter processor or graphics card a run saves and waits until it has cooled; 0: never.",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", description="Where to compute.")
     processes: int = setting(
         1, ge=1, le=64, description="Processes that share each step's pictures; with graphics cards one for each card."

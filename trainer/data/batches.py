@@ -73,6 +73,10 @@ class EncodedDataset:
         every = zip(self.items, self.crops, self.digests, shapes, strict=True)
         return digest(*((seen, i.name, i.caption, *i.others, i.weight, crop, mask) for i, crop, seen, mask in every))
 
+    def item(self, sample: Sample) -> Item:
+        """The sample's picture."""
+        return self._of(sample).items[sample.item]
+
     def _of(self, sample: Sample) -> EncodedDataset:
         return self.drawn if sample.drawn and self.drawn else self
 
