@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from trainer.contract.events import RunView, Status, read_events
 from trainer.contract.runs import RunFolder
 
 SPEED_STEPS = 100  # over so many newest steps speed is averaged: short enough to follow, long enough to hold previews
+FAR_LONGER, AT_LEAST = 100, 300.0  # times the usual gap between steps, and seconds: a board of previews takes less
 
 
 @dataclass
@@ -55,12 +58,17 @@ class Watch:
 
     @property
     def seconds_per_step(self) -> float | None:
-        """Seconds by the clock, so with previews and saving, over the newest steps of the present process."""
-        since = self.view.started.t if self.view.started else 0.0
-        recent = [step for step in self.view.steps[-SPEED_STEPS:] if step.t >= since]
+        """Seconds by the clock, so with previews and saving, over the newest steps of the present process.
+
+        A gap far longer than the others is none of the training's: the computer slept, or its clock was set.
+        """
+        since = self.view.started.seq if self.view.started else -1
+        recent = [step for step in self.view.steps[-SPEED_STEPS:] if step.seq > since]
         if len(recent) < 2:
             return recent[0].seconds if recent else None
-        return (recent[-1].t - recent[0].t) / (len(recent) - 1)
+        gaps = [later.t - sooner.t for sooner, later in pairwise(recent)]
+        longest = max(FAR_LONGER * median(gaps), AT_LEAST)
+        return sum(gap if 0 <= gap <= longest else median(gaps) for gap in gaps) / len(gaps)
 
     @property
     def seconds_left(self) -> float | None:

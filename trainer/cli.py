@@ -28,7 +28,7 @@ from trainer.contract.captions import Problem, first_caption, pictures_of
 from trainer.contract.chosen import located, models_here, name_of
 from trainer.contract.drawing import Drawing, words
 from trainer.contract.errors import InvalidSettings, TrainerError, isolated
-from trainer.contract.estimate import estimate, foreseen
+from trainer.contract.estimate import disk_bytes, estimate, foreseen
 from trainer.contract.events import (
     Event,
     Lora,
@@ -52,6 +52,7 @@ from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig, validated
 from trainer.contract.sheets import before_after
+from trainer.contract.space import check_space
 from trainer.contract.words import size
 from trainer.flags import given_group, given_settings, make_parser
 
@@ -120,6 +121,10 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
     show_plan(config, made, problems, group, console)
     captions = [first_caption(item, config.dataset, config.model.seed) for item in pictures]
     show_previews(estimate(home, config).drawing(config, made, captions, group.size), console)
+    needed = disk_bytes(config, made.steps, captions)
+    if needed is not None:
+        console.print(f"Disk: up to {size(needed)} in {home.runs}.", markup=False, soft_wrap=True)
+        check_space(home.runs, needed)
     return 0 if flags.check else train(RunFolder.create(home, config), group, flags.queue, console)
 
 

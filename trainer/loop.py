@@ -22,6 +22,7 @@ from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.events import EventLog
 from trainer.contract.problems import unreadable
 from trainer.contract.runs import RunFolder
+from trainer.contract.space import check_space, held, run_bytes
 from trainer.data.batches import Sample, encode_dataset, samples_of_step
 from trainer.data.cache import TensorCache
 from trainer.data.encoding import masks_of
@@ -226,7 +227,10 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     for problem in unreadable(data.broken):
         log.write(events.Warned(code=problem.code, message=problem.message, hint=problem.hint))
     weights = [item.weight for item in data.items[:: 1 + len(config.dataset.further_resolutions)]]
+    made = plan(len(weights), config.dataset, weights)
     adapter = add_adapter(family, config)
+    trained = sum(parameter.numel() for parameter in adapter.parameters())
+    check_space(run.path, run_bytes(config, trained, made.steps, len(prompts)) - held(run.path))
     optimizer = accelerator.prepare(make_optimizer(adapter, config.optimizer))
     board = PreviewBoard(run, log, Painter(config, family, text, prompts, accelerator))
     return Training(
@@ -239,7 +243,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
         data=data,
         text=text,
         board=board,
-        plan=plan(len(weights), config.dataset, weights),
+        plan=made,
         schedule=schedule,
         adapter=adapter,
         optimizer=optimizer,

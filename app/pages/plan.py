@@ -12,7 +12,7 @@ from trainer.contract.captions import first_caption, pictures_of
 from trainer.contract.chosen import check_chosen
 from trainer.contract.concepts import Concept
 from trainer.contract.errors import InvalidSettings, ModelError, TrainerError
-from trainer.contract.estimate import estimate, foreseen
+from trainer.contract.estimate import disk_bytes, estimate, foreseen
 from trainer.contract.home import Home
 from trainer.contract.memory import GIB
 from trainer.contract.overlay import existing_overlay
@@ -106,6 +106,9 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
         parts.append(say(tongue, "plan.files_of", files=config.output.files, size=size(known.bytes_per_file)))
     else:
         parts.append(say(tongue, "plan.files", files=config.output.files))
+    needed = disk_bytes(config, made.steps, captions)
+    if needed is not None:
+        parts.append(say(tongue, "plan.disk", size=size(needed)))
     return " · ".join(parts)
 
 

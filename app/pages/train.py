@@ -18,13 +18,16 @@ from app.pages.cards import problem_card
 from app.pages.plan import differing, info_of, model_problems, preset_config, read, sentence, smaller, strength
 from app.pages.presetbox import PresetBox
 from app.text import label, language, say
-from trainer.contract.captions import pictures_of
+from trainer.contract.buckets import plan
+from trainer.contract.captions import first_caption, pictures_of
 from trainer.contract.errors import InvalidSettings, ModelError, TrainerError
+from trainer.contract.estimate import disk_bytes
 from trainer.contract.home import Home
 from trainer.contract.presets import FOLDER, OF_ONE_RUN, list_presets
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig
+from trainer.contract.space import check_space
 
 NAMED = ("output.name", "dataset.trigger_word", "model.base_model")
 SHAPE = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", "dataset.views")
@@ -301,9 +304,13 @@ def start_run(home: Home, config: TrainConfig) -> RunFolder:
     """A run of these settings, started or put last in the queue.
 
     Raises:
-        TrainerError: The pictures cannot be used.
+        TrainerError: The pictures cannot be used, or the disk has too little room.
     """
-    pictures_of(config.dataset)
+    items, _ = pictures_of(config.dataset)
+    captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
+    needed = disk_bytes(config, plan(len(items), config.dataset).steps, captions)
+    if needed is not None:
+        check_space(home.runs, needed)
     run = RunFolder.create(home, config)
     Queue(home).start(run)
     return run

@@ -176,3 +176,15 @@ def test_fp16_is_named_where_all_losses_are_spoilt():
     assert "65,504" in cause_of(["a.png", "b.png"], [math.nan, math.inf], "fp16")[0]
     assert "learning rate" in cause_of(["a.png"], [math.nan], "bf16")[0]
     assert cause_of([*"abcde"], [0.1] + [math.nan] * 4, "fp16")[0] == "it comes from b, c, d and 1 more alone"
+
+
+def test_a_card_that_is_gone_is_named(new_run, monkeypatch):
+    def gone(_training, _step):
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCUDA kernel errors might be …")
+
+    monkeypatch.setattr(loop, "update", gone)
+    run = new_run()
+    assert train_here(run) == 2
+    (failure,) = events(run, RunFailed)
+    assert failure.code == "device_lost"
+    assert "no longer answers: CUDA error: unspecified launch failure." in failure.message

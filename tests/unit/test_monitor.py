@@ -82,6 +82,15 @@ def test_speed_is_by_the_clock_and_of_this_process_alone(run):
     assert watch.seconds_left == pytest.approx(2.0 * 95)
 
 
+@pytest.mark.parametrize("gap", [9 * 3600, -7200])
+def test_a_night_asleep_is_no_part_of_the_time_left(run, gap):
+    write(run, started(), *(step(number) for number in range(1, 6)))
+    restamp(run, [0, 1, 3, 5 + gap, 7 + gap, 9 + gap])
+    watch = Watch(run)
+    watch.tick()
+    assert watch.seconds_per_step == pytest.approx(2.0)
+
+
 def test_nobody_can_tell_the_time_left_before_the_first_step(run):
     watch = Watch(run)
     assert watch.seconds_left is None

@@ -20,6 +20,7 @@ from trainer.contract.machine import machine_for
 from trainer.contract.presets import flat
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig
+from trainer.contract.space import run_bytes
 
 TAIL_BYTES = 2**16  # some 400 steps: enough for a median, and quick to read however long the run was
 NEWEST_RUNS = 30
@@ -90,6 +91,15 @@ def estimate(home: Home, config: TrainConfig) -> Estimate:
     return Estimate(step[0] if step else None, step[1] if step else None, file_bytes, drawn)
 
 
+def disk_bytes(config: TrainConfig, steps: int, captions: Sequence[str]) -> int | None:
+    """The most that a run's folder ever holds; None where `foreseen` knows nothing either."""
+    family = _published(config)
+    if family is None:
+        return None
+    prompts = len(preview_prompts(config, captions))
+    return run_bytes(config, memory.trained_numbers(family, config), steps, prompts)
+
+
 def foreseen(config: TrainConfig, processes: int | None = None) -> memory.MemoryPlan | None:
     """The memory that a training with these settings will take here, and what it gives up to fit.
 
@@ -97,17 +107,23 @@ def foreseen(config: TrainConfig, processes: int | None = None) -> memory.Memory
 
     None for a base model that is not here, that cannot be used, or whose architecture is not a published one.
     """
-    try:
-        path = located(config.model.base_model)
-        model = identify(path) if path else None
-        if model is None or not memory.knows(model.family, unet_numbers(model)):
-            return None
-    except ModelError:
+    family = _published(config)
+    if family is None:
         return None
     machine = machine_for(config.model)
     room = machine.free // (config.model.processes if machine.device == "cpu" else 1)
     budget, processes = memory.budget(config, room), processes or config.model.processes
-    return memory.choose(model.family, config, budget, machine.device, half=machine.half, processes=processes)
+    return memory.choose(family, config, budget, machine.device, half=machine.half, processes=processes)
+
+
+def _published(config: TrainConfig) -> str | None:
+    """The family of the base model, if it is here and of a published architecture."""
+    try:
+        path = located(config.model.base_model)
+        model = identify(path) if path else None
+    except ModelError:
+        return None
+    return model.family if model is not None and memory.knows(model.family, unet_numbers(model)) else None
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any], places: tuple[str, ...]) -> bool:

@@ -87,6 +87,14 @@ def knows(family: str, unet_numbers: int) -> bool:
     return bool(_facts()[family]["unet"] == unet_numbers)
 
 
+def trained_numbers(family: str, config: TrainConfig) -> int:
+    """How many numbers an adapter with these settings trains, on a published architecture."""
+    adapter = config.adapter
+    learns = [True, adapter.text_encoder, adapter.text_encoder_2]
+    per_rank = _facts()[family]["lora_per_rank"][adapter.targets]
+    return int(sum(count for count, wanted in zip(per_rank, learns, strict=False) if wanted) * adapter.rank)
+
+
 def predict(
     family: str,
     config: TrainConfig,
@@ -108,12 +116,8 @@ def predict(
         processes: How many share a step's pictures; the bytes are those of each.
         tiled: Whether previews are decoded in tiles.
     """
-    facts = _facts()[family]
-    adapter = config.adapter
-    learns = [True, adapter.text_encoder, adapter.text_encoder_2]
-    per_rank = facts["lora_per_rank"][adapter.targets]
-    trained = sum(count for count, wanted in zip(per_rank, learns, strict=False) if wanted) * adapter.rank
-    texts = sum(facts["text"]) if any(learns[1:]) else 0
+    facts, trained = _facts()[family], trained_numbers(family, config)
+    texts = sum(facts["text"]) if config.adapter.text_encoder or config.adapter.text_encoder_2 else 0
     width, half_mib = 2 if half else 4, MIB if half else 2 * MIB
     vae = facts["vae"] * width
     unet = _unet(facts, savings, device, width)
