@@ -304,8 +304,12 @@ class ObjectiveSettings(Section):
         description="Without a caption (see caption_dropout) the base model's own prediction is the target: guidance "
         "then strengthens what the captions teach.",
     )
-    mask_floor: float = setting(
-        0.1, ge=0.0, le=1.0, description="Weight of what a mask leaves out; 0: it is not learnt at all, 1: as the rest."
+    mask_keep: float = setting(
+        0.1,
+        ge=0.0,
+        le=1.0,
+        description="How much it counts that what a mask leaves out stays as the base model has it; 0: nothing, and "
+        "steps are a quarter faster.",
     )
 
     @model_validator(mode="after")
