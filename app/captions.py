@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 from urllib.parse import urlencode
@@ -18,7 +19,7 @@ from trainer.contract.captions import Item
 from trainer.contract.encodings import plain
 from trainer.contract.errors import DatasetError, TrainerError
 from trainer.contract.home import Home
-from trainer.contract.overlay import Entry, change, history, overlay_file, redo, undo
+from trainer.contract.overlay import Update, change, history, overlay_file, redo, undo
 from trainer.contract.tags import Edit, changed
 
 FIRST = 24  # cards that come with the names: more than a first screen shows
@@ -236,7 +237,7 @@ def _changing(home: Home) -> list[Answer]:
         """Pictures no longer trained, or trained again."""
         pictures = Pictures.of(home, asked.folder)
         names = asked.of(pictures)
-        fresh = {name: replace(pictures.entry(name), left_out=asked.left_out) for name in names}
+        fresh = dict.fromkeys(names, partial(replace, left_out=asked.left_out))
         what = say(tongue, f"dataset.did.{'leave_out' if asked.left_out else 'take_in'}", count=len(names))
         return made(home, asked, fresh, what, tongue)
 
@@ -257,20 +258,20 @@ def _changing(home: Home) -> list[Answer]:
     ]
 
 
-def with_captions(pictures: Pictures, captions: dict[str, str]) -> dict[str, Entry]:
-    """The entries that give pictures these captions; its own one once more needs none.
+def with_captions(pictures: Pictures, captions: dict[str, str]) -> dict[str, Update]:
+    """What gives pictures these captions; its own one once more needs no entry.
 
     Raises:
         DatasetError: A picture that is not there, or no longer.
     """
-    fresh: dict[str, Entry] = {}
+    fresh: dict[str, Update] = {}
     for name, caption in captions.items():
         text, own = plain(caption), item_of(pictures, name, pictures.own).caption
-        fresh[name] = replace(pictures.entry(name), text=None if text == own else text)
+        fresh[name] = partial(replace, text=None if text == own else text)
     return fresh
 
 
-def made(home: Home, asked: Asked, fresh: Mapping[str, Entry | None], what: str, tongue: str) -> GridData:
+def made(home: Home, asked: Asked, fresh: Mapping[str, Update], what: str, tongue: str) -> GridData:
     """Make one change that can be undone; gives back what the page shows then.
 
     Raises:
@@ -282,13 +283,11 @@ def made(home: Home, asked: Asked, fresh: Mapping[str, Entry | None], what: str,
 
 def _step(home: Home, asked: Asked, tongue: str, way: str) -> GridData:
     """The last change undone, or made again."""
-    folder = Path(asked.folder)
-    past = history(home, folder)
-    steps, go = (past.done, undo) if way == "undo" else (past.undone, redo)
-    names = go(home, folder)
-    if not names:
+    step = (undo if way == "undo" else redo)(home, Path(asked.folder))
+    if step is None:
         return {"status": say(tongue, f"dataset.no_{way}")}
-    told = say(tongue, f"dataset.{way}ne", what=steps[-1].what or ", ".join(names), count=len(names))
+    names = step.names
+    told = say(tongue, f"dataset.{way}ne", what=step.what or ", ".join(names), count=len(names))
     return {**_after(home, asked, names, told, tongue), "focus": names[0] if len(names) == 1 else ""}
 
 

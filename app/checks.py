@@ -57,7 +57,8 @@ class Check:
     def _run(self) -> None:
         home, folder, config = self._asked
         with isolated("The check", self._fail):
-            items, problems = look(folder, existing_overlay(home, folder))
+            repeats = config.dataset.folder_repeats
+            items, problems = look(folder, existing_overlay(home, folder), folder_repeats=repeats)
             self.findings = examine(items, problems, config, home, self._told)
         self.finished.set()
 

@@ -9,7 +9,7 @@ import io
 import json
 import math
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -24,7 +24,7 @@ from trainer.contract.buckets import Crop, bucket_for, crop_to
 from trainer.contract.captions import Item, captions_of
 from trainer.contract.errors import DatasetError
 from trainer.contract.home import POCKET, Home, atomic_write
-from trainer.contract.overlay import overlay_file
+from trainer.contract.overlay import overlay_file, with_overlays
 from trainer.contract.pictures import cut, load_picture, read_mask, read_picture, same_shape
 from trainer.contract.settings import TrainConfig, validated
 from trainer.contract.tokens import reading
@@ -49,14 +49,11 @@ class AsTrained(Asked):
             TrainerError: There is no such preset.
         """
         config = preset_config(home, self.preset)
-        overlay = overlay_file(home, Path(self.folder))
-        changes = {"images": self.folder, "trigger_word": self.trigger_word}
-        if overlay.is_file():
-            changes["captions"] = str(overlay)
-        dataset = {**config.dataset.model_dump(), **changes}
+        dataset = {**config.dataset.model_dump(), "images": self.folder, "trigger_word": self.trigger_word}
         if self.resolution:
             dataset["resolution"] = self.resolution
-        return validated({**config.model_dump(), "dataset": dataset})
+        made = validated({**config.model_dump(), "dataset": dataset})
+        return made.model_copy(update={"dataset": with_overlays(made.dataset, home)})
 
 
 class Looked(AsTrained):
@@ -125,17 +122,17 @@ def answers(home: Home) -> list[Answer]:
         """Keep the focus point."""
         pictures = Pictures.of(home, asked.folder)
         item_of(pictures, asked.name)
-        entry = replace(pictures.entry(asked.name), focus=asked.focus)
+        edit = partial(replace, focus=asked.focus)
         what = say(tongue, "dataset.did.focus" if asked.focus else "dataset.did.no_focus", name=asked.name)
-        return made(home, asked, {asked.name: entry}, what, tongue)
+        return made(home, asked, {asked.name: edit}, what, tongue)
 
     def set_mask(asked: Masked, tongue: str) -> GridData:
         """Keep the mask."""
         pictures = Pictures.of(home, asked.folder)
         mask = None if asked.png is None else keep_mask(pictures, item_of(pictures, asked.name), asked.png)
-        entry = replace(pictures.entry(asked.name), mask=mask)
+        edit = partial(replace, mask=mask)
         what = say(tongue, "dataset.did.mask" if mask else "dataset.did.no_mask", name=asked.name)
-        return made(home, asked, {asked.name: entry}, what, tongue)
+        return made(home, asked, {asked.name: edit}, what, tongue)
 
     return [answer(Looked, look_at), answer(Focused, frame), answer(Focused, set_focus), answer(Masked, set_mask)]
 

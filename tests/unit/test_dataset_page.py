@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from app.captions import AT_ONCE, FIRST, answers
+from app.captions import AT_ONCE, FIRST, answers, with_captions
 from app.pages.dataset import CaptionGrid, first_page
 from app.shelf import CHOICES, Pictures
 from app.text import TABLES
@@ -104,6 +104,13 @@ def test_its_own_caption_again_is_no_change_and_leaves_the_rest(home, folder):
     ask(home, "save", folder, name="a.png", caption=" a  bear")
     ask(home, "save", folder, name="b.png", caption="")
     assert entries_of(home, folder) == {"b.png": Entry(focus=(0, 0))}
+
+
+def test_what_somebody_else_changed_since_the_page_looked_stays(home, folder):
+    fresh = with_captions(Pictures.of(home, str(folder)), {"a.png": "another"})
+    change(home, folder, {"a.png": Entry(focus=(0.2, 0.3), left_out=True)})
+    change(home, folder, fresh)
+    assert entries_of(home, folder) == {"a.png": Entry("another", (0.2, 0.3), left_out=True)}
 
 
 def test_undoing_and_doing_again_go_to_the_picture_and_say_what_it_was(home, folder):

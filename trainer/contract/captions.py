@@ -107,11 +107,19 @@ def pictures_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
     return items, problems
 
 
-def scan(folder: Path, captions: Path | None = None) -> tuple[list[Item], list[Problem]]:
+def scan(
+    folder: Path, captions: Path | None = None, *, folder_repeats: bool = True
+) -> tuple[list[Item], list[Problem]]:
     """All pictures below `folder` that are trained, ordered by path, and what was noticed.
 
     What the file `captions` says of a picture goes before what lies in the folder. A picture that cannot be opened is
     a problem and left out.
+
+    Args:
+        folder: The picture folder.
+        captions: What goes before it.
+        folder_repeats: Whether a folder's name such as 10_ana woman gives repeats and words, as the setting of this
+            name says.
 
     Raises:
         FolderMissing: No such folder.
@@ -119,11 +127,13 @@ def scan(folder: Path, captions: Path | None = None) -> tuple[list[Item], list[P
         NothingToTrain: None that can be opened and is not left out.
         DatasetError: The file `captions` cannot be read.
     """
-    survey = _survey(folder, captions)
+    survey = _survey(folder, captions, folder_repeats)
     return survey.trained(folder), survey.problems
 
 
-def look(folder: Path, captions: Path | None = None) -> tuple[list[Item], list[Problem]]:
+def look(
+    folder: Path, captions: Path | None = None, *, folder_repeats: bool = True
+) -> tuple[list[Item], list[Problem]]:
     """The same for someone who looks on: with the pictures that the file `captions` leaves out.
 
     Raises:
@@ -131,7 +141,7 @@ def look(folder: Path, captions: Path | None = None) -> tuple[list[Item], list[P
         NoImages: No pictures.
         DatasetError: The file `captions` cannot be read.
     """
-    survey = _survey(folder, captions)
+    survey = _survey(folder, captions, folder_repeats)
     return survey.items, survey.problems
 
 

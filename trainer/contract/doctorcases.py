@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from trainer.contract.overlay import Entry
 
 Level = Literal["error", "warning", "note"]  # ends the run; makes the LoRA worse; good to know
 
@@ -28,7 +31,7 @@ class Sign:
     picture: Path | None = None
     subject: str = ""  # signs of one code and subject make one finding
     detail: str = ""  # said behind the picture's name
-    caption: str | None = None  # the caption that mends it
+    mend: Callable[[Entry], Entry] | None = None  # what mends it, where it is not to leave the picture out
     beside: tuple[Path, ...] = ()  # other pictures to be shown next to it, which the fix leaves alone
 
 

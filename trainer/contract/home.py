@@ -1,10 +1,11 @@
-"""Where things live on disk, and the one way files are written: whole or not at all."""
+"""Where things live on disk, and the two ways files are written: whole or not at all, and line by line."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -62,6 +63,41 @@ def atomic_write(path: Path, data: bytes) -> None:
     finally:
         fresh.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def open_lines(path: Path) -> FileIO:
+    """The file, for `add_line`; a last line that a crash cut short is ended, so that it spoils no other."""
+    file = FileIO(path, "a+")
+    file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+    if file.read() not in (b"", b"\n"):
+        file.write(b"\n")
+    return file
+
+
+def add_line(file: FileIO, line: bytes) -> None:
+    """Add the line, or nothing: of one that a full disk cut short, no torn start stays behind.
+
+    Raises:
+        OSError: As the system reports it.
+    """
+    end = file.seek(0, os.SEEK_END)
+    rest = memoryview(line + b"\n")
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        file.truncate(end)
+        raise
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a file that is not held open.
+
+    Raises:
+        OSError: As the system reports it.
+    """
+    with open_lines(path) as file:
+        add_line(file, line)
 
 
 def sync_folder(folder: Path) -> None:

@@ -86,7 +86,9 @@ class DatasetSettings(Section):
 
     images: str = setting("", level="basic", description="Folder with the pictures and their .txt captions.")
     captions: str = setting(
-        "", description="File with captions (metadata.jsonl) that go before the .txt files; empty: none."
+        "",
+        description="File with captions (metadata.jsonl) that go before the .txt files; not given: what was changed "
+        "here, if anything.",
     )
     concepts: tuple[Concept, ...] = setting(
         (),
