@@ -174,11 +174,11 @@ def training_loss(
 
 
 def masked_error(error: Tensor, moved: Tensor, mask: Tensor, keep: float) -> Tensor:
-    """What is learnt under a mask m: m · error + k (1 - m) · moved, over the mean of m + k (1 - m); (B, C, h, w).
+    """What is learnt under a mask m: m · error / mean(m) + k (1 - m) · moved, (B, C, h, w).
 
-    So the loss is the mean error of what the mask shows, and a small one learns as fast as a large one. What it leaves
-    out is held where the base model has it. A mask that shows all changes nothing, to the last bit; of one that shows
-    nothing only the holding is left.
+    Its mean is the mean error of what the mask shows, so a small one learns as fast as a large one, and besides, for
+    each place that it leaves out, how far that moved from the base model. A mask that shows all changes nothing, to the
+    last bit; of one that shows nothing only the holding is left.
 
     Args:
         error: Squared, from what is to be learnt, (B, C, h, w).
@@ -186,5 +186,5 @@ def masked_error(error: Tensor, moved: Tensor, mask: Tensor, keep: float) -> Ten
         mask: m, 0 to 1, (B, 1, h, w).
         keep: k, how much holding counts.
     """
-    share = (mask + keep * (1 - mask)).mean(dim=(1, 2, 3), keepdim=True)
-    return torch.where(share > 0, (mask * error + keep * (1 - mask) * moved) / share, 0.0)
+    share = mask.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.where(share > 0, mask * error / share, 0.0) + keep * (1 - mask) * moved

@@ -130,8 +130,8 @@ def masks(folder: Path, arms: list[str]) -> None:
         mask.paste("black", half)
         mask.save(pictures / f"{path.stem}.mask.png")
         (pictures / f"{path.stem}.txt").write_text(path.with_suffix(".txt").read_text())
-    arms = arms or ["keep-0", "keep-0.1", "keep-0.5", "keep-1", "none"]
-    for words, keep in (("keep-0", 0.0), ("keep-0.1", 0.1), ("keep-0.5", 0.5), ("keep-1", 1.0), ("none", None)):
+    arms = arms or ["keep-0", "keep-0.2", "keep-1", "keep-2", "none"]
+    for words, keep in (("keep-0", 0.0), ("keep-0.2", 0.2), ("keep-1", 1.0), ("keep-2", 2.0), ("none", None)):
         if words not in arms:
             continue
         changes = {

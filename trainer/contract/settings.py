@@ -307,9 +307,9 @@ class ObjectiveSettings(Section):
         "then strengthens what the captions teach.",
     )
     mask_keep: float = setting(
-        0.1,
+        1.0,
         ge=0.0,
-        le=1.0,
+        le=10.0,
         description="How much it counts that what a mask leaves out stays as the base model has it; 0: nothing, and "
         "steps are a quarter faster.",
     )
