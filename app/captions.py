@@ -10,7 +10,7 @@ from typing import Any, TypedDict, TypeVar
 from urllib.parse import urlencode
 
 import gradio as gr
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from app.files import thumbnail_url
 from app.shelf import CHOICES, Choice, Pictures
@@ -43,7 +43,7 @@ class CardData(TypedDict):
     """One picture."""
 
     name: str
-    caption: str
+    caption: str | None  # None: not read yet
     size: str
     thumb: str
     note: str  # empty, or that the caption was changed here and what it was before
@@ -86,7 +86,7 @@ Question = TypeVar("Question", bound=BaseModel)
 
 
 def answer(kind: type[Question], told: Callable[[Question, str], Any]) -> Answer:
-    """A function that the script may call: its question read as `kind`; an error of ours becomes {"error": …}.
+    """A function that the script may call: its question read as `kind`; what hinders it becomes {"error": …}.
 
     Args:
         kind: What the question holds.
@@ -99,6 +99,9 @@ def answer(kind: type[Question], told: Callable[[Question, str], Any]) -> Answer
             return told(kind.model_validate(question), language(request))
         except TrainerError as error:
             return {"error": f"{error.message} {error.hint}"}
+        except ValidationError as error:
+            wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+            return {"error": f"The question cannot be read: {'; '.join(wrong)}. Reload the page."}
 
     answered.__name__ = told.__name__  # by which the script calls it
     return answered
@@ -139,13 +142,13 @@ def grid_data(pictures: Pictures, shown: Iterable[str], tongue: str) -> GridData
 def _card(pictures: Pictures, name: str, tongue: str) -> CardData:
     item, entry, note = pictures.items.get(name), pictures.entry(name), ""
     path = pictures.folder / name
-    if entry.text is not None:
-        own = pictures.own[name].caption if name in pictures.own else ""
+    if entry.text is not None and name in pictures.own:
+        own = pictures.own[name].caption
         note = say(tongue, "dataset.was", caption=own) if own else say(tongue, "dataset.was_bare")
     marks = [say(tongue, f"dataset.has_{what}") for what in ("focus", "mask") if getattr(item or entry, what)]
     return {
         "name": name,
-        "caption": item.caption if item else "",
+        "caption": item.caption if item else None,
         "size": f"{item.width} × {item.height} px" if item else "",
         "thumb": thumbnail_url(path),
         "note": note,
@@ -162,14 +165,12 @@ class Saved(Asked):
 
 
 class Chosen(Asked):
-    """Pictures to be changed: those named, or all that the page shows."""
+    """Pictures to be changed."""
 
-    names: tuple[str, ...] | None = None
+    names: tuple[str, ...]  # as the user saw them: what else fits the choice by now is not meant
 
     def of(self, pictures: Pictures) -> list[str]:
-        """Their names, in order."""
-        if self.names is None:
-            return pictures.chosen(self.choice, self.tags, self.text, self.among)
+        """Those that are still there, in order."""
         return [name for name in self.names if name in pictures.own]
 
 
@@ -283,7 +284,8 @@ def made(home: Home, asked: Asked, fresh: Mapping[str, Update], what: str, tongu
 
 def _step(home: Home, asked: Asked, tongue: str, way: str) -> GridData:
     """The last change undone, or made again."""
-    step = (undo if way == "undo" else redo)(home, Path(asked.folder))
+    folder = Pictures.of(home, asked.folder).folder
+    step = (undo if way == "undo" else redo)(home, folder)
     if step is None:
         return {"status": say(tongue, f"dataset.no_{way}")}
     names = step.names
@@ -292,8 +294,11 @@ def _step(home: Home, asked: Asked, tongue: str, way: str) -> GridData:
 
 
 def _after(home: Home, asked: Asked, names: list[str], status: str, tongue: str) -> GridData:
-    """What the page shows after a change: what is in view keeps its place under the hand."""
-    pictures = Pictures.of(home, asked.folder)
+    """What the page shows after a change: what is in view keeps its place under the hand.
+
+    The change was made to the folder as it was just looked at, so it is not gone through again.
+    """
+    pictures = Pictures.of(home, asked.folder, again=False)
     return {**grid_data(pictures, asked.shown, tongue), "changed": names, "status": status}
 
 
@@ -304,6 +309,6 @@ def item_of(pictures: Pictures, name: str, items: dict[str, Item] | None = None)
         DatasetError: There is none.
     """
     found = (pictures.items if items is None else items).get(name)
-    if found is None:
+    if found is None or not found.path.is_file():
         raise DatasetError(f"There is no picture {name!r} in {pictures.folder}.", hint="Open the folder again.")
     return found

@@ -38,6 +38,7 @@ __all__ = [
     "tag_frequency",
     "tags_of",
     "with_choices",
+    "with_entry",
     "with_trigger",
 ]
 CAPTION_VARIANTS = 16  # forms of a picture's captions that occur in a run; few enough to be encoded once
@@ -156,22 +157,19 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
     own, noticed = own_captions(found, [name for name in sizes if entries.get(name, Entry()).text is None])
     items = []
     for name, (width, height) in sizes.items():
-        entry, repeated = entries.get(name, Entry()), repeats[name]
-        said = own.get(name) or (plain(repeated.words if entry.text is None else entry.text),)
+        said = own.get(name) or (plain(repeats[name].words),)
         mask = found.masks.get(name.rpartition(".")[0])
-        items.append(
-            Item(
-                found.pictures[name],
-                said[0],
-                width,
-                height,
-                name,
-                others=said[1:],
-                weight=float(repeated.count),
-                focus=entry.focus,
-                mask=captions.parent / entry.mask if captions and entry.mask else mask,
-            )
+        item = Item(
+            found.pictures[name],
+            said[0],
+            width,
+            height,
+            name,
+            others=said[1:],
+            weight=float(repeats[name].count),
+            mask=mask,
         )
+        items.append(with_entry(item, entries[name], captions) if captions and name in entries else item)
     left_out = {name for name, entry in entries.items() if entry.left_out}
     shown = [item for item in items if item.name not in left_out]
     problems = [*found.problems, *unreadable(broken), *noticed]
@@ -181,6 +179,17 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
     problems += _about_masks(found, shown)
     problems += repeats_told({one.folder: one.count for one in repeats.values() if one.folder})
     return Survey(items, left_out, broken, problems)
+
+
+def with_entry(item: Item, entry: Entry, overlay: Path) -> Item:
+    """The picture with what the overlay's entry says of it, which goes before what its folder says."""
+    return replace(
+        item,
+        caption=item.caption if entry.text is None else entry.text,
+        others=item.others if entry.text is None else (),
+        focus=entry.focus or item.focus,
+        mask=overlay.parent / entry.mask if entry.mask else item.mask,
+    )
 
 
 def _sizes(found: Listing) -> tuple[dict[str, tuple[int, int]], list[UnreadableImage]]:

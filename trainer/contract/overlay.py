@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -59,7 +60,7 @@ class Change:
 
 @dataclass
 class History:
-    """The changes that stand and those taken back, each list's next step last."""
+    """The changes that stand and those taken back, each list's next step last; for many readers, so not to change."""
 
     done: list[Change] = field(default_factory=list)
     undone: list[Change] = field(default_factory=list)
@@ -169,12 +170,19 @@ def redo(home: Home, folder: Path) -> Change | None:
 
 def history(home: Home, folder: Path) -> History:
     """What can be undone and done again; a line that a crash cut short is passed over."""
+    file = history_file(home, folder)
     try:
-        lines = history_file(home, folder).read_bytes().split(b"\n")
+        seen = file.stat()
     except FileNotFoundError:
         return History()
+    return _history(file, seen.st_mtime_ns, seen.st_size)
+
+
+@lru_cache(maxsize=2)
+def _history(file: Path, _changed: int, _bytes: int) -> History:
+    """The same, read once: the file only ever grows."""
     known = History()
-    for line in lines:
+    for line in file.read_bytes().split(b"\n"):
         try:
             record = json.loads(line)
         except ValueError:
