@@ -14,6 +14,7 @@ from trainer.contract.doctorcaptions import without_style
 from trainer.contract.doctorexport import export
 from trainer.contract.doctorsight import softness
 from trainer.contract.errors import DatasetError, FileExists, NothingToTrain
+from trainer.contract.formats import ORIENTATION_TAG
 from trainer.contract.home import Home
 from trainer.contract.overlay import Entry, change, entries_of, existing_overlay, overlay_file, undo
 from trainer.contract.settings import validated
@@ -158,6 +159,12 @@ def test_the_softness_of_an_edge_is_the_blur_that_made_it(sigma):
     assert softness(plane) == pytest.approx(sigma, rel=0.2)
 
 
+@pytest.mark.parametrize("seed", [21, 102])
+def test_sharp_lights_before_soft_halos_are_not_taken_for_the_edges_along_a_shake(seed):
+    night = corpus.night(np.random.default_rng(seed), 640, 512)
+    assert softness(np.asarray(night.convert("L"), np.float32)) < 2
+
+
 def test_words_that_are_cut_off_are_shown_and_the_fix_is_what_is_read(folder, home):
     text = "ana, " + ", ".join(f"{word} {noun}" for word in corpus.MANNERS for noun in corpus.NOUNS[:4])
     (folder / "02.txt").write_text(text)
@@ -219,6 +226,45 @@ def test_a_tag_of_every_caption_is_noted_but_not_the_trigger_word(folder, home):
     finding = found(folder, home)["tag_in_all"]
     assert "“blue hat”" in finding.message
     assert mended(finding, "03.png") == f"ana, {corpus.NOUNS[3]}, 3 birds"
+
+
+def test_a_fix_of_captions_leaves_wildcards_whole(folder, home):
+    for path in folder.glob("*.txt"):
+        path.write_text(f"{path.read_text()}, hat")
+    (folder / "01.txt").write_text("{red, hat|blue}, hat, fox")
+    findings = found(folder, home)
+    assert mended(findings["trigger_missing"], "01.png") == "ana, {red, hat|blue}, hat, fox"
+    assert mended(findings["tag_in_all"], "01.png") == "{red, hat|blue}, fox"
+
+
+def test_where_a_fix_would_take_choices_or_further_captions_away_it_leaves_the_caption_alone(folder, home):
+    (folder / "01.txt").write_text("a {fox in the style of Rembrandt|cat} at night")
+    (folder / "02.txt").write_text("an oil painting of a fox")
+    (folder / "03.txt").unlink()
+    (folder / "captions.toml").write_text('"03.png" = ["an oil painting of a bear", "a bear"]\n')
+    finding = found(folder, home, "style")["style_in_caption"]
+    assert [path.name for path in finding.pictures] == ["01.png", "02.png", "03.png"]
+    assert {name: mended(finding, name) for name in finding.fix} == {"02.png": "a fox"}
+    assert "03.png" not in found(folder, home)["trigger_missing"].fix
+
+
+def test_of_a_wildcard_the_longest_choice_is_counted_and_not_all_of_them(folder, home):
+    words = " ".join(corpus.MANNERS * 4)  # 40 tokens
+    (folder / "02.txt").write_text(f"ana, {{{words}|{words}|{words}}}")
+    assert "long_caption" not in found(folder, home)
+    (folder / "02.txt").write_text(f"ana, {{x|{words} {words}}}")
+    finding = found(folder, home)["long_caption"]
+    assert [path.name for path in finding.pictures] == ["02.png"]
+    assert finding.fix is None
+
+
+def test_a_picture_that_is_turned_is_noted_and_one_whose_exif_data_is_damaged_is_not(folder, home):
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6
+    for name in ("00", "01"):
+        with Image.open(folder / f"{name}.png") as picture:
+            picture.save(folder / f"{name}.png", exif=exif.tobytes() if name == "00" else b"Exif\0\0MM\0*\xff")
+    assert found(folder, home)["exif_rotation"].pictures == (folder / "00.png",)
 
 
 def test_concepts_out_of_balance_and_too_few_pictures_are_told(folder, home, tmp_path):

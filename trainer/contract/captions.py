@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from trainer.contract.captionfiles import own_captions
@@ -37,6 +38,7 @@ __all__ = [
     "shuffled",
     "tag_frequency",
     "tags_of",
+    "wildcards_of",
     "with_choices",
     "with_entry",
     "with_trigger",
@@ -46,6 +48,7 @@ DEPTH = 8  # of wildcards within wildcards
 WILDCARD = re.compile(r"\\.|\{((?:[^{}\\]|\\.)*)\}")  # one without others within; \{ is a brace and begins none
 BAR = re.compile(r"(?<!\\)\|")
 ESCAPED = re.compile(r"\\([{|}])")
+COVERED = re.compile(r"\0+")
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,8 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
         items.append(with_entry(item, entries[name], captions) if captions and name in entries else item)
     left_out = {name for name, entry in entries.items() if entry.left_out}
     shown = [item for item in items if item.name not in left_out]
+    passed_over = {found.pictures.get(name) for name in left_out}
+    broken = [error for error in broken if error.path not in passed_over]
     problems = [*found.problems, *unreadable(broken), *noticed]
     problems += without_caption([item.path for item in shown if not item.caption], len(shown))
     if captions is not None:
@@ -211,8 +216,14 @@ def _about_masks(found: Listing, items: Sequence[Item]) -> list[Problem]:
 
 
 def tags_of(caption: str) -> list[str]:
-    """The caption's comma-separated tags, in order."""
-    return [tag for tag in (part.strip() for part in caption.split(",")) if tag]
+    """The caption's comma-separated tags, in order; a wildcard {a, b|c} stays whole."""
+    return [tag for tag in (part.strip() for part in _parts(caption)) if tag]
+
+
+def wildcards_of(caption: str) -> list[str]:
+    """Its wildcards {a|b}, the outermost of those that stand within one another."""
+    covered = _covered(caption)
+    return [caption[found.start() : found.end()] for found in COVERED.finditer(covered)]
 
 
 def with_trigger(caption: str, trigger_word: str) -> str:
@@ -223,9 +234,30 @@ def with_trigger(caption: str, trigger_word: str) -> str:
     known = {tag.casefold() for tag in own}
     begins = caption[: len(trigger_word)].casefold() == trigger_word.casefold()
     if begins and caption[len(trigger_word) :][:1] in ("", " ", ","):
-        first, *parts = caption[len(trigger_word) :].split(",")  # what follows it at once belongs to it
+        first, *parts = _parts(caption[len(trigger_word) :])  # what follows it at once belongs to it
         return ",".join([trigger_word + first, *(part for part in parts if part.strip().casefold() not in known)])
     return ", ".join([trigger_word, *(tag for tag in tags_of(caption) if tag.casefold() not in known)])
+
+
+def _parts(caption: str) -> list[str]:
+    """What stands between the caption's commas, but for those within its wildcards."""
+    commas = [place for place, sign in enumerate(_covered(caption)) if sign == ","]
+    return [caption[begin + 1 : end] for begin, end in pairwise([-1, *commas, len(caption)])]
+
+
+def _covered(caption: str) -> str:
+    """The caption with every sign of its wildcards replaced by a zero, which no caption holds."""
+
+    def _cover(found: re.Match[str]) -> str:
+        if found[1] is None:  # an escaped sign
+            return found[0]
+        choices = len(BAR.split(found[1]))
+        return "\0" * len(found[0]) if choices > 1 else f"({found[1]})"  # braces alone are no wildcard
+
+    text = caption
+    for _ in range(DEPTH if "{" in caption else 0):
+        text = WILDCARD.sub(_cover, text)
+    return text
 
 
 def shuffled(caption: str, keep_tags: int, seed: int) -> str:

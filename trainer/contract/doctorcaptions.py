@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from trainer.contract.captions import Item, tags_of, with_trigger
+from trainer.contract.captions import CAPTION_VARIANTS, Item, tags_of, wildcards_of, with_choices, with_trigger
 from trainer.contract.doctorcases import Sign
 from trainer.contract.overlay import Entry
 from trainer.contract.settings import DatasetSettings, TrainConfig
@@ -67,36 +68,46 @@ def without_style(caption: str) -> str:
 
 
 def _reworded(item: Item, reword: Callable[[str], str]) -> Callable[[Entry], Entry] | None:
-    """The mend of a caption, of the one that stands there by then: so several go together. None if it is no help."""
-    if reword(item.caption) == item.caption:
-        return None
+    """The mend of a caption, of the one that stands there by then: so several go together.
+
+    None if it is no help, or would take more away: choices, further captions, or all.
+    """
+
+    def helped(caption: str) -> str:
+        """The caption reworded, or itself where that would be no help."""
+        fresh = reword(caption)
+        return fresh if fresh and all(wildcard in fresh for wildcard in wildcards_of(caption)) else caption
 
     def mend(entry: Entry) -> Entry:
         """The entry with the caption reworded."""
-        return replace(entry, text=reword(item.caption if entry.text is None else entry.text))
+        return replace(entry, text=helped(item.caption if entry.text is None else entry.text))
 
-    return mend
+    return mend if not item.others and helped(item.caption) != item.caption else None
 
 
 def _too_long(items: Sequence[Item], rules: DatasetSettings) -> Iterator[Sign]:
     """Captions of which the text encoder does not read all, the trigger word before them."""
 
-    def read_of(caption: str) -> Reading:
-        """What is read of it as it is trained."""
-        return reading(with_trigger(caption, rules.trigger_word), rules.caption_tokens)
-
     def shortened(caption: str) -> str:
-        """The caption up to where it is read; itself if that is nowhere."""
-        read = read_of(caption)
-        return (read.cut and read.read.rstrip(" ,")) or caption
+        """The caption up to where it is read."""
+        read = _longest_reading(caption, rules)
+        return read.read.rstrip(" ,") if read.cut else caption
 
     for item in items:
-        read = read_of(item.caption)
+        read = _longest_reading(item.caption, rules)
         if read.cut:
             cut = read.cut if len(read.cut) <= CUT_SHOWN else f"{read.cut[:CUT_SHOWN].rstrip()}…"
             detail = f"{read.tokens} tokens, cut: “{cut}”"
             subject = f"{rules.caption_tokens} tokens"
             yield Sign("long_caption", item.path, subject, detail, mend=_reworded(item, shortened))
+
+
+def _longest_reading(caption: str, rules: DatasetSettings) -> Reading:
+    """How far the longest of the forms is read that a caption's wildcards give it."""
+    seeds = range(CAPTION_VARIANTS) if wildcards_of(caption) else ()
+    forms = [with_choices(caption, random.Random(seed)) for seed in seeds] or [caption]
+    read = [reading(with_trigger(form, rules.trigger_word), rules.caption_tokens) for form in forms]
+    return max(read, key=lambda one: one.tokens)
 
 
 def _naming_the_style(items: Sequence[Item], rules: DatasetSettings) -> Iterator[Sign]:
@@ -150,5 +161,5 @@ def _in_all(items: Sequence[Item], trigger: str) -> Iterator[Sign]:
 
 
 def _without_tag(tag: str, caption: str) -> str:
-    """The caption without a tag, unless it is all there is."""
-    return ", ".join(own for own in tags_of(caption) if own.lower() != tag) or caption
+    """The caption without a tag; empty if it is all there is."""
+    return ", ".join(own for own in tags_of(caption) if own.lower() != tag)

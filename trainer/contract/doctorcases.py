@@ -9,7 +9,7 @@ from typing import Literal
 
 from trainer.contract.overlay import Entry
 
-Level = Literal["error", "warning", "note"]  # ends the run; makes the LoRA worse; good to know
+Level = Literal["error", "warning", "note"]  # the picture is lost; makes the LoRA worse; good to know
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ CASES = {
     "unreadable_image": Case(
         "error",
         "Cannot be read",
-        "A picture that cannot be decoded ends the run before its first step.",
+        "What it shows is missing from the training.",
         "Open it in a picture viewer and save it again, or leave it out.",
         leave_out=True,
     ),
     "truncated": Case(
         "error",
         "Damaged or cut short",
-        "Part of the picture is missing: training ends there, or learns grey and garbled areas.",
+        "Part of the picture is missing: it is passed over, or its grey and garbled areas are learnt.",
         "Fetch the file again, or leave it out.",
         leave_out=True,
     ),
