@@ -27,6 +27,7 @@ from trainer.device import DTYPES, free_bytes, make_accelerator, memory_gib, out
 from trainer.families.ahead import ReadAhead
 from trainer.families.load import chosen_model, load_family
 from trainer.fitting import Ladder
+from trainer.identity import inputs_of
 from trainer.objectives import Batch, make_schedule, sample_rng, training_loss
 from trainer.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from trainer.pace import nearly_full
@@ -68,6 +69,8 @@ def _train(training: Training, began: float) -> None:
     if first == 0:
         rehearse(training)
         preview(training)
+    else:
+        save_when_due(training, again=True)
     for step in range(first, training.plan.steps):
         since = time.monotonic()
         lr = set_learning_rate(
@@ -202,6 +205,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
         precision=next(name for name, value in DTYPES.items() if value == dtype),
         family=family,
         data=data,
+        inputs=inputs_of(config, model.path, data),
         text=text,
         board=board,
         plan=plan(len(weights), config.dataset, weights),
@@ -228,6 +232,7 @@ def state_of(training: Training) -> State:
         total_views=training.plan.total_views,
         effective_batch=training.plan.effective_batch,
         gradient_scaler=scaler.state_dict() if scaler is not None else None,
+        inputs=training.inputs,
     )
 
 
@@ -235,7 +240,7 @@ def resume(training: Training) -> int:
     """Continue from the newest checkpoint, if there is one, and say that the run starts; gives back the first step."""
     expected = state_of(training)
     check_alike(training.accelerator, "pictures, masks or captions (by digest)", int(expected.dataset[:8], 16))
-    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, expected)
+    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, expected, training.log)
     check_alike(training.accelerator, "checkpoints (by step)", state.step if state else 0)
     if state is not None:
         training.step = training.saved = state.step
@@ -294,8 +299,13 @@ def report_step(training: Training, loss: float, lr: float, grad_norm: float, se
         )
 
 
-def save_when_due(training: Training) -> None:
-    """Checkpoint, LoRA file and previews at their intervals; the end of the run has its own."""
+def save_when_due(training: Training, again: bool = False) -> None:
+    """Checkpoint, LoRA file and previews at their intervals; the end of the run has its own.
+
+    Args:
+        training: It, after a step.
+        again: It goes on from that step: what a kill after the checkpoint kept from being made is made now.
+    """
     config, step, steps = training.config, training.step, training.plan.steps
     if step == steps:
         return
@@ -304,7 +314,7 @@ def save_when_due(training: Training) -> None:
     if due(step, steps, 0, config.output.files):
         write_lora(training, f"{config.output.name}-{step:06}")
     if due(step, steps, config.preview.every, DEFAULT_PREVIEWS):
-        preview(training)
+        preview(training, again)
 
 
 def checkpoint(training: Training) -> None:
@@ -321,9 +331,9 @@ def checkpoint(training: Training) -> None:
     training.accelerator.wait_for_everyone()
 
 
-def preview(training: Training) -> None:
-    """Draw the preview prompts with the adapter as it is now."""
-    if training.accelerator.is_main_process:
+def preview(training: Training, again: bool = False) -> None:
+    """Draw the preview prompts with the adapter as it is now; if that may have been done, those that are missing."""
+    if training.accelerator.is_main_process and not (again and training.board.has(training.step)):
         training.adapter.use_dropout(wanted=False)
         training.board.draw(training.step)
         training.adapter.use_dropout(wanted=True)

@@ -15,6 +15,7 @@ from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig
 from trainer.data.batches import EncodedDataset, TextStates
 from trainer.families.base import Conditioning, Family
+from trainer.identity import Inputs
 from trainer.objectives import NoiseSchedule
 from trainer.pace import Pace
 from trainer.previews import PreviewBoard
@@ -31,6 +32,7 @@ class Training:
     precision: str
     family: Family
     data: EncodedDataset
+    inputs: Inputs
     text: TextStates
     board: PreviewBoard
     plan: Plan

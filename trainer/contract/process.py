@@ -77,12 +77,14 @@ def start(run: RunFolder, group: Group | None = None) -> subprocess.Popen[bytes]
     """
     group = group or Group.of(run)
     _refuse_busy(run)
-    run.forget_requests()
-    several = group.arguments()
-    child = (None if several else _handed_over(run)) or _spawn(run, "trainer", *several)
-    if group.machine == 0:
-        with suppress(psutil.Error):  # it has ended already
-            run.record(psutil.Process(child.pid))
+    with run.alone():
+        _refuse_busy(run)  # another start may have come before
+        run.forget_requests()
+        several = group.arguments()
+        child = (None if several else _handed_over(run)) or _spawn(run, "trainer", *several)
+        if group.machine == 0:
+            with suppress(psutil.Error):  # it has ended already
+                run.record(psutil.Process(child.pid))
     return child
 
 
@@ -149,10 +151,12 @@ def work(folder: WorkFolder, module: str) -> subprocess.Popen[bytes]:
         RunError: A process does it already.
     """
     _refuse_busy(folder)
-    folder.forget_requests()
-    child = _spawn(folder, module)
-    with suppress(psutil.Error):  # it has ended already
-        folder.record(psutil.Process(child.pid))
+    with folder.alone():
+        _refuse_busy(folder)
+        folder.forget_requests()
+        child = _spawn(folder, module)
+        with suppress(psutil.Error):  # it has ended already
+            folder.record(psutil.Process(child.pid))
     return child
 
 
