@@ -74,3 +74,11 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
     """Another one each time when all faults are tried, so that tries add up; else always the same."""
     many = request.node.get_closest_marker("faults") is not None
     return random.Random(time.time_ns() if many else 7)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The table, after all faults were tried."""
+    if config.option.markexpr == "faults":
+        import tally
+
+        terminalreporter.write_line(f"\n{tally.table()}")

@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
 from injected import Fault, Injector
 
 from trainer.contract.runs import RunFolder
@@ -46,9 +48,12 @@ class Stage:
 
 
 def _serve(first: str, pipe: Connection) -> None:
+    from accelerate.state import AcceleratorState
+
     from trainer.__main__ import main
 
     pipe.send(main([first]))  # everything that is imported late, or chosen at the first use, is there from now on
+    AcceleratorState._reset_state(reset_partial_state=True)  # but for what it chose for that run
     while True:
         try:
             job: Job = pipe.recv()
@@ -61,6 +66,8 @@ def _fork(path: str, fault: Fault, seconds: float | None) -> int:
     child = os.fork()
     if child == 0:
         _train(RunFolder(Path(path)), fault)
+    with suppress(psutil.Error):
+        RunFolder(Path(path)).record(psutil.Process(child))  # as whoever starts a trainer does
     began = time.monotonic()
     while seconds is not None and time.monotonic() - began < seconds:
         ended, status = os.waitpid(child, os.WNOHANG)

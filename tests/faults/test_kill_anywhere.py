@@ -23,9 +23,7 @@ def killed(stage, run, chance, whole, at):
     return doing if code == -signal.SIGKILL else None
 
 
-@pytest.mark.parametrize(
-    "points", [pytest.param(4, id="a few"), pytest.param(320, id="many", marks=pytest.mark.faults)]
-)
+@pytest.mark.parametrize("points", [4, *(pytest.param(40, id=f"40, {n}", marks=pytest.mark.faults) for n in range(8))])
 def test_killed_anywhere_nothing_is_lost_and_the_next_start_ends_the_run(stage, make_run, whole, chance, points):
     reference = whole(**KEEP_ONE)
     saves = [i for i, one in enumerate(stage.operations(reference)) if one.split("\t")[1] in SAVES]

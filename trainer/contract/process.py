@@ -74,11 +74,12 @@ def start(run: RunFolder, group: Group | None = None) -> subprocess.Popen[bytes]
 
     Raises:
         RunBusy: A process is training there already.
+        NewerVersion: A later version of this program has begun it.
     """
     group = group or Group.of(run)
     _refuse_busy(run)
+    run.refuse_newer()
     with run.alone():
-        _refuse_busy(run)  # another start may have come before
         run.forget_requests()
         several = group.arguments()
         child = (None if several else _handed_over(run)) or _spawn(run, "trainer", *several)
@@ -152,7 +153,6 @@ def work(folder: WorkFolder, module: str) -> subprocess.Popen[bytes]:
     """
     _refuse_busy(folder)
     with folder.alone():
-        _refuse_busy(folder)
         folder.forget_requests()
         child = _spawn(folder, module)
         with suppress(psutil.Error):  # it has ended already

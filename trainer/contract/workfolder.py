@@ -15,8 +15,8 @@ from typing import Literal
 import psutil
 from filelock import FileLock, Timeout
 
-from trainer.contract.errors import RunError
-from trainer.contract.events import RunView, Status, read_events
+from trainer.contract.errors import NewerVersion, RunError
+from trainer.contract.events import PROTOCOL, RunView, Status, read_events
 from trainer.contract.home import atomic_write
 
 Request = Literal["stop", "pause", "sample", "save"]
@@ -56,6 +56,16 @@ class WorkFolder(ABC):
     def view(self) -> RunView:
         """All events so far, folded."""
         return RunView().fold(read_events(self.events_file)[0])
+
+    def refuse_newer(self) -> None:
+        """Leave alone what a later version of this program has begun.
+
+        Raises:
+            NewerVersion: Its events are of a protocol that is not known here.
+        """
+        newest = max((event.v for event in read_events(self.events_file)[0]), default=PROTOCOL)
+        if newest > PROTOCOL:
+            raise NewerVersion(self.path.name, newest, PROTOCOL)
 
     def status(self, view: RunView | None = None) -> Status:
         """How the work stands; who has folded its events already gives them."""
@@ -106,6 +116,7 @@ class WorkFolder(ABC):
         Raises:
             RunError: Somebody else works here.
         """
+        self._refuse_others()
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(PATIENCE)
@@ -113,6 +124,7 @@ class WorkFolder(ABC):
             other = self.process()
             raise self.busy(other.pid if other else None) from None
         try:
+            self._refuse_others()  # who held the lock may have started one
             yield
         finally:
             lock.release()
@@ -123,10 +135,13 @@ class WorkFolder(ABC):
         Raises:
             RunError: Another one does.
         """
+        self._refuse_others()
+        self.record(psutil.Process())
+
+    def _refuse_others(self) -> None:
         other = self.process()
         if other is not None and other.pid != os.getpid():
             raise self.busy(other.pid)
-        self.record(psutil.Process())
 
     def record(self, worker: psutil.Process) -> None:
         """Write down which process works here."""
