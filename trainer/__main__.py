@@ -7,7 +7,6 @@ by PyTorch's launcher, tells how they ended, and is the process whose life is th
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import signal
@@ -20,13 +19,24 @@ from types import FrameType
 from typing import NoReturn
 
 from trainer import several
-from trainer.contract.errors import DeviceLost, DiskFull, OutOfMemory, ProcessLost, Terminated, TrainerError, isolated
+from trainer.contract.errors import (
+    DeviceLost,
+    DiskFull,
+    OutOfMemory,
+    ProcessLost,
+    RunBusy,
+    Terminated,
+    TrainerError,
+    isolated,
+)
 from trainer.contract.events import EventLog, RunFailed
+from trainer.contract.home import FULL, sweep
 from trainer.contract.process import Group
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
 
 RESERVE_BYTES = 2**16
+A_WRITE_SECONDS = 3600  # a write that takes longer was cut short
 
 
 def main(arguments: list[str]) -> int:
@@ -40,14 +50,25 @@ def main(arguments: list[str]) -> int:
         several.end_with_launcher()
         return _train_and_log(run, first, led=True)
     group = Group.read(arguments[1:])
-    first = first and group.machine == 0
-    if first:
-        run.claim()
-    code = several.launch_and_log(run, group) if group.size > 1 else _train_and_log(run, first)
-    if first:
-        with isolated("Starting the next run", lambda _code, message, _hint: print(message, file=sys.stderr)):  # noqa: T201
-            Queue(run.home).hand_over(run)
+    if not first or group.machine > 0:
+        return _work(run, group, first=False)
+    try:
+        with run.alone():
+            run.claim()
+            sweep(run.path)
+            sweep(run.home.cache, older_than=A_WRITE_SECONDS)
+            code = _work(run, group, first=True)
+    except (RunBusy, OSError):  # nothing can be told in the events: they are another process's, or there is no room
+        traceback.print_exc()
+        return 1
+    with isolated("Starting the next run", lambda _code, message, _hint: print(message, file=sys.stderr)):  # noqa: T201
+        Queue(run.home).hand_over(run)
     return code
+
+
+def _work(run: RunFolder, group: Group, first: bool) -> int:
+    """This process's part of the group's training."""
+    return several.launch_and_log(run, group) if group.size > 1 else _train_and_log(run, first)
 
 
 def _awaited() -> RunFolder | None:
@@ -124,8 +145,8 @@ def _train(run: RunFolder, log: EventLog) -> None:
     except TrainerError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(str(error)) from error
+        if error.errno in FULL:
+            raise DiskFull(error.strerror or str(error)) from error
         raise TrainerError(f"The system refused: {error}.", hint=f"Details are in {run.log_file.name}.") from error
     except Exception as error:
         short = out_of_memory(error)

@@ -103,7 +103,7 @@ class CaptionJob(WorkFolder):
         """What captions."""
         return CAPTIONERS[self.settings().captioner]
 
-    def busy(self, pid: int) -> CaptioningBusy:
+    def busy(self, pid: int | None) -> CaptioningBusy:
         """The error of whoever wants to caption this folder while that process does."""
         return CaptioningBusy(self.settings().folder, pid)
 

@@ -310,8 +310,7 @@ class ObjectiveSettings(Section):
         1.0,
         ge=0.0,
         le=10.0,
-        description="How much it counts that what a mask leaves out stays as the base model has it; 0: nothing, and "
-        "steps are a quarter faster.",
+        description="How firmly what masks leave out is kept as the base has it; 0: not, but faster.",
     )
 
     @model_validator(mode="after")
