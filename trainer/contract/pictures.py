@@ -140,7 +140,9 @@ def _in_srgb(file: Image.Image) -> Picture:
         picture = ImageCms.profileToProfile(picture, LAB, SRGB, outputMode="RGB") or picture
     elif picture.mode not in ("RGB", "L", "CMYK"):
         picture = picture.convert("L" if picture.mode in ("1", "La") else "RGB")
-    return Picture((_by_profile(picture, profile) if profile else picture).convert("RGB"), alpha)
+    colour = (_by_profile(picture, profile) if profile else picture).convert("RGB")
+    colour.info.clear()  # a comment would go along into every copy
+    return Picture(colour, alpha)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

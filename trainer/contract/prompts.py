@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from trainer.contract.errors import UnreadableImage
-from trainer.contract.formats import UNREADABLE
+from trainer.contract.formats import UNREADABLE, readable_formats
 
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 DESCRIPTIONS = (0x010E, 0x010F, 0x0110)  # ImageDescription, Make, Model: ComfyUI's nodes for WebP use them
@@ -33,7 +33,7 @@ def prompt_of(picture: Path) -> str:
         UnreadableImage: It is no picture.
     """
     try:
-        with Image.open(picture) as file:
+        with Image.open(picture, formats=readable_formats()) as file:
             texts = _texts(file)
             if not any(texts.values()) and file.format == "PNG":
                 file.load()  # some programs write them behind the pixels
@@ -58,7 +58,8 @@ def of_comfy(text: str) -> str:
     for node in nodes.values():
         starts = [key for key in ("positive", "guider") if _link(node.get(key))]
         if starts and ("latent_image" in node or "sampler" in node or "sampler_name" in node):
-            words = [word for key in starts for word in _words(nodes, node[key], DEPTH)]
+            seen: set[str] = set()
+            words = [word for key in starts for word in _words(nodes, node[key], DEPTH, seen)]
             if words:
                 return ", ".join(dict.fromkeys(words))
     return ""
@@ -125,13 +126,15 @@ def _link(value: object) -> str | None:
     return None
 
 
-def _words(nodes: Nodes, link: object, depth: int) -> Iterator[str]:
-    """The texts that a link's node holds or leads on to."""
-    node = nodes.get(_link(link) or "", {})
+def _words(nodes: Nodes, link: object, depth: int, seen: set[str]) -> Iterator[str]:
+    """The texts that a link's node holds or leads on to; a node that was seen is not entered again."""
+    name = _link(link) or ""
+    node = {} if name in seen else nodes.get(name, {})
+    seen.add(name)
     for key, value in node.items():
         if not TOWARDS.fullmatch(key):
             continue
         if isinstance(value, str) and value.strip():
             yield value.strip()
         elif _link(value) and depth:
-            yield from _words(nodes, value, depth - 1)
+            yield from _words(nodes, value, depth - 1, seen)

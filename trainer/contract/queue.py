@@ -19,6 +19,7 @@ from trainer.contract.errors import RunBusy, RunMissing, Terminated
 from trainer.contract.events import RunFailed, RunFinished
 from trainer.contract.home import Home, atomic_write
 from trainer.contract.runs import RunFolder
+from trainer.contract.workfolder import UNUSABLE
 
 VERSION = 1
 
@@ -34,7 +35,7 @@ class Queue:
         try:
             names = json.loads(self.home.queue_file.read_text(encoding="utf-8"))["waiting"]
             runs = [RunFolder(self.home.runs / str(name)) for name in names]
-        except (OSError, ValueError, KeyError, TypeError):  # none yet, or not ours to read: nobody waits
+        except UNUSABLE:  # none yet, or not ours to read: nobody waits
             return []
         return [run for run in runs if run.path.parent == self.home.runs and run.config_file.is_file()]
 

@@ -18,6 +18,9 @@ from trainer.contract.home import atomic_write
 
 Request = Literal["stop", "pause", "sample", "save"]
 
+# What reading a small file of JSON may raise that is missing or holds something else
+UNUSABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
 
 @dataclass(frozen=True)
 class WorkFolder(ABC):
@@ -67,7 +70,7 @@ class WorkFolder(ABC):
         try:
             record = json.loads(self.process_file.read_text())
             return float(record.get("since", record["started"]))
-        except (OSError, ValueError, KeyError):  # it has just ended
+        except (*UNUSABLE, AttributeError):  # it has just ended
             return 0.0
 
     def request(self, what: Request) -> None:
@@ -123,5 +126,5 @@ class WorkFolder(ABC):
             # The start time shifts when the system clock is set; the command line then still tells
             same = abs(process.create_time() - record["started"]) < 1.0 or str(self.path) in process.cmdline()
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        except (*UNUSABLE, psutil.Error):
             return None
