@@ -37,7 +37,7 @@ from urllib.request import urlopen
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-PAGE_FLAGS = {"--home", "--port", "--listen", "--no-browser"}
+PAGE_FLAGS = {"--home", "--port", "--listen", "--password-file", "--no-browser"}
 TORCH_INDEX = "https://download.pytorch.org/whl"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 PLAYWRIGHTS_OWN = "from playwright.sync_api import *; p = sync_playwright().start(); print(p.chromium.executable_path)"
