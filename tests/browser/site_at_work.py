@@ -59,7 +59,8 @@ class Site:
         command = [sys.executable, "-m", "app.ui", "--no-browser", "--port", str(self.port), "--home", self.home.root]
         command += self.flags
         self.home.root.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUTF8": "1", "PYTHONFAULTHANDLER": "1"}
+        path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONFAULTHANDLER": "1"}
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=output, stderr=output)
         until(lambda: self.process.poll() is not None or self.answers("/"), "the page answers")
