@@ -37,7 +37,8 @@ class Queue:
             runs = [RunFolder(self.home.runs / str(name)) for name in names]
         except UNUSABLE:  # none yet, or not ours to read: nobody waits
             return []
-        return [run for run in runs if run.path.parent == self.home.runs and run.config_file.is_file()]
+        there = os.path.isfile  # unlike Path's own it says no to a name that none can have
+        return [run for run in runs if run.path.parent == self.home.runs and there(run.config_file)]
 
     def active(self) -> RunFolder | None:
         """The run whose process is alive, other than this very process."""
