@@ -13,7 +13,7 @@ from trainer.contract.settings import SECTIONS
 
 DOCS = CHECKOUT / "assets" / "docs"
 SETTINGS = "settings"  # the one part that is no file
-PARTS = ("getting-started", SETTINGS, "troubleshooting", "api")
+PARTS = ("getting-started", SETTINGS, "troubleshooting", "api", "security")
 
 
 def build(home: Home) -> None:

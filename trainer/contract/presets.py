@@ -12,7 +12,7 @@ import tomlkit
 
 from trainer.contract.chosen import check_chosen, resolved
 from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
-from trainer.contract.home import CHECKOUT, atomic_write
+from trainer.contract.home import CHECKOUT, atomic_write, user_path
 from trainer.contract.sections import Section, plain_file_name
 from trainer.contract.settings import SECTIONS, TrainConfig, validated
 from trainer.contract.startfile import check_start
@@ -170,7 +170,7 @@ def read_toml(path: Path) -> Values:
     """
     try:
         return _of_today(tomllib.loads(path.read_text(encoding="utf-8-sig")))  # Windows editors put a mark at the start
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last two are what text can do
         raise InvalidSettings(f"{path} cannot be read: {error}.", hint="It must be a TOML file in UTF-8.") from None
 
 
@@ -236,7 +236,7 @@ def settled(config: TrainConfig) -> TrainConfig:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
+    return str(user_path(path).resolve())
 
 
 def flat(config: TrainConfig) -> dict[str, Any]:
