@@ -180,6 +180,9 @@ def _of_today(values: Values) -> Values:
     if isinstance(model, dict) and "gradient_checkpointing" in model:  # a switch, before there were levels
         switched_on = model.pop("gradient_checkpointing")
         model.setdefault("checkpointing", "full" if switched_on else "none")
+    objective = values.get("objective")
+    if isinstance(objective, dict):
+        objective.pop("mask_floor", None)  # what masks leave out was learnt a little
     return values
 
 
