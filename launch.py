@@ -380,16 +380,9 @@ def main(arguments: list[str]) -> int:
         if not ready_browser(python) and os.environ.get("CI") == "true":
             print(f"{NO_BROWSER}\nWith CI=true that is an error: nothing was tested.", file=sys.stderr)
             return 2
-        return hand_over([python, "-m", "pytest", *tests(arguments[1:])], variables)
+        return hand_over([python, "-m", "pytest", *arguments[1:]], variables)
     # -P: the user's folder stays the working folder, but a `trainer` or `torch.py` in it is not ours
     return hand_over([python, "-P", "-m", *program(arguments)], variables)
-
-
-def tests(arguments: list[str]) -> list[str]:
-    """pytest's arguments; `--faults` stands for the tests that harm trainers, which are left out otherwise."""
-    if "--faults" not in arguments:
-        return arguments
-    return ["-m", "faults", *[word for word in arguments if word != "--faults"], "tests/faults"]
 
 
 def program(arguments: list[str]) -> list[str]:
