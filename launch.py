@@ -381,8 +381,7 @@ def main(arguments: list[str]) -> int:
         if not ready_browser(python) and os.environ.get("CI") == "true":
             print(f"{NO_BROWSER}\nWith CI=true that is an error: nothing was tested.", file=sys.stderr)
             return 2
-        chosen = [word.replace("--faults", "-mfaults") for word in arguments[1:]]
-        return hand_over([python, "-m", "pytest", *chosen], variables)
+        return hand_over([python, "-m", "pytest", *arguments[1:]], variables)
     # -P: the user's folder stays the working folder, but a `trainer` or `torch.py` in it is not ours
     return hand_over([python, "-P", "-m", *program(arguments)], variables)
 

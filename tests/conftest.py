@@ -17,6 +17,7 @@ os.environ.update(SAME_SUMS)  # before torch is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads cost more than they bring
 sys.path.insert(0, str(Path(__file__).parent))
+FAULTS = Path(__file__).parent / "faults"
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +74,22 @@ def in_blocks() -> Callable[[Callable[[], Any]], Any]:
     return make
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """One line for each reason that left tests out, so that none is overlooked among many."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="harm trainers hundreds of times, and count what is lost")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.faults:
+        config.option.markexpr, config.args = "faults", [str(FAULTS)]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """One line for each reason that left tests out, so that none is overlooked among many; and the table of faults."""
     reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
     for reason, count in reasons.items():
         terminalreporter.write_line(f"{count} x {reason}", yellow=True, bold=True)
+    if config.option.faults:
+        sys.path.insert(0, str(FAULTS))
+        import tally
+
+        terminalreporter.write_line(f"\n{tally.table()}")

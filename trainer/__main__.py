@@ -36,7 +36,6 @@ from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
 
 RESERVE_BYTES = 2**16
-A_WRITE_SECONDS = 3600  # a write that takes longer was cut short
 
 
 def main(arguments: list[str]) -> int:
@@ -55,8 +54,8 @@ def main(arguments: list[str]) -> int:
     try:
         with run.alone():
             run.claim()
-            sweep(run.path)
-            sweep(run.home.cache, older_than=A_WRITE_SECONDS)
+            sweep(run.path, alone=True)
+            sweep(run.home.cache)
             code = _work(run, group, first=True)
     except (RunBusy, OSError):  # nothing can be told in the events: they are another process's, or there is no room
         traceback.print_exc()

@@ -62,8 +62,9 @@ def whole(make_run: Callable[..., Any], stage: Any) -> Callable[..., Any]:
     def of(**changes: dict[str, Any]) -> Any:
         key = repr(sorted(changes.items()))
         if key not in known:
-            known[key] = run = make_run(**changes)
+            run = make_run(**changes)
             assert stage.train(run) == 0, run.log_file.read_text()
+            known[key] = run
         return known[key]
 
     return of
@@ -74,11 +75,3 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
     """Another one each time when all faults are tried, so that tries add up; else always the same."""
     many = request.node.get_closest_marker("faults") is not None
     return random.Random(time.time_ns() if many else 7)
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The table, after all faults were tried."""
-    if config.option.markexpr == "faults":
-        import tally
-
-        terminalreporter.write_line(f"\n{tally.table()}")

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -5,8 +6,9 @@ import tiny
 import torch
 
 from trainer.adapters import attach
-from trainer.checkpoints import State, load_checkpoint, save_checkpoint
-from trainer.contract.errors import ResumeRefused
+from trainer.checkpoints import FORMAT, State, load_checkpoint, save_checkpoint
+from trainer.contract.errors import NewerVersion, ResumeRefused
+from trainer.contract.events import EventLog, read_events
 from trainer.contract.settings import AdapterSettings, OptimizerSettings
 from trainer.optim import make_optimizer
 
@@ -55,6 +57,32 @@ def test_saving_the_same_step_again_replaces_it(tmp_path, trained):
     for _ in range(2):
         save_checkpoint(tmp_path, *trained, state(), keep=2)
     assert [path.name for path in tmp_path.iterdir()] == ["000005"]
+
+
+def test_the_newest_is_the_one_with_the_highest_step_however_many_digits_it_has(tmp_path, trained):
+    for number in (999_999, 1_000_000):
+        save_checkpoint(tmp_path, *trained, state(number), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["1000000"]
+
+
+def test_a_damaged_checkpoint_is_told_of(tmp_path, trained):
+    whole = save_checkpoint(tmp_path / "checkpoints", *trained, state(5), keep=2)
+    (whole / "state.json").write_text("{")
+    with EventLog(tmp_path / "events.jsonl") as log:
+        assert load_checkpoint(tmp_path / "checkpoints", *trained, state(), log) is None
+    [warning], _, _ = read_events(tmp_path / "events.jsonl")
+    assert (warning.code, warning.message.startswith("The checkpoint 000005 cannot be read")) == (
+        "damaged_checkpoint",
+        True,
+    )
+
+
+def test_a_later_versions_checkpoint_is_not_taken_for_a_damaged_one(tmp_path, trained):
+    whole = save_checkpoint(tmp_path, *trained, state(5), keep=2)
+    known = json.loads((whole / "state.json").read_text())
+    (whole / "state.json").write_text(json.dumps(known | {"format": FORMAT + 1, "unheard_of": 1}))
+    with pytest.raises(NewerVersion, match=f"format {FORMAT + 1}; this one reads up to {FORMAT}"):
+        load_checkpoint(tmp_path, *trained, state())
 
 
 @pytest.mark.parametrize("damage", ["state.json", "adapter.safetensors", "optimizer.safetensors"])

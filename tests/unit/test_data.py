@@ -111,3 +111,16 @@ def test_buckets_are_part_of_the_cache_key(family, pictures, tmp_path):
     )
     assert len(list(tmp_path.iterdir())) == 10
     assert other.buckets[0] != Size(72, 56)
+
+
+def test_captions_that_a_kill_kept_from_being_encoded_are_encoded_in_the_same_company(family, tmp_path, monkeypatch):
+    captions = [f"{number} " * (number + 1) for number in range(9)]
+    encode_text, seen, made = family.encode_text, [], []
+    monkeypatch.setattr(family, "encode_text", lambda ids: (seen.append(ids), encode_text(ids))[1])
+    for _ in range(2):
+        text = TextStates(family, trained=False)
+        text.learn(captions, torch.float32, TensorCache(tmp_path), lambda _done, _total: None)
+        made.append(text(captions, torch.device("cpu")).states)
+        next(tmp_path.iterdir()).unlink()
+    assert torch.equal(*seen)
+    assert torch.equal(*made)

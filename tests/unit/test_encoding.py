@@ -53,6 +53,27 @@ def test_no_batch_has_more_pixels_than_allowed(family, tmp_path, monkeypatch):
     assert 1 < max(seen) <= 4
 
 
+def test_what_a_kill_kept_from_being_encoded_is_encoded_later_to_the_same_bits(family, pictures, tmp_path):
+    cache = tmp_path / "cache"
+    whole, _ = encode(family, pictures, cache)
+    next(cache.iterdir()).unlink()  # alone in its batch it would get other last bits
+    later, told = encode(family, pictures, cache)
+    assert told[-1] == (5, 5)
+    for key, one in whole.posteriors.items():
+        assert torch.equal(one.mean, later.posteriors[key].mean)
+        assert torch.equal(one.std, later.posteriors[key].std)
+
+
+def test_the_same_picture_twice_has_one_posterior(family, tmp_path, monkeypatch):
+    folder = tiny.pictures(tmp_path / "many", count=3)
+    shutil.copy(folder / "picture 0.png", folder / "twin.png")
+    monkeypatch.setattr(encoding, "BATCH_PX", 3 * 72 * 56)  # the twin is in another batch
+    data, _ = encode(family, folder, tmp_path / "cache")
+    twins = [number for number, item in enumerate(data.items) if item.name in ("picture 0.png", "twin.png")]
+    assert len({data.digests[number] for number in twins}) == 1
+    assert torch.equal(*(data.posteriors[number, False].mean for number in twins))
+
+
 def test_what_is_in_the_cache_is_not_encoded_again(family, pictures, tmp_path, monkeypatch):
     first, _ = encode(family, pictures, tmp_path)
     monkeypatch.setattr(family, "encode_image", lambda _pixels: pytest.fail("encoded again"))

@@ -1,12 +1,17 @@
+import errno
 import os
 import subprocess
 import sys
+import time
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
-from trainer.contract.home import CHECKOUT, Home, append_line, atomic_write
+from trainer.contract import home
+from trainer.contract.home import CHECKOUT, Home, append_line, atomic_write, discard, sweep
 
+Usage = namedtuple("Usage", "free")
 # The system refuses this process files of over 1,000 bytes, as a full disk would.
 SMALL_DISK = """
 import resource, sys
@@ -64,6 +69,59 @@ def test_a_write_onto_a_folder_is_refused_and_leaves_no_part(tmp_path):
     with pytest.raises(OSError, match="taken"):
         atomic_write(tmp_path / "taken", b"x")
     assert [f.name for f in tmp_path.iterdir()] == ["taken"]
+
+
+def test_on_a_full_disk_a_write_says_what_it_takes_and_what_is_free(tmp_path, monkeypatch):
+    def full(_handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(home.os, "fsync", full)
+    monkeypatch.setattr(home.shutil, "disk_usage", lambda _folder: Usage(free=3_100_000))
+    with pytest.raises(OSError, match=r"ana\.bin takes 18\.9 MB, and 3\.1 MB are free") as caught:
+        atomic_write(tmp_path / "new" / "ana.bin", bytes(18_900_000))
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_what_writes_that_were_cut_short_left_is_swept_and_nothing_else(tmp_path):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / ".000006.part").mkdir()
+    for name in (".a.bin.x1.part", "samples/.b.png.x2.part", ".ana.safetensors.proof", ".000006.part/state.json"):
+        (tmp_path / name).write_text("half")
+    for name in ("a.part", ".lock", "ana.safetensors"):
+        (tmp_path / name).write_text("whole")
+    sweep(tmp_path, alone=True)
+    assert {path.name for path in tmp_path.rglob("*")} == {"samples", "a.part", ".lock", "ana.safetensors"}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_a_living_process_is_just_writing_is_not_swept(tmp_path, alone):
+    ours, theirs = os.getpid(), os.getppid()
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    for writer in (ours, theirs, ended.pid):
+        (tmp_path / f".a.png.{writer}.x_1.part").touch()
+    (tmp_path / f".b.png.{theirs}.x_1.part").touch()
+    os.utime(tmp_path / f".b.png.{theirs}.x_1.part", (time.time() - 7200,) * 2)  # no write takes so long
+    (tmp_path / ".older-version.part").touch()
+    sweep(tmp_path, alone)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f".a.png.{theirs}.x_1.part"} | ({".older-version.part"} if not alone else set())
+
+
+def test_a_file_that_is_being_written_says_who_writes_it(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(home.os, "fsync", lambda _handle: seen.extend(tmp_path.iterdir()))
+    atomic_write(tmp_path / "a.png", b"x")
+    assert home.WRITER.search(seen[0].name)[1] == str(os.getpid())
+
+
+def test_a_folder_that_is_deleted_is_never_seen_by_half(tmp_path, monkeypatch):
+    (tmp_path / "000005").mkdir()
+    (tmp_path / "000005" / "state.json").touch()
+    monkeypatch.setattr(home.shutil, "rmtree", lambda *_given, **_named: None)  # killed before it has deleted anything
+    discard(tmp_path / "000005")
+    assert [path.name for path in tmp_path.iterdir()] == [".000005.old.part"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")

@@ -3,11 +3,13 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 
-from trainer.contract.errors import RunMissing
+from trainer.contract import process, workfolder
+from trainer.contract.errors import RunBusy, RunMissing
 from trainer.contract.events import EventLog, RunFinished, RunStarted
 from trainer.contract.home import Home
 from trainer.contract.runs import RunFolder
@@ -173,6 +175,39 @@ def test_a_process_that_ended_does_not_count(run, child):
 def test_a_process_number_given_to_another_program_does_not_count(run, child):
     record(run, child.pid, psutil.Process(child.pid).create_time() - 100.0)
     assert run.process() is None
+
+
+def test_a_process_is_still_known_after_the_system_clock_was_set(run, child, monkeypatch):
+    run.record(psutil.Process(child.pid))
+    boot, created = psutil.boot_time(), psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) + 3600)
+    assert run.process() == psutil.Process(child.pid)
+
+
+def test_while_somebody_begins_to_work_nobody_else_does(run, monkeypatch):
+    monkeypatch.setattr(workfolder, "PATIENCE", 0.1)
+    with run.alone(), pytest.raises(RunBusy, match="is being trained by another process"), run.alone():
+        pass
+    with run.alone():
+        run.claim()
+
+
+def test_of_many_starts_of_one_run_at_once_one_wins(run, monkeypatch):
+    started = []
+
+    def spawn(_run, _module):
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        return started[-1]
+
+    monkeypatch.setattr(process, "_spawn", spawn)
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = [pool.submit(process.start, run).exception() for _ in range(8)]
+    for one in started:
+        one.kill()
+        one.wait()
+    assert len(started) == 1
+    assert [type(outcome) for outcome in outcomes].count(RunBusy) == 7
 
 
 @pytest.mark.skipif(not hasattr(os, "waitid"), reason="only POSIX keeps zombies")

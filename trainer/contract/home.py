@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+import psutil
+
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.words import size
 
@@ -19,10 +22,9 @@ LONGEST_NAME = 255  # bytes, on every file system in use
 CHECKOUT = Path(__file__).resolve().parents[2]
 POCKET = CHECKOUT / "assets" / "pocket"
 FULL = (errno.ENOSPC, errno.EDQUOT)
-LEFT_BEHIND = (
-    ".*.part",
-    ".*.proof",
-)  # what a write that was cut short leaves, by the names it is given before it is whole
+LEFT_BEHIND = (".*.part", ".*.proof")  # what a write that was cut short leaves, by its name before it was whole
+WRITER = re.compile(r"\.(\d+)\.\w+\.part$")  # the process that writes it
+A_WRITE_SECONDS = 3600  # a write that takes longer was cut short
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 def _write_whole(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}.", suffix=".part")
     fresh = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -154,18 +156,25 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
 
 
-def sweep(folder: Path, older_than: float = 0.0) -> None:
-    """Delete what writes that were cut short left below a folder.
+def sweep(folder: Path, alone: bool = False) -> None:
+    """Delete what writes that were cut short left below a folder; not what another process is just writing.
 
     Args:
         folder: It, and all below it.
-        older_than: Seconds; what is younger may be another process's that is just writing it.
+        alone: Only this process makes files there that do not say by their names whose they are.
     """
     for pattern in LEFT_BEHIND:
         for left in list(folder.rglob(pattern)):
+            writer = WRITER.search(left.name)
+            given_up = alone if writer is None else _gone(int(writer[1]))
             with suppress(OSError):  # somebody else has deleted it
-                if time.time() - left.stat().st_mtime >= older_than:
+                if given_up or time.time() - left.stat().st_mtime > A_WRITE_SECONDS:
                     discard(left)
+
+
+def _gone(writer: int) -> bool:
+    """Whether that process writes no more: it has ended, or this one, which has just begun, got its number."""
+    return writer == os.getpid() or not psutil.pid_exists(writer)
 
 
 def discard(path: Path) -> None:

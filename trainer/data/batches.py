@@ -190,12 +190,13 @@ class TextStates:
             ids = {caption: self._family.tokenize([caption]) for caption in chosen}
             keys = {caption: digest("text", ids[caption].tolist(), *how) for caption in chosen}
             stored = {caption: cache.read(key) for caption, key in keys.items()}
-            missing = [caption for caption, found in stored.items() if found is None]
-            if missing:
-                made = self._family.encode_text(torch.cat([ids[caption] for caption in missing])).text()
-                for number, caption in enumerate(missing):
-                    own = {name: part[number : number + 1].clone() for name, part in made.items()}
-                    stored[caption] = cache.write(keys[caption], own)
+            if None in stored.values():
+                # All of them, since fewer at once would have other last bits than if nothing had been known
+                made = self._family.encode_text(torch.cat(list(ids.values()))).text()
+                for number, caption in enumerate(chosen):
+                    if stored[caption] is None:
+                        own = {name: part[number : number + 1].clone() for name, part in made.items()}
+                        stored[caption] = cache.write(keys[caption], own)
             self._known |= {caption: Conditioning(**found) for caption, found in stored.items() if found is not None}
             progress(start + len(chosen), len(wanted))
 

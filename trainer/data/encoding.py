@@ -75,6 +75,7 @@ class Encoder:
 
     def __init__(self, family: Family, settings: DatasetSettings, dtype: torch.dtype, cache: TensorCache) -> None:
         self._family, self._settings, self._cache = family, settings, cache
+        self._made: dict[str, dict[str, Tensor]] = {}
         self._how = (settings.background, family.encoder_key("vae"), dtype_name(dtype))
 
     def encode(self, cuts: Sequence[Cut], progress: Progress) -> list[Prepared]:
@@ -97,7 +98,7 @@ class Encoder:
 
             for prepared in _ahead(pool, self._prepare, cuts, 2 * threads):
                 made.append(prepared)
-                if not prepared.missing:
+                if prepared.error:
                     done += 1
                 else:
                     batch = waiting.setdefault(prepared.cut.crop.bucket, [])
@@ -167,21 +168,36 @@ class Encoder:
         return self._cache.get(digest(source, drawn, crop, per_latent), _make)["mask"]
 
     def _encode(self, batch: list[Prepared]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Fill in the missing posteriors of cuts of one size; gives each with its key."""
-        order = [(prepared, mirrored) for prepared in batch for mirrored in prepared.missing]
-        pixels = [prepared.missing[mirrored][1] for prepared, mirrored in order]
-        room = max(BATCH_PX // pixels[0][0].numel(), 1)  # a picture and its mirror image may be more than one batch
+        """Fill in the missing posteriors of cuts of one size; gives each with its key.
+
+        What is known already is encoded once more beside what is not: a batch of another shape gives other last bits,
+        and a run that was killed while it encoded would not be the same.
+        """
+        order = [(prepared, mirrored) for prepared in batch for mirrored in prepared.cut.mirrors]
+        room = max(BATCH_PX // _pixels(batch[:1]) * len(batch[0].cut.mirrors), 1)
         for start in range(0, len(order), room):
-            posterior = self._family.encode_image(normalised(torch.stack(pixels[start : start + room])))
-            parts = zip(order[start : start + room], posterior.mean, posterior.std, strict=True)
-            for (prepared, mirrored), mean, std in parts:
+            chosen = order[start : start + room]
+            if not any(mirrored in prepared.missing for prepared, mirrored in chosen):
+                continue
+            pixels = torch.stack([self._shown(prepared, mirrored) for prepared, mirrored in chosen])
+            posterior = self._family.encode_image(normalised(pixels))
+            for (prepared, mirrored), mean, std in zip(chosen, posterior.mean, posterior.std, strict=True):
                 if not (mean.isfinite().all() and std.isfinite().all()):
                     raise NonFiniteLatents(prepared.cut.item.path)
-                tensors = {"mean": mean.clone(), "std": std.clone()}
-                prepared.known[mirrored] = tensors
-                yield prepared.missing[mirrored][0], tensors
+                if mirrored in prepared.missing:
+                    key, tensors = prepared.missing[mirrored][0], {"mean": mean.clone(), "std": std.clone()}
+                    prepared.known[mirrored] = self._made.setdefault(key, tensors)  # the same picture twice is one
+                    yield key, prepared.known[mirrored]
         for prepared in batch:
             prepared.missing.clear()
+
+    def _shown(self, prepared: Prepared, mirrored: bool) -> Tensor:
+        """A cut's pixels, read again if its posterior is known."""
+        if mirrored in prepared.missing:
+            return prepared.missing[mirrored][1]
+        item, crop = prepared.cut.item, prepared.cut.crop
+        picture = read_picture(item.path, _bytes(item.path), crop.scaled)
+        return to_pixels(picture.on(self._settings.background), crop, mirrored)
 
 
 def _ahead(
@@ -198,7 +214,8 @@ def _ahead(
 
 
 def _pixels(batch: Sequence[Prepared]) -> int:
-    return sum(pixels[0].numel() for prepared in batch for _, pixels in prepared.missing.values())
+    sizes = ((one.cut.crop.bucket, len(one.cut.mirrors)) for one in batch)
+    return sum(size.width * size.height * times for size, times in sizes)
 
 
 def _bytes(path: Path) -> bytes:
