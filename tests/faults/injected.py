@@ -1,7 +1,8 @@
 """Faults put into a process's own file operations: killed at the k-th of them, or the disk full from there on.
 
 The calls are met where Python makes them: opening, renaming, deleting by its audit events, writing and syncing by
-functions of our own in place of `io.open` and `os.fsync`. A write is done by half before the fault strikes.
+functions of our own in place of `io.open`, `os.fsync` and the `FileIO` of event lines. A write is done by half before
+the fault strikes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+
+from trainer.contract import home
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 AUDITED = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
@@ -39,6 +43,8 @@ def place(path: Path) -> str:
         return "cache"
     if path.name == "events.jsonl":
         return "event line"
+    if path.name == ".reserve":
+        return "room to tell why"
     if ".safetensors" in path.name:
         return "LoRA file"
     return "picture" if ".png" in path.name else "other file"
@@ -60,9 +66,8 @@ class Injector:
         sys.addaudithook(self._audit)
         io.open = self._opened  # type: ignore[assignment]
         os.fsync = self._synced
+        home.FileIO = partial(_Raw, injector=self)  # type: ignore[misc,assignment]
         if self.fault.broken_writer:
-            from trainer.contract import home
-
             home._write_whole = _write_in_place
 
     def finish(self) -> None:

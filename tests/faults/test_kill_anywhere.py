@@ -45,6 +45,12 @@ def test_killed_anywhere_nothing_is_lost_and_the_next_start_ends_the_run(stage, 
     assert not lost
 
 
+@pytest.mark.parametrize("what", [*SAVES, "cache", "room to tell why"])
+@pytest.mark.parametrize("call", ["open", "write"])
+def test_all_that_is_saved_passes_the_injector(stage, whole, call, what):
+    assert f"{call}\t{what}" in stage.operations(whole())
+
+
 @pytest.mark.parametrize(("broken", "lost"), [(True, 1), (False, 0)])
 def test_a_writer_that_is_not_atomic_is_counted_as_lost(stage, make_run, tmp_path, broken, lost):
     run, record = make_run(), tmp_path / "record.jsonl"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from trainer.contract.drawing import pictures
@@ -48,4 +49,8 @@ def check_space(folder: Path, needed: int) -> None:
 
 def held(folder: Path) -> int:
     """Bytes of the files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # it was just being written, and has its name now
+            total += path.stat().st_size if path.is_file() else 0
+    return total
