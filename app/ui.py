@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import socket
 import sys
@@ -13,6 +14,7 @@ import gradio as gr
 from gradio.components.navbar import Navbar
 
 from app import api
+from app.errors import AddressElsewhere, PasswordMissing, PortRefused, PortTaken
 from app.feed import Feed
 from app.files import routes
 from app.monitor import Watches
@@ -20,8 +22,10 @@ from app.pages import dataset, help, panel, runs, start, train
 from app.safety import middleware
 from app.text import I18N, label
 from app.theme import STYLES, THEME
-from trainer.contract.errors import InvalidSettings, TrainerError
+from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
+from trainer.contract.systemerrors import system_explained
+from trainer.contract.words import error_lines
 
 LOCAL, USER = "127.0.0.1", "atelier"
 PORTS = range(7860, 7880)
@@ -66,33 +70,37 @@ def free_port(host: str, wished: int | None) -> int:
     """The wished port, or the first free one of ours.
 
     Raises:
-        InvalidSettings: None is free.
+        AddressElsewhere: The host is not this computer.
+        PortRefused: The system does not give the wished one.
+        PortTaken: None is free.
     """
     for port in [wished] if wished is not None else PORTS:
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((host, port))
-            except OSError:
+                probe.bind((host.strip("[]"), port))
+            except OverflowError as error:
+                raise PortRefused(port) from error
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+                    raise AddressElsewhere(host) from error
+                if isinstance(error, PermissionError) and wished is not None:
+                    raise PortRefused(port) from error
                 continue
             return port
-    asked = f"Port {wished} is" if wished is not None else f"The ports {PORTS[0]} to {PORTS[-1]} are all"
-    raise InvalidSettings(f"{asked} in use.", hint="Close what uses it, or choose another: --port 8000.")
+    raise PortTaken(f"Port {wished} is" if wished is not None else f"The ports {PORTS[0]} to {PORTS[-1]} are all")
 
 
 def serve(flags: argparse.Namespace) -> None:
     """Show the page until Ctrl-C.
 
     Raises:
-        InvalidSettings: No free port, or a page open to the network without a password.
+        TrainerError: No port or address to be had, or a page open to the network without a password.
     """
     host = flags.listen or LOCAL
     password = os.environ.get("ATELIER_PASSWORD", "")
     if flags.listen and not password:
-        raise InvalidSettings(
-            f"--listen {flags.listen} opens the page to other computers, but there is no password.",
-            hint=f"Set the variable ATELIER_PASSWORD; the user name is {USER}.",
-        )
+        raise PasswordMissing(flags.listen, USER)
     home, port = Home.find(flags.home), free_port(host, flags.port)
     # Gradio asks its own server whether it is there, and must not ask a proxy
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), LOCAL, "localhost"]))
@@ -131,9 +139,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--listen", metavar="ADDRESS", help="Open the page to other computers; needs ATELIER_PASSWORD.")
     parser.add_argument("--no-browser", action="store_true", help="Do not open the browser.")
     try:
-        serve(parser.parse_args(arguments))
+        with system_explained():
+            serve(parser.parse_args(arguments))
     except TrainerError as error:
-        sys.stderr.write(f"Error ({error.code}): {error.message}\n  → {error.hint}\n")
+        sys.stderr.write(f"{error_lines(error.code, error.message, error.hint)}\n")
         return 2
     return 0
 

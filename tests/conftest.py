@@ -19,6 +19,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads cost more 
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the failures that Help lists be written anew."""
+    parser.addoption("--write-help", action="store_true", help="Write the list of failures; with -n0 -m ''.")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny

@@ -39,6 +39,7 @@ LAYERS = [
     {"trainer.assembly", "trainer.fitting", "trainer.training", "trainer.protect"},
     {"trainer.results", "trainer.captioners", "trainer.telling"},
     {"trainer.loop", "trainer.strength", "trainer.several", "trainer.caption"},
+    {"trainer.console"},
     {"trainer.flags", "trainer.checkup", "trainer.cli", "trainer.captioncli", "trainer.__main__"} | {"trainer.convert"},
 ]
 

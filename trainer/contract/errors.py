@@ -6,9 +6,10 @@ TrainerError
 ├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel; more in huberrors.py and convert.py
 ├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · DiskShort · OutOfMemory · Terminated · DeviceLost ·
 │   ProcessLost · ComputersApart
-├── RunError: RunMissing · RunBusy · ResumeRefused · ComputersDiffer
+├── RunError: RunMissing · RunBusy · TrainerEnded · ResumeRefused · ComputersDiffer
 ├── ExportError: ProofFailed · FileExists
-└── LoraRefused
+├── LoraRefused
+└── SystemRefused · BrokenInstall · Unexpected, all in systemerrors.py
 """
 
 from __future__ import annotations
@@ -268,6 +269,18 @@ class RunBusy(RunError):
 
     def __init__(self, name: str, pid: int) -> None:
         super().__init__(f'The run "{name}" is being trained by process {pid}.', hint="Stop it first, or wait for it.")
+
+
+class TrainerEnded(RunError):
+    """The trainer's process is gone and has not said why: killed, or short of memory."""
+
+    code = "trainer_ended"
+
+    def __init__(self, name: str, exit_code: int, log: Path) -> None:
+        super().__init__(
+            f"The trainer process ended unexpectedly (exit code {exit_code}); {log} may say why.",
+            hint=f"Go on from the last checkpoint: python launch.py --resume {name}",
+        )
 
 
 class ResumeRefused(RunError):

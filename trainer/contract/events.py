@@ -6,6 +6,7 @@ torn tail is never taken for an event.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -193,6 +194,7 @@ class EventLog:
     """The trainer's end of the log: appends whole lines and a heartbeat while nothing else is said."""
 
     def __init__(self, path: Path, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._path = path
         torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         self._file = path.open("ab", buffering=0)
         if torn:
@@ -216,12 +218,18 @@ class EventLog:
         self._file.close()
 
     def write(self, event: Event) -> None:
-        """Append one event with its number and time, in a single write."""
+        """Append one event with its number and time, in a single write.
+
+        Raises:
+            OSError: The disk takes no more, or the log was moved or deleted: what is written would be lost with it.
+        """
         with self._lock:
             stamped = event.model_copy(update={"seq": self._seq, "t": time.time()})
             self._append(stamped.model_dump_json(by_alias=True).encode() + b"\n")
             self._seq += 1
             self._last = time.monotonic()
+            if not self._path.exists():
+                raise FileNotFoundError(errno.ENOENT, "moved or deleted", str(self._path.parent))
 
     def _append(self, line: bytes) -> None:
         """Add the line in one write, or nothing: of one that a full disk cut short, no torn start stays behind."""

@@ -16,3 +16,8 @@ def size(count: float) -> str:
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
+
+
+def error_lines(code: str, message: str, hint: str) -> str:
+    """An error on a console: its code, what happened, what to do, and where the page's Help lists it."""
+    return f"Error ({code}): {message}\n  → {hint}\n  More on the page: /help#{code}"

@@ -1,0 +1,18 @@
+"""Every failure that Help lists, brought about: people see that text, and nothing technical."""
+
+import pytest
+from failures import CASES
+from failures.book import entry, listed, write
+from failures.fixture import scene  # noqa: F401
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_person_sees_is_what_help_lists(name, scene, request):  # noqa: F811
+    case = CASES[name]
+    seen = case.happens(scene)
+    assert seen.code == case.code
+    if request.config.getoption("--write-help"):
+        write(case, seen)
+    assert listed().get(name) == entry(case, seen)
