@@ -17,55 +17,53 @@ from trainer.contract import captioners, captionjobs, process
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import validated
 
-TRAIN = ("--preset", "pocket-style")
-
-
-def started(scene, *flags):
-    """A training begun in the console; the system is about to refuse something."""
-    return scene.console(*TRAIN, "--home", scene.home.root, "--images", scene.pictures(), *flags)
-
 
 @case("install", "not_allowed")
 def a_home_that_may_not_be_written(scene):
     with scene.refusing(errno.EACCES, "Permission denied"):
-        return started(scene)
+        return scene.started()
 
 
 @case("install", "read_only")
 def a_home_on_a_disk_that_is_read_only(scene):
     with scene.refusing(errno.EROFS, "Read-only file system"):
-        return started(scene)
+        return scene.started()
 
 
 @case("install", "name_too_long")
 def a_home_with_too_long_a_name(scene):
-    seen = scene.console(*TRAIN, "--home", scene.home.root / ("long" * 100), "--images", scene.pictures())
-    assert "long" * 100 not in seen.message
-    return seen
+    home = scene.home.root / ("long" * 100)
+    return scene.console("--preset", "pocket-style", "--home", home, "--images", scene.pictures())
+
+
+@case("install", "in_the_way")
+def a_file_in_the_place_of_the_home(scene):
+    scene.home.root.touch()
+    return scene.started()
 
 
 @case("install", "disk_gone")
 def a_home_on_a_disk_that_was_pulled_out(scene):
     with scene.refusing(errno.EIO, "Input/output error"):
-        return started(scene)
+        return scene.started()
 
 
 @case("install", "too_many_files")
 def too_many_open_files(scene):
     with scene.refusing(errno.EMFILE, "Too many open files"):
-        return started(scene)
+        return scene.started()
 
 
 @case("install", "system_refused")
 def a_refusal_that_is_rare(scene):
     with scene.refusing(errno.EBUSY, "Device or resource busy"):
-        return started(scene)
+        return scene.started()
 
 
 @case("install", "disk_full")
 def a_disk_without_room_for_a_run(scene):
     with scene.refusing(errno.ENOSPC, "No space left on device"):
-        return started(scene)
+        return scene.started()
 
 
 @case("install", "disk_short")

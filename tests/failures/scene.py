@@ -92,6 +92,18 @@ class Scene:
             named["dataset.images"] = str(self.pictures())
         given = [part for place, value in named.items() for part in (f"--{place}", str(value))]
         seen = self.console("--preset", preset, "--home", self.home.root, *given, *flags, "--check")
+        self._page_says(seen, preset, named)
+        return seen
+
+    def started(self) -> Seen:
+        """What the console and the page say of a training that the system does not let begin: the same."""
+        images = self.pictures()
+        seen = self.console("--preset", "pocket-style", "--home", self.home.root, "--images", images)
+        self._page_says(seen, "pocket-style", {"dataset.images": str(images)})
+        return seen
+
+    def _page_says(self, seen: Seen, preset: str, named: dict[str, Any]) -> None:
+        """The page's answer to Train, with these settings, is what was seen."""
         start = app.api._told(app.api._start(self.home))
         places = {place.replace(".", "_"): value for place, value in named.items()}
         arguments = [preset if name == "preset" else places.get(name) for name in inspect.signature(start).parameters]
@@ -99,7 +111,6 @@ class Scene:
             start(*arguments)
         told = f"{seen.message} {seen.hint}"
         assert self._tidy(toast.value.message) in (told, told.replace("'", ""))  # a flag's number is a text
-        return seen
 
     def train(self, run: RunFolder, code: str, expected: int = 2) -> Seen:
         """What the console and the page say of a training that fails, or that a warning is about."""

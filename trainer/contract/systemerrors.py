@@ -1,6 +1,6 @@
 """What the operating system refuses, and what is broken in this program's own installation, as errors to act on.
 
-SystemRefused: NotAllowed · ReadOnly · NameTooLong · DiskGone · FileGone · TooManyFiles
+SystemRefused · NotAllowed · ReadOnly · NameTooLong · DiskGone · FileGone · InTheWay · TooManyFiles
 BrokenInstall · Unexpected
 """
 
@@ -85,6 +85,18 @@ class FileGone(TrainerError):
         )
 
 
+class InTheWay(TrainerError):
+    """A file where a folder is to be, or the other way round."""
+
+    code = "in_the_way"
+
+    def __init__(self, place: str, said: str) -> None:
+        super().__init__(
+            f"Something else is in the place of {place}: {said}.",
+            hint=f"Move it away, {ELSEWHERE}.",
+        )
+
+
 class TooManyFiles(TrainerError):
     """The system lets this program open no more files."""
 
@@ -128,7 +140,8 @@ KNOWN: dict[int, Callable[[str, str], TrainerError]] = {
     errno.EROFS: lambda place, _: ReadOnly(place),
     errno.ENAMETOOLONG: lambda place, _: NameTooLong(place),
     **dict.fromkeys((errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN), DiskGone),
-    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), lambda place, _: FileGone(place)),
+    errno.ENOENT: lambda place, _: FileGone(place),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), InTheWay),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), lambda place, _: TooManyFiles(place)),
 }
 
@@ -137,7 +150,8 @@ def of_system(error: OSError) -> TrainerError:
     """What the system says, as an error of ours that names the place and what to do."""
     if error.errno not in KNOWN:
         return SystemRefused(error)
-    place = "a file" if error.filename is None or isinstance(error.filename, int) else os.fsdecode(error.filename)
+    name = error.filename2 or error.filename  # of a file that is to be renamed, its new place
+    place = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else "a file"
     return KNOWN[error.errno](place, error.strerror or str(error))
 
 
