@@ -4,6 +4,7 @@
     python launch.py --preset pocket-style     train without a page (its arguments go to trainer.cli)
     python launch.py convert MODEL.ckpt        write a checkpoint's weights as .safetensors
     python launch.py test [pytest arguments]   run the tests
+    python launch.py test --faults             kill and starve trainers hundreds of times, and count what is lost
 
 Standard library only, because nothing else is there on the first start.
 """
@@ -376,10 +377,11 @@ def main(arguments: list[str]) -> int:
         variables.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start would compile anew what pip left uncompiled
     if testing:
         os.chdir(ROOT)
+        chosen = [{"--faults": "-mfaults"}.get(word, word) for word in arguments[1:]]
         if not ready_browser(python) and os.environ.get("CI") == "true":
             print(f"{NO_BROWSER}\nWith CI=true that is an error: nothing was tested.", file=sys.stderr)
             return 2
-        return hand_over([python, "-m", "pytest", *arguments[1:]], variables)
+        return hand_over([python, "-m", "pytest", *chosen], variables)
     # -P: the user's folder stays the working folder, but a `trainer` or `torch.py` in it is not ours
     return hand_over([python, "-P", "-m", *program(arguments)], variables)
 

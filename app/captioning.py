@@ -10,7 +10,6 @@ from app.text import say
 from trainer.contract.captioners import CAPTIONERS, caption_settings
 from trainer.contract.captionjobs import CaptionJob, Progress, start
 from trainer.contract.home import Home
-from trainer.contract.words import size
 
 AT_WORK = ("waiting", "running")
 
@@ -60,7 +59,7 @@ def captioners() -> list[CaptionerData]:
             "label": one.label,
             "sentence": one.sentence,
             "model": one.repository,
-            "size": size(one.megabytes * 1e6) if one.megabytes else "",
+            "size": one.amount,
             "install": "" if one.installed else one.install_command,
             "details": one.name == "florence2",
         }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 from urllib.parse import urlencode
 
 import gradio as gr
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from app.files import thumbnail_url
 from app.shelf import CHOICES, Choice, Pictures
@@ -18,7 +19,7 @@ from trainer.contract.captions import Item
 from trainer.contract.encodings import plain
 from trainer.contract.errors import DatasetError, TrainerError
 from trainer.contract.home import Home
-from trainer.contract.overlay import Entry, change, history, overlay_file, redo, undo
+from trainer.contract.overlay import Update, change, history, overlay_file, redo, undo
 from trainer.contract.systemerrors import system_explained
 from trainer.contract.tags import Edit, changed
 
@@ -43,7 +44,7 @@ class CardData(TypedDict):
     """One picture."""
 
     name: str
-    caption: str
+    caption: str | None  # None: not read yet
     size: str
     thumb: str
     note: str  # empty, or that the caption was changed here and what it was before
@@ -86,7 +87,7 @@ Question = TypeVar("Question", bound=BaseModel)
 
 
 def answer(kind: type[Question], told: Callable[[Question, str], Any]) -> Answer:
-    """A function that the script may call: its question read as `kind`; an error of ours becomes {"error": …}.
+    """A function that the script may call: its question read as `kind`; what hinders it becomes {"error": …}.
 
     Args:
         kind: What the question holds.
@@ -100,6 +101,9 @@ def answer(kind: type[Question], told: Callable[[Question, str], Any]) -> Answer
                 return told(kind.model_validate(question), language(request))
         except TrainerError as error:
             return {"error": f"{error.message} {error.hint}"}
+        except ValidationError as error:
+            wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+            return {"error": f"The question cannot be read: {'; '.join(wrong)}. Reload the page."}
 
     answered.__name__ = told.__name__  # by which the script calls it
     return answered
@@ -140,13 +144,13 @@ def grid_data(pictures: Pictures, shown: Iterable[str], tongue: str) -> GridData
 def _card(pictures: Pictures, name: str, tongue: str) -> CardData:
     item, entry, note = pictures.items.get(name), pictures.entry(name), ""
     path = pictures.folder / name
-    if entry.text is not None:
-        own = pictures.own[name].caption if name in pictures.own else ""
+    if entry.text is not None and name in pictures.own:
+        own = pictures.own[name].caption
         note = say(tongue, "dataset.was", caption=own) if own else say(tongue, "dataset.was_bare")
     marks = [say(tongue, f"dataset.has_{what}") for what in ("focus", "mask") if getattr(item or entry, what)]
     return {
         "name": name,
-        "caption": item.caption if item else "",
+        "caption": item.caption if item else None,
         "size": f"{item.width} × {item.height} px" if item else "",
         "thumb": thumbnail_url(path),
         "note": note,
@@ -163,14 +167,12 @@ class Saved(Asked):
 
 
 class Chosen(Asked):
-    """Pictures to be changed: those named, or all that the page shows."""
+    """Pictures to be changed."""
 
-    names: tuple[str, ...] | None = None
+    names: tuple[str, ...]  # as the user saw them: what else fits the choice by now is not meant
 
     def of(self, pictures: Pictures) -> list[str]:
-        """Their names, in order."""
-        if self.names is None:
-            return pictures.chosen(self.choice, self.tags, self.text, self.among)
+        """Those that are still there, in order."""
         return [name for name in self.names if name in pictures.own]
 
 
@@ -238,7 +240,7 @@ def _changing(home: Home) -> list[Answer]:
         """Pictures no longer trained, or trained again."""
         pictures = Pictures.of(home, asked.folder)
         names = asked.of(pictures)
-        fresh = {name: replace(pictures.entry(name), left_out=asked.left_out) for name in names}
+        fresh = dict.fromkeys(names, partial(replace, left_out=asked.left_out))
         what = say(tongue, f"dataset.did.{'leave_out' if asked.left_out else 'take_in'}", count=len(names))
         return made(home, asked, fresh, what, tongue)
 
@@ -259,20 +261,20 @@ def _changing(home: Home) -> list[Answer]:
     ]
 
 
-def with_captions(pictures: Pictures, captions: dict[str, str]) -> dict[str, Entry]:
-    """The entries that give pictures these captions; its own one once more needs none.
+def with_captions(pictures: Pictures, captions: dict[str, str]) -> dict[str, Update]:
+    """What gives pictures these captions; its own one once more needs no entry.
 
     Raises:
         DatasetError: A picture that is not there, or no longer.
     """
-    fresh: dict[str, Entry] = {}
+    fresh: dict[str, Update] = {}
     for name, caption in captions.items():
         text, own = plain(caption), item_of(pictures, name, pictures.own).caption
-        fresh[name] = replace(pictures.entry(name), text=None if text == own else text)
+        fresh[name] = partial(replace, text=None if text == own else text)
     return fresh
 
 
-def made(home: Home, asked: Asked, fresh: Mapping[str, Entry | None], what: str, tongue: str) -> GridData:
+def made(home: Home, asked: Asked, fresh: Mapping[str, Update], what: str, tongue: str) -> GridData:
     """Make one change that can be undone; gives back what the page shows then.
 
     Raises:
@@ -284,19 +286,21 @@ def made(home: Home, asked: Asked, fresh: Mapping[str, Entry | None], what: str,
 
 def _step(home: Home, asked: Asked, tongue: str, way: str) -> GridData:
     """The last change undone, or made again."""
-    folder = Path(asked.folder)
-    past = history(home, folder)
-    steps, go = (past.done, undo) if way == "undo" else (past.undone, redo)
-    names = go(home, folder)
-    if not names:
+    folder = Pictures.of(home, asked.folder).folder
+    step = (undo if way == "undo" else redo)(home, folder)
+    if step is None:
         return {"status": say(tongue, f"dataset.no_{way}")}
-    told = say(tongue, f"dataset.{way}ne", what=steps[-1].what or ", ".join(names), count=len(names))
+    names = step.names
+    told = say(tongue, f"dataset.{way}ne", what=step.what or ", ".join(names), count=len(names))
     return {**_after(home, asked, names, told, tongue), "focus": names[0] if len(names) == 1 else ""}
 
 
 def _after(home: Home, asked: Asked, names: list[str], status: str, tongue: str) -> GridData:
-    """What the page shows after a change: what is in view keeps its place under the hand."""
-    pictures = Pictures.of(home, asked.folder)
+    """What the page shows after a change: what is in view keeps its place under the hand.
+
+    The change was made to the folder as it was just looked at, so it is not gone through again.
+    """
+    pictures = Pictures.of(home, asked.folder, again=False)
     return {**grid_data(pictures, asked.shown, tongue), "changed": names, "status": status}
 
 
@@ -307,6 +311,6 @@ def item_of(pictures: Pictures, name: str, items: dict[str, Item] | None = None)
         DatasetError: There is none.
     """
     found = (pictures.items if items is None else items).get(name)
-    if found is None:
+    if found is None or not found.path.is_file():
         raise DatasetError(f"There is no picture {name!r} in {pictures.folder}.", hint="Open the folder again.")
     return found

@@ -41,6 +41,7 @@ class CheckData(TypedDict):
     of: int
     error: str
     findings: list[FindingData]
+    resolution: int  # px, for which they are judged
 
 
 class Check:
@@ -56,8 +57,9 @@ class Check:
 
     def _run(self) -> None:
         home, folder, config = self._asked
-        with isolated("The check", self._fail):
-            items, problems = look(folder, existing_overlay(home, folder))
+        with isolated("The check", self._fail, hint="Check the pictures again."):
+            repeats = config.dataset.folder_repeats
+            items, problems = look(folder, existing_overlay(home, folder), folder_repeats=repeats)
             self.findings = examine(items, problems, config, home, self._told)
         self.finished.set()
 
@@ -81,23 +83,36 @@ class Checks:
 
     home: Home
     known: dict[tuple[object, ...], Check] = field(default_factory=dict)
+    followed: set[Path] = field(default_factory=set)  # folders that were checked, and are again with every change
     using: threading.Lock = field(default_factory=threading.Lock)
 
-    def of(self, pictures: Pictures, config: TrainConfig, start: bool) -> Check | None:
+    def of(self, pictures: Pictures, config: TrainConfig, *, start: bool = False, again: bool = False) -> Check | None:
         """The check of this folder as it is now, if there is one or one is to be started.
 
-        An unfinished one of the same folder as it was before is given up.
+        A folder that was checked is checked anew with every change; an unfinished check of how it was is given up.
+
+        Args:
+            pictures: The folder.
+            config: What it is to be trained for.
+            start: Begin one, if there is none.
+            again: And where the last one failed.
         """
-        key = (pictures.folder, _version(pictures), config.model_dump_json())
+        folder = pictures.folder
+        key = (folder, _version(pictures), config.model_dump_json())
         with self.using:
-            if key not in self.known and start:
-                for (folder, *_), other in self.known.items():
-                    if folder == pictures.folder:
-                        other.unwanted.set()
-                self.known[key] = Check(self.home, pictures.folder, config, len(pictures.names))
-                while len(self.known) > KEPT:
-                    self.known.pop(next(iter(self.known))).unwanted.set()
-            return self.known.get(key)
+            known = self.known.get(key)
+            if known is not None and not (again and known.state == "failed"):
+                return known
+            if not (start or again or folder in self.followed):
+                return None
+            self.followed.add(folder)
+            for (other, *_), check in self.known.items():
+                if other == folder:
+                    check.unwanted.set()
+            self.known[key] = Check(self.home, folder, config, len(pictures.names))
+            while len(self.known) > KEPT:
+                self.known.pop(next(iter(self.known))).unwanted.set()
+            return self.known[key]
 
 
 class Checked(AsTrained):
@@ -119,20 +134,27 @@ def answers(home: Home) -> list[Answer]:
 
     def check(asked: Checked, _tongue: str) -> CheckData:
         """How far the check is; a folder of few pictures is checked at once."""
-        pictures = Pictures.of(home, asked.folder, again=False)
-        found = checks.of(pictures, asked.config(home), asked.start or len(pictures.names) <= AT_ONCE)
-        if found is None:
-            return {"state": "idle", "done": 0, "of": len(pictures.names), "error": "", "findings": []}
-        findings = [_told(finding, pictures) for finding in found.findings] if found.state == "done" else []
-        return {"state": found.state, "done": found.done, "of": found.of, "error": found.error, "findings": findings}
+        pictures, config = Pictures.of(home, asked.folder, again=False), asked.config(home)
+        found = checks.of(pictures, config, start=len(pictures.names) <= AT_ONCE, again=asked.start)
+        state, error = (found.state, found.error) if found is not None else ("idle", "")
+        return {
+            "state": state,
+            "done": found.done if found is not None else 0,
+            "of": found.of if found is not None else len(pictures.names),
+            "error": error,
+            "findings": [_told(one, pictures) for one in found.findings]
+            if found is not None and state == "done"
+            else [],
+            "resolution": config.dataset.resolution,
+        }
 
     def fix(asked: Mended, tongue: str) -> GridData:
         """The finding mended, as one change that can be undone."""
-        found = checks.of(Pictures.of(home, asked.folder, again=False), asked.config(home), start=False)
+        found = checks.of(Pictures.of(home, asked.folder), asked.config(home))
         findings = found.findings if found is not None and found.state == "done" else []
         finding = findings[asked.number] if asked.number < len(findings) else None
         if finding is None or not finding.fix or finding.message != asked.message:
-            raise DatasetError("The pictures have changed since they were checked.", hint="Check them again.")
+            raise DatasetError("The pictures have changed since they were checked.", hint="See what is found now.")
         what = say(tongue, "dataset.did.fix", message=finding.message.partition(":")[0])
         return made(home, asked, finding.fix, what, tongue)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-from trainer.contract.captions import Item, look, tag_frequency, tags_of
+from trainer.contract.captions import Item, look, tag_frequency, tags_of, with_entry
 from trainer.contract.errors import NoImages
 from trainer.contract.folders import listing
 from trainer.contract.home import Home
@@ -25,9 +25,9 @@ class Shelf:
     """A folder as it was read last, without what was changed here."""
 
     folder: Path
-    names: list[str]  # of its pictures, in order
+    names: list[str]  # of all files that look like pictures, in order
     stamp: Stamp
-    items: dict[str, Item] = field(default_factory=dict)
+    items: dict[str, Item] | None = None  # not read yet
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -41,8 +41,7 @@ class Shelf:
         found = listing(folder)
         if not found.pictures:
             raise NoImages(folder, len(found.files))
-        seen = ((name, path.stat()) for name, path in found.files.items())
-        stamp = frozenset((name, file.st_mtime_ns, file.st_size) for name, file in seen)
+        stamp = frozenset(one for name, path in found.files.items() for one in _seen(name, path))
         return cls(folder, list(found.pictures), stamp)
 
     def read(self) -> None:
@@ -52,10 +51,18 @@ class Shelf:
             TrainerError: The folder cannot be used.
         """
         with self._reading:
-            if not self.items:
+            if self.items is None:
                 found, _ = look(self.folder)
                 self.items = {item.name: item for item in found}
-                self.names = list(self.items)
+
+
+def _seen(name: str, path: Path) -> Stamp:
+    """What tells a file from what it is later; nothing of one that was removed since it was listed."""
+    try:
+        file = path.stat()
+    except OSError:
+        return frozenset()
+    return frozenset({(name, file.st_mtime_ns, file.st_size)})
 
 
 _shelves: dict[Path, Shelf] = {}
@@ -88,7 +95,8 @@ class Pictures:
     home: Home
     folder: Path
     names: list[str]
-    own: dict[str, Item]  # without the changes; of a folder that is only being listed, none
+    own: dict[str, Item]  # without the changes; none while it is not `whole`
+    whole: bool  # whether captions and sizes are known, and not only names
     stamp: Stamp
     entries: Entries
 
@@ -110,12 +118,9 @@ class Pictures:
         if read:
             known.read()
         entries = entries_of(home, path)
-        return cls(home, path, known.names, known.items, known.stamp, entries)
-
-    @property
-    def whole(self) -> bool:
-        """Whether captions and sizes are known, and not only names."""
-        return bool(self.own)
+        items = known.items
+        names = known.names if items is None else list(items)
+        return cls(home, path, names, items or {}, items is not None, known.stamp, entries)
 
     def entry(self, name: str) -> Entry:
         """What was changed about a picture."""
@@ -124,8 +129,8 @@ class Pictures:
     @cached_property
     def items(self) -> dict[str, Item]:
         """The pictures with the changes."""
-        base = overlay_file(self.home, self.folder).parent
-        return {name: _changed(item, self.entry(name), base) for name, item in self.own.items()}
+        overlay = overlay_file(self.home, self.folder)
+        return {name: with_entry(item, self.entry(name), overlay) for name, item in self.own.items()}
 
     @cached_property
     def captions(self) -> dict[str, str]:
@@ -159,14 +164,3 @@ class Pictures:
         for tag in tags:
             named = [name for name in named if tag in (one.lower() for one in tags_of(self.captions.get(name, "")))]
         return named
-
-
-def _changed(item: Item, entry: Entry, base: Path) -> Item:
-    """The picture with what its entry says; `base` is the folder that masks are relative to."""
-    return replace(
-        item,
-        caption=item.caption if entry.text is None else entry.text,
-        others=item.others if entry.text is None else (),
-        focus=entry.focus or item.focus,
-        mask=base / entry.mask if entry.mask else item.mask,
-    )

@@ -6,10 +6,8 @@ import base64
 import binascii
 import hashlib
 import io
-import json
-import math
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -20,14 +18,16 @@ from app.captions import Answer, Asked, GridData, answer, item_of, made
 from app.pages.plan import preset_config
 from app.shelf import Pictures
 from app.text import say
-from trainer.contract.buckets import Crop, bucket_for, crop_to
+from trainer.contract.buckets import Crop, crops, grid_step
 from trainer.contract.captions import Item, captions_of
-from trainer.contract.errors import DatasetError
-from trainer.contract.home import POCKET, Home, atomic_write
-from trainer.contract.overlay import overlay_file
+from trainer.contract.depths import depths_of
+from trainer.contract.errors import DatasetError, InvalidSettings
+from trainer.contract.home import Home, atomic_write
+from trainer.contract.overlay import overlay_file, with_overlays
 from trainer.contract.pictures import cut, load_picture, read_mask, read_picture, same_shape
 from trainer.contract.settings import TrainConfig, validated
 from trainer.contract.tokens import reading
+from trainer.contract.words import size
 
 STAGE_PX = 1100  # long side of the picture that a crop or mask is drawn on
 MASK_PX = 2048  # longest side of a mask
@@ -40,23 +40,24 @@ class AsTrained(Asked):
 
     preset: str
     trigger_word: str = ""
-    resolution: int = 0  # 0: the preset's
+    resolution: int | float = 0  # 0: the preset's
 
     def config(self, home: Home) -> TrainConfig:
         """The preset's settings with this folder and these words.
 
         Raises:
-            TrainerError: There is no such preset.
+            TrainerError: There is no such preset, or it cannot be trained so.
         """
         config = preset_config(home, self.preset)
-        overlay = overlay_file(home, Path(self.folder))
-        changes = {"images": self.folder, "trigger_word": self.trigger_word}
-        if overlay.is_file():
-            changes["captions"] = str(overlay)
-        dataset = {**config.dataset.model_dump(), **changes}
+        dataset = {**config.dataset.model_dump(), "images": self.folder, "trigger_word": self.trigger_word}
         if self.resolution:
             dataset["resolution"] = self.resolution
-        return validated({**config.model_dump(), "dataset": dataset})
+        try:
+            made = validated({**config.model_dump(), "dataset": dataset})
+        except InvalidSettings as error:
+            hint = "Give a whole number of px as the resolution, or none for the preset's; or another trigger word."
+            raise InvalidSettings(error.message, hint=hint, places=error.places) from None
+        return made.model_copy(update={"dataset": with_overlays(made.dataset, home)})
 
 
 class Looked(AsTrained):
@@ -77,7 +78,7 @@ class Masked(Asked):
     """A mask drawn for one picture, as the data URL of a PNG; None takes it away."""
 
     name: str
-    png: str | None = Field(max_length=MASK_BYTES * 4 // 3 + len(PNG))
+    png: str | None
 
 
 class Frame(TypedDict):
@@ -125,37 +126,26 @@ def answers(home: Home) -> list[Answer]:
         """Keep the focus point."""
         pictures = Pictures.of(home, asked.folder)
         item_of(pictures, asked.name)
-        entry = replace(pictures.entry(asked.name), focus=asked.focus)
+        edit = partial(replace, focus=asked.focus)
         what = say(tongue, "dataset.did.focus" if asked.focus else "dataset.did.no_focus", name=asked.name)
-        return made(home, asked, {asked.name: entry}, what, tongue)
+        return made(home, asked, {asked.name: edit}, what, tongue)
 
     def set_mask(asked: Masked, tongue: str) -> GridData:
         """Keep the mask."""
         pictures = Pictures.of(home, asked.folder)
-        mask = None if asked.png is None else keep_mask(pictures, item_of(pictures, asked.name), asked.png)
-        entry = replace(pictures.entry(asked.name), mask=mask)
-        what = say(tongue, "dataset.did.mask" if mask else "dataset.did.no_mask", name=asked.name)
-        return made(home, asked, {asked.name: entry}, what, tongue)
+        item = item_of(pictures, asked.name)
+        mask = None if asked.png is None else keep_mask(pictures, item, asked.png)
+        done = "mask" if mask else "no_mask" if asked.png is None else "all_learnt"
+        what = say(tongue, f"dataset.did.{done}", name=asked.name)
+        return made(home, asked, {asked.name: partial(replace, mask=mask)}, what, tongue)
 
     return [answer(Looked, look_at), answer(Focused, frame), answer(Focused, set_focus), answer(Masked, set_mask)]
 
 
 def crop_of(item: Item, config: TrainConfig, view: int = 0) -> Crop:
     """How the picture is scaled and cut for the model, at its sizes in turn."""
-    rules = config.dataset
-    side = (rules.resolution, *rules.further_resolutions)[view % (1 + len(rules.further_resolutions))]
-    bucket = bucket_for(item.width, item.height, side, step_px(config), rules.upscale)
-    return crop_to(item.width, item.height, bucket, item.focus)
-
-
-def step_px(config: TrainConfig) -> int:
-    """Sides of buckets are multiples of this: what the model's VAE and UNet halve on their way down."""
-    if config.model.family == "sdxl":
-        return 32
-    if config.model.base_model != "pocket":
-        return 64
-    parts = [json.loads((POCKET / part / "config.json").read_text(encoding="utf-8")) for part in ("vae", "unet")]
-    return math.prod(2 ** (len(part["block_out_channels"]) - 1) for part in parts)
+    made = crops(item.width, item.height, item.focus, grid_step(*depths_of(config.model)), config.dataset)
+    return made[view % len(made)]
 
 
 def frame_of(crop: Crop) -> Frame:
@@ -203,20 +193,26 @@ def trained_data(pictures: Pictures, asked: Looked, config: TrainConfig, tongue:
     }
 
 
-def keep_mask(pictures: Pictures, item: Item, png: str) -> str:
-    """The path, relative to the overlay's folder, of a mask that is kept under the name of its content.
+def keep_mask(pictures: Pictures, item: Item, png: str) -> str | None:
+    """The path, relative to the overlay's folder, of a mask that is kept under the name of its content; None for none.
 
     Raises:
         DatasetError: No PNG, or one of another shape than the picture.
     """
-    content = io.BytesIO()
+    if (taken := len(png) * 3 // 4) > MASK_BYTES:
+        told = f"it takes {size(taken)}, and {size(MASK_BYTES)} are allowed"
+        raise DatasetError(f"The mask of {item.name} cannot be kept: {told}.", hint="Draw it again.")
     try:
         data = base64.b64decode(png.removeprefix(PNG), validate=True)
         with Image.open(io.BytesIO(data), formats=["PNG"]) as file:
             _check_shape(item, *file.size)  # before anything is decoded
-            file.convert("L").save(content, "PNG", optimize=True)
+            grey = file.convert("L")
     except (binascii.Error, OSError, ValueError, SyntaxError) as error:
         raise DatasetError(f"The mask of {item.name} cannot be kept: {error}.", hint="Draw it again.") from None
+    if grey.getextrema() == (255, 255) and pictures.own[item.name].mask is None:
+        return None  # all is learnt, as without a mask; over one that the folder holds it has to be said
+    content = io.BytesIO()
+    grey.save(content, "PNG", optimize=True)
     name = f"masks/{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.png"
     atomic_write(overlay_file(pictures.home, pictures.folder).parent / name, content.getvalue())
     return name

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the failures that Help lists be written anew."""
-    parser.addoption("--write-help", action="store_true", help="Write the list of failures; with -n0 -m ''.")
+    parser.addoption("--write-help", action="store_true", help="Write the list of failures; with -n0 --faults.")
 
 
 @pytest.fixture(scope="session")

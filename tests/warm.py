@@ -32,8 +32,8 @@ class Fork:
     def poll(self) -> int | None:
         return self._process.exitcode
 
-    def wait(self) -> int | None:
-        self._process.join(300)
+    def wait(self, timeout: float = 300) -> int | None:
+        self._process.join(timeout)
         return self._process.exitcode
 
     def send_signal(self, number: signal.Signals) -> None:

@@ -19,14 +19,24 @@ from types import FrameType
 from typing import NoReturn
 
 from trainer import several
-from trainer.contract.errors import DeviceLost, OutOfMemory, ProcessLost, Terminated, TrainerError, isolated
+from trainer.contract.errors import (
+    DeviceLost,
+    OutOfMemory,
+    ProcessLost,
+    RunBusy,
+    Terminated,
+    TrainerError,
+    isolated,
+)
 from trainer.contract.events import EventLog, RunFailed
+from trainer.contract.home import sweep
 from trainer.contract.process import Group
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
 from trainer.contract.systemerrors import BrokenInstall, Unexpected, of_system
 
 RESERVE_BYTES = 2**16
+A_WRITE_SECONDS = 3600  # a write that takes longer was cut short
 
 
 def main(arguments: list[str]) -> int:
@@ -40,14 +50,25 @@ def main(arguments: list[str]) -> int:
         several.end_with_launcher()
         return _train_and_log(run, first, led=True)
     group = Group.read(arguments[1:])
-    first = first and group.machine == 0
-    if first:
-        run.claim()
-    code = several.launch_and_log(run, group) if group.size > 1 else _train_and_log(run, first)
-    if first:
-        with isolated("Starting the next run", lambda _code, message, _hint: print(message, file=sys.stderr)):  # noqa: T201
-            Queue(run.home).hand_over(run)
+    if not first or group.machine > 0:
+        return _work(run, group, first=False)
+    try:
+        with run.alone():
+            run.claim()
+            sweep(run.path)
+            sweep(run.home.cache, older_than=A_WRITE_SECONDS)
+            code = _work(run, group, first=True)
+    except (RunBusy, OSError):  # nothing can be told in the events: they are another process's, or there is no room
+        traceback.print_exc()
+        return 1
+    with isolated("Starting the next run", lambda _code, message, _hint: print(message, file=sys.stderr)):  # noqa: T201
+        Queue(run.home).hand_over(run)
     return code
+
+
+def _work(run: RunFolder, group: Group, first: bool) -> int:
+    """This process's part of the group's training."""
+    return several.launch_and_log(run, group) if group.size > 1 else _train_and_log(run, first)
 
 
 def _awaited() -> RunFolder | None:

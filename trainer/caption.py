@@ -91,9 +91,9 @@ class Worker:
 def main(arguments: list[str]) -> int:
     """Do the job; 0 when it ended as wished, 2 when it failed with a reason."""
     job = CaptionJob(Path(arguments[0]).resolve())
-    job.claim()
     failures: list[str] = []
-    with EventLog(job.events_file) as log:
+    with job.alone(), EventLog(job.events_file) as log:
+        job.claim()
 
         def failed(code: str, message: str, hint: str) -> None:
             """Tell why it goes no further; the technical story goes to log.txt."""

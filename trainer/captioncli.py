@@ -131,7 +131,7 @@ def summary(progress: Progress) -> str:
 
 
 def _cost(captioner: Captioner) -> str:
-    return f" Model: {captioner.amount}." if captioner.repository else ""
+    return f" Model: about {captioner.amount}." if captioner.repository else ""
 
 
 def _help(description: str, default: object, told: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,54 +14,48 @@ from trainer.contract.doctor import Finding, examine
 from trainer.contract.doctorexport import export
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import Home
-from trainer.contract.overlay import change, existing_overlay, undo
-from trainer.contract.settings import DatasetSettings, TrainConfig
+from trainer.contract.overlay import change, undo, with_overlays
+from trainer.contract.settings import TrainConfig
 
+NAMED = 5  # pictures that were changed back
 MARKS = {"error": "[bold red]✗[/]", "warning": "[yellow]![/]", "note": "[dim]·[/]"}
 
 
 def checkup(flags: argparse.Namespace, config: TrainConfig, home: Home, console: Console) -> int:
     """Do what the flags say of a picture folder; 1 if a training would fail on it or lose pictures."""
     if flags.export_dataset:
-        return _export(flags.export_dataset, flags.to, home, console)
+        return _export(flags.export_dataset, flags.to, config.dataset.folder_repeats, home, console)
     folder = Path(flags.doctor).expanduser().resolve()
     if flags.undo:
-        names = undo(home, folder)
-        said = (
-            f"Taken back for {len(names)} pictures: {', '.join(names[:5])}." if names else "There is nothing to undo."
-        )
-        console.print(said, markup=False, soft_wrap=True)
-        return 0
-    config = config.model_copy(update={"dataset": _with_overlays(config.dataset, folder, home)})
-    items, problems = pictures_of(config.dataset)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("Looking at the pictures", total=len(items))
-        findings = examine(items, problems, config, home, lambda done, _: bar.update(task, completed=done))
+        return _take_back(folder, home, console)
+    config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"images": str(folder)})})
+    count, findings = _look(config, home, console)
     if flags.fix:
-        return _mend(findings, flags.fix, home, console)
-    console.print(
-        f"{len(items)} pictures in {folder}, for a {config.goal} at {config.dataset.resolution} px.", markup=False
-    )
+        return _mend(findings, flags.fix, lambda: _look(config, home, console)[1], home, console)
+    console.print(f"{count} pictures in {folder}, for a {config.goal} at {config.dataset.resolution} px.", markup=False)
     _report(findings, console)
     return 1 if any(finding.level == "error" for finding in findings) else 0
 
 
-def _with_overlays(dataset: DatasetSettings, folder: Path, home: Home) -> DatasetSettings:
-    """The settings for this folder, with what was changed here about it and its concepts."""
-    concepts = [
-        concept.model_copy(update={"captions": concept.captions or _overlay(home, Path(concept.images))})
-        for concept in dataset.concepts
-    ]
-    update = {
-        "images": str(folder),
-        "captions": dataset.captions or _overlay(home, folder),
-        "concepts": tuple(concepts),
-    }
-    return dataset.model_copy(update=update)
+def _take_back(folder: Path, home: Home, console: Console) -> int:
+    """Undo the last change."""
+    change = undo(home, folder)
+    if change is None:
+        console.print("There is nothing to undo.")
+        return 0
+    what, names = change.what or "a change", change.names
+    said = f"Taken back: {what}, for {len(names)} pictures: {', '.join(names[:NAMED])}{', …' * (len(names) > NAMED)}."
+    console.print(said, markup=False, soft_wrap=True)
+    return 0
 
 
-def _overlay(home: Home, folder: Path) -> str:
-    return str(existing_overlay(home, folder) or "")
+def _look(config: TrainConfig, home: Home, console: Console) -> tuple[int, list[Finding]]:
+    """How many pictures there are, and what is wrong with them, as things stand now."""
+    config = config.model_copy(update={"dataset": with_overlays(config.dataset, home)})
+    items, problems = pictures_of(config.dataset)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("Looking at the pictures", total=len(items))
+        return len(items), examine(items, problems, config, home, lambda done, _: bar.update(task, completed=done))
 
 
 def _report(findings: Sequence[Finding], console: Console) -> None:
@@ -80,8 +74,13 @@ def _report(findings: Sequence[Finding], console: Console) -> None:
         console.print("Nothing to complain of.", style="green")
 
 
-def _mend(findings: Sequence[Finding], codes: Sequence[str], home: Home, console: Console) -> int:
-    """Change the overlays as the findings of these codes propose."""
+def _mend(
+    findings: Sequence[Finding], codes: Sequence[str], again: Callable[[], list[Finding]], home: Home, console: Console
+) -> int:
+    """Change the overlays as the findings of these codes propose, and look `again` after each code.
+
+    One mend may be another's: of two pictures alike the blurred one is left out, and no copy is left.
+    """
     fixes = {finding.code for finding in findings if finding.fix}
     unknown = [code for code in codes if code not in fixes]
     if unknown:
@@ -89,19 +88,25 @@ def _mend(findings: Sequence[Finding], codes: Sequence[str], home: Home, console
             f"There is nothing to fix called {', '.join(unknown)}.",
             hint=f"Fixes are proposed for: {', '.join(sorted(fixes)) or 'nothing'}.",
         )
-    for finding in findings:
-        if finding.code in codes and finding.fix and finding.folder:
-            change(home, finding.folder, finding.fix, finding.code)
-            console.print(f"{finding.code}: {len(finding.fix)} pictures mended in {finding.folder}.", markup=False)
+    for number, code in enumerate(dict.fromkeys(codes)):
+        for finding in findings if number == 0 else again():
+            if finding.code == code and finding.fix and finding.folder:
+                names = change(home, finding.folder, finding.fix, code)
+                console.print(f"{code}: {len(names)} pictures mended in {finding.folder}.", markup=False)
     console.print("Take it back with --undo, one change at a time.")
     return 0
 
 
-def _export(folder: str, target: str | None, home: Home, console: Console) -> int:
+def _export(folder: str, target: str | None, folder_repeats: bool, home: Home, console: Console) -> int:
     if not target:
         raise InvalidSettings("No folder to write to.", hint="Add --to NEW, a folder that is not there yet.")
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Copying", total=None)
-        count = export(home, Path(folder), Path(target), lambda done, of: bar.update(task, completed=done, total=of))
+
+        def told(done: int, of: int) -> None:
+            """Move the bar."""
+            bar.update(task, completed=done, total=of)
+
+        count = export(home, Path(folder), Path(target), told, folder_repeats=folder_repeats)
     console.print(f"{count} pictures with their captions in {Path(target).resolve()}.", markup=False, soft_wrap=True)
     return 0

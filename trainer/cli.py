@@ -47,11 +47,12 @@ from trainer.contract.home import Home
 from trainer.contract.hub import look
 from trainer.contract.huberrors import HubError
 from trainer.contract.memory import details
+from trainer.contract.overlay import overlays_in, with_overlays
 from trainer.contract.presets import FOLDER, Values, flat, list_presets, load_preset, overlay, read_toml, settled
 from trainer.contract.process import Group
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
-from trainer.contract.settings import TrainConfig, validated
+from trainer.contract.settings import DatasetSettings, TrainConfig, validated
 from trainer.contract.sheets import before_after
 from trainer.contract.space import check_space
 from trainer.contract.systemerrors import FileGone
@@ -111,6 +112,7 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
     if flags.check:
         show_settings(config, origins, console)
     show_model(config.model.base_model, console)
+    show_overlays(config.dataset, home, console)
     show_plan(config, made, problems, group, console)
     captions = [first_caption(item, config.dataset, config.model.seed) for item in pictures]
     show_previews(estimate(home, config).drawing(config, made, captions, group.size), console)
@@ -144,7 +146,13 @@ def resolve(flags: argparse.Namespace, home: Home) -> tuple[TrainConfig, dict[st
     if not flags.preset and not flags.config:
         raise InvalidSettings("No preset given.", hint="Try --preset pocket-style, or --list-presets.")
     config, origins = given(flags, home)
-    return settled(config), origins
+    config = settled(config)
+    if config.dataset.captions or origins["dataset.captions"] == "default":  # given empty: the folder's own alone
+        dataset = with_overlays(config.dataset, home)
+        if dataset.captions != config.dataset.captions:
+            origins["dataset.captions"] = "changed here"
+        config = config.model_copy(update={"dataset": dataset})
+    return config, origins
 
 
 def given(flags: argparse.Namespace, home: Home) -> tuple[TrainConfig, dict[str, str]]:
@@ -195,6 +203,14 @@ def show_settings(config: TrainConfig, origins: dict[str, str], console: Console
         origin = origins.get(place, "default")
         table.add_row(place, escape(str(value)), escape(origin), style="dim" if origin == "default" else "")
     console.print(table)
+
+
+def show_overlays(dataset: DatasetSettings, home: Home, console: Console) -> None:
+    """What was changed here about the pictures and is trained, so that nobody wonders where a caption comes from."""
+    here = overlays_in(dataset, home)
+    if here:
+        told = f'Changed here, and trained so: {", ".join(here)} (--dataset.captions "" takes the folders as they are).'
+        console.print(told, markup=False, soft_wrap=True)
 
 
 def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], group: Group, console: Console) -> None:

@@ -81,7 +81,11 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
         "--doctor", metavar="DIR", help="Tell what is wrong with its pictures and captions, for --preset or a setting."
     )
     doctor.add_argument(
-        "--fix", metavar="CODE", nargs="+", help="With --doctor: mend these findings; --undo takes it back."
+        "--fix",
+        metavar="CODE",
+        nargs="+",
+        action="extend",
+        help="With --doctor: mend these findings; --undo takes it back.",
     )
     doctor.add_argument("--undo", action="store_true", help="With --doctor: take the last change back.")
     doctor.add_argument(

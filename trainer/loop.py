@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from trainer.assembly import add_adapter, learn_text, put_away, start_from
-from trainer.checkpoints import State, load_checkpoint, save_checkpoint
+from trainer.checkpoints import load_checkpoint
 from trainer.contract import events
 from trainer.contract.buckets import micro_batches, plan
 from trainer.contract.captions import captions_of, first_caption, pictures_of
-from trainer.contract.drawing import DEFAULT_PREVIEWS, due, preview_prompts
+from trainer.contract.drawing import preview_prompts
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.events import EventLog
 from trainer.contract.problems import unreadable
@@ -30,17 +30,18 @@ from trainer.device import DTYPES, free_bytes, make_accelerator, out_of_memory
 from trainer.families.ahead import ReadAhead
 from trainer.families.load import chosen_model, load_family
 from trainer.fitting import Ladder
-from trainer.guardian import Guardian, cause_of, sound
+from trainer.guardian import Guardian, cause_of
+from trainer.identity import inputs_of
 from trainer.objectives import Batch, make_schedule, sample_rng, training_loss
 from trainer.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from trainer.previews import Painter, PreviewBoard
 from trainer.protect import Protector, class_prompts
-from trainer.results import draw_strip, write_lora, write_sidecars
+from trainer.results import write_lora
+from trainer.saving import checkpoint, finish, keep_last_good, preview, save_when_due, state_of
 from trainer.telling import tell_start, tell_step
 from trainer.together import check_alike, everywhere, sum_gradients
 from trainer.training import Training
 
-DEFAULT_CHECKPOINTS = 10
 REST_SECONDS = 1.0  # between two looks whether something was asked
 LONG_RUN = 100  # steps from which on two more are a small price
 
@@ -79,6 +80,8 @@ def _train(training: Training, guardian: Guardian, began: float) -> None:
     if first == 0:
         rehearse(training)
         preview(training)
+    else:
+        save_when_due(training, again=True)
     try:
         _steps(training, first, began)
     except NonFiniteLoss:
@@ -241,6 +244,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
         precision=next(name for name, value in DTYPES.items() if value == dtype),
         family=family,
         data=data,
+        inputs=inputs_of(config, model.path, data),
         text=text,
         board=board,
         plan=made,
@@ -258,25 +262,11 @@ def _phase_reporter(log: EventLog, name: Literal["download", "encode", "protect"
     return _report
 
 
-def state_of(training: Training) -> State:
-    """What a checkpoint at this point records."""
-    scaler = training.accelerator.scaler
-    return State(
-        step=training.step,
-        dataset=training.data.fingerprint(),
-        total_views=training.plan.total_views,
-        effective_batch=training.plan.effective_batch,
-        gradient_scaler=scaler.state_dict() if scaler is not None else None,
-        rate=training.guardian.rate,
-        in_a_row=training.guardian.in_a_row,
-    )
-
-
 def resume(training: Training) -> int:
     """Continue from the newest checkpoint, if there is one, and say that the run starts; gives back the first step."""
     expected = state_of(training)
     check_alike(training.accelerator, "pictures, masks or captions (by digest)", int(expected.dataset[:8], 16))
-    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, expected)
+    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, expected, training.log)
     check_alike(training.accelerator, "checkpoints (by step)", state.step if state else 0)
     if state is not None:
         training.step = training.saved = state.step
@@ -294,53 +284,6 @@ def resume(training: Training) -> int:
     return training.step
 
 
-def save_when_due(training: Training) -> None:
-    """Checkpoint, LoRA file and previews at their intervals; the end of the run has its own."""
-    config, step, steps = training.config, training.step, training.plan.steps
-    if step == steps or training.guardian.in_a_row:  # what is gone back to should be good
-        return
-    if due(step, steps, config.output.checkpoint_every, DEFAULT_CHECKPOINTS):
-        checkpoint(training)
-    if due(step, steps, 0, config.output.files):
-        write_lora(training, f"{config.output.name}-{step:06}")
-    if due(step, steps, config.preview.every, DEFAULT_PREVIEWS):
-        preview(training)
-
-
-def checkpoint(training: Training) -> None:
-    """Save a resumable state, by the first process alone."""
-    if training.saved == training.step:
-        return
-    watch_weights(training)
-    training.saved = training.step
-    if training.accelerator.is_main_process:
-        keep = training.config.output.keep_checkpoints
-        target = save_checkpoint(
-            training.run.checkpoints, training.adapter, training.optimizer, state_of(training), keep
-        )
-        training.log.write(events.Checkpoint(step=training.step, folder=f"checkpoints/{target.name}"))
-    training.accelerator.wait_for_everyone()
-
-
-def keep_last_good(training: Training) -> None:
-    """Write the LoRA of the newest checkpoint, if there is one."""
-    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, state_of(training))
-    if state is not None:
-        training.step = state.step
-        write_lora(training, f"{training.config.output.name}-{state.step:06}")
-
-
-def watch_weights(training: Training) -> None:
-    """Nothing is written of weights that are not finite.
-
-    Raises:
-        NonFiniteLoss: One is not.
-    """
-    if not sound(training.adapter.parameters()):
-        cause = cause_of([], [], training.precision)
-        raise NonFiniteLoss("weights are no numbers", training.step, training.optimizer.param_groups[0]["lr"], cause)
-
-
 def rest(training: Training) -> None:
     """Save and wait while the computer is short of power or too hot, or until the run is asked for something."""
     if not any(everywhere(training.accelerator, bool(training.strain.look(training.config.model)))):
@@ -353,15 +296,6 @@ def rest(training: Training) -> None:
     while not asked and any(everywhere(training.accelerator, bool(training.strain.look(training.config.model)))):
         time.sleep(REST_SECONDS)
         asked = any(everywhere(training.accelerator, any(training.run.control.glob("*"))))
-
-
-def preview(training: Training) -> None:
-    """Draw the preview prompts with the adapter as it is now."""
-    if training.accelerator.is_main_process:
-        training.adapter.use_dropout(wanted=False)
-        training.board.draw(training.step)
-        training.adapter.use_dropout(wanted=True)
-    training.accelerator.wait_for_everyone()
 
 
 def honour_requests(training: Training) -> str:
@@ -380,19 +314,3 @@ def _asked(training: Training, what: str) -> bool:
     """Whether the main process found a request; all processes get the same answer."""
     asked = training.accelerator.is_main_process and training.run.take_request(what)  # type: ignore[arg-type]
     return any(everywhere(training.accelerator, asked))
-
-
-def finish(training: Training, reason: str, seconds: float) -> None:
-    """Last checkpoint, LoRA file, previews and strip, then the event that ends the run; a pause only saves."""
-    name = training.config.output.name
-    checkpoint(training)
-    if reason == "completed":
-        write_lora(training, name)
-        preview(training)
-        write_sidecars(training)
-        draw_strip(training, name)
-    elif reason == "stopped":
-        write_lora(training, f"{name}-{training.step:06}")
-        preview(training)
-        draw_strip(training, f"{name}-{training.step:06}")
-    training.log.write(events.RunFinished(reason=reason, step=training.step, seconds=seconds))  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ class NoiseSchedule:
     timesteps: range  # those trained on
     keep_from: int  # from this timestep on, the base model's own prediction is the target
     keep_uncaptioned: bool  # and wherever there is no caption
-    mask_floor: float  # weight of what a mask leaves out
+    mask_keep: float  # weight of keeping what a mask leaves out as the base model has it
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Signal and noise amplitude at `t` (B,), each (B, 1, 1, 1): sqrt(abar), sqrt(1 - abar)."""
@@ -85,7 +85,7 @@ def make_schedule(spec: NoiseSpec, settings: ObjectiveSettings) -> NoiseSchedule
         timesteps=timesteps,
         keep_from=settings.keep_from_timestep,
         keep_uncaptioned=settings.keep_uncaptioned,
-        mask_floor=settings.mask_floor,
+        mask_keep=settings.mask_keep,
     )
 
 
@@ -157,27 +157,34 @@ def training_loss(
         kept = kept | batch.uncaptioned.to(device)
     if batch.drawn is not None:
         kept = kept | batch.drawn.to(device)
-    if kept.any():
+    mask = None if batch.mask is None else batch.mask.to(device).masked_fill(kept.view(-1, 1, 1, 1), 1.0)
+    asked = kept if mask is None or schedule.mask_keep == 0 else kept | (mask.amin(dim=(1, 2, 3)) < 1)
+    held = target.clone()  # what the base model answers, where it is asked
+    if asked.any():
         with torch.no_grad():
-            target[kept] = base(noisy[kept], t[kept], batch.conditioning.rows(kept)).float()
+            held[asked] = base(noisy[asked], t[asked], batch.conditioning.rows(asked)).float()
+        target[kept] = held[kept]
         weight = weight.masked_fill(kept, 1.0)  # min-SNR all but ignores these timesteps: nothing would be kept
 
-    prediction = denoiser(noisy, t, batch.conditioning)
-    error = (prediction.float() - target).square()  # (B, C, h, w)
-    if batch.mask is not None:
-        mask = torch.where(kept.view(-1, 1, 1, 1), 1.0, batch.mask.to(device))  # what is kept is kept everywhere
-        error = error * area_weight(mask, schedule.mask_floor)
+    prediction = denoiser(noisy, t, batch.conditioning).float()
+    error = (prediction - target).square()  # (B, C, h, w)
+    if mask is not None:
+        error = masked_error(error, (prediction - held).square(), mask, schedule.mask_keep)
     return weight * error.mean(dim=(1, 2, 3))
 
 
-def area_weight(mask: Tensor, floor: float) -> Tensor:
-    """Weight of each latent's error under a mask m, (B, 1, h, w) -> (B, 1, h, w): w / mean(w), w = f + (1 - f) m.
+def masked_error(error: Tensor, moved: Tensor, mask: Tensor, keep: float) -> Tensor:
+    """What is learnt under a mask m: m · error / mean(m) + k (1 - m) · moved, (B, C, h, w).
 
-    What the mask leaves out counts f, what it shows counts 1. Divided by its mean over the picture, the weight is 1 on
-    average, so the loss is the mean error of what is shown: a small mask learns as fast as a large one. A mask that
-    shows all gives exactly 1. One that shows nothing is told by its floor alone: all counts alike, or with floor 0
-    nothing does.
+    Its mean is the mean error of what the mask shows, so a small one learns as fast as a large one, and besides, for
+    each place that it leaves out, how far that moved from the base model. A mask that shows all changes nothing, to the
+    last bit; of one that shows nothing only the holding is left.
+
+    Args:
+        error: Squared, from what is to be learnt, (B, C, h, w).
+        moved: Squared, from the base model's own prediction, likewise.
+        mask: m, 0 to 1, (B, 1, h, w).
+        keep: k, how much holding counts.
     """
-    weight = 1 - (1 - floor) * (1 - mask)  # so written, it is 1 to the last bit where m is
-    share = weight.mean(dim=(1, 2, 3), keepdim=True)
-    return torch.where(share > 0, weight / share, 0.0)
+    share = mask.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.where(share > 0, mask * error / share, 0.0) + keep * (1 - mask) * moved

@@ -93,6 +93,10 @@ class PreviewBoard:
     log: EventLog
     painter: Painter
 
+    def has(self, step: int) -> bool:
+        """Whether every prompt has been drawn after so many updates, and told."""
+        return sum(sample.step == step for sample in self.run.view().samples) >= len(self.painter.prompts)
+
     def draw(self, step: int) -> None:
         """Draw every prompt after `step` updates; a failure is a warning, and the training's chance is untouched."""
         for group in self.painter.groups():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainer import metadata
 from trainer.contract import events
 from trainer.contract.home import atomic_write
-from trainer.export import export, sidecar
+from trainer.export import Exported, export, known, sidecar
 from trainer.training import Training
 
 
@@ -23,11 +23,13 @@ def draw_strip(training: Training, stem: str) -> None:
 
 
 def write_lora(training: Training, stem: str) -> None:
-    """Write and prove a LoRA file; one of that name and step, from before a resume, is kept."""
+    """Write and prove a LoRA file; one of that name, from before a resume, is kept, and told if it was not."""
     if not training.accelerator.is_main_process:
         return
     path = training.run.path / f"{stem}.safetensors"
     if path.exists():
+        if path.name not in {lora.file for lora in training.run.view().loras}:
+            _tell(training, known(path))
         return
     config = training.config
     facts = metadata.TrainingFacts(
@@ -41,8 +43,11 @@ def write_lora(training: Training, stem: str) -> None:
         training.started,
         training.step,
     )
-    made = export(path, training.adapter, config.output.dtype, metadata.file_metadata(facts))
-    training.log.write(events.Lora(step=training.step, file=path.name, bytes=made.bytes, sha256=made.sha256))
+    _tell(training, export(path, training.adapter, config.output.dtype, metadata.file_metadata(facts)))
+
+
+def _tell(training: Training, made: Exported) -> None:
+    training.log.write(events.Lora(step=training.step, file=made.path.name, bytes=made.bytes, sha256=made.sha256))
 
 
 def write_sidecars(training: Training) -> None:

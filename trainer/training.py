@@ -16,6 +16,7 @@ from trainer.contract.settings import TrainConfig
 from trainer.data.batches import EncodedDataset, TextStates
 from trainer.families.base import Conditioning, Family
 from trainer.guardian import Guardian
+from trainer.identity import Inputs
 from trainer.objectives import NoiseSchedule
 from trainer.pace import Band, Clock, Pace
 from trainer.previews import PreviewBoard
@@ -33,6 +34,7 @@ class Training:
     precision: str
     family: Family
     data: EncodedDataset
+    inputs: Inputs
     text: TextStates
     board: PreviewBoard
     plan: Plan

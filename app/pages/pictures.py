@@ -8,7 +8,7 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -27,8 +27,8 @@ THUMBNAILS = 12
 DROPPED = (*formats.SUFFIXES, *captionfiles.SUFFIXES)
 
 
-def build(home: Home, form: Form) -> gr.Button:
-    """Folder, drop zone and what was found; gives back the button of the built-in example."""
+def build(home: Home, form: Form) -> tuple[gr.Button, gr.HTML]:
+    """Folder, drop zone and what was found; gives back the button of the built-in example, and where the link goes."""
     with gr.Row(elem_classes="head"):
         gr.Markdown(label("train.pictures"), elem_classes="heading")
         example = gr.Button(label("train.example"), size="sm", elem_id="example", min_width=120)
@@ -43,10 +43,21 @@ def build(home: Home, form: Form) -> gr.Button:
         elem_id="drop",
     )
     found = gr.HTML(elem_id="pictures", apply_default_css=False)
+    look_closer = gr.HTML(elem_id="pictures-link", apply_default_css=False)
     images = form.controls["dataset.images"]
     images.change(_look_at(home), images, found, **PRIVATE)  # type: ignore[attr-defined]
     drop.upload(_take(home), drop, [drop, images, found], **PRIVATE)
-    return example
+    return example, look_closer
+
+
+def dataset_link(preset: str, named: dict[str, Any], tongue: str) -> str:
+    """The way to the Dataset page, which then shows and judges what these settings train; none without a folder."""
+    folder = Path((named["dataset_images"] or "").strip()).expanduser()
+    if not folder.name or not folder.is_dir():
+        return ""
+    told = {"preset": preset, "trigger": named["dataset_trigger_word"], "resolution": named["dataset_resolution"]}
+    address = urlencode({"images": str(folder), **{key: value for key, value in told.items() if value}})
+    return f'<p class="counted"><a href="/dataset?{escape(address)}">{say(tongue, "train.see_captions")}</a></p>'
 
 
 def _look_at(home: Home) -> Callable[..., str]:
@@ -72,8 +83,7 @@ def pictures_html(home: Home, folder: Path, tongue: str) -> str:
     more = f'<span class="more">+{len(items) - THUMBNAILS}</span>' if len(items) > THUMBNAILS else ""
     notes = "".join(f'<li>{escape(p.message)} <span class="quiet">{escape(p.hint)}</span></li>' for p in problems)
     counted = say(tongue, "train.counted", pictures=len(items), captions=sum(bool(item.caption) for item in items))
-    link = f'<a href="/dataset?images={quote(str(folder))}">{say(tongue, "train.see_captions")}</a>'
-    return f'<p class="counted"><strong>{counted}</strong> · {link}</p><div class="thumbs">{thumbs}{more}</div>' + (
+    return f'<p class="counted"><strong>{counted}</strong></p><div class="thumbs">{thumbs}{more}</div>' + (
         f'<ul class="problems">{notes}</ul>' if notes else ""
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from app.form import SETTINGS, api_name, config_of, help_of, shown_values
@@ -10,14 +9,13 @@ from app.text import say
 from trainer.contract.buckets import plan
 from trainer.contract.captions import first_caption, pictures_of
 from trainer.contract.chosen import check_chosen
-from trainer.contract.concepts import Concept
 from trainer.contract.errors import InvalidSettings, ModelError, TrainerError
 from trainer.contract.estimate import disk_bytes, estimate, foreseen
 from trainer.contract.home import Home
 from trainer.contract.memory import GIB
-from trainer.contract.overlay import existing_overlay
+from trainer.contract.overlay import with_overlays
 from trainer.contract.presets import FOLDER, load_preset, overlay, settled
-from trainer.contract.settings import DatasetSettings, TrainConfig
+from trainer.contract.settings import TrainConfig
 from trainer.contract.words import duration, size
 
 
@@ -47,15 +45,7 @@ def read(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
         TrainerError: Naming what is wrong.
     """
     config = settled(settings_of(home, preset, named))
-    dataset = config.dataset
-    concepts = tuple(one.model_copy(update={"captions": _captions(home, one)}) for one in dataset.concepts)
-    edited = dataset.model_copy(update={"captions": _captions(home, dataset), "concepts": concepts})
-    return config.model_copy(update={"dataset": edited})
-
-
-def _captions(home: Home, folder: DatasetSettings | Concept) -> str:
-    """The file that goes before the folder's captions: the one that was given, or the one that was edited here."""
-    return folder.captions or str(existing_overlay(home, Path(folder.images)) or "")
+    return config.model_copy(update={"dataset": with_overlays(config.dataset, home)})
 
 
 def model_problems(home: Home, preset: str, named: dict[str, Any]) -> dict[str, str]:

@@ -49,7 +49,7 @@ class TrainForm:
             usual = shown_values(preset_config(home, EXAMPLE))
             self.form = Form(self.preset, {**usual, "dataset.images": ""})
             with gr.Column(elem_classes="step"):
-                example = pictures.build(home, self.form)
+                example, self.look_closer = pictures.build(home, self.form)
             with gr.Column(elem_classes="step"):
                 gr.Markdown(label("train.what"), elem_classes="heading")
                 choices = [(label(f"goal.{goal}"), goal) for goal in GOALS]
@@ -160,6 +160,7 @@ class TrainForm:
             had, had_wrong = seen.get("marks", {}), seen.get("wrong", {})
             updates: dict[Any, Any] = {
                 self.plan: told,
+                self.look_closer: pictures.dataset_link(preset, named, tongue),
                 self.smaller: gr.update(visible=bool(fits_at), value=say(tongue, "plan.smaller", px=fits_at)),
                 marked: {"marks": marks, "wrong": wrong, "fits_at": fits_at},
             }
@@ -175,7 +176,7 @@ class TrainForm:
             [one.change for one in (self.preset, *controls.values())],  # type: ignore[attr-defined]
             check,
             inputs_kwargs={"seen": marked, **self.form.named()},
-            outputs=[self.plan, self.smaller, marked, *resets.values(), *controls.values()],
+            outputs=[self.plan, self.look_closer, self.smaller, marked, *resets.values(), *controls.values()],
             trigger_mode="always_last",
             **PRIVATE,
         )

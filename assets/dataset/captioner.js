@@ -1,5 +1,6 @@
 // Automatic captions: which captioner, how far it is, stop. The work is a process of its own; this only looks at it.
 
+const EVERY_LOOK = 700; // ms
 let captioning = { working: false };
 let watching = null;
 
@@ -25,14 +26,21 @@ function drawCaptioning() {
   drawCaptioner();
 }
 
+function watchSoon(wait) {
+  watching = setTimeout(async () => watchCaptioning(await peek("captioning")), wait);
+}
+
 // Look again while it works; when it ends, the captions are new.
 function watchCaptioning(found) {
   clearTimeout(watching);
-  if (found.working === undefined) return write("caption-told", found.error ?? words.offline);
+  if (found.working === undefined) {
+    if (found.lost) watchSoon(AGAIN);
+    return write("caption-told", found.lost ? words.again : found.error);
+  }
   const ended = captioning.working && !found.working;
   captioning = found;
   drawCaptioning();
-  if (found.working) watching = setTimeout(async () => watchCaptioning(await peek("captioning")), 700);
+  if (found.working) watchSoon(EVERY_LOOK);
   if (!ended) return;
   cards.clear();
   ask("show");

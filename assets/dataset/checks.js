@@ -14,7 +14,10 @@ async function check(start = false) {
   clearTimeout(checking);
   if (!data?.whole) return;
   const found = await peek("check", { ...asTrained(), start });
-  if (found.state === undefined) return tellCheck(found.error ?? words.offline);
+  if (found.lost) checkSoon(AGAIN);
+  if (found.state === undefined) return tellCheck(found.lost ? words.again : found.error);
+  const preset = part("preset").value;
+  write("checks-judged", fill(words["check.judged"], { preset, resolution: found.resolution }));
   part("checks-progress").hidden = found.state !== "running";
   Object.assign(part("checks-progress"), { max: found.of || 1, value: found.done });
   part("check-now").hidden = found.state === "running" || found.state === "done";
@@ -59,8 +62,10 @@ function drawFinding(finding, number) {
     row.append(show);
   }
   if (finding.fix)
-    row.append(button("finding-fix", fill(words["check.fix"], { count: finding.fix }), () =>
-      ask("fix", { ...asTrained(), number, message: finding.message })));
+    row.append(button("finding-fix", fill(words["check.fix"], { count: finding.fix }), async () => {
+      const answer = await ask("fix", { ...asTrained(), number, message: finding.message });
+      if (answer.error) check();
+    }));
   item.append(row, more);
   return item;
 }

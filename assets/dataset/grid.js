@@ -5,10 +5,12 @@
 const CARD = { width: 230, height: 306, gap: 14 }; // px; the width at least, as in dataset.css
 const BEYOND = 1; // rows above and below the window that are there already
 const PAUSE = 80; // ms between two questions for cards while the page is scrolled
+const AGAIN = 2000; // ms until a server that gave no answer is asked again
 
 const part = (name) => element.querySelector(`.captions-${name}`);
 const fields = () => [...element.querySelectorAll(".captions-field")];
-const dirty = (field) => field.value !== field.saved;
+const dirty = (field) => field.value !== (field.sent ?? field).caption; // there is something to save
+const settled = (field) => !field.sent && !dirty(field); // the server has what the field shows
 const fill = (text, values = {}) => text.replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place);
 
 let data = null; // what the server said last
@@ -77,10 +79,11 @@ function ask(what, more = {}) {
 
 // Ask for something to be looked at: no turn is waited for, and nothing is told while it is under way.
 async function peek(what, more = {}) {
+  const lost = { error: words.offline, lost: true };
   try {
-    return await server[what]({ folder: data.folder, ...filter, ...more });
+    return (await server[what]({ folder: data.folder, ...filter, ...more })) ?? lost; // Gradio's word for no answer
   } catch {
-    return { error: words.offline };
+    return lost;
   }
 }
 
@@ -105,34 +108,51 @@ function choose(change) {
   });
 }
 
-// The pictures that a change to many is made to: those picked, else all that are shown.
-const scope = () => (picked.size ? [...picked] : null);
+// The pictures that a change to many is made to, by name, so that no other is: those picked, else all that are shown.
+const scope = () => (picked.size ? [...picked] : names);
 const scopeSize = () => picked.size || names.length;
 
 // ---- cards
 
-function save(field) {
+// A text field of one picture: `card` is the picture's name, `caption` what the server has, `sent` what is on its way.
+async function save(field) {
   if (!dirty(field) || field.readOnly) return;
-  field.sent = field.value;
-  ask("save", { name: field.card, caption: field.value });
+  const sent = (field.sent = { name: field.card, caption: field.value });
+  const answer = await ask("save", sent);
+  if (field.sent !== sent) return; // a later text is on its way, or the field is another picture's
+  field.sent = null;
+  if (!answer.error) field.caption = sent.caption;
+  if (cards.has(sent.name)) hear(field, cards.get(sent.name).caption ?? "");
+  drawNote(field);
+}
+
+// Take over the caption that the server has, unless the user's own text is still to be saved.
+function hear(field, caption) {
+  const follows = settled(field);
+  if (!field.sent) field.caption = caption;
+  if (follows && field.value !== caption) field.value = caption;
 }
 
 // The card's note: what was changed here, or that the text is not saved yet.
 function drawNote(field) {
   const item = field.parentElement;
   const note = item.querySelector(".captions-note");
-  const text = dirty(field) ? words.unsaved : field.note;
+  if (!note) return; // the open picture's field is on no card
+  const text = settled(field) ? field.note : words.unsaved;
   if (note.textContent !== text) note.textContent = text;
   item.classList.toggle("captions-changed", Boolean(text));
 }
 
-function drawCard(item, card) {
+// Whether a picture's card is here, with its caption: while the folder is being read, cards come without.
+const known = (name) => cards.has(name) && cards.get(name).caption !== null;
+
+function drawCard(item, name) {
+  const card = cards.get(name);
   const field = item.querySelector(".captions-field");
-  const untouched = !dirty(field) || field.value === field.sent; // else the user went on typing: keep that
-  field.readOnly = !data.whole;
-  field.saved = card.caption;
+  field.readOnly = !known(name);
+  field.placeholder = field.readOnly ? "…" : "";
+  hear(field, card.caption ?? "");
   field.note = card.note || card.marks;
-  if (untouched && field.value !== card.caption) field.value = card.caption;
   const image = item.querySelector("img");
   if (image.getAttribute("src") !== card.thumb) image.src = card.thumb;
   item.querySelector(".captions-size").textContent = card.left_out ? words.not_trained : card.size;
@@ -151,7 +171,7 @@ function newCard(name) {
   pick.onclick = (event) => pickUpTo(name, pick.checked, event.shiftKey);
   head.append(pick, Object.assign(make("span", "name", name), { title: name }), make("span", "size"));
   const field = Object.assign(make("textarea", "field"), { spellcheck: false, readOnly: true });
-  Object.assign(field, { card: name, saved: "", note: "", sent: null });
+  Object.assign(field, { card: name, caption: "", note: "", sent: null });
   field.setAttribute("aria-label", fill(words.caption_of, { name }));
   item.append(open, head, field, make("p", "note"));
   return item;
@@ -194,7 +214,7 @@ function place() {
   const wanted = new Set(names.slice(first, last));
   for (const [name, item] of shown) {
     const field = item.querySelector(".captions-field");
-    if (wanted.has(name) || item.contains(document.activeElement) || dirty(field)) continue;
+    if (wanted.has(name) || item.contains(document.activeElement) || !settled(field)) continue;
     item.querySelector("img").removeAttribute("src"); // a thumbnail still on its way is no longer waited for
     item.remove();
     shown.delete(name);
@@ -213,16 +233,17 @@ function arrange(grid, step) {
     item.setAttribute("aria-posinset", at + 1);
     item.setAttribute("aria-setsize", names.length);
     if (grid.children[i] !== item) grid.insertBefore(item, grid.children[i] ?? null); // the Tab key goes by this order
-    if (cards.has(name)) drawCard(item, cards.get(name));
+    if (cards.has(name)) drawCard(item, name);
   });
 }
 
 let fetching = false;
+const lacking = () => [...shown.keys()].filter((name) => !(data.whole ? known(name) : cards.has(name)));
 function fetchSoon() {
-  if (fetching || ![...shown.keys()].some((name) => !cards.has(name))) return;
+  if (fetching || !lacking().length) return;
   fetching = true;
   setTimeout(async () => {
-    const missing = [...shown.keys()].filter((name) => !cards.has(name));
+    const missing = lacking();
     const answer = missing.length ? await peek("cards", { shown: missing }) : {};
     fetching = false;
     if (answer.error) return say(answer.error, "failure");
@@ -271,7 +292,7 @@ function pressInField(field, event) {
     event.preventDefault(); // a caption is one line
     if (!go(at + 1, "end")) save(field); // leaving the field saves it
   } else if (event.key === "Escape" && dirty(field)) {
-    field.value = field.saved;
+    field.value = (field.sent ?? field).caption;
     drawNote(field);
   }
 }
@@ -352,4 +373,4 @@ element.addEventListener("input", ({ target }) => target.matches(".captions-fiel
 document.addEventListener("keydown", press);
 document.addEventListener("scroll", () => requestAnimationFrame(place), { passive: true });
 new ResizeObserver(place).observe(part("main"));
-window.addEventListener("beforeunload", (event) => fields().some(dirty) && event.preventDefault()); // asks the user
+window.addEventListener("beforeunload", (event) => !fields().every(settled) && event.preventDefault()); // asks the user

@@ -6,8 +6,7 @@ const RED = "#d92d20";
 const surface = part("mask");
 const pen = surface.getContext("2d", { willReadFrequently: true });
 let brush = "hide"; // or "learn"
-let drawn = null; // the address of the mask that the canvas shows
-let busy = 0; // strokes that are being drawn or saved: what the server showed before them is old
+let drawn = null; // the view whose mask the canvas holds; only that one is drawn on
 
 function resize() {
   const [width, height] = view.data.size;
@@ -18,17 +17,18 @@ function resize() {
 
 // Show the picture's mask: black becomes red, white is clear.
 async function showMask() {
-  const { mask, name: shownName } = view.data;
-  const key = `${shownName} ${mask}`;
-  part("clear").disabled = !view.data.own_mask;
-  if (key === drawn || busy) return;
-  drawn = key;
+  const of = view, { mask, own_mask: own } = of.data;
+  part("clear").disabled = !own;
+  const old = () => of !== view || of.busy || of.data.mask !== mask; // what is drawn now goes before what was told
+  if (old() || (drawn === of && of.mask === mask)) return;
   const image = new Image();
   if (mask) {
     image.src = mask;
     await image.decode();
   }
-  if (drawn !== key || !view) return;
+  if (old()) return;
+  drawn = of;
+  of.mask = mask;
   resize();
   pen.globalCompositeOperation = "source-over";
   pen.clearRect(0, 0, surface.width, surface.height);
@@ -47,10 +47,8 @@ function layer() {
   return [canvas, canvas.getContext("2d")];
 }
 
-// The mask as a PNG, grey; null where all is learnt.
+// The mask as a PNG, grey; all white where all is learnt, which goes before a mask that the folder holds.
 function exported() {
-  const { data: alpha } = pen.getImageData(0, 0, surface.width, surface.height);
-  if (!alpha.some((value, i) => i % 4 === 3 && value)) return null;
   const [black, ink] = layer();
   ink.drawImage(surface, 0, 0);
   ink.globalCompositeOperation = "source-in";
@@ -63,10 +61,13 @@ function exported() {
 }
 
 async function keepMask() {
-  busy += 1;
+  const of = view;
+  of.busy += 1;
   await changePicture("set_mask", { png: exported() });
-  busy -= 1;
+  of.busy -= 1;
 }
+
+const drawable = () => view !== null && drawn === view; // else another picture's mask is still on the canvas
 
 function line(from, to) {
   pen.globalCompositeOperation = brush === "hide" ? "source-over" : "destination-out";
@@ -80,11 +81,12 @@ function line(from, to) {
 }
 
 part("canvas").addEventListener("pointerdown", (event) => {
-  if (mode !== "mask" || event.button !== 0 || !view?.data) return;
+  if (mode !== "mask" || event.button !== 0 || !drawable()) return;
   event.preventDefault();
   const canvas = part("canvas");
   canvas.setPointerCapture(event.pointerId);
-  busy += 1;
+  const of = view;
+  of.busy += 1;
   let last = pointed(event);
   line(last, last);
   canvas.onpointermove = (moved) => {
@@ -93,13 +95,14 @@ part("canvas").addEventListener("pointerdown", (event) => {
   };
   canvas.onpointerup = canvas.onpointercancel = () => {
     canvas.onpointermove = canvas.onpointerup = canvas.onpointercancel = null;
-    busy -= 1;
+    of.busy -= 1;
     keepMask();
   };
 });
 
 // Only the shape around the focus point is learnt, beside what was learnt before by choice.
 function shape(kind) {
+  if (!drawable()) return;
   const { width, height } = surface;
   const { data: alpha } = pen.getImageData(0, 0, width, height);
   pen.globalCompositeOperation = "source-over";
@@ -133,6 +136,7 @@ part("brush-learn").onclick = () => setBrush("learn");
 part("rectangle").onclick = () => shape("rectangle");
 part("ellipse").onclick = () => shape("ellipse");
 part("invert").onclick = () => {
+  if (!drawable()) return;
   pen.globalCompositeOperation = "xor";
   pen.fillStyle = RED;
   pen.fillRect(0, 0, surface.width, surface.height);

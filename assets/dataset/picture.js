@@ -3,7 +3,9 @@
 
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const dialog = part("picture");
-let view = null; // the picture that is shown: what the server said of it, `number` of its captions, `at` of the focus
+// The picture that is shown: what the server said of it, `number` of its captions, the focus point `at`, whether that
+// is `moving`: not kept yet; `framing` while the crop follows it, `busy` masks that are not kept yet, the `mask` drawn
+let view = null;
 let seen = 0; // counts questions, so that an answer that comes late is dropped
 
 const address = new URLSearchParams(location.search);
@@ -19,7 +21,7 @@ function tell(text) {
 }
 
 async function openPicture(name) {
-  view = { name, number: 0, data: null, at: null };
+  view = { name, number: 0, data: null, at: null, moving: false, framing: false, busy: 0, mask: null };
   if (!dialog.open) dialog.showModal();
   part("picture-name").textContent = name;
   tell("");
@@ -32,7 +34,7 @@ async function look() {
   if (number !== seen || !dialog.open) return;
   if (found.error) return tell(found.error);
   view.data = found;
-  view.at = found.focus;
+  if (!view.moving) view.at = found.focus;
   drawPicture();
 }
 
@@ -49,12 +51,12 @@ function drawPicture() {
   part("trained-tokens").textContent = found.told;
   write("another", found.views > 1 ? fill(words.another, { number: (view.number % found.views) + 1, count: found.views }) : "");
   const own = part("own-caption");
-  if (own.value === (own.saved ?? "") || own.card !== found.name) own.value = found.caption;
-  Object.assign(own, { saved: found.caption, card: found.name });
+  if (own.card !== found.name) Object.assign(own, { card: found.name, value: "", caption: "", sent: null });
+  hear(own, found.caption);
   part("train-it").checked = !found.left_out;
   part("earlier").disabled = names.indexOf(view.name) <= 0;
   part("later").disabled = names.indexOf(view.name) >= names.length - 1;
-  drawFrame(found.frame);
+  if (!view.moving) drawFrame(found.frame);
   drawFocus();
   element.dispatchEvent(new CustomEvent("looked"));
 }
@@ -72,26 +74,30 @@ function drawFocus() {
 }
 
 // Move the focus point; the crop follows while it is moved, one question at a time.
-let framing = false;
 async function moveFocus(at) {
-  view.at = at.map((share) => Math.min(1, Math.max(0, Math.round(share * 1000) / 1000)));
+  const of = view;
+  of.at = at.map((share) => Math.min(1, Math.max(0, Math.round(share * 1000) / 1000)));
+  of.moving = true;
   drawFocus();
-  if (framing) return;
-  framing = true;
+  if (of.framing) return;
+  of.framing = true;
   let asked;
   do {
-    asked = view.at;
-    const found = await peek("frame", { ...asTrained(), name: view.name, focus: asked });
-    if (found.frame && view) drawFrame(found.frame);
-  } while (view?.at && view.at !== asked);
-  framing = false;
+    asked = of.at;
+    const found = await peek("frame", { ...asTrained(), name: of.name, focus: asked });
+    if (found.frame && view === of && of.at) drawFrame(found.frame);
+  } while (view === of && of.at && of.at !== asked);
+  of.framing = false;
 }
 
 let keeping = null; // several presses of a key are one change
-function keepFocus() {
+async function keepFocus() {
   clearTimeout(keeping);
   keeping = null;
-  changePicture("set_focus", { ...asTrained(), focus: view.at });
+  const of = view, { at } = of;
+  of.moving = true;
+  await changePicture("set_focus", { ...asTrained(), focus: at });
+  if (of.at === at) of.moving = false; // else it was moved on
 }
 
 const changePicture = (what, more) => ask(what, { name: view.name, ...more });
@@ -133,15 +139,16 @@ function turnTo(step) {
   openPicture(next);
 }
 
-// Keep what was not saved yet.
+// Keep what was not saved yet; what the pointer draws ends here.
 function leave() {
+  part("canvas").onpointerup?.();
   saveOwn();
   if (keeping !== null) keepFocus();
 }
 
 function saveOwn() {
   const own = part("own-caption");
-  if (view?.data && own.card === view.name && own.value !== own.saved) changePicture("save", { caption: own.value });
+  if (view?.data && own.card === view.name) save(own);
 }
 
 let mode = "focus"; // or "mask"

@@ -130,25 +130,32 @@ def masks(folder: Path, arms: list[str]) -> None:
         mask.paste("black", half)
         mask.save(pictures / f"{path.stem}.mask.png")
         (pictures / f"{path.stem}.txt").write_text(path.with_suffix(".txt").read_text())
-    for words, floor in (("none", 1.0), ("floor-0.1", 0.1), ("floor-0", 0.0)):
-        if arms and words not in arms:
+    arms = arms or ["keep-0", "keep-0.2", "keep-1", "keep-2", "none"]
+    for words, keep in (("keep-0", 0.0), ("keep-0.2", 0.2), ("keep-1", 1.0), ("keep-2", 2.0), ("none", None)):
+        if words not in arms:
             continue
         changes = {
             "dataset": {"images": str(pictures)},
-            "objective": {"mask_floor": floor, "keep_from_timestep": 1000, "keep_uncaptioned": False},
+            "objective": {"mask_keep": keep or 0.0, "keep_from_timestep": 1000, "keep_uncaptioned": False},
         }
+        for path in pictures.glob("*.mask.png") if keep is None else ():
+            path.rename(path.with_suffix(".unused"))
         with tempfile.TemporaryDirectory() as home:
             stages = trained(Path(home), "pocket-style", changes)
             training = next(stages)
             asked, right = own(training)
-            before = errors(training, asked, right)
+            before, had = errors(training, asked, right), answers(training, asked)
             after = errors(next(stages), asked, right)
+            moved = errors(training, asked, had)
             middle = before.shape[-1] // 2
-            inside, outside = (
-                float(after[..., half].mean() / before[..., half].mean() - 1)
+            (inside, near), (outside, far) = (
+                (float(after[..., half].mean() / before[..., half].mean() - 1), float(moved[..., half].mean()))
                 for half in (slice(None, middle - 1), slice(middle + 1, None))
             )
-            sys.stdout.write(f"{words}: error {inside:+.0%} on the wanted half, {outside:+.0%} on the stripes\n")
+            sys.stdout.write(
+                f"{words}: error {inside:+.0%} on the wanted half, {outside:+.0%} on the stripes; "
+                f"moved from the base model by {near:.4f} and {far:.4f}\n"
+            )
             sys.stdout.flush()
 
 

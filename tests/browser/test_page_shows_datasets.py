@@ -4,14 +4,16 @@ import base64
 import io
 import re
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from urllib.parse import quote
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
-from site_at_work import DEMO, Site
+from playwright.sync_api import Locator, Page, Route, expect
+from site_at_work import DEMO, Site, until
 from the_page import press
 
 from trainer.contract.buckets import buckets
@@ -22,6 +24,11 @@ COLUMNS = """() => {
     const tops = [...document.querySelectorAll('.captions-card')].map((card) => card.getBoundingClientRect().top);
     return tops.filter((top) => top === tops[0]).length;
 }"""
+INKED = """() => {
+    const canvas = document.querySelector('.captions-mask');
+    return canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean);
+}"""
+SERVER = re.compile("component_server")
 SHARP = {"preset": "pocket-character", "trigger": "ana", "resolution": 128}
 
 
@@ -244,3 +251,152 @@ def test_pictures_are_captioned_automatically_as_one_change(page: Page, site: Si
     press(page, "Undo")
     expect(caption(page, names[0])).to_have_value("")
     assert entries_of(site.home, folder) == {}
+
+
+def asks(route: Route, what: str) -> bool:
+    """Whether this request calls that function of the server."""
+    return re.search(rf"\b{what}\b", route.request.post_data or "") is not None
+
+
+@contextmanager
+def held(page: Page, what: str) -> Iterator[Callable[[], None]]:
+    """Answers of this function are held back until the block, or the callable that it is given, lets them through."""
+    waiting: list[Route] = []
+    through = False
+
+    def catch(route: Route) -> None:
+        if not through and asks(route, what):
+            waiting.append(route)
+        else:
+            route.fallback()
+
+    def let() -> None:
+        nonlocal through
+        through = True
+        while waiting:
+            waiting.pop(0).continue_()
+
+    page.route(SERVER, catch)
+    yield let
+    let()
+    page.unroute(SERVER, catch)
+
+
+def test_what_is_typed_while_a_caption_is_saved_stays(page: Page, site: Site, folder):
+    visit(page, folder)
+    names = sorted(path.name for path in folder.glob("*.png"))
+    first = caption(page, names[0])
+    own = first.input_value()
+    with held(page, "save"):
+        first.fill("a red cat")
+        first.press("Enter")
+        page.evaluate("dispatchEvent(new Event('scroll')); document.dispatchEvent(new Event('scroll'))")
+        page.wait_for_timeout(200)
+        expect(first).to_have_value("a red cat")
+        first.fill(own)
+    told(page, f"Caption of {names[0]}")
+    expect(first).to_have_value(own)
+    first.press("Enter")
+    until(lambda: not entries_of(site.home, folder), "its own caption is saved again")
+    expect(first).to_have_value(own)
+
+
+def test_a_text_that_could_not_be_saved_stays_and_is_saved_later(page: Page, site: Site, folder):
+    visit(page, folder)
+    names = sorted(path.name for path in folder.glob("*.png"))
+    first = caption(page, names[0])
+    (folder / names[0]).rename(folder / "elsewhere")
+    first.fill("a red cat")
+    first.press("Enter")
+    told(page, "There is no picture")
+    expect(first).to_have_value("a red cat")
+    (folder / "elsewhere").rename(folder / names[0])
+    first.press("Enter")
+    told(page, f"Caption of {names[0]}")
+    assert entries_of(site.home, folder)[names[0]].text == "a red cat"
+
+
+def test_while_the_folder_is_read_captions_are_not_shown_as_empty(page: Page, folder):
+    with held(page, "show") as let:
+        page.goto(f"/dataset?images={quote(str(folder))}")
+        fields = page.locator(".captions-field")
+        expect(fields.first).to_have_attribute("placeholder", "…")
+        assert fields.first.get_attribute("readonly") is not None
+        let()
+        expect(fields.first).to_be_editable()
+        for field in fields.all():
+            expect(field).not_to_have_value("")
+
+
+def test_a_mask_stays_with_the_picture_that_it_was_drawn_on(page: Page, site: Site, folder):
+    visit(page, folder)
+    first, second, *_ = sorted(path.name for path in folder.glob("*.png"))
+    page.get_by_role("button", name=f"Open {first}").click()
+    expect(page.get_by_role("img", name=f"{first} as the model sees it")).to_be_visible()
+    page.get_by_role("button", name="Mask", exact=True).click()
+    with held(page, "set_mask") as let:
+        page.get_by_role("button", name="Rectangle").click()
+        with held(page, "look_at"):
+            page.get_by_role("button", name="Next").click()
+            page.get_by_role("button", name="Ellipse").click()  # the second picture's mask is not there yet
+        expect(page.get_by_role("img", name=f"{second} as the model sees it")).to_be_visible()
+        assert not page.evaluate(INKED)
+        let()
+    told(page, f"Mask of {first}")
+    assert set(entries_of(site.home, folder)) == {first}
+
+
+def test_a_mask_that_is_wiped_away_is_none(page: Page, site: Site, wide):
+    visit(page, wide)
+    page.get_by_role("button", name="Open 0-wide.png").click()
+    expect(page.get_by_role("img", name="0-wide.png as the model sees it")).to_be_visible()
+    page.get_by_role("button", name="Mask", exact=True).click()
+    page.get_by_role("button", name="Invert").click()
+    told(page, "Mask of 0-wide.png")
+    page.get_by_role("button", name="Invert").click()
+    told(page, "All of 0-wide.png is learnt: no mask")
+    assert entries_of(site.home, wide) == {}
+
+
+def test_a_focus_point_moved_on_while_an_answer_comes_stays(page: Page, site: Site, wide):
+    visit(page, wide)
+    page.get_by_role("button", name="Open 0-wide.png").click()
+    shown = page.get_by_role("img", name="0-wide.png as the model sees it")
+    expect(shown).to_be_visible()
+    point = page.get_by_role("button", name=re.compile("^Focus point"))
+    with held(page, "set_focus"):
+        point.press("Shift+ArrowLeft")
+        until(lambda: "One moment" in page.locator(".captions-status").text_content(), "the first place is on its way")
+        with held(page, "look_at"):
+            page.get_by_label("Trigger word").last.fill("bo")
+            page.get_by_label("Trigger word").last.blur()
+            point.press("Shift+ArrowLeft")
+        expect(page.locator(".captions-trained-words")).to_have_text(re.compile("^bo"))
+        expect(page.get_by_role("button", name="Focus point: 30 % from the left, 50 % from the top")).to_be_visible()
+    until(lambda: entries_of(site.home, wide).get("0-wide.png", Entry()).focus == (0.3, 0.5), "the last place is kept")
+
+
+def test_problems_say_what_they_are_judged_for(page: Page, folder):
+    visit(page, folder)
+    expect(page.get_by_text("Judged as “pocket-character” trains: at 128 px.")).to_be_visible()
+
+
+def test_captioning_and_its_watch_outlive_an_answer_that_is_lost(page: Page, folder):
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    visit(page, folder)
+    page.get_by_text("Automatic captions").click()
+    page.get_by_label("Captions from").select_option("File names")
+    lost: list[Route] = []
+
+    def lose(route: Route) -> None:
+        if not lost and asks(route, "captioning"):
+            lost.append(route)
+            route.fulfill(status=200, body="no answer")
+        else:
+            route.fallback()
+
+    page.route(SERVER, lose)
+    press(page, "Caption the pictures")
+    expect(page.locator(".captions-caption-told")).to_contain_text("8 captioned")
+    assert lost

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
@@ -238,6 +239,28 @@ def pictures_that_changed_since(scene):
     return scene.train(run, "resume_refused")
 
 
+def stopped_with(scene, change):
+    """A run that was stopped, and something done to what its last checkpoint says."""
+    run = scene.new_run()
+    run.request("stop")
+    scene.quiet(run)
+    state = max(run.checkpoints.iterdir()) / "state.json"
+    state.write_text(change(state.read_text()))
+    return run
+
+
+@case("runs", "damaged_checkpoint", trains=True)
+def a_checkpoint_that_is_damaged(scene):
+    run = stopped_with(scene, lambda text: text[:9])
+    return scene.train(run, "damaged_checkpoint", 0)
+
+
+@case("runs", "newer_version", trains=True)
+def a_checkpoint_of_a_newer_version(scene):
+    run = stopped_with(scene, lambda text: json.dumps({**json.loads(text), "format": 99}))
+    return scene.train(run, "newer_version")
+
+
 @case("runs", "run")
 def a_strength_strip_of_a_file_that_is_gone(scene):
     from app.pages.result import Result
@@ -280,6 +303,7 @@ def a_disk_that_fills_up(scene):
         plain(handle)
 
     scene.patch.setattr(home.os, "fsync", fsync)
+    scene.patch.setattr(home, "_free_bytes", lambda _: 512)
     return scene.train(scene.new_run(dataset={"views": 20}, output={"checkpoint_every": 2}), "disk_full")
 
 

@@ -101,7 +101,7 @@ def test_a_folder_is_captioned_in_one_change_and_left_as_it_was(home, folder):
     assert set(texts(home, folder).values()) == {"red house"}
     assert "red_house_001.png" not in texts(home, folder)
     assert [one.what for one in history(home, folder).done] == [f"File names: {COUNT - 1}"]
-    assert len(undo(home, folder)) == COUNT - 1
+    assert len(undo(home, folder).names) == COUNT - 1
     assert texts(home, folder) == {}
     assert contents(folder) == before
 
@@ -145,7 +145,7 @@ def test_a_stopped_job_leaves_what_it_has_and_goes_on_with_the_rest(home, folder
     first = ended(job).progress()
     assert first.status == "stopped"
     assert 3 <= first.captioned == len(texts(home, folder)) < COUNT - 1
-    undone = undo(home, folder)[0]
+    undone = undo(home, folder).names[0]
     change(home, folder, {undone: Entry(text="by hand")})
     second = ended(start(home, tagging(folder, model))).progress()
     assert (second.status, second.captioned, second.kept) == ("completed", COUNT - 1, 1)
@@ -162,6 +162,31 @@ def test_a_caption_written_meanwhile_is_not_replaced(home, folder, monkeypatch):
     done(home, settings(folder))
     assert texts(home, folder)["red_house_004.png"] == "by hand"
     assert sorted(texts(home, folder).values()).count("seen") == COUNT - 2
+
+
+def test_a_caption_written_while_those_found_are_put_in_is_not_replaced(home, folder, monkeypatch):
+    job = prepare(home, settings(folder))
+    for number in (3, 4):
+        job.note(file_name=f"red_house_{number:03}.png", text="seen")
+    look = CaptionJob.look
+
+    def meanwhile(job):
+        seen = look(job)
+        change(home, folder, {"red_house_003.png": Entry(focus=(0.1, 0.2)), "red_house_004.png": Entry("by hand")})
+        return seen
+
+    monkeypatch.setattr(CaptionJob, "look", meanwhile)
+    job.apply()
+    assert entries_of(home, folder) == {
+        "red_house_003.png": Entry("seen", (0.1, 0.2)),
+        "red_house_004.png": Entry("by hand"),
+    }
+
+
+def test_the_words_of_a_folder_named_as_in_kohyas_tools_are_no_caption_of_its_pictures(home, folder):
+    shutil.copytree(folder, folder.with_name("10_ana woman"))
+    progress = done(home, settings(folder.with_name("10_ana woman"))).progress()
+    assert (progress.captioned, progress.kept) == (COUNT - 1, 1)
 
 
 def test_another_captioner_begins_anew_and_loses_nothing(home, folder):

@@ -42,14 +42,14 @@ def test_it_trains_previews_pauses_and_goes_on_to_the_same_file(bits, precision,
 
 def test_the_base_is_held_as_the_settings_say(new_run, monkeypatch):
     seen = []
-    report = loop.report_step
+    report = loop.tell_step
 
     def note_and_report(training, *figures):
         unet = training.family.component("unet")
         seen.append(any(isinstance(weight, HeldWeight) for weight in unet.parameters()))
         report(training, *figures)
 
-    monkeypatch.setattr(loop, "report_step", note_and_report)
+    monkeypatch.setattr(loop, "tell_step", note_and_report)
     assert main([str(new_run("held", **settings("4bit")).path)]) == 0
     assert main([str(new_run("plain").path)]) == 0
     assert seen == [True] * 10 + [False] * 10

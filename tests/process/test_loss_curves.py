@@ -82,7 +82,7 @@ def trained(tmp_path_factory):
         key = tuple(sorted(model.items()))
         if key not in made:
             run = RunFolder.create(home, validated(SETTINGS | {"model": SETTINGS["model"] | model}))
-            assert warm.start(run).wait() == 0  # accelerate knows one precision to a process
+            assert warm.start(run).wait(3600) == 0  # accelerate knows one precision to a process
             made[key] = [step.loss for step in run.view().steps]
             assert len(made[key]) == STEPS
         return made[key]

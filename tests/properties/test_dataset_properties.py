@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trainer.contract.buckets import Plan, Size, bucket_for, buckets, crop_to, plan, views_of_step
-from trainer.contract.captions import Item, captions_of, drawn, tags_of, with_choices, with_trigger
+from trainer.contract.captions import Item, captions_of, drawn, tags_of, wildcards_of, with_choices, with_trigger
 from trainer.contract.encodings import decoded, plain
 from trainer.contract.settings import DatasetSettings
 
@@ -17,6 +17,11 @@ words = st.text(string.ascii_lowercase, min_size=1, max_size=5)
 tags = st.lists(words, max_size=8, unique=True)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252", "cp932", "gb18030")
+
+
+def choices_of(parts):
+    """A wildcard of these, with a comma within."""
+    return "{" + ", x|".join(parts) + "}"
 
 
 def views_of(made, bucket_of, seed):
@@ -208,6 +213,42 @@ def test_a_text_of_any_encoding_is_read_back_or_told_to_be_a_guess(text, encodin
         assert guess == ""
         assert read.removeprefix("\ufeff") == text.removeprefix("\ufeff")
     assert guess or plain(read) == plain(data.decode(encoding)) or data.decode() == read
+
+
+LETTERS = "abc, äöß\u03b1\u03b2\u03b3\u0430\u0431\u0412\u0416"
+
+
+@FEW
+@given(text=st.text(LETTERS, min_size=8), strays=st.lists(st.integers(0, 200), max_size=2))
+def test_zeros_that_strayed_into_utf_8_change_nothing_else(text, strays):
+    data = bytearray(text, "utf-8")
+    for place in strays:
+        data.insert(place, 0)
+    read, guess = decoded(bytes(data))
+    assert not guess
+    assert read.encode() == bytes(data)
+
+
+@FEW
+@given(text=st.text(LETTERS, min_size=2), encoding=st.sampled_from(["utf-16-le", "utf-16-be"]))
+def test_alphabets_in_utf_16_without_a_mark_are_read(text, encoding):
+    assume(len(set(text) & set("abc, äöß")) > 0)  # a zero, by which it is known
+    assert decoded(text.encode(encoding))[0] == text
+
+
+words_or_wildcards = st.recursive(
+    words, lambda inner: st.lists(inner, min_size=2, max_size=3).map(choices_of), max_leaves=8
+)
+
+
+@FEW
+@given(parts=st.lists(words_or_wildcards, max_size=5), trigger=words)
+def test_tags_and_a_trigger_put_first_leave_wildcards_whole(parts, trigger):
+    caption = ", ".join(parts)
+    assert tags_of(caption) == parts
+    wild = [part for part in parts if "{" in part]
+    assert [part for part in tags_of(with_trigger(caption, trigger)) if "{" in part] == wild
+    assert wildcards_of(caption) == wild
 
 
 @FEW

@@ -74,7 +74,7 @@ def test_the_list_offers_found_models_by_name_kind_size_and_program(home, tmp_pa
     ours, cached = model(tmp_path, sdxl(), "pony [v6]"), model(tmp_path, sd15())
     found = [Found(ours.path, "Forge", "pony [v6]", ours), Found(cached.path, HUB, HUB_NAME, cached)]
     offered = {value: label for label, value in base_models(home, found)}
-    assert offered[str(ours.path)] == label_of(found[0]) == "pony [v6] — SDXL (Pony), 262.4 MB, Forge"
+    assert offered[str(ours.path)] == label_of(found[0]) == "pony [v6] — SDXL (Pony), 262 MB, Forge"
     assert offered[HUB_NAME].startswith(f"{HUB_NAME} — SD 1.x, ")
     assert next(iter(offered)) == "pocket"
     assert len(offered) == len(base_models(home, found))
@@ -94,7 +94,7 @@ def test_a_found_model_that_a_preset_names_is_listed_once_with_what_it_is(home, 
 def test_the_line_says_what_a_model_on_this_computer_is(tmp_path, typed):
     file = headers.write(tmp_path / "ana.safetensors", sdxl())
     typed = typed.format(file)
-    assert "SDXL, predicts noise, 1024 px, fp16, 262.4 MB" in line_html(typed, model_of(typed), {}, "en")
+    assert "SDXL, predicts noise, 1024 px, fp16, 262 MB" in line_html(typed, model_of(typed), {}, "en")
 
 
 @pytest.mark.parametrize("typed", ["", None, "/no/such.safetensors", "no such model"])

@@ -52,6 +52,7 @@ def test_a_file_name_tells_its_words_and_no_counters(name, caption):
     [
         ("10_ana person", "a.png", "ana person"),
         ("set", "night_time/5_rain/a.png", "night time, rain"),
+        ("set", "2023_holidays/a.png", "2023 holidays"),
         ("set", "beach/a.png", "beach"),
     ],
 )
@@ -78,6 +79,21 @@ def test_a1111s_prompt_is_read_from_the_comment_of_jpeg_and_webp(tmp_path, endin
 
 def test_a1111s_prompt_is_read_from_png(tmp_path):
     assert prompt_of(png(tmp_path / "a.png", parameters=A1111)) == CAT
+
+
+def test_a_prompt_behind_the_pixels_of_a_png_is_read_though_they_cannot_be_decoded(tmp_path):
+    said, plain = png(tmp_path / "a.png", parameters=A1111).read_bytes(), png(tmp_path / "b.png").read_bytes()
+    chunk = said[said.index(b"iTXt") - 4 : said.index(b"IDAT") - 4]
+    pixels, end = plain.index(b"IDAT") + 4, plain.index(b"IEND") - 4
+    (tmp_path / "c.png").write_bytes(plain[:pixels] + bytes(3) + plain[pixels + 3 : end] + chunk + plain[end:])
+    assert prompt_of(tmp_path / "c.png") == CAT
+
+
+def test_a_file_of_a_format_that_starts_programs_is_not_asked_for_its_prompt(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(UnreadableImage):
+        prompt_of(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +168,20 @@ def test_a_graph_that_runs_in_a_circle_ends():
         "2": {"inputs": {"conditioning": ["3", 0]}},
         "3": {"inputs": {"conditioning": ["2", 0]}},
     }
+    assert of_comfy(json.dumps(nodes)) == ""
+
+
+def test_nodes_that_many_others_share_are_visited_once():
+    nodes = {"start": {"inputs": {"positive": ["0", 0], "latent_image": ["x", 0]}}}
+    for number in range(3000):
+        following = [str(number + 1), 0]
+        nodes[str(number)] = {"inputs": {"conditioning_1": following, "conditioning_2": following}}
+    nodes["3000"] = {"inputs": {"text": "a cat"}}
+    assert of_comfy(json.dumps(nodes)) == "a cat"
+
+
+def test_inputs_that_are_no_names_tell_nothing():
+    nodes = {"1": {"inputs": {"positive": ["2", 0], "latent_image": ["5", 0]}}, "2": {"inputs": [[1, 2]]}}
     assert of_comfy(json.dumps(nodes)) == ""
 
 

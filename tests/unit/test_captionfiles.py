@@ -87,6 +87,13 @@ def test_a_caption_file_that_makes_no_sense_is_named_with_the_reason(folder, nam
     assert said in problem.message
 
 
+@pytest.mark.parametrize("text", ['"a.png" = %s' % list(range(100_000)), f'"{"a" * 100_000}" = 3'])  # noqa: UP031
+def test_what_is_said_of_a_caption_that_makes_no_sense_is_short(folder, text):
+    (folder / "captions.toml").write_text(text)
+    (problem,) = problems(folder)
+    assert len(problem.message) < 1000
+
+
 def test_good_lines_count_beside_a_wrong_one(folder):
     (folder / "metadata.jsonl").write_text('{\n{"file_name": "a.png", "text": "a bear"}\n')
     assert captions(folder)["a.png"] == ("a bear",)
@@ -121,6 +128,14 @@ def test_what_no_caption_can_hold_becomes_a_blank(folder):
         ("ein Bär, 猫", "utf-32", ""),
         ("ein Bär", "utf-16-le", "UTF-16 without its mark"),
         ("ein Bär", "utf-16-be", "UTF-16 without its mark"),
+        ("БЮРО, Москва", "utf-16-le", "UTF-16 without its mark"),
+        ("серый кот", "utf-16-be", "UTF-16 without its mark"),
+        ("女の子, 長い髪, 青い目", "utf-16-le", "UTF-16 without its mark"),
+        ("a\0 brown bear", "utf-8", ""),
+        ("ein B\0är", "utf-8", ""),
+        ("a bear\0\0\0\0\0\0\0\0", "utf-8", ""),
+        ("größer, \0schön, naïve façade", "cp1252", "Windows-1252"),
+        ("一个女孩, 长头发,\0 蓝色的眼睛", "gb18030", "GBK"),
         ("größer, „schön“ – naïve façade", "cp1252", "Windows-1252"),
         ("1girl, ねこと女の子、長い髪", "cp932", "Shift JIS"),
         ("一个女孩, 长头发, 蓝色的眼睛", "gb18030", "GBK"),

@@ -151,6 +151,14 @@ def bomb(path, side=60_000):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT")
 
 
+def test_a_picture_that_is_left_out_is_no_longer_said_to_be_unreadable(tmp_path):
+    draw(tmp_path / "a.png", caption="x")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    overlay = tmp_path / "overlay.jsonl"
+    overlay.write_text('{"file_name": "broken.png", "left_out": true}\n')
+    assert scan(tmp_path, overlay)[1] == []
+
+
 def test_a_picture_far_too_large_to_open_is_left_out_from_its_header(tmp_path):
     bomb(tmp_path / "bomb.png")
     assert "bomb" in left_out(tmp_path).message

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from app import checks
-from app.checks import AT_ONCE, Check
+from app.checks import Check
 from app.shelf import Pictures
 from tests.unit.test_captions import draw
 from tests.unit.test_overlay import digest
@@ -57,9 +57,29 @@ def test_many_pictures_are_checked_when_asked(ask, tmp_path, monkeypatch):
     draw(folder / "a.png")
     draw(folder / "b.png")
     assert ask("check", folder)["state"] == "idle"
+    assert ask("check", folder)["state"] == "idle"
     assert finished(ask, folder, start=True)["state"] == "done"
     assert ask("check", folder)["state"] == "done"
-    assert AT_ONCE > 1
+
+
+def test_many_pictures_once_checked_are_checked_again_with_every_change(ask, home, tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "AT_ONCE", 1)
+    folder = tmp_path / "many"
+    draw(folder / "a.png")
+    draw(folder / "b.png", caption="a bear")
+    finished(ask, folder, start=True)
+    change(home, folder, {"a.png": Entry("another bear")})
+    found = finished(ask, folder)
+    assert found["state"] == "done"
+    assert not any("no caption" in finding["message"] for finding in found["findings"])
+
+
+def test_what_is_judged_for_is_told(ask, folder):
+    assert finished(ask, folder, preset="pocket-character")["resolution"] == 64
+    large = finished(ask, folder, preset="sdxl-character", resolution=0)
+    assert large["resolution"] == 1024
+    assert any("1024 x 1024 px" in finding["message"] for finding in large["findings"])
+    assert finished(ask, folder, preset="sdxl-character", resolution=768)["resolution"] == 768
 
 
 def test_a_finding_is_mended_as_one_change_and_the_folder_stays_untouched(ask, home, folder):
@@ -81,7 +101,7 @@ def test_what_was_found_before_a_change_is_not_mended_after_it(ask, home, folder
     found = finished(ask, folder)
     number, finding = next((n, one) for n, one in enumerate(found["findings"]) if one["fix"])
     change(home, folder, {"a.png": Entry("another")})
-    assert "Check them again" in ask("fix", folder, number=number, message=finding["message"])["error"]
+    assert "have changed" in ask("fix", folder, number=number, message=finding["message"])["error"]
     finished(ask, folder)
     assert "error" in ask("fix", folder, number=number, message="something else")
     assert "error" in ask("fix", folder, number=10_000, message="")
@@ -96,6 +116,10 @@ def test_a_check_that_fails_says_why(ask, folder, monkeypatch):
     found = finished(ask, folder)
     assert found["state"] == "failed"
     assert "nobody foresaw" in found["error"]
+    assert "raining" not in found["error"]  # none is under way
+    monkeypatch.undo()
+    assert ask("check", folder)["state"] == "failed"
+    assert finished(ask, folder, start=True)["state"] == "done"
 
 
 def test_a_check_that_nobody_waits_for_ends_early(home, folder, monkeypatch):

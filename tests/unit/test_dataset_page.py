@@ -1,16 +1,19 @@
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
-from app.captions import AT_ONCE, FIRST, answers
+from app.captions import AT_ONCE, FIRST, answers, with_captions
 from app.pages.dataset import CaptionGrid, first_page
 from app.shelf import CHOICES, Pictures
 from app.text import TABLES
 from tests.unit.test_captions import draw
 from tests.unit.test_overlay import digest
 from trainer.contract.errors import FolderMissing
-from trainer.contract.home import Home
+from trainer.contract.folders import listing
+from trainer.contract.home import CHECKOUT, Home
 from trainer.contract.overlay import Entry, change, entries_of
 
 
@@ -87,6 +90,19 @@ def test_a_folder_is_read_again_only_when_a_file_in_it_changes(home, folder, mon
     assert cards(ask(home, "show", folder))["b.png"]["caption"] == "a fly"
 
 
+@pytest.mark.parametrize("what", ["save", "take_back", "do_again"])
+def test_for_an_answer_the_folder_is_listed_once_and_the_history_read_once(home, folder, what, monkeypatch):
+    ask(home, "save", folder, name="a.png", caption="another")
+    ask(home, "save", folder, name="b.png", caption="a bee")
+    ask(home, "take_back", folder)
+    listed, read = [], []
+    monkeypatch.setattr("app.shelf.listing", lambda path: listed.append(path) or listing(path))
+    plain_read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or plain_read(path))
+    assert "error" not in ask(home, what, folder, name="c.png", caption="fox")
+    assert (listed, read.count("history.jsonl")) == ([folder], 1)
+
+
 def test_a_saved_caption_is_shown_with_what_it_was_and_the_folder_stays_untouched(home, folder):
     before = digest(folder)
     data = ask(home, "save", folder, name="a.png", caption=" a  brown bear\n", shown=["a.png", "b.png"])
@@ -104,6 +120,13 @@ def test_its_own_caption_again_is_no_change_and_leaves_the_rest(home, folder):
     ask(home, "save", folder, name="a.png", caption=" a  bear")
     ask(home, "save", folder, name="b.png", caption="")
     assert entries_of(home, folder) == {"b.png": Entry(focus=(0, 0))}
+
+
+def test_what_somebody_else_changed_since_the_page_looked_stays(home, folder):
+    fresh = with_captions(Pictures.of(home, str(folder)), {"a.png": "another"})
+    change(home, folder, {"a.png": Entry(focus=(0.2, 0.3), left_out=True)})
+    change(home, folder, fresh)
+    assert entries_of(home, folder) == {"a.png": Entry("another", (0.2, 0.3), left_out=True)}
 
 
 def test_undoing_and_doing_again_go_to_the_picture_and_say_what_it_was(home, folder):
@@ -144,7 +167,7 @@ def test_tags_come_with_their_counts_most_frequent_first(home, folder):
 
 
 def test_a_change_to_many_captions_is_looked_at_before_it_is_made_and_is_one_step_to_undo(home, folder):
-    asked = {"edit": {"kind": "rename", "find": "snow", "put": "ice"}, "tags": ["snow"]}
+    asked = {"edit": {"kind": "rename", "find": "snow", "put": "ice"}, "names": ["c.png", "deeper/d.png"]}
     before = digest(folder)
     seen = ask(home, "bulk_preview", folder, **asked)
     assert (seen["count"], seen["of"]) == (2, 2)
@@ -162,6 +185,16 @@ def test_a_change_to_chosen_pictures_leaves_the_others(home, folder):
     edit = {"kind": "add", "put": "ice"}
     ask(home, "bulk", folder, edit=edit, names=["a.png", "b.png", "gone.png"])
     assert entries_of(home, folder) == {"a.png": Entry("a bear, ice"), "b.png": Entry("ice")}
+
+
+def test_a_picture_that_fits_the_search_only_now_is_not_changed(home, folder):
+    """Another window, or the captioner, changed it after it was decided what to change."""
+    seen = ask(home, "show", folder, tags=["snow"])["names"]
+    change(home, folder, {"b.png": Entry("bee, snow")})
+    edit = {"kind": "rename", "find": "snow", "put": "ice"}
+    assert ask(home, "bulk", folder, edit=edit, names=seen, tags=["snow"])["changed"] == ["c.png", "deeper/d.png"]
+    assert "names" in ask(home, "bulk", folder, edit=edit, tags=["snow"])["error"]
+    assert entries_of(home, folder)["b.png"] == Entry("bee, snow")
 
 
 def test_pictures_are_left_out_and_taken_in_again_as_one_change(home, folder):
@@ -184,6 +217,25 @@ def test_a_picture_that_cannot_be_opened_does_not_hinder_the_others(home, folder
     assert len(ask(home, "show", folder)["names"]) == 4
 
 
+def test_while_the_folder_is_read_no_picture_seems_to_lack_its_caption(home, folder):
+    change(home, folder, {"a.png": Entry("another")})
+    (card,) = ask(home, "cards", folder, shown=["a.png"])["cards"]
+    assert (card["caption"], card["note"]) == (None, "")
+    ask(home, "show", folder)
+    (card,) = ask(home, "cards", folder, shown=["a.png"])["cards"]
+    assert card["caption"] == "another"
+    assert "a bear" in card["note"]
+
+
+def test_a_folder_of_pictures_that_cannot_be_opened_is_read_once_and_says_so(home, tmp_path, monkeypatch):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"not a picture")
+    data = ask(home, "show", tmp_path / "broken")
+    assert (data["whole"], data["names"], data["counts"]["all"]) == (True, [], 0)
+    monkeypatch.setattr("app.shelf.look", None)
+    assert ask(home, "show", tmp_path / "broken") == data
+
+
 def test_pictures_deleted_meanwhile_leave_the_page(home, folder):
     ask(home, "show", folder)
     (folder / "c.png").unlink()
@@ -194,6 +246,12 @@ def test_pictures_deleted_meanwhile_leave_the_page(home, folder):
 @pytest.mark.parametrize("name", ["gone.png", "../outside.png"])
 def test_a_caption_that_cannot_be_saved_is_told(home, folder, name):
     assert name in ask(home, "save", folder, name=name, caption="x")["error"]
+
+
+def test_a_caption_of_a_picture_deleted_meanwhile_names_it(home, folder):
+    ask(home, "show", folder)
+    (folder / "a.png").unlink()
+    assert "'a.png'" in ask(home, "save", folder, name="a.png", caption="x")["error"]
 
 
 def test_a_folder_that_is_gone_is_told(home, tmp_path):
@@ -221,7 +279,16 @@ def test_opening_without_a_folder_says_what_to_do_and_a_wrong_one_what_is_wrong(
 @pytest.mark.parametrize("tongue", sorted(TABLES))
 def test_the_grid_speaks_every_language(home, folder, tongue):
     _, data = first_page(home, str(folder), tongue)
+    own = {key: text for key, text in TABLES[tongue].items() if key.startswith("dataset.")}
+    assert data["words"] == {key.removeprefix("dataset."): text for key, text in own.items()}
     assert {*CHOICES, *(f"empty.{choice}" for choice in CHOICES)} <= set(data["words"])
+
+
+def test_every_word_that_the_scripts_use_is_there(home, folder):
+    scripts = "".join(path.read_text(encoding="utf-8") for path in (CHECKOUT / "assets" / "dataset").glob("*.js"))
+    used = {"".join(found) for found in re.findall(r"""\bwords(?:\.(\w+)|\["([\w.-]+)"\])""", scripts)}
+    assert len(used) > 30
+    assert used <= set(first_page(home, str(folder), "en")[1]["words"])
 
 
 def test_the_script_calls_answers_that_are_there(home):

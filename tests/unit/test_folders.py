@@ -1,10 +1,13 @@
 import os
+import sys
+from importlib import import_module
 
 import pytest
 from PIL import Image, features
 
 from tests.unit.test_captions import draw
 from trainer.contract.captions import look, pictures_of, scan
+from trainer.contract.concepts import Concept
 from trainer.contract.errors import FolderMissing, NoImages, NothingToTrain
 from trainer.contract.formats import ORIENTATION_TAG, PLUGINS, SUFFIXES, picture_size, readable_formats
 from trainer.contract.settings import DatasetSettings
@@ -98,6 +101,26 @@ def test_links_within_the_folder_bring_a_picture_in_once(tmp_path):
     (tmp_path / "twice").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "up").symlink_to(tmp_path)
     assert names(tmp_path) == ["a.png", "b.png", "real/c.png"]
+
+
+def test_a_link_into_a_folder_that_is_taken_for_itself_brings_nothing_in(tmp_path):
+    draw(tmp_path / "a.png", caption="x")
+    draw(tmp_path / "second" / "deep" / "b.png", caption="x")
+    (tmp_path / "link").symlink_to(tmp_path / "second" / "deep")
+    (tmp_path / "c.png").symlink_to(tmp_path / "second" / "deep" / "b.png")
+    concept = Concept(images=str(tmp_path / "second"))
+    items, problems = pictures_of(DatasetSettings(images=str(tmp_path), concepts=(concept,)))
+    assert [(item.name, item.concept) for item in items] == [("a.png", 0), ("deep/b.png", 1)]
+    assert problems == []
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="only Windows has junctions")
+def test_a_junction_that_leads_out_of_the_folder_is_refused_and_named(tmp_path):
+    draw(tmp_path / "outside" / "secret.png")
+    draw(tmp_path / "inside" / "a.png", caption="x")
+    import_module("_winapi").CreateJunction(str(tmp_path / "outside"), str(tmp_path / "inside" / "all"))
+    assert names(tmp_path / "inside") == ["a.png"]
+    assert codes(tmp_path / "inside") == ["link_outside"]
 
 
 def test_links_that_lead_nowhere_or_in_a_circle_are_named(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.contract.home import CHECKOUT, Home, atomic_write
+from trainer.contract.home import CHECKOUT, Home, append_line, atomic_write
 
 # The system refuses this process files of over 1,000 bytes, as a full disk would.
 SMALL_DISK = """
@@ -98,3 +98,12 @@ def test_a_relative_home_becomes_absolute(monkeypatch, tmp_path):
 def test_a_tilde_is_the_users_own_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
     assert Home.find(Path("~/atelier")).root == tmp_path.resolve() / "atelier"
+
+
+@pytest.mark.parametrize("torn", [b"", b"whole\n", b"whole\nto"])
+def test_a_line_is_added_and_one_cut_short_before_it_stays_by_itself(tmp_path, torn):
+    (tmp_path / "lines").write_bytes(torn)
+    append_line(tmp_path / "lines", "drei Füchse".encode())
+    append_line(tmp_path / "lines", b"end")
+    lines = (tmp_path / "lines").read_bytes().split(b"\n")
+    assert lines == [*torn.splitlines(), "drei Füchse".encode(), b"end", b""]

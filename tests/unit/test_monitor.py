@@ -137,6 +137,9 @@ def test_a_time_span_reads_like_speech(seconds, words):
     assert duration(seconds) == words
 
 
-@pytest.mark.parametrize(("count", "words"), [(900_000, "0.9 MB"), (19_000_000, "19.0 MB"), (2_100_000_000, "2.1 GB")])
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(900_000, "0.9 MB"), (19_000_000, "19.0 MB"), (262_400_000, "262 MB"), (2_100_000_000, "2.1 GB")],
+)
 def test_a_size_is_in_human_units(count, words):
     assert size(count) == words

@@ -7,11 +7,11 @@ from trainer.contract.settings import ObjectiveSettings
 from trainer.families.base import Conditioning, NoiseSpec
 from trainer.objectives import (
     Batch,
-    area_weight,
     betas,
     draw_noise,
     draw_timesteps,
     make_schedule,
+    masked_error,
     min_snr_weight,
     sample_rng,
     training_loss,
@@ -190,13 +190,19 @@ def test_noise_offset_shifts_whole_channels():
     assert channel_means.abs().max() > 0.3  # without an offset the mean of 4096 draws is within 0.06
 
 
-def masked_losses(mask, floor, drawn=None):
-    """Losses of a denoiser whose error grows from left to right."""
-    schedule = make_schedule(SD15, ObjectiveSettings(min_snr_gamma=0, mask_floor=floor))
+def masked_losses(mask, keep, drawn=None, asked=None):
+    """Losses of a denoiser whose error grows from left to right, and whose base model answers 0."""
+    schedule = make_schedule(SD15, ObjectiveSettings(min_snr_gamma=0, mask_keep=keep))
     ramp = torch.arange(8.0).expand(SHAPE)
     batch = Batch(torch.zeros(SHAPE), torch.zeros(SHAPE), Conditioning(torch.zeros(3, 7, 5)), CAPTIONED, drawn, mask)
     knowing = lambda noisy, t, _c: noisy / schedule.levels(t)[1] + ramp  # noqa: E731
-    return training_loss(knowing, lambda noisy, *_: noisy * 0, batch, schedule, [sample_rng(1, 2, i) for i in range(3)])
+
+    def base(noisy, *_):
+        if asked is not None:
+            asked.append(len(noisy))
+        return noisy * 0
+
+    return training_loss(knowing, base, batch, schedule, [sample_rng(1, 2, i) for i in range(3)])
 
 
 def half_mask():
@@ -209,19 +215,39 @@ def test_a_mask_that_shows_all_changes_no_bit_of_the_loss():
     assert torch.equal(masked_losses(torch.ones(3, 1, 8, 8), 0.3), masked_losses(None, 0.3))
 
 
-def test_under_a_mask_the_loss_is_the_mean_error_of_what_it_shows_and_of_the_rest_by_its_floor():
-    inside, outside = (torch.tensor(error).square().mean() for error in ([0.0, 1, 2, 3], [4.0, 5, 6, 7]))
+def test_under_a_mask_the_loss_is_the_mean_error_of_what_it_shows_and_what_the_rest_moved_by_its_weight():
+    inside = torch.tensor([0.0, 1, 2, 3]).square().mean()
     torch.testing.assert_close(masked_losses(half_mask(), 0.0), inside.expand(3), rtol=1e-3, atol=1e-3)
-    expected = (inside + 0.25 * outside) / 1.25
-    torch.testing.assert_close(masked_losses(half_mask(), 0.25), expected.expand(3), rtol=1e-3, atol=1e-3)
+    error, moved = torch.rand(2, 3, 4, 8, 8)
+    expected = error[..., :4].mean((1, 2, 3)) + 0.25 * moved[..., 4:].mean((1, 2, 3)) / 2
+    torch.testing.assert_close(masked_error(error, moved, half_mask(), 0.25).mean((1, 2, 3)), expected)
+
+
+def test_what_a_mask_leaves_out_is_never_learnt():
+    error, moved = torch.rand(2, 3, 4, 8, 8)
+    other = error.clone()
+    other[..., 4:] += 7
+    for keep in (0.0, 0.1, 1.0):
+        made = masked_error(error, moved, half_mask(), keep)
+        assert torch.equal(made, masked_error(other, moved, half_mask(), keep))
+
+
+def test_the_base_model_is_asked_only_for_pictures_that_leave_something_out():
+    some = half_mask()
+    some[1] = 1
+    for mask, keep, expected in ((some, 0.1, [2]), (some, 0.0, []), (torch.ones(3, 1, 8, 8), 0.1, []), (None, 1.0, [])):
+        asked = []
+        masked_losses(mask, keep, asked=asked)
+        assert asked == expected
 
 
 @pytest.mark.parametrize("white", [1, 7, 32])
 def test_a_small_mask_weighs_as_much_as_a_large_one(white):
     mask = torch.zeros(1, 1, 8, 8)
     mask.view(-1)[:white] = 1
-    assert float(area_weight(mask, 0.0).mean()) == pytest.approx(1.0)
-    assert float(area_weight(mask, 0.1).mean()) == pytest.approx(1.0)
+    same = torch.full((1, 4, 8, 8), 2.0)
+    for keep in (0.0, 1.0):
+        assert float(masked_error(same, same * 0, mask, keep).mean()) == pytest.approx(2.0)
 
 
 def test_of_a_mask_that_shows_nothing_nothing_is_learnt():

@@ -2,6 +2,8 @@ import hashlib
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -17,9 +19,11 @@ from trainer.contract.overlay import (
     history,
     history_file,
     overlay_file,
+    overlays_in,
     read_overlay,
     redo,
     undo,
+    with_overlays,
 )
 from trainer.contract.presets import settled
 from trainer.contract.settings import DatasetSettings, validated
@@ -49,6 +53,11 @@ def captions(folder, home):
 def write(home, folder, **texts):
     """Give pictures captions; `deeper__c` stands for deeper/c.png."""
     change(home, folder, {f"{name.replace('__', '/')}.png": Entry(text) for name, text in texts.items()})
+
+
+def steps(go, home, folder):
+    """The pictures of every step that is left that way."""
+    return [step.names for step in iter(lambda: go(home, folder), None)]
 
 
 def lines(*entries):
@@ -211,23 +220,26 @@ def test_only_a_picture_of_the_folder_gets_a_caption(home, folder, name):
 def test_undo_takes_changes_back_one_by_one(home, folder):
     write(home, folder, a="one")
     write(home, folder, a="two", b="an owl")
-    assert undo(home, folder) == ["a.png", "b.png"]
+    assert undo(home, folder).names == ["a.png", "b.png"]
     assert captions(folder, home) == {"a.png": "one", "b.png": "", "deeper/c.png": "a fox"}
     write(home, folder, b="a bee")
-    assert [undo(home, folder) for _ in range(3)] == [["b.png"], ["a.png"], []]
+    assert steps(undo, home, folder) == [["b.png"], ["a.png"]]
     assert captions(folder, home) == {"a.png": "a bear", "b.png": "", "deeper/c.png": "a fox"}
 
 
 def test_what_was_undone_is_done_again_until_something_else_is_changed(home, folder):
     write(home, folder, a="one")
     change(home, folder, {"a.png": Entry("two"), "b.png": Entry(left_out=True)}, "two and one")
-    assert [undo(home, folder), undo(home, folder)] == [["a.png", "b.png"], ["a.png"]]
+    assert [(step.names, step.what) for step in (undo(home, folder), undo(home, folder))] == [
+        (["a.png", "b.png"], "two and one"),
+        (["a.png"], ""),
+    ]
     assert [change.what for change in history(home, folder).undone] == ["two and one", ""]
-    assert [redo(home, folder) for _ in range(3)] == [["a.png"], ["a.png", "b.png"], []]
+    assert steps(redo, home, folder) == [["a.png"], ["a.png", "b.png"]]
     assert entries_of(home, folder) == {"a.png": Entry("two"), "b.png": Entry(left_out=True)}
     undo(home, folder)
     write(home, folder, b="an owl")
-    assert redo(home, folder) == []
+    assert redo(home, folder) is None
     assert entries_of(home, folder) == {"a.png": Entry("one"), "b.png": Entry("an owl")}
 
 
@@ -236,9 +248,9 @@ def test_a_history_of_captions_alone_is_undone_and_done_again(home, folder):
     history_file(home, folder).write_text(
         lines({"before": {"b.png": None}}, {"undone": True}, {"before": {"a.png": "one"}}), encoding="utf-8"
     )
-    assert [undo(home, folder), undo(home, folder)] == [["a.png"], []]
+    assert steps(undo, home, folder) == [["a.png"]]
     assert entries_of(home, folder) == {"a.png": Entry("one")}
-    assert [redo(home, folder), redo(home, folder)] == [["a.png"], []]
+    assert steps(redo, home, folder) == [["a.png"]]
     assert entries_of(home, folder) == {"a.png": Entry("three")}
 
 
@@ -254,7 +266,7 @@ def test_a_torn_line_of_the_history_costs_only_itself(home, folder):
     with history_file(home, folder).open("ab") as file:
         file.write(b'{"before": {"a.p')
     write(home, folder, b="an owl")
-    assert [undo(home, folder), undo(home, folder)] == [["b.png"], ["a.png"]]
+    assert steps(undo, home, folder) == [["b.png"], ["a.png"]]
 
 
 def test_changes_made_at_the_same_time_all_stay(home, tmp_path):
@@ -263,6 +275,37 @@ def test_changes_made_at_the_same_time_all_stay(home, tmp_path):
         list(pool.map(lambda name: change(home, tmp_path / "many", {name: Entry(f"number {name}")}), names))
     assert captions(tmp_path / "many", home) == {name: f"number {name}" for name in names}
     assert len(history(home, tmp_path / "many").done) == 24
+
+
+def test_parts_of_one_entry_changed_at_the_same_time_all_stay(home, folder):
+    parts = [{"text": "a bear"}, {"focus": (0.5, 0.25)}, {"mask": "masks/1f.png"}, {"left_out": True}]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda part: change(home, folder, {"a.png": partial(replace, **part)}), parts))
+    assert entries_of(home, folder) == {"a.png": Entry("a bear", (0.5, 0.25), "masks/1f.png", left_out=True)}
+
+
+def test_a_function_gets_the_entry_that_stands_there_by_then_and_may_take_it_away(home, folder):
+    write(home, folder, a="one")
+    put = {"a.png": lambda entry: replace(entry, text=f"{entry.text} two"), "b.png": lambda entry: entry}
+    assert change(home, folder, put) == ["a.png"]
+    assert entries_of(home, folder) == {"a.png": Entry("one two")}
+    assert change(home, folder, {"a.png": lambda _entry: None}) == ["a.png"]
+    assert entries_of(home, folder) == {}
+
+
+def test_folders_are_trained_with_what_was_changed_here_unless_they_name_captions(home, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write(home, folder, a="another")
+    write(home, folder / "deeper", c="a wolf")
+    concepts = [{"images": f"~/{folder.name}/deeper"}, {"images": str(folder), "captions": "~/own.jsonl"}]
+    made = with_overlays(DatasetSettings(images=f"~/{folder.name}", concepts=concepts), home)
+    first, second = made.concepts
+    assert made.captions == str(overlay_file(home, folder))
+    assert (first.images, first.captions) == (str(folder / "deeper"), str(overlay_file(home, folder / "deeper")))
+    assert second.captions == str(tmp_path / "own.jsonl")
+    assert overlays_in(made, home) == [made.captions, first.captions]
+    assert with_overlays(DatasetSettings(images=str(tmp_path)), home).captions == ""
 
 
 def test_a_look_shows_what_can_be_opened_and_names_what_cannot(folder):

@@ -1,6 +1,9 @@
 import hashlib
 import inspect
+import re
+from html import unescape
 from types import SimpleNamespace
+from urllib.parse import parse_qsl, urlsplit
 
 import gradio as gr
 import numpy as np
@@ -13,7 +16,7 @@ from app.form import SETTINGS, api_name, shown_values
 from app.monitor import Watch, Watches
 from app.pages import plan, train
 from app.pages.basemodel import base_models
-from app.pages.pictures import keep_dropped, pictures_html
+from app.pages.pictures import dataset_link, keep_dropped, pictures_html
 from app.pages.presetbox import own_list
 from app.pages.train import (
     TrainForm,
@@ -70,14 +73,28 @@ def named(home, preset, **changes):
 # pictures
 
 
-def test_a_folder_is_shown_with_counts_problems_and_a_link_and_everything_escaped(home, folder):
+def test_a_folder_is_shown_with_counts_and_problems_and_everything_escaped(home, folder):
     html = pictures_html(home, folder, "en")
     assert "3 pictures, 2 with captions" in html
     assert html.count("<img") == 3
     assert "1 of 3 pictures have no caption" in html
-    assert "/dataset?images=" in html
     assert "<i>cat" not in html
-    assert str(folder) not in html  # only addresses of thumbnails and of the next page
+    assert str(folder) not in html  # only addresses of thumbnails
+
+
+def test_the_data_set_is_looked_at_as_it_will_be_trained(home, folder):
+    values = named(home, "sd15-character", dataset_images=str(folder), dataset_trigger_word="ana & co")
+    html = dataset_link("sd15-character", values | {"dataset_resolution": 640}, "en")
+    address = urlsplit(unescape(re.search('href="([^"]+)"', html)[1]))
+    assert (address.path, dict(parse_qsl(address.query))) == (
+        "/dataset",
+        {"images": str(folder), "preset": "sd15-character", "trigger": "ana & co", "resolution": "640"},
+    )
+
+
+@pytest.mark.parametrize("images", ["", "  ", None, "/no/such/folder"])
+def test_without_a_folder_no_link_leads_to_it(home, images):
+    assert dataset_link("pocket-style", named(home, "pocket-style", dataset_images=images), "en") == ""
 
 
 def test_a_wrong_folder_is_named_with_what_to_do(home, tmp_path):

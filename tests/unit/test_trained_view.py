@@ -3,7 +3,9 @@ import io
 from types import SimpleNamespace
 
 import numpy as np
+import originals
 import pytest
+import tiny
 import torch
 from PIL import Image
 
@@ -11,11 +13,15 @@ from app import trained
 from app.trained import PNG
 from tests.unit.test_captions import draw
 from tests.unit.test_overlay import digest
-from trainer.contract.captions import captions_of, look
+from trainer.contract.buckets import grid_step
+from trainer.contract.captions import Item, captions_of, look
+from trainer.contract.depths import PUBLISHED, depths_of
 from trainer.contract.home import Home
 from trainer.contract.overlay import Entry, change, entries_of, existing_overlay, overlay_file, undo
+from trainer.contract.pictures import read_mask
 from trainer.contract.presets import FOLDER, list_presets
-from trainer.data.batches import encode_dataset
+from trainer.contract.settings import ModelSettings
+from trainer.data.batches import choose_cuts, encode_dataset
 from trainer.data.cache import TensorCache
 from trainer.families.base import Posterior
 
@@ -90,6 +96,28 @@ def test_the_picture_shown_is_the_tensor_that_the_model_is_fed_with(home, folder
     encode_dataset([item], family, rules, dtype=torch.float32, cache=cache, progress=lambda *_: None)
     expected = torch.from_numpy(shown.copy()).permute(2, 0, 1).float() / 127.5 - 1
     assert torch.equal(expected, family.fed[0])
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd2", "sdxl"])
+@pytest.mark.parametrize("size", [(1500, 1100), (1000, 400), (333, 801)])
+def test_the_crop_is_that_of_the_published_model_that_trains(home, kind, size):
+    """The page knows the model's grid before the model is here."""
+    networks = originals.bare_parts(kind, tiny=False)
+    levels = [len(networks[part].config.block_out_channels) for part in ("vae", "unet")]
+    assert PUBLISHED[kind] == tuple(levels)
+    family = Recorder()
+    family.spec = SimpleNamespace(bucket_step={"sd15": 64, "sd2": 64, "sdxl": 32}[kind])
+    asked = {"folder": str(home.root), "preset": f"{kind}-style", "resolution": 992}
+    config = trained.AsTrained(**asked).config(home)
+    item = Item(home.root / "a.png", "", *size, focus=(0.1, 0.7))
+    assert [trained.crop_of(item, config)] == [cut.crop for cut in choose_cuts([item], family, config.dataset)]
+
+
+def test_the_grid_is_that_of_the_model_in_a_folder(tiny_model):
+    levels = depths_of(ModelSettings(base_model=str(tiny_model)))
+    assert levels == (3, 2)
+    assert grid_step(*levels) == tiny.load(tiny_model).spec.bucket_step == 8
+    assert depths_of(ModelSettings(base_model="pocket")) != PUBLISHED["sd15"]
 
 
 def test_the_frame_is_what_the_crop_keeps(home, folder):
@@ -172,10 +200,25 @@ def test_a_mask_is_kept_in_grey_under_its_content_and_can_be_undone(home, folder
 
 
 def test_a_mask_lies_where_the_reader_finds_it(home, folder):
+    ask(home, "set_mask", folder, name="wide.png", png=png((300, 100), colour="black"))
+    items = {item.name: item for item in look(folder, existing_overlay(home, folder))[0]}
+    assert read_mask(items["wide.png"].mask, 600, 200).getextrema() == (0, 0)
+    assert items["clear.png"].mask is None
+
+
+def test_a_mask_that_leaves_nothing_out_is_none_and_says_so(home, folder):
+    ask(home, "set_mask", folder, name="wide.png", png=png((300, 100), colour="black"))
+    answer = ask(home, "set_mask", folder, name="wide.png", png=png((300, 100)))
+    assert answer["status"].startswith("All of wide.png is learnt: no mask")
+    assert entries_of(home, folder) == {}
+
+
+def test_all_learnt_goes_before_a_mask_that_the_folder_holds(home, folder):
+    Image.new("L", (600, 200), "black").save(folder / "wide.mask.png")
     ask(home, "set_mask", folder, name="wide.png", png=png((300, 100)))
-    overlay = existing_overlay(home, folder)
-    assert (overlay.parent / entries_of(home, folder)["wide.png"].mask).is_file()
-    assert [item.name for item in look(folder, overlay)[0]] == ["clear.png", "large.jpg", "turned.jpg", "wide.png"]
+    assert opened(ask(home, "look_at", folder, name="wide.png")["mask"]).getextrema() == (255, 255)
+    ask(home, "set_mask", folder, name="wide.png", png=None)
+    assert opened(ask(home, "look_at", folder, name="wide.png")["mask"]).getextrema() == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +248,26 @@ def test_a_mask_of_another_picture_format_is_refused(home, folder):
 def test_a_picture_that_is_not_in_the_folder_is_told(home, folder, what):
     answer = ask(home, what, folder, name="../wide.png", focus=(0.5, 0.5), png=None)
     assert "../wide.png" in answer["error"]
+
+
+@pytest.mark.parametrize("what", ["look_at", "frame", "set_focus", "set_mask"])
+def test_a_picture_deleted_meanwhile_is_told(home, folder, what):
+    ask(home, "look_at", folder, name="wide.png")
+    (folder / "wide.png").unlink()
+    assert "'wide.png'" in ask(home, what, folder, name="wide.png", focus=(0.5, 0.5), png=None)["error"]
+
+
+@pytest.mark.parametrize("resolution", [512.5, 7, 10**6])
+def test_a_resolution_that_cannot_be_trained_is_told_with_what_to_do(home, folder, resolution):
+    told = ask(home, "look_at", folder, name="wide.png", resolution=resolution)["error"]
+    assert f"{resolution}:" in told
+    assert "whole number of px" in told
+
+
+def test_a_mask_too_large_to_be_kept_is_told(home, folder):
+    told = ask(home, "set_mask", folder, name="wide.png", png=PNG + "A" * trained.MASK_BYTES * 2)["error"]
+    assert "6.0 MB" in told
+    assert len(told) < 200
 
 
 def test_a_preset_that_is_gone_is_told(home, folder):

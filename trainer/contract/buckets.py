@@ -81,6 +81,20 @@ def crop_to(width: int, height: int, bucket: Size, focus: tuple[float, float] | 
     return Crop(scaled, min(max(left, 0), spare.width), min(max(top, 0), spare.height), bucket)
 
 
+def crops(
+    width: int, height: int, focus: tuple[float, float] | None, step_px: int, rules: DatasetSettings
+) -> list[Crop]:
+    """How a picture is scaled and cut for a model's grid of `step_px`, at each of the sizes it is shown at in turn."""
+    sides = (rules.resolution, *rules.further_resolutions)
+    sizes = [bucket_for(width, height, side, step_px, rules.upscale) for side in sides]
+    return [crop_to(width, height, size, focus) for size in sizes]
+
+
+def grid_step(vae_levels: int, unet_levels: int) -> int:
+    """Sides of buckets are multiples of so many px: each level but the last halves what it is given."""
+    return int(2 ** (vae_levels - 1) * 2 ** (unet_levels - 1))
+
+
 class View(NamedTuple):
     """One showing of one picture: which picture at which of its sizes, and how often it was shown before."""
 

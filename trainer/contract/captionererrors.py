@@ -56,7 +56,6 @@ class CaptioningBusy(RunError):
 
     code = "captioning_busy"
 
-    def __init__(self, folder: str, pid: int) -> None:
-        super().__init__(
-            f"The pictures of {folder} are being captioned by process {pid}.", hint="Stop it first, or wait for it."
-        )
+    def __init__(self, folder: str, pid: int | None) -> None:
+        who = "another process" if pid is None else f"process {pid}"
+        super().__init__(f"The pictures of {folder} are being captioned by {who}.", "Stop it first, or wait for it.")

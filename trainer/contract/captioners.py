@@ -17,6 +17,7 @@ from trainer.contract.home import CHECKOUT
 from trainer.contract.hub import Download, is_hub_name, local_folder, look
 from trainer.contract.hubfiles import weights
 from trainer.contract.sections import Section, invalid, setting
+from trainer.contract.words import size
 
 CaptionerName = Literal["file-names", "folder-names", "metadata", "nearest", "wd14", "blip", "florence2"]
 Detail = Literal["short", "detailed", "long"]
@@ -97,8 +98,8 @@ class Captioner:
 
     @property
     def amount(self) -> str:
-        """What its usual model has to download, for people."""
-        return f"about {self.megabytes / 1000:.1f} GB" if self.megabytes >= 1000 else f"about {self.megabytes} MB"
+        """What its usual model has to download, about, for people; empty where it needs none."""
+        return size(self.megabytes * 1e6) if self.megabytes else ""
 
     @property
     def install_command(self) -> str:
@@ -137,7 +138,7 @@ class Captioner:
             raise ExtraMissing(self.label, self.module, self.install_command)
         if self.repository and self.here(settings.model) is None and not settings.download:
             usual = settings.model in ("", self.repository)
-            amount = self.amount if usual else "files"
+            amount = f"about {self.amount}" if usual else "files"
             raise DownloadNeeded(self.label, settings.model or self.repository, amount)
 
     def look(self, model: str = "") -> Download:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from trainer.contract.problems import Problem, listed, without_picture
 SUFFIXES = (".txt", ".caption", ".cap")  # the first that says something is the picture's caption
 LONGEST = 1 << 20  # bytes of a caption; a file of more is something else
 LONGEST_LIST = 1 << 28
+SAID = 300  # letters of what is wrong with a list
 
 Captions = tuple[str, ...]
 Said = Iterator[tuple[str, Any] | str]  # a picture and what is its caption, or what is wrong with an entry
@@ -119,9 +121,10 @@ class _Reader:
                 case name, list(captions) if all(isinstance(one, str) for one in captions):
                     self._keep(file, folder / name, captions)
                 case name, other:
-                    wrong.append(f"{name} has the caption {other!r}, not a text or a list of texts")
+                    wrong.append(f"{name} has the caption {reprlib.repr(other)}, not a text or a list of texts")
         if wrong:
-            self.unusable[file] = wrong[0] if len(wrong) == 1 else f"{wrong[0]}, and {len(wrong) - 1} more"
+            first = wrong[0] if len(wrong[0]) <= SAID else f"{wrong[0][:SAID]}…"
+            self.unusable[file] = first if len(wrong) == 1 else f"{first}, and {len(wrong) - 1} more"
 
     def _keep(self, file: Path, picture: PurePosixPath, captions: list[str]) -> None:
         said = tuple(caption for caption in map(plain, captions) if caption)

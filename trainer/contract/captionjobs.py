@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from trainer.contract.captioners import CAPTIONERS, Captioner, CaptionSettings, 
 from trainer.contract.captions import Item, Problem, look
 from trainer.contract.errors import FolderMissing
 from trainer.contract.events import RunFailed, Status, Warned
-from trainer.contract.home import Home, atomic_write
-from trainer.contract.overlay import Entry, change, entries_of, existing_overlay, overlay_file
+from trainer.contract.home import Home, append_line, atomic_write
+from trainer.contract.overlay import Entry, change, existing_overlay, overlay_file
 from trainer.contract.presets import read_toml
 from trainer.contract.workfolder import WorkFolder
 
@@ -102,18 +103,20 @@ class CaptionJob(WorkFolder):
         """What captions."""
         return CAPTIONERS[self.settings().captioner]
 
-    def busy(self, pid: int) -> CaptioningBusy:
+    def busy(self, pid: int | None) -> CaptioningBusy:
         """The error of whoever wants to caption this folder while that process does."""
         return CaptioningBusy(self.settings().folder, pid)
 
     def look(self) -> tuple[list[Item], list[Problem]]:
         """The folder's pictures that can be opened, with the captions they have now, and what is wrong with others.
 
+        The words of a folder such as 10_ana woman are no captions: they say the same of all its pictures.
+
         Raises:
             DatasetError: There are none, or the overlay cannot be read.
         """
         folder = Path(self.settings().folder)
-        return look(folder, existing_overlay(self.home, folder))
+        return look(folder, existing_overlay(self.home, folder), folder_repeats=False)
 
     def results(self) -> Results:
         """All lines so far; one that a crash cut short is passed over, and its picture is looked at again."""
@@ -132,13 +135,10 @@ class CaptionJob(WorkFolder):
 
     def note(self, **record: Any) -> None:  # noqa: ANN401 - a line of JSON
         """Add one line to the results."""
-        with self.results_file.open("a+b") as file:
-            file.seek(max(file.tell() - 1, 0))
-            torn = file.read() not in (b"", b"\n")
-            file.write((b"\n" if torn else b"") + json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        append_line(self.results_file, json.dumps(record, ensure_ascii=False).encode())
 
-    def apply(self) -> int:
-        """Put into the overlay, as one change, what is not there yet; gives back how many captions that were.
+    def apply(self) -> None:
+        """Put into the overlay, as one change, what is not there yet.
 
         A picture that got a caption from its owner in the meantime keeps it, unless existing ones are to be replaced.
 
@@ -148,14 +148,16 @@ class CaptionJob(WorkFolder):
         found, settings = self.results(), self.settings()
         waiting = {name: text for name, text in found.captions.items() if text and name not in found.applied}
         if not waiting:
-            return 0
+            return
+
+        def captioned(text: str, entry: Entry) -> Entry:
+            """The entry with this caption, unless its owner wrote one since the pictures were looked at."""
+            return entry if entry.text and not settings.overwrite else replace(entry, text=text)
+
         free = {item.name for item in self.look()[0] if settings.overwrite or not item.caption}
-        folder = Path(settings.folder)
-        entries = entries_of(self.home, folder)
-        fresh = {name: replace(entries.get(name, Entry()), text=text) for name, text in waiting.items() if name in free}
-        change(self.home, folder, fresh, f"{self.captioner().label}: {len(fresh)}")
+        fresh = {name: partial(captioned, text) for name, text in waiting.items() if name in free}
+        change(self.home, Path(settings.folder), fresh, f"{self.captioner().label}: {len(fresh)}")
         self.note(applied=sorted(waiting))
-        return len(fresh)
 
     def progress(self) -> Progress:
         """How far it is."""

@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from trainer.contract.captionfiles import own_captions
@@ -37,7 +38,9 @@ __all__ = [
     "shuffled",
     "tag_frequency",
     "tags_of",
+    "wildcards_of",
     "with_choices",
+    "with_entry",
     "with_trigger",
 ]
 CAPTION_VARIANTS = 16  # forms of a picture's captions that occur in a run; few enough to be encoded once
@@ -45,6 +48,7 @@ DEPTH = 8  # of wildcards within wildcards
 WILDCARD = re.compile(r"\\.|\{((?:[^{}\\]|\\.)*)\}")  # one without others within; \{ is a brace and begins none
 BAR = re.compile(r"(?<!\\)\|")
 ESCAPED = re.compile(r"\\([{|}])")
+COVERED = re.compile(r"\0+")
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,19 @@ def pictures_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
     return items, problems
 
 
-def scan(folder: Path, captions: Path | None = None) -> tuple[list[Item], list[Problem]]:
+def scan(
+    folder: Path, captions: Path | None = None, *, folder_repeats: bool = True
+) -> tuple[list[Item], list[Problem]]:
     """All pictures below `folder` that are trained, ordered by path, and what was noticed.
 
     What the file `captions` says of a picture goes before what lies in the folder. A picture that cannot be opened is
     a problem and left out.
+
+    Args:
+        folder: The picture folder.
+        captions: What goes before it.
+        folder_repeats: Whether a folder's name such as 10_ana woman gives repeats and words, as the setting of this
+            name says.
 
     Raises:
         FolderMissing: No such folder.
@@ -119,11 +131,13 @@ def scan(folder: Path, captions: Path | None = None) -> tuple[list[Item], list[P
         NothingToTrain: None that can be opened and is not left out.
         DatasetError: The file `captions` cannot be read.
     """
-    survey = _survey(folder, captions)
+    survey = _survey(folder, captions, folder_repeats)
     return survey.trained(folder), survey.problems
 
 
-def look(folder: Path, captions: Path | None = None) -> tuple[list[Item], list[Problem]]:
+def look(
+    folder: Path, captions: Path | None = None, *, folder_repeats: bool = True
+) -> tuple[list[Item], list[Problem]]:
     """The same for someone who looks on: with the pictures that the file `captions` leaves out.
 
     Raises:
@@ -131,7 +145,7 @@ def look(folder: Path, captions: Path | None = None) -> tuple[list[Item], list[P
         NoImages: No pictures.
         DatasetError: The file `captions` cannot be read.
     """
-    survey = _survey(folder, captions)
+    survey = _survey(folder, captions, folder_repeats)
     return survey.items, survey.problems
 
 
@@ -146,24 +160,23 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
     own, noticed = own_captions(found, [name for name in sizes if entries.get(name, Entry()).text is None])
     items = []
     for name, (width, height) in sizes.items():
-        entry, repeated = entries.get(name, Entry()), repeats[name]
-        said = own.get(name) or (plain(repeated.words if entry.text is None else entry.text),)
+        said = own.get(name) or (plain(repeats[name].words),)
         mask = found.masks.get(name.rpartition(".")[0])
-        items.append(
-            Item(
-                found.pictures[name],
-                said[0],
-                width,
-                height,
-                name,
-                others=said[1:],
-                weight=float(repeated.count),
-                focus=entry.focus,
-                mask=captions.parent / entry.mask if captions and entry.mask else mask,
-            )
+        item = Item(
+            found.pictures[name],
+            said[0],
+            width,
+            height,
+            name,
+            others=said[1:],
+            weight=float(repeats[name].count),
+            mask=mask,
         )
+        items.append(with_entry(item, entries[name], captions) if captions and name in entries else item)
     left_out = {name for name, entry in entries.items() if entry.left_out}
     shown = [item for item in items if item.name not in left_out]
+    passed_over = {found.pictures.get(name) for name in left_out}
+    broken = [error for error in broken if error.path not in passed_over]
     problems = [*found.problems, *unreadable(broken), *noticed]
     problems += without_caption([item.path for item in shown if not item.caption], len(shown))
     if captions is not None:
@@ -171,6 +184,17 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
     problems += _about_masks(found, shown)
     problems += repeats_told({one.folder: one.count for one in repeats.values() if one.folder})
     return Survey(items, left_out, broken, problems)
+
+
+def with_entry(item: Item, entry: Entry, overlay: Path) -> Item:
+    """The picture with what the overlay's entry says of it, which goes before what its folder says."""
+    return replace(
+        item,
+        caption=item.caption if entry.text is None else entry.text,
+        others=item.others if entry.text is None else (),
+        focus=entry.focus or item.focus,
+        mask=overlay.parent / entry.mask if entry.mask else item.mask,
+    )
 
 
 def _sizes(found: Listing) -> tuple[dict[str, tuple[int, int]], list[UnreadableImage]]:
@@ -192,8 +216,14 @@ def _about_masks(found: Listing, items: Sequence[Item]) -> list[Problem]:
 
 
 def tags_of(caption: str) -> list[str]:
-    """The caption's comma-separated tags, in order."""
-    return [tag for tag in (part.strip() for part in caption.split(",")) if tag]
+    """The caption's comma-separated tags, in order; a wildcard {a, b|c} stays whole."""
+    return [tag for tag in (part.strip() for part in _parts(caption)) if tag]
+
+
+def wildcards_of(caption: str) -> list[str]:
+    """Its wildcards {a|b}, the outermost of those that stand within one another."""
+    covered = _covered(caption)
+    return [caption[found.start() : found.end()] for found in COVERED.finditer(covered)]
 
 
 def with_trigger(caption: str, trigger_word: str) -> str:
@@ -204,9 +234,30 @@ def with_trigger(caption: str, trigger_word: str) -> str:
     known = {tag.casefold() for tag in own}
     begins = caption[: len(trigger_word)].casefold() == trigger_word.casefold()
     if begins and caption[len(trigger_word) :][:1] in ("", " ", ","):
-        first, *parts = caption[len(trigger_word) :].split(",")  # what follows it at once belongs to it
+        first, *parts = _parts(caption[len(trigger_word) :])  # what follows it at once belongs to it
         return ",".join([trigger_word + first, *(part for part in parts if part.strip().casefold() not in known)])
     return ", ".join([trigger_word, *(tag for tag in tags_of(caption) if tag.casefold() not in known)])
+
+
+def _parts(caption: str) -> list[str]:
+    """What stands between the caption's commas, but for those within its wildcards."""
+    commas = [place for place, sign in enumerate(_covered(caption)) if sign == ","]
+    return [caption[begin + 1 : end] for begin, end in pairwise([-1, *commas, len(caption)])]
+
+
+def _covered(caption: str) -> str:
+    """The caption with every sign of its wildcards replaced by a zero, which no caption holds."""
+
+    def _cover(found: re.Match[str]) -> str:
+        if found[1] is None:  # an escaped sign
+            return found[0]
+        choices = len(BAR.split(found[1]))
+        return "\0" * len(found[0]) if choices > 1 else f"({found[1]})"  # braces alone are no wildcard
+
+    text = caption
+    for _ in range(DEPTH if "{" in caption else 0):
+        text = WILDCARD.sub(_cover, text)
+    return text
 
 
 def shuffled(caption: str, keep_tags: int, seed: int) -> str:

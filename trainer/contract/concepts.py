@@ -14,7 +14,9 @@ class Concept(Section):
     """A further folder of pictures, with rules of its own; what is not given is as in the data set."""
 
     images: str = setting(..., min_length=1, description="Folder with the pictures and their captions.")
-    captions: str = setting("", description="File with captions that go before those of the folder; empty: none.")
+    captions: str = setting(
+        "", description="File with captions that go before those of the folder; not given: what was changed here."
+    )
     weight: float = setting(
         1.0, gt=0.0, le=100.0, description="How often one of its pictures is shown, for one of the first folder's."
     )

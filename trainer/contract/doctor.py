@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from trainer.contract.captions import Item, Problem
@@ -29,7 +30,9 @@ class Finding(Problem):
 
     level: Level = "warning"  # note: nothing is wrong
     folder: Path | None = None  # whose overlay the fix changes
-    fix: Mapping[str, Entry | None] | None = None  # for `overlay.change(home, folder, fix)`, if there is one
+    fix: Mapping[str, Callable[[Entry], Entry]] | None = (
+        None  # for `overlay.change(home, folder, fix)`, if there is one
+    )
 
 
 def examine(
@@ -133,18 +136,18 @@ def _named(signs: Sequence[Sign]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _fix(signs: Sequence[Sign], folders: _Folders) -> dict[str, Entry | None] | None:
-    """The overlay's entries that mend these signs, over what it says already."""
-    changes: dict[str, Entry | None] = {}
+def _fix(signs: Sequence[Sign], folders: _Folders) -> dict[str, Callable[[Entry], Entry]] | None:
+    """What mends these signs, as changes of the overlay's entries."""
+    changes: dict[str, Callable[[Entry], Entry]] = {}
     for sign in signs:
         place = folders.place(sign.picture) if sign.picture else None
         if sign.picture is None or place is None:
             continue
         case = CASES.get(sign.code)
-        if sign.caption is not None:
-            changes[place[1]] = replace(folders.entry(sign.picture), text=sign.caption)
+        if sign.mend is not None:
+            changes[place[1]] = sign.mend
         elif case is not None and case.leave_out:
-            changes[place[1]] = replace(folders.entry(sign.picture), left_out=True)
+            changes[place[1]] = partial(replace, left_out=True)
     return changes or None
 
 

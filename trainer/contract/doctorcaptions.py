@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
-from trainer.contract.captions import Item, tags_of, with_trigger
+from trainer.contract.captions import CAPTION_VARIANTS, Item, tags_of, wildcards_of, with_choices, with_trigger
 from trainer.contract.doctorcases import Sign
+from trainer.contract.overlay import Entry
 from trainer.contract.settings import DatasetSettings, TrainConfig
-from trainer.contract.tokens import reading
+from trainer.contract.tokens import Reading, reading
 
 CUT_SHOWN = 60  # letters of what is cut off that a finding shows
 SOME = 5  # captions from which on they are compared with one another
@@ -63,15 +67,47 @@ def without_style(caption: str) -> str:
     return plain.strip(" ,") if plain != caption else caption
 
 
+def _reworded(item: Item, reword: Callable[[str], str]) -> Callable[[Entry], Entry] | None:
+    """The mend of a caption, of the one that stands there by then: so several go together.
+
+    None if it is no help, or would take more away: choices, further captions, or all.
+    """
+
+    def helped(caption: str) -> str:
+        """The caption reworded, or itself where that would be no help."""
+        fresh = reword(caption)
+        return fresh if fresh and all(wildcard in fresh for wildcard in wildcards_of(caption)) else caption
+
+    def mend(entry: Entry) -> Entry:
+        """The entry with the caption reworded."""
+        return replace(entry, text=helped(item.caption if entry.text is None else entry.text))
+
+    return mend if not item.others and helped(item.caption) != item.caption else None
+
+
 def _too_long(items: Sequence[Item], rules: DatasetSettings) -> Iterator[Sign]:
     """Captions of which the text encoder does not read all, the trigger word before them."""
+
+    def shortened(caption: str) -> str:
+        """The caption up to where it is read."""
+        read = _longest_reading(caption, rules)
+        return read.read.rstrip(" ,") if read.cut else caption
+
     for item in items:
-        read = reading(with_trigger(item.caption, rules.trigger_word), rules.caption_tokens)
+        read = _longest_reading(item.caption, rules)
         if read.cut:
             cut = read.cut if len(read.cut) <= CUT_SHOWN else f"{read.cut[:CUT_SHOWN].rstrip()}…"
             detail = f"{read.tokens} tokens, cut: “{cut}”"
             subject = f"{rules.caption_tokens} tokens"
-            yield Sign("long_caption", item.path, subject, detail, caption=read.read.rstrip(" ,") or None)
+            yield Sign("long_caption", item.path, subject, detail, mend=_reworded(item, shortened))
+
+
+def _longest_reading(caption: str, rules: DatasetSettings) -> Reading:
+    """How far the longest of the forms is read that a caption's wildcards give it."""
+    seeds = range(CAPTION_VARIANTS) if wildcards_of(caption) else ()
+    forms = [with_choices(caption, random.Random(seed)) for seed in seeds] or [caption]
+    read = [reading(with_trigger(form, rules.trigger_word), rules.caption_tokens) for form in forms]
+    return max(read, key=lambda one: one.tokens)
 
 
 def _naming_the_style(items: Sequence[Item], rules: DatasetSettings) -> Iterator[Sign]:
@@ -79,7 +115,7 @@ def _naming_the_style(items: Sequence[Item], rules: DatasetSettings) -> Iterator
         plain = without_style(item.caption)
         if item.caption not in (plain, rules.trigger_word):
             gone = " … ".join(_missing(item.caption, plain))
-            yield Sign("style_in_caption", item.path, detail=f"“{gone}”", caption=plain)
+            yield Sign("style_in_caption", item.path, detail=f"“{gone}”", mend=_reworded(item, without_style))
 
 
 def _missing(caption: str, plain: str) -> list[str]:
@@ -113,7 +149,7 @@ def _without_trigger(items: Sequence[Item], rules: DatasetSettings, trigger: str
     if len(lacking) < len(items):
         code = "trigger_not_written" if rules.trigger_word else "trigger_missing"
         for item in lacking:
-            yield Sign(code, item.path, trigger, caption=with_trigger(item.caption, trigger))
+            yield Sign(code, item.path, trigger, mend=_reworded(item, lambda caption: with_trigger(caption, trigger)))
 
 
 def _in_all(items: Sequence[Item], trigger: str) -> Iterator[Sign]:
@@ -121,5 +157,9 @@ def _in_all(items: Sequence[Item], trigger: str) -> Iterator[Sign]:
     common = set.intersection(*({tag.lower() for tag in tags_of(item.caption)} for item in items))
     for tag in sorted(common - {tag.lower() for tag in tags_of(trigger)}):
         for item in items:
-            rest = ", ".join(own for own in tags_of(item.caption) if own.lower() != tag)
-            yield Sign("tag_in_all", item.path, tag, caption=rest or None)
+            yield Sign("tag_in_all", item.path, tag, mend=_reworded(item, partial(_without_tag, tag)))
+
+
+def _without_tag(tag: str, caption: str) -> str:
+    """The caption without a tag; empty if it is all there is."""
+    return ", ".join(own for own in tags_of(caption) if own.lower() != tag)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Level = Literal["error", "warning", "note"]  # ends the run; makes the LoRA worse; good to know
+from trainer.contract.overlay import Entry
+
+Level = Literal["error", "warning", "note"]  # the picture is lost; makes the LoRA worse; good to know
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Sign:
     picture: Path | None = None
     subject: str = ""  # signs of one code and subject make one finding
     detail: str = ""  # said behind the picture's name
-    caption: str | None = None  # the caption that mends it
+    mend: Callable[[Entry], Entry] | None = None  # what mends it, where it is not to leave the picture out
     beside: tuple[Path, ...] = ()  # other pictures to be shown next to it, which the fix leaves alone
 
 
@@ -36,14 +39,14 @@ CASES = {
     "unreadable_image": Case(
         "error",
         "Cannot be read",
-        "A picture that cannot be decoded ends the run before its first step.",
+        "What it shows is missing from the training.",
         "Open it in a picture viewer and save it again, or leave it out.",
         leave_out=True,
     ),
     "truncated": Case(
         "error",
         "Damaged or cut short",
-        "Part of the picture is missing: training ends there, or learns grey and garbled areas.",
+        "Part of the picture is missing: it is passed over, or its grey and garbled areas are learnt.",
         "Fetch the file again, or leave it out.",
         leave_out=True,
     ),

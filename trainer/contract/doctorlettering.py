@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,18 +19,19 @@ HEIGHTS_PX = (7, 9, 12, 16)  # of letters; twice that is found at half the scale
 TRIED = 8  # bands of the best scores in which periods are looked for
 ECHO = 0.6  # correlation with itself further on
 CERTAIN = 18.0  # score from which it is lettering
+EMPTY = 0.05  # share of strokes that is as good as none
 
 
-def lettering(grey: Grey) -> float:
-    """How much the border looks like lettering, 0 for not at all; `CERTAIN` and more is taken for it.
+def lettering(grey: Grey) -> bool:
+    """Whether there is a line of letters along the border.
 
-    A line of letters differs from grass, bricks and hair in this: strokes fill a band evenly from left to right and
+    It differs from grass, bricks and hair in this: strokes fill a band evenly from left to right and
     from top to bottom, about one for each letter height of length, and right above and below it there are hardly any.
     """
     even = grey[: grey.shape[0] // 2 * 2, : grey.shape[1] // 2 * 2].astype(np.uint16)
     half = ((even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) // 4).astype(np.uint8)
-    return max((_best(strokes) for plane in (grey, half) for strip in _strips(plane) for strokes in _strokes(strip)),
-               default=0.0)  # fmt: skip
+    strips = (strip for plane in (grey, half) for strip in _strips(plane))
+    return any(_is_lettered(strokes) for strip in strips for strokes in _strokes(strip))
 
 
 def _strips(grey: Grey) -> Iterator[Grey]:
@@ -78,18 +80,17 @@ def _run_along(plane: Grey, size: int, extreme: np.ufunc, axis: int) -> Grey:
     return out
 
 
-def _best(strokes: NDArray[np.bool_]) -> float:
-    """The best score of any band in a strip."""
+def _is_lettered(strokes: NDArray[np.bool_]) -> bool:
+    """Whether any band of a strip is a line of letters."""
     begins = np.zeros_like(strokes)
     begins[:, 1:] = strokes[:, 1:] & ~strokes[:, :-1]
     area, starts = _sums(strokes), _sums(begins)
     width = strokes.shape[1]
-    best = 0.0
-    for height in HEIGHTS_PX:
-        for length in sorted({max(6 * height, 64), max(6 * height, round(0.3 * width))}):
-            if length <= width and 1.35 * height < strokes.shape[0]:
-                best = max(best, _score(area, starts, height, length))
-    return best
+    return any(
+        length <= width and 1.35 * height < strokes.shape[0] and _has_line(area, starts, height, length)
+        for height in HEIGHTS_PX
+        for length in sorted({max(6 * height, 64), max(6 * height, round(0.3 * width))})
+    )
 
 
 def _sums(marks: NDArray[np.bool_]) -> Sums:
@@ -99,12 +100,13 @@ def _sums(marks: NDArray[np.bool_]) -> Sums:
     return sums
 
 
-def _score(area: Sums, starts: Sums, height: int, length: int) -> float:
-    """The best score of the bands of this height and length: contrast to what is above and below, times their shape."""
-    rows, step = area.shape[0] - 1, max(length // 8, 4)
+def _has_line(area: Sums, starts: Sums, height: int, length: int) -> bool:
+    """Whether a band of this height and length is one: by contrast to what is above and below, and by its shape."""
+    rows, step, long = area.shape[0] - 1, max(length // 8, 4), math.sqrt(length / height)
     dense = _everywhere(area, height, length, step)
     strokes = _everywhere(starts, height, length, step) * height  # per letter height of length
-    top, left = np.nonzero((dense > 0.12) & (dense < 0.6) & (strokes > 0.35) & (strokes < 2.2))
+    least = max(0.12, CERTAIN * EMPTY / long)
+    top, left = np.nonzero((dense > least) & (dense < 0.6) & (strokes > 0.35) & (strokes < 2.2))
     inside = dense[top, left]
     left *= step
 
@@ -114,8 +116,11 @@ def _score(area: Sums, starts: Sums, height: int, length: int) -> float:
         area, np.minimum(top + height + near, rows), np.minimum(top + height + far, rows), left, left + length
     )
     around = np.maximum(above, below)
-    keep = (around < 0.33 * inside) & (top + height + near + 2 <= rows)
-    top, left, inside, around = top[keep], left[keep], inside[keep], around[keep]
+    scores = inside / (around + EMPTY) * long
+    keep = (around < 0.33 * inside) & (top + height + near + 2 <= rows) & (scores >= CERTAIN)
+    if not keep.any():  # as nearly everywhere
+        return False
+    top, left, inside, scores = top[keep], left[keep], inside[keep], scores[keep]
 
     even = np.ones(len(top), np.bool_)
     for part in range(4):
@@ -124,13 +129,12 @@ def _score(area: Sums, starts: Sums, height: int, length: int) -> float:
     for part in range(3):
         begin = top + part * (height // 3)
         even &= _share(area, begin, begin + height // 3, left, left + length) > 0.45 * inside
-    scores = inside[even] / (around[even] + 0.05) * np.sqrt(length / height)
-    for best in np.argsort(scores)[::-1][:TRIED]:
+    for best in np.argsort(scores[even])[::-1][:TRIED]:
         row, column = int(top[even][best]), int(left[even][best])
         strip = area[[row, row + height], column : column + length + 1]
         if not _periodic(np.diff(strip[1] - strip[0])):
-            return float(scores[best])
-    return 0.0
+            return True
+    return False
 
 
 def _periodic(profile: NDArray[np.float32]) -> bool:

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,12 +16,11 @@ from PIL import Image
 from trainer.contract.buckets import Size
 from trainer.contract.captions import Item
 from trainer.contract.doctorcases import Sign
-from trainer.contract.doctorlettering import CERTAIN, lettering
+from trainer.contract.doctorlettering import lettering
 from trainer.contract.doctorsight import softness
 from trainer.contract.doctortwins import Likeness, exact_twins, likeness, near_twins
 from trainer.contract.errors import UnreadableImage, isolated
-from trainer.contract.formats import ORIENTATION_TAG, UNREADABLE, readable_formats
-from trainer.contract.pictures import read_picture
+from trainer.contract.pictures import GAP, read_picture
 from trainer.contract.settings import TrainConfig
 
 SIDE_PX = 512  # pictures are looked at with the area of this square, larger ones scaled down
@@ -41,7 +39,7 @@ class Sight:
     turned: bool = False
     see_through: float = 0.0
     soft_px: float = 0.0
-    letters: float = 0.0
+    letters: bool = False
     likeness: Likeness | None = None
 
 
@@ -98,22 +96,16 @@ def _decoded(path: Path, size: Size) -> Sight:
     if _ends_in_nothing(path):
         return Sight(broken="the file's end was never written")
     opacity = np.asarray(picture.alpha, np.float32).mean() / 255 if picture.alpha else 1.0
-    shown = picture.on("white").resize((smaller.width, smaller.height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    grey = np.asarray(shown.convert("L"))
+    shown = picture.on("white")
+    small = shown.convert("L").resize((smaller.width, smaller.height), Image.Resampling.BICUBIC, reducing_gap=GAP)
+    grey = np.asarray(small)
     return Sight(
-        turned=_is_turned(path),
+        turned=picture.turned,
         see_through=float(1 - opacity),
         soft_px=softness(grey.astype(np.float32)),
         letters=lettering(grey),
-        likeness=likeness(shown),
+        likeness=likeness(shown, small),
     )
-
-
-def _is_turned(path: Path) -> bool:
-    """Whether a viewer turns the picture, or mirrors it; damaged EXIF data says nothing."""
-    with Image.open(path, formats=readable_formats()) as file, suppress(*UNREADABLE):
-        return Image.Image.getexif(file).get(ORIENTATION_TAG, 1) in range(2, 9)  # a PNG's own would decode it again
-    return False
 
 
 def _ends_in_nothing(path: Path) -> bool:
@@ -139,7 +131,7 @@ def _signs(item: Item, sight: Sight, resolution: int) -> list[Sign]:
     if sight.soft_px > BLURRY_PX:
         edges = f"sharpest edges {sight.soft_px:.1f} px wide" if math.isfinite(sight.soft_px) else "no clear edge"
         signs.append(Sign("blurry", item.path, detail=edges))
-    if sight.letters >= CERTAIN:
+    if sight.letters:
         signs.append(Sign("watermark", item.path))
     if sight.see_through > SEE_THROUGH:
         signs.append(Sign("transparent", item.path, detail=f"{sight.see_through:.0%}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +14,8 @@ MARGIN_PX = 8  # around a tile, for the filters
 TILES = 24  # those with most contrast are looked at
 FINE_PX, COARSE_PX = 1.0, 2.5  # scales between which an edge is compared
 SHARPEST = 0.25  # share of the tiles that decides
-SHAKEN_PX = 1.4  # less than this in all, and some edges are sharp; twice as much across, and they are the shake's
+STEADY = 0.15  # share of the tiles that, if sharp in every direction, shows that the camera was not shaken
+SHAKEN_PX = 1.3  # what is less is sharp; twice as much across, and sharper edges are only those along the shake
 NO_EDGE_PX = 30.0  # what is wider is shading
 
 
@@ -27,19 +30,22 @@ def softness(grey: Plane) -> float:
     tiles = _tiles(grey)
     if not len(tiles):
         return float("inf") if min(grey.shape) >= TILE_PX + 2 * MARGIN_PX else 0.0
-    fine, _ = _gradient(tiles, FINE_PX)
-    coarse, angle = _gradient(tiles, COARSE_PX)
-    edge = coarse >= np.quantile(coarse, 0.8, axis=1, keepdims=True)
-    strong = coarse >= np.quantile(coarse, 0.9, axis=1, keepdims=True)
+    fine = np.hypot(*_slopes(tiles, FINE_PX))
+    down, right = _slopes(tiles, COARSE_PX)
+    coarse = np.hypot(down, right)
     ratio = np.asarray(fine / np.maximum(coarse, 1e-6), np.float32)
+    strong = coarse >= np.quantile(coarse, 0.9, axis=1, keepdims=True)
     widths = [_width(values[chosen]) for values, chosen in zip(ratio, strong, strict=True)]
     sharpest = float(np.quantile(widths, SHARPEST))
-    across = _across(ratio, edge, angle)
-    return max(across) if sharpest > SHAKEN_PX and len(across) > 1 and max(across) > 2 * SHAKEN_PX else sharpest
+    if np.quantile(widths, STEADY) <= SHAKEN_PX:
+        return sharpest
+    edge = coarse >= np.quantile(coarse, 0.8, axis=1, keepdims=True)
+    across = _across(ratio, edge, np.asarray(np.arctan2(down, right) % np.pi, np.float32))
+    return max(across) if len(across) > 1 and max(across) > 2 * SHAKEN_PX else sharpest
 
 
 def _across(ratio: Plane, edge: NDArray[np.bool_], angle: Plane) -> list[float]:
-    """Width of the sharpest edges for each of four directions that has any."""
+    """Width of the sharpest edges for each of four directions, from 0 to π, that has any."""
     direction = ((angle + np.pi / 8) / (np.pi / 4)).astype(np.int_) % 4
     found = []
     for number in range(4):
@@ -73,25 +79,24 @@ def _tiles(grey: Plane) -> Plane:
     return np.stack(cut) if cut else np.empty((0, size, size), np.float32)
 
 
-def _gradient(tiles: Plane, sigma: float) -> tuple[Plane, Plane]:
-    """Size of the gradient at this scale and its angle from 0 to π, (N, pixels) each, without the margins."""
-    reach = int(np.ceil(3 * sigma))
-    x = np.arange(-reach, reach + 1, dtype=np.float32)
-    bell = np.exp(-(x**2) / (2 * sigma**2))
-    bell /= bell.sum()
-    smooth = _along(_along(tiles, bell, 1), bell, 2)
+def _slopes(tiles: Plane, sigma: float) -> tuple[Plane, Plane]:
+    """How steeply brightness rises downwards and to the right at this scale, (N, pixels) each, without the margins."""
+    smooth, slope = _filters(sigma)
+    down = np.asarray(slope @ tiles @ smooth.T, np.float32)
+    right = np.asarray(smooth @ tiles @ slope.T, np.float32)
+    return down.reshape(len(tiles), -1), right.reshape(len(tiles), -1)
+
+
+@cache
+def _filters(sigma: float) -> tuple[Plane, Plane]:
+    """A Gaussian along one axis and its slope, (32, 48) each; what lies beyond the border repeats it."""
+    size, reach = TILE_PX + 2 * MARGIN_PX, int(np.ceil(3 * sigma))
+    offsets = np.arange(-reach, reach + 1)
+    bell = np.exp(-(offsets**2) / (2 * sigma**2))
+    smooth: Plane = np.zeros((size, size), np.float32)
+    places = np.arange(size)
+    for offset, weight in zip(offsets, bell / bell.sum(), strict=True):
+        smooth[places, (places + offset).clip(0, size - 1)] += weight
     inner = slice(MARGIN_PX, MARGIN_PX + TILE_PX)
-    down, right = (np.gradient(smooth, axis=axis)[:, inner, inner].reshape(len(tiles), -1) for axis in (1, 2))
-    return np.hypot(down, right), np.asarray(np.arctan2(down, right) % np.pi, np.float32)
-
-
-def _along(tiles: Plane, kernel: Plane, axis: int) -> Plane:
-    """Correlation with a kernel along one axis; what lies beyond the border repeats it."""
-    reach = len(kernel) // 2
-    padding = [(reach, reach) if number == axis else (0, 0) for number in range(3)]
-    wide = np.pad(tiles, padding, mode="edge")
-    length = tiles.shape[axis]
-    total = np.zeros_like(tiles)
-    for offset, weight in enumerate(kernel):
-        total += weight * wide.take(range(offset, offset + length), axis=axis)
-    return total
+    slope: Plane = np.gradient(smooth, axis=0)
+    return smooth[inner], slope[inner]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from trainer.contract.pictures import GAP
 
 Plane = NDArray[np.float32]
 
@@ -20,8 +22,15 @@ BLOCK_PX = 8
 NEAR_BITS = 14  # of 64: what is farther apart is not even compared
 ALIKE = 0.4  # greatest difference of a block's brightness, in standard deviations of the picture's
 SAME_COLOUR = 30.0  # greatest difference of a block's colour, 0 to 255
-MARGINS = (0, 1, 2, 3)  # px that one of the two may be cut by, all around
+ROUNDING = 1e-4
+PLAIN = 2.0  # standard deviation of brightness, 0 to 255, below which an area shows nothing
 SHIFTS = (0, -1, 1)
+# Ways to cut a picture: px all around, and shifted to the right and down. Of two that are compared, one is cut
+CUTS = [(0, 0, 0), *((margin, right, down) for margin in (1, 2, 3) for right in SHIFTS for down in SHIFTS)]
+ONE = [*range(len(CUTS)), *(0 for _ in CUTS[1:])]
+OTHER = [*(0 for _ in CUTS), *range(1, len(CUTS))]
+GROUP = 128  # candidates that are weighed up together
+TRIED = 128  # comparisons of a group that may fail; what comes after is less likely still
 # DCT-II, of which the hash keeps the eight lowest frequencies of each direction
 COSINES = np.cos(np.pi / HASH_PX * np.outer(np.arange(8), np.arange(HASH_PX) + 0.5)).astype(np.float32)
 
@@ -44,10 +53,10 @@ class Twin:
     mirrored: bool = False
 
 
-def likeness(picture: Image.Image) -> Likeness:
-    """What is kept of an upright RGB picture."""
-    tiny = picture.convert("L").resize((HASH_PX, HASH_PX), Image.Resampling.BOX)
-    small = picture.resize((SMALL_PX, SMALL_PX), Image.Resampling.BOX)
+def likeness(picture: Image.Image, grey: Image.Image) -> Likeness:
+    """What is kept of an upright RGB picture, and its brightness of any size."""
+    tiny = grey.resize((HASH_PX, HASH_PX), Image.Resampling.BOX)
+    small = picture.resize((SMALL_PX, SMALL_PX), Image.Resampling.BILINEAR, reducing_gap=GAP)
     return Likeness(_hash(tiny), _hash(ImageOps.mirror(tiny)), small.tobytes())
 
 
@@ -73,21 +82,73 @@ def near_twins(pictures: Mapping[Path, Likeness]) -> list[Twin]:
     Hashes choose the candidates; a comparison block by block decides, so that the pictures of a series, which differ in
     a face or a hand alone, are not taken for one.
     """
-    paths, seen = list(pictures), list(pictures.values())
-    codes = np.array([one.code for one in seen], np.uint64)
-    mirrored = np.array([one.mirrored for one in seen], np.uint64)
+    paths, album = list(pictures), _Album(list(pictures.values()))
     gone: set[int] = set()
     twins = []
     for first in range(len(paths)):
         if first in gone:
             continue
-        for flipped, others in ((False, codes), (True, mirrored)):
-            near = np.flatnonzero(np.bitwise_count(others[first + 1 :] ^ codes[first]) <= NEAR_BITS) + first + 1
-            for second in (int(number) for number in near if int(number) not in gone):
-                if _alike(_picture(seen[first]), _picture(seen[second], flipped)):
-                    gone.add(second)
-                    twins.append(Twin(paths[second], paths[first], flipped))
+        for flipped in (False, True):
+            alike = album.like(first, flipped, gone)
+            gone.update(alike)
+            twins += [Twin(paths[second], paths[first], flipped) for second in alike]
     return twins
+
+
+class _Album:
+    """Pictures to be compared: the likeliest first, and of unlikely ones no more than a number that does not grow."""
+
+    def __init__(self, seen: Sequence[Likeness]) -> None:
+        self._seen = seen
+        self._codes = np.array([one.code for one in seen], np.uint64)
+        self._mirrored = np.array([one.mirrored for one in seen], np.uint64)
+        self._shades: dict[tuple[int, bool], Plane] = {}
+
+    def like(self, first: int, flipped: bool, gone: Collection[int]) -> list[int]:
+        """The later pictures, mirrored or not, that show what this one shows, but for those that are `gone`.
+
+        They are taken in groups, nearest first; a group without any is the last.
+        """
+        codes = (self._mirrored if flipped else self._codes)[first + 1 :]
+        apart = np.bitwise_count(codes ^ self._codes[first])
+        nearest = np.argsort(apart, kind="stable")[: int((apart <= NEAR_BITS).sum())] + first + 1
+        near = [int(number) for number in nearest if int(number) not in gone]
+        found: list[int] = []
+        for begin in range(0, len(near), GROUP):
+            alike = self._alike(first, near[begin : begin + GROUP], flipped)
+            if not alike:
+                break
+            found += alike
+        return sorted(found)
+
+    def _alike(self, first: int, group: list[int], flipped: bool) -> set[int]:
+        """Those of a group that are alike, if need be after one of the two was cut a little all around."""
+        one = self._brightness(first, False)[ONE]
+        others = np.stack([self._brightness(number, flipped)[OTHER] for number in group], axis=1)
+        least = np.abs(one[:, None] - others).max(axis=2)  # (ways, group): what the blocks differ by at least
+        found: set[int] = set()
+        missed = 0
+        for place in np.argsort(least, axis=None, kind="stable"):
+            way, number = divmod(int(place), len(group))
+            if least[way, number] > ALIKE + ROUNDING or missed == TRIED:
+                break
+            if group[number] in found:
+                continue
+            first_cut = _middle(_picture(self._seen[first]), *CUTS[ONE[way]])
+            other_cut = _middle(_picture(self._seen[group[number]], flipped), *CUTS[OTHER[way]])
+            if _same(first_cut, other_cut):
+                found.add(group[number])
+            else:
+                missed += 1
+        return found
+
+    def _brightness(self, number: int, flipped: bool) -> Plane:
+        """(28, 36): the mean of each block for each of `CUTS`, in standard deviations; 0 for a plain area."""
+        if (number, flipped) not in self._shades:
+            picture = _picture(self._seen[number], flipped)
+            evened = [_even(_middle(picture, *way).mean(axis=2)) for way in CUTS]
+            self._shades[number, flipped] = np.stack([_blocks(plane).ravel() for plane in evened])
+        return self._shades[number, flipped]
 
 
 def _hash(tiny: Image.Image) -> int:
@@ -99,22 +160,6 @@ def _hash(tiny: Image.Image) -> int:
 def _picture(seen: Likeness, flipped: bool = False) -> Image.Image:
     picture = Image.frombytes("RGB", (SMALL_PX, SMALL_PX), seen.small)
     return ImageOps.mirror(picture) if flipped else picture
-
-
-def _alike(one: Image.Image, other: Image.Image) -> bool:
-    """Whether two pictures show the same, if need be after one of them was cut a little all around."""
-    return any(_same(first, second) for first, second in _alignments(one, other))
-
-
-def _alignments(one: Image.Image, other: Image.Image) -> Iterator[tuple[Plane, Plane]]:
-    """The middle of both, the one or the other cut by some margin and shifted."""
-    plain_one, plain_other = _middle(one, 0), _middle(other, 0)
-    for margin in MARGINS:
-        for right in SHIFTS if margin else (0,):
-            for down in SHIFTS if margin else (0,):
-                yield _middle(one, margin, right, down), plain_other
-                if margin:
-                    yield plain_one, _middle(other, margin, right, down)
 
 
 def _middle(picture: Image.Image, margin: int, right: int = 0, down: int = 0) -> Plane:
@@ -129,13 +174,18 @@ def _same(one: Plane, other: Plane) -> bool:
     """Whether no block differs, but for brightness and contrast of the whole."""
     greys = [plane.mean(axis=2) for plane in (one, other)]
     spreads = [float(grey.std()) for grey in greys]
-    if min(spreads) < 2.0:
-        return max(spreads) < 2.0 and float(np.abs(one - other).max()) < SAME_COLOUR
-    even = [(grey - grey.mean()) / spread for grey, spread in zip(greys, spreads, strict=True)]
-    if _blocks(np.abs(even[0] - even[1])).max() > ALIKE:
+    if min(spreads) < PLAIN:
+        return max(spreads) < PLAIN and float(np.abs(one - other).max()) < SAME_COLOUR
+    if _blocks(np.abs(_even(greys[0]) - _even(greys[1]))).max() > ALIKE:
         return False
     tints = [plane - grey[..., None] for plane, grey in zip((one, other), greys, strict=True)]
     return bool(_blocks(np.abs(tints[0] - tints[1]).max(axis=2)).max() < SAME_COLOUR)
+
+
+def _even(grey: Plane) -> Plane:
+    """Brightness in standard deviations from its mean; 0 for a plain area."""
+    spread = float(grey.std())
+    return np.zeros_like(grey) if spread < PLAIN else (grey - grey.mean()) / np.float32(spread)
 
 
 def _blocks(plane: Plane) -> Plane:

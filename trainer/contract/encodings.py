@@ -15,13 +15,15 @@ MARKS = {
 UNFIT = re.compile(r"[\0-\x1f\x7f-\x9f\ufeff]")  # control characters, and a mark that strayed into the text
 JAPANESE = re.compile(r"[\0-\x7f\u3000-\u30ff\u4e00-\u9fff\uff01-\uff5e]*")
 KANA = re.compile(r"[\u3041-\u30fa]")
+PLAIN = re.compile(rb"[\t\n\r -~]")
+WESTERN = 0.7  # share of plain letters in a text of a Western language
 CHINESE = re.compile(r"[\0-\x7f\u2014\u2018-\u201d\u2026\u3000-\u3011\u4e00-\u9fff\uff01-\uff5e]*")
 
 
 def decoded(data: bytes) -> tuple[str, str]:
     """The text, and the name of its encoding where that is a guess: neither marked nor UTF-8."""
     marked = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), "")
-    if marked or b"\0" not in data:
+    if marked or not _is_wide(data):
         try:
             return data.decode(marked or "utf-8"), ""
         except UnicodeDecodeError:
@@ -37,13 +39,32 @@ def plain(text: str) -> str:
 
 def _guessed(data: bytes) -> tuple[str, str]:
     """The likeliest encoding of text that is not UTF-8, and its name."""
-    if b"\0" in data:  # every other byte of Latin letters
-        return ("utf-16-le" if data[1::2].count(0) >= data[::2].count(0) else "utf-16-be"), "UTF-16 without its mark"
-    if _is_japanese(data):
-        return "cp932", "Shift JIS"
-    if _is_chinese(data):
-        return "gb18030", "GBK"
-    return "cp1252", "Windows-1252"
+    if not _is_wide(data):
+        if _is_japanese(data):
+            return "cp932", "Shift JIS"
+        if _is_chinese(data):
+            return "gb18030", "GBK"
+        if b"\0" not in data or len(PLAIN.findall(data)) >= WESTERN * len(data):
+            return "cp1252", "Windows-1252"
+    return ("utf-16-be" if _begins_high(data) else "utf-16-le"), "UTF-16 without its mark"
+
+
+def _is_wide(data: bytes) -> bool:
+    """Whether this is UTF-16 of an alphabet: every other byte says then which one, and looks like a control character.
+
+    A zero or two that strayed into a text of single bytes make none.
+    """
+    if b"\0" not in data:
+        return False
+    halves = data[::2], data[1::2]
+    high, low = halves if _begins_high(data) else halves[::-1]
+    controls = sum(byte < ord(" ") for byte in high)
+    return controls > max(1, len(high) / 2) and low.count(0) < len(low) / 4
+
+
+def _begins_high(data: bytes) -> bool:
+    """Whether the higher byte of each pair comes first: it is the one that is zero in blanks and Latin letters."""
+    return data[::2].count(0) > data[1::2].count(0)
 
 
 def _is_japanese(data: bytes) -> bool:

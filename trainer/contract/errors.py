@@ -6,7 +6,7 @@ TrainerError
 ├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel; more in huberrors.py and convert.py
 ├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · DiskShort · OutOfMemory · Terminated · DeviceLost ·
 │   ProcessLost · ComputersApart
-├── RunError: RunMissing · RunBusy · TrainerEnded · ResumeRefused · ComputersDiffer
+├── RunError: RunMissing · RunBusy · TrainerEnded · ResumeRefused · NewerVersion · ComputersDiffer
 ├── ExportError: ProofFailed · FileExists
 ├── LoraRefused
 └── SystemRefused · BrokenInstall · Unexpected, all in systemerrors.py
@@ -267,8 +267,9 @@ class RunBusy(RunError):
 
     code = "run_busy"
 
-    def __init__(self, name: str, pid: int) -> None:
-        super().__init__(f'The run "{name}" is being trained by process {pid}.', hint="Stop it first, or wait for it.")
+    def __init__(self, name: str, pid: int | None) -> None:
+        who = "another process" if pid is None else f"process {pid}"
+        super().__init__(f'The run "{name}" is being trained by {who}.', hint="Stop it first, or wait for it.")
 
 
 class TrainerEnded(RunError):
@@ -288,10 +289,19 @@ class ResumeRefused(RunError):
 
     code = "resume_refused"
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, anyway: str = "Or start a new run with what is there now.") -> None:
+        super().__init__(f"The run cannot go on: {what}.", hint=f"Put it back as it was, then resume. {anyway}")
+
+
+class NewerVersion(RunError):
+    """A file was written by a later version of this program, in a form that this one does not know."""
+
+    code = "newer_version"
+
+    def __init__(self, what: str, seen: object, known: int) -> None:
         super().__init__(
-            f"The run cannot go on: {what}.",
-            hint="Put the files back as they were, or start a new run with what is there now.",
+            f"{what} was written by a newer version of Atelier (format {seen}; this one reads up to {known}).",
+            hint="Update Atelier, or use the version that wrote it. Nothing was changed.",
         )
 
 

@@ -7,7 +7,6 @@ torn tail is never taken for an event.
 from __future__ import annotations
 
 import errno
-import os
 import threading
 import time
 from contextlib import suppress
@@ -17,6 +16,8 @@ from types import TracebackType
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from trainer.contract.home import add_line, open_lines
 
 HEARTBEAT_SECONDS = 10.0
 PROTOCOL = 1
@@ -195,11 +196,8 @@ class EventLog:
 
     def __init__(self, path: Path, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._path = path
-        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        self._file = path.open("ab", buffering=0)
-        if torn:
-            self._file.write(b"\n")
-        earlier, _, _ = read_events(path)  # after mending: a line that lacked only its newline counts
+        self._file = open_lines(path)
+        earlier, _, _ = read_events(path)  # after it was opened: a line that lacked only its newline counts
         self._seq = earlier[-1].seq + 1 if earlier else 0
         self._lock = threading.Lock()
         self._last = time.monotonic()
@@ -225,22 +223,11 @@ class EventLog:
         """
         with self._lock:
             stamped = event.model_copy(update={"seq": self._seq, "t": time.time()})
-            self._append(stamped.model_dump_json(by_alias=True).encode() + b"\n")
+            add_line(self._file, stamped.model_dump_json(by_alias=True).encode())
             self._seq += 1
             self._last = time.monotonic()
             if not self._path.exists():
                 raise FileNotFoundError(errno.ENOENT, "moved or deleted", str(self._path.parent))
-
-    def _append(self, line: bytes) -> None:
-        """Add the line in one write, or nothing: of one that a full disk cut short, no torn start stays behind."""
-        end = self._file.seek(0, os.SEEK_END)
-        rest = memoryview(line)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError:
-            self._file.truncate(end)
-            raise
 
     def _beat(self, every_seconds: float) -> None:
         while not self._closing.wait(every_seconds / 4):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+import sys
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -68,7 +70,8 @@ def listing(folder: Path, apart: Collection[Path] = ()) -> Listing:
     """
     if not folder.is_dir():
         raise FolderMissing(folder)
-    walk = _Walk(folder, os.path.realpath(folder), {os.fspath(path) for path in apart})
+    real = os.path.realpath(folder)
+    walk = _Walk(folder, real, [path for path in apart if path.is_relative_to(real)])
     walk.go()
     names = sorted(walk.files, key=lambda name: name.split("/"))
     return Listing(folder, {name: walk.files[name] for name in names}, _noticed(walk))
@@ -86,6 +89,12 @@ class Repeats:
 def repeats_of(folder: Path, name: str) -> Repeats:
     """What the folders of a file say, the nearest one that says something; `folder` is the outermost."""
     return _said_by(folder.absolute().name, name.rpartition("/")[0])
+
+
+def words_of_folder(name: str) -> str:
+    """What a folder's name says, without kohya's repeats."""
+    match = REPEATS.fullmatch(name)
+    return (match[2] if match else name).strip()
 
 
 @lru_cache(maxsize=1000)
@@ -107,7 +116,8 @@ class _Walk:
 
     root: Path
     real_root: str
-    seen: set[str]  # real paths of what is not to be entered, or not again
+    apart: Collection[Path]  # folders within it that are not entered, by whatever way
+    seen: set[str] = field(default_factory=set)  # real paths of what is not to be taken again
     files: dict[str, Path] = field(default_factory=dict)
     links: list[tuple[str, Path]] = field(default_factory=list)
     left: dict[str, list[Path]] = field(default_factory=dict)  # by a code of LEFT
@@ -118,6 +128,7 @@ class _Walk:
 
     def go(self) -> None:
         """Find the files, then follow the links: so that what is there itself goes before what leads to it."""
+        self.seen.update(os.fspath(path) for path in self.apart)
         self._enter(self.root, "", self.real_root)
         while self.links:
             links, self.links = sorted(self.links), []
@@ -144,7 +155,7 @@ class _Walk:
                     continue
                 if not _can_be_written(entry.name):
                     self.leave("name_unreadable", path)
-                elif entry.is_symlink():
+                elif _is_link(entry):
                     self.links.append((name, path))
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append((path, f"{name}/", os.path.join(real, entry.name)))  # noqa: PTH118 - ten thousand times
@@ -161,11 +172,20 @@ class _Walk:
             return
         if not Path(real).is_relative_to(self.real_root):
             self.leave("link_outside", path)
+        elif any(Path(real).is_relative_to(folder) for folder in self.apart):
+            return
         elif path.is_dir():
             self._enter(path, f"{name}/", real)
         elif path.is_file() and real not in self.seen:
             self.seen.add(real)
             self.files[name] = path
+
+
+def _is_link(entry: os.DirEntry[str]) -> bool:
+    """Whether this leads elsewhere: a symbolic link, or a junction, as Windows makes for folders."""
+    if sys.platform == "win32" and entry.is_dir(follow_symlinks=False):
+        return entry.stat(follow_symlinks=False).st_reparse_tag == stat.IO_REPARSE_TAG_MOUNT_POINT or entry.is_symlink()
+    return entry.is_symlink()
 
 
 def _can_be_written(name: str) -> bool:

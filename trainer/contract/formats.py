@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zlib
@@ -43,7 +44,11 @@ UNREADABLE: tuple[type[BaseException], ...] = (
 UNREADABLE += (RuntimeError, MemoryError, AssertionError, struct.error, zlib.error, Image.DecompressionBombError)
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 ORIENTATION_TAG = 0x0112
-PNG_CHUNK = struct.Struct(">I4s")  # bytes of its data, kind
+PNG_START = 33  # bytes of its signature and its header
+PNG_CHUNK = struct.Struct(">I4s")  # bytes of its data, kind; a checksum of four bytes follows the data
+PNG_TOLD = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
+PNG_LONGEST = 1 << 26  # bytes of such a chunk; of more it is no text
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 @cache
@@ -56,6 +61,31 @@ def readable_formats() -> tuple[str, ...]:
             if register is not None:
                 register()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def open_picture(source: Path | BinaryIO) -> Image.Image:
+    """A picture whose header was read: every file that may come from elsewhere is opened here."""
+    return Image.open(source, formats=readable_formats())
+
+
+def exif_of(picture: Image.Image) -> Image.Exif:
+    """The EXIF data read so far; a PNG's own method would decode the picture to look for some behind its pixels."""
+    return Image.Image.getexif(picture) if picture.format == "PNG" else picture.getexif()
+
+
+def orientation(picture: Image.Image) -> int:
+    """How the file says that the picture must be turned; 1, as it is, where its EXIF data is damaged."""
+    try:
+        return int(exif_of(picture).get(ORIENTATION_TAG, 1))
+    except UNREADABLE:
+        return 1
+
+
+def read_to_the_end(picture: Image.Image, file: BinaryIO) -> None:
+    """Add what a PNG says of itself behind its pixels, without decoding them."""
+    if picture.format == "PNG" and (behind := _behind_pixels(file)):
+        with suppress(*UNREADABLE):  # what is damaged there says nothing
+            picture.info.update(open_picture(io.BytesIO(behind)).info)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -90,32 +120,26 @@ def _size_of_version(path: Path, _changed: int, _bytes: int) -> tuple[int, int]:
     """The same, read from the file."""
     with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")  # of what is odd about it but can be read
-        with Image.open(file, formats=readable_formats()) as picture:
+        with open_picture(file) as picture:
             width, height = picture.size
-            sideways = _orientation(picture, file) in SIDEWAYS
+            read_to_the_end(picture, file)
+            sideways = orientation(picture) in SIDEWAYS
     return (height, width) if sideways else (width, height)
 
 
-def _orientation(picture: Image.Image, file: BinaryIO) -> int:
-    """How the file says that the picture must be turned; 1, as it is, where its EXIF data is damaged."""
-    short = picture.format == "PNG" and "exif" not in picture.info and not _says_more_at_its_end(file)
-    try:
-        exif = Image.Image.getexif(picture) if short else picture.getexif()  # a PNG's own would decode all of it
-        return int(exif.get(ORIENTATION_TAG, 1))
-    except UNREADABLE:
-        return 1
-
-
-def _says_more_at_its_end(file: BinaryIO) -> bool:
-    """Whether a PNG has other chunks than its end after the pixels: there too it may tell how it is turned."""
-    file.seek(8)
+def _behind_pixels(file: BinaryIO) -> bytes:
+    """A PNG of the chunks that tell something behind the pixels of this one; empty where there are none."""
+    file.seek(0)
+    start = file.read(PNG_START)
+    told: list[bytes] = []
     after_pixels = False
     while len(head := file.read(PNG_CHUNK.size)) == PNG_CHUNK.size:
         length, kind = PNG_CHUNK.unpack(head)
         if kind == b"IEND":
-            return False
-        if kind != b"IDAT" and after_pixels:
-            return True
+            break
         after_pixels = after_pixels or kind == b"IDAT"
-        file.seek(length + 4, 1)  # data and checksum
-    return False
+        if after_pixels and kind in PNG_TOLD and length <= PNG_LONGEST:
+            told.append(head + file.read(length + 4))
+        else:
+            file.seek(length + 4, 1)
+    return b"".join([start, *told, PNG_END]) if told else b""

@@ -1,14 +1,26 @@
-"""Where things live on disk, and the one way files are written: whole or not at all."""
+"""Where things live on disk, and the two ways files are written: whole or not at all, and line by line."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+
+from trainer.contract.words import size
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 POCKET = CHECKOUT / "assets" / "pocket"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+LEFT_BEHIND = (
+    ".*.part",
+    ".*.proof",
+)  # what a write that was cut short leaves, by the names it is given before it is whole
 
 
 @dataclass(frozen=True)
@@ -47,8 +59,18 @@ def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds all of it or what it held before, even through a power cut.
 
     Raises:
-        OSError: As the system reports it; no partial file is left.
+        OSError: As the system reports it, of a full disk with the bytes wanted; no partial file is left.
     """
+    try:
+        _write_whole(path, data)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        wanted = f"{path.name} takes {size(len(data))}, and {size(_free_bytes(path.parent))} are free"
+        raise OSError(error.errno, wanted, str(path)) from error
+
+
+def _write_whole(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     fresh = Path(name)
@@ -64,6 +86,41 @@ def atomic_write(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def open_lines(path: Path) -> FileIO:
+    """The file, for `add_line`; a last line that a crash cut short is ended, so that it spoils no other."""
+    file = FileIO(path, "a+")
+    file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+    if file.read() not in (b"", b"\n"):
+        file.write(b"\n")
+    return file
+
+
+def add_line(file: FileIO, line: bytes) -> None:
+    """Add the line, or nothing: of one that a full disk cut short, no torn start stays behind.
+
+    Raises:
+        OSError: As the system reports it.
+    """
+    end = file.seek(0, os.SEEK_END)
+    rest = memoryview(line + b"\n")
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        file.truncate(end)
+        raise
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a file that is not held open.
+
+    Raises:
+        OSError: As the system reports it.
+    """
+    with open_lines(path) as file:
+        add_line(file, line)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable, where the system lets folders be synced."""
     if os.name == "posix":
@@ -72,3 +129,34 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _free_bytes(folder: Path) -> int:
+    """What the disk that a folder lies on, or will lie on, has left."""
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+
+
+def sweep(folder: Path, older_than: float = 0.0) -> None:
+    """Delete what writes that were cut short left below a folder.
+
+    Args:
+        folder: It, and all below it.
+        older_than: Seconds; what is younger may be another process's that is just writing it.
+    """
+    for pattern in LEFT_BEHIND:
+        for left in list(folder.rglob(pattern)):
+            with suppress(OSError):  # somebody else has deleted it
+                if time.time() - left.stat().st_mtime >= older_than:
+                    discard(left)
+
+
+def discard(path: Path) -> None:
+    """Delete a file or a folder; a folder loses its name first, so that nobody sees it half deleted."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    going = path if path.name.startswith(".") else path.with_name(f".{path.name}.old.part")
+    if going != path:
+        shutil.rmtree(going, ignore_errors=True)
+        path.replace(going)
+    shutil.rmtree(going, ignore_errors=True)

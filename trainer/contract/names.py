@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-REPEATS = re.compile(r"^\d+_(?=\D)")  # kohya's "10_ana person"
+from trainer.contract.folders import words_of_folder
+
 SEPARATORS = re.compile(r"[_\s]+|(?<=\w)-(?=\d)|(?<=\d)-(?=\w)|\s*\((?=\d+\))|(?<=\d)\)")
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 COUNTER = re.compile(r"[\d.:+-]+|[0-9a-f]{8,}", re.IGNORECASE)
@@ -35,5 +36,5 @@ def from_folder_names(folder: Path, name: str) -> str:
         name: The picture's path relative to it, with forward slashes.
     """
     parts = name.split("/")[:-1] or [folder.name]
-    tags = [" ".join(re.split(r"[_\s]+", REPEATS.sub("", part))).strip() for part in parts]
+    tags = [" ".join(re.split(r"[_\s]+", words_of_folder(part))).strip() for part in parts]
     return ", ".join(tag for tag in tags if tag)

@@ -12,17 +12,20 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock
 
+from trainer.contract.concepts import Concept
 from trainer.contract.encodings import plain
 from trainer.contract.errors import DatasetError
-from trainer.contract.home import Home, atomic_write
+from trainer.contract.home import Home, append_line, atomic_write
+from trainer.contract.settings import DatasetSettings
 
 READABLE = 60  # letters of the folder's own name in that of its overlay
 
@@ -39,6 +42,7 @@ class Entry:
 
 Entries = dict[str, Entry]  # by the picture's path, relative to its folder and with forward slashes
 Replaced = dict[str, Entry | None]  # what stood there before; None: there was no entry
+Update = Entry | None | Callable[[Entry], Entry | None]  # an entry, none, or what is made of the one that stands there
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,15 @@ class Change:
     puts: Replaced
     what: str = ""
 
+    @property
+    def names(self) -> list[str]:
+        """Its pictures."""
+        return list(self.puts)
+
 
 @dataclass
 class History:
-    """The changes that stand and those taken back, each list's next step last."""
+    """The changes that stand and those taken back, each list's next step last; for many readers, so not to change."""
 
     done: list[Change] = field(default_factory=list)
     undone: list[Change] = field(default_factory=list)
@@ -97,28 +106,52 @@ def entries_of(home: Home, folder: Path) -> Entries:
     return read_overlay(path) if path else {}
 
 
-def change(home: Home, folder: Path, changes: Mapping[str, Entry | None], what: str = "") -> None:
-    """Give pictures these entries, as one change that `undo` takes back; what stays the same is no part of it.
+def with_overlays(dataset: DatasetSettings, home: Home) -> DatasetSettings:
+    """The settings with what was changed here about their folders, each where they name no captions of its own."""
+
+    def changed(folder: DatasetSettings | Concept) -> dict[str, str]:
+        """One folder and its captions."""
+        images = Path(folder.images).expanduser()
+        own = Path(folder.captions).expanduser() if folder.captions else existing_overlay(home, images)
+        return {"images": str(images), "captions": str(own or "")}
+
+    concepts = tuple(concept.model_copy(update=changed(concept)) for concept in dataset.concepts)
+    return dataset.model_copy(update={**changed(dataset), "concepts": concepts})
+
+
+def overlays_in(dataset: DatasetSettings, home: Home) -> list[str]:
+    """The captions of such settings that are changes made here."""
+    folders: list[DatasetSettings | Concept] = [dataset, *dataset.concepts]
+    return [one.captions for one in folders if one.captions == str(overlay_file(home, Path(one.images)))]
+
+
+def change(home: Home, folder: Path, changes: Mapping[str, Update], what: str = "") -> list[str]:
+    """Give pictures other entries, as one change that `undo` takes back; gives back those for which something changed.
 
     Args:
         home: Where the overlay lies.
         folder: The picture folder.
-        changes: By the picture's path, relative to the folder and with forward slashes; None removes the entry.
+        changes: By the picture's path, relative to the folder and with forward slashes. None removes the entry. Who
+            changes a part of it gives a function, such as `partial(replace, text="a bear")`: it is applied to what
+            stands there by then, and takes nothing back that somebody else did meanwhile.
         what: The change in the user's words, told when it is undone.
 
     Raises:
         DatasetError: A name that is no file of the folder, a value out of range, or an overlay that cannot be read.
     """
-    fresh: Replaced = {name: _tidy(folder, name, entry) for name, entry in changes.items()}
+    for name in changes:
+        _inside(folder, name)
     with _changing(home, folder) as entries:
+        fresh = {name: _tidy(name, _edited(edit, entries.get(name, Entry()))) for name, edit in changes.items()}
         before = {name: entries.get(name) for name, entry in fresh.items() if entries.get(name) != entry}
         if before:
             _note(history_file(home, folder), {"before": _spelt(before), "what": what})
             _put(entries, fresh)
+    return list(before)
 
 
-def undo(home: Home, folder: Path) -> list[str]:
-    """Take the last change back; gives back the names of its pictures, none if there is nothing left to undo.
+def undo(home: Home, folder: Path) -> Change | None:
+    """Take the last change back; gives back what that was, None if there is nothing left to undo.
 
     Raises:
         DatasetError: The overlay cannot be read.
@@ -126,8 +159,8 @@ def undo(home: Home, folder: Path) -> list[str]:
     return _go(home, folder, "undone")
 
 
-def redo(home: Home, folder: Path) -> list[str]:
-    """Make the change again that was undone last; gives back the names of its pictures, none if there is none.
+def redo(home: Home, folder: Path) -> Change | None:
+    """Make the change again that was undone last; gives back what that was, None if there is none.
 
     Raises:
         DatasetError: The overlay cannot be read.
@@ -137,12 +170,19 @@ def redo(home: Home, folder: Path) -> list[str]:
 
 def history(home: Home, folder: Path) -> History:
     """What can be undone and done again; a line that a crash cut short is passed over."""
+    file = history_file(home, folder)
     try:
-        lines = history_file(home, folder).read_bytes().split(b"\n")
+        seen = file.stat()
     except FileNotFoundError:
         return History()
+    return _history(file, seen.st_mtime_ns, seen.st_size)
+
+
+@lru_cache(maxsize=2)
+def _history(file: Path, _changed: int, _bytes: int) -> History:
+    """The same, read once: the file only ever grows."""
     known = History()
-    for line in lines:
+    for line in file.read_bytes().split(b"\n"):
         try:
             record = json.loads(line)
         except ValueError:
@@ -156,17 +196,17 @@ def history_file(home: Home, folder: Path) -> Path:
     return overlay_file(home, folder).with_name("history.jsonl")
 
 
-def _go(home: Home, folder: Path, way: str) -> list[str]:
-    """One step back ("undone") or forward ("redone"); its names."""
+def _go(home: Home, folder: Path, way: str) -> Change | None:
+    """One step back ("undone") or forward ("redone")."""
     with _changing(home, folder) as entries:
         known = history(home, folder)
         steps = known.done if way == "undone" else known.undone
         if not steps:
-            return []
-        puts = steps[-1].puts
-        _note(history_file(home, folder), {way: _spelt({name: entries.get(name) for name in puts})})
-        _put(entries, puts)
-        return list(puts)
+            return None
+        step = steps[-1]
+        _note(history_file(home, folder), {way: _spelt({name: entries.get(name) for name in step.puts})})
+        _put(entries, step.puts)
+        return step
 
 
 def _replay(known: History, record: dict[str, Any]) -> None:
@@ -253,9 +293,13 @@ def _checked(entry: Entry) -> Entry:
     return entry
 
 
-def _tidy(folder: Path, name: str, entry: Entry | None) -> Entry | None:
+def _edited(edit: Update, entry: Entry) -> Entry | None:
+    """What an edit makes of the entry that stands there."""
+    return edit(entry) if callable(edit) else edit
+
+
+def _tidy(name: str, entry: Entry | None) -> Entry | None:
     """The entry as it is written: its text on one line, and none at all if it says nothing."""
-    _inside(folder, name)
     if entry is None:
         return None
     try:
@@ -311,7 +355,4 @@ def _put(entries: Entries, fresh: Replaced) -> None:
 
 def _note(file: Path, record: dict[str, Any]) -> None:
     """Add one line to the history: before the change itself, so a crash between them leaves nothing to lose."""
-    with file.open("a+b") as history:
-        history.seek(max(history.tell() - 1, 0))
-        torn = history.read() not in (b"", b"\n")
-        history.write((b"\n" if torn else b"") + json.dumps(record, ensure_ascii=False).encode() + b"\n")
+    append_line(file, json.dumps(record, ensure_ascii=False).encode())

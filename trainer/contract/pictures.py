@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 from trainer.contract.buckets import Crop, Size
 from trainer.contract.errors import UnreadableImage
-from trainer.contract.formats import ORIENTATION_TAG, SIDEWAYS, UNREADABLE, readable_formats
+from trainer.contract.formats import SIDEWAYS, UNREADABLE, open_picture, orientation
 
 SRGB = ImageCms.createProfile("sRGB")
 LAB = ImageCms.createProfile("LAB")
@@ -36,6 +36,7 @@ class Picture:
 
     colour: Image.Image
     alpha: Image.Image | None
+    turned: bool = False  # or mirrored, as the file asked for
 
     def on(self, background: str) -> Image.Image:
         """The picture before a plain colour, RGB."""
@@ -66,12 +67,13 @@ def read_picture(path: Path, content: bytes | None = None, covering: Size | None
         UnreadableImage: Not decodable, cut short, or larger than Pillow's limit against decompression bombs.
     """
     try:
-        with Image.open(path if content is None else io.BytesIO(content), formats=readable_formats()) as file:
-            if covering and file.format == "JPEG":  # asking a damaged PNG for its EXIF data would use up the error
+        with open_picture(path if content is None else io.BytesIO(content)) as file:
+            if covering and file.format == "JPEG":
                 _decode_less(file, covering)
             file.load()
-            turn = TURNS.get(_orientation(file))
-            return _in_srgb(file if turn is None else file.transpose(turn))
+            turn = TURNS.get(orientation(file))
+            upright = file if turn is None else file.transpose(turn)
+            return replace(_in_srgb(upright), turned=turn is not None)
     except UNREADABLE as error:
         raise UnreadableImage(path, str(error) or type(error).__name__) from None
 
@@ -114,17 +116,9 @@ def cut(picture: Image.Image, crop: Crop, mirrored: bool = False) -> Image.Image
 def _decode_less(file: Image.Image, covering: Size) -> None:
     """Let a JPEG be decoded at a half, a quarter or an eighth where that is still large enough."""
     width, height = covering.width, covering.height
-    if _orientation(file) in SIDEWAYS:
+    if orientation(file) in SIDEWAYS:
         width, height = height, width
     file.draft(None, (round(width * GAP), round(height * GAP)))
-
-
-def _orientation(file: Image.Image) -> int:
-    """How the file says that it must be turned; 1, as it is, where its EXIF data is damaged."""
-    try:
-        return int(file.getexif().get(ORIENTATION_TAG, 1))
-    except UNREADABLE:
-        return 1
 
 
 def _in_srgb(file: Image.Image) -> Picture:
@@ -140,7 +134,11 @@ def _in_srgb(file: Image.Image) -> Picture:
         picture = ImageCms.profileToProfile(picture, LAB, SRGB, outputMode="RGB") or picture
     elif picture.mode not in ("RGB", "L", "CMYK"):
         picture = picture.convert("L" if picture.mode in ("1", "La") else "RGB")
-    return Picture((_by_profile(picture, profile) if profile else picture).convert("RGB"), alpha)
+    if profile:
+        picture = _by_profile(picture, profile)
+    return Picture(
+        picture if picture.mode == "RGB" else picture.convert("RGB"), alpha
+    )  # a copy of large ones takes long
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

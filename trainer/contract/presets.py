@@ -169,7 +169,7 @@ def read_toml(path: Path) -> Values:
         InvalidSettings: Not there, not UTF-8, or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors put a mark at the start
+        return _of_today(tomllib.loads(path.read_text(encoding="utf-8-sig")))  # Windows editors put a mark at the start
     except OSError as error:
         seen = error.strerror or type(error).__name__
         raise InvalidSettings(
@@ -177,6 +177,15 @@ def read_toml(path: Path) -> Values:
         ) from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidSettings(f"{path} cannot be read: {error}.", hint="It must be a TOML file in UTF-8.") from None
+
+
+def _of_today(values: Values) -> Values:
+    """Values that an older version wrote, under the names that they have now."""
+    model = values.get("model")
+    if isinstance(model, dict) and "gradient_checkpointing" in model:  # a switch, before there were levels
+        switched_on = model.pop("gradient_checkpointing")
+        model.setdefault("checkpointing", "full" if switched_on else "none")
+    return values
 
 
 def overlay(layers: Mapping[str, Values]) -> tuple[TrainConfig, dict[str, str]]:

@@ -74,15 +74,18 @@ def start(run: RunFolder, group: Group | None = None) -> subprocess.Popen[bytes]
 
     Raises:
         RunBusy: A process is training there already.
+        NewerVersion: A later version of this program has begun it.
     """
     group = group or Group.of(run)
     _refuse_busy(run)
-    run.forget_requests()
-    several = group.arguments()
-    child = (None if several else _handed_over(run)) or _spawn(run, "trainer", *several)
-    if group.machine == 0:
-        with suppress(psutil.Error):  # it has ended already
-            run.record(psutil.Process(child.pid))
+    run.refuse_newer()
+    with run.alone():
+        run.forget_requests()
+        several = group.arguments()
+        child = (None if several else _handed_over(run)) or _spawn(run, "trainer", *several)
+        if group.machine == 0:
+            with suppress(psutil.Error):  # it has ended already
+                run.record(psutil.Process(child.pid))
     return child
 
 
@@ -149,10 +152,11 @@ def work(folder: WorkFolder, module: str) -> subprocess.Popen[bytes]:
         RunError: A process does it already.
     """
     _refuse_busy(folder)
-    folder.forget_requests()
-    child = _spawn(folder, module)
-    with suppress(psutil.Error):  # it has ended already
-        folder.record(psutil.Process(child.pid))
+    with folder.alone():
+        folder.forget_requests()
+        child = _spawn(folder, module)
+        with suppress(psutil.Error):  # it has ended already
+            folder.record(psutil.Process(child.pid))
     return child
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from trainer.contract.errors import UnreadableImage
-from trainer.contract.formats import UNREADABLE
+from trainer.contract.formats import UNREADABLE, exif_of, open_picture, read_to_the_end
 
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 DESCRIPTIONS = (0x010E, 0x010F, 0x0110)  # ImageDescription, Make, Model: ComfyUI's nodes for WebP use them
@@ -21,7 +21,6 @@ WEIGHT = re.compile(r"(?<!\\)[(\[]|(?::\s*[\d.]+\s*)?(?<!\\)[)\]]")  # (word:1.2
 KEYWORD = re.compile(r"\b(?:BREAK|AND)\b")
 # The inputs of a node that lead on towards the words of a positive prompt, and those that hold them
 TOWARDS = re.compile(r"positive|guider|conditioning\w*|text\w*|clip_[lg]|t5xxl|string\w*|prompt|value")
-DEPTH = 50  # nodes in a row
 
 Nodes = Mapping[str, Mapping[str, Any]]
 
@@ -33,11 +32,9 @@ def prompt_of(picture: Path) -> str:
         UnreadableImage: It is no picture.
     """
     try:
-        with Image.open(picture) as file:
-            texts = _texts(file)
-            if not any(texts.values()) and file.format == "PNG":
-                file.load()  # some programs write them behind the pixels
-                texts = _texts(file)
+        with picture.open("rb") as file, open_picture(file) as opened:
+            read_to_the_end(opened, file)  # some programs write them there
+            texts = _texts(opened)
     except UNREADABLE as error:
         raise UnreadableImage(picture, str(error) or type(error).__name__) from None
     found = of_parameters(texts["parameters"]) or of_comfy(texts["prompt"]) or of_comfy(texts["workflow"])
@@ -52,16 +49,9 @@ def of_parameters(text: str) -> str:
 def of_comfy(text: str) -> str:
     """The positive prompt of a ComfyUI graph in JSON: the words that a sampler's "positive" input comes from."""
     try:
-        nodes = _nodes(json.loads(text))
+        return _positive(_nodes(json.loads(text)))
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError):
         return ""
-    for node in nodes.values():
-        starts = [key for key in ("positive", "guider") if _link(node.get(key))]
-        if starts and ("latent_image" in node or "sampler" in node or "sampler_name" in node):
-            words = [word for key in starts for word in _words(nodes, node[key], DEPTH)]
-            if words:
-                return ", ".join(dict.fromkeys(words))
-    return ""
 
 
 def plain_prompt(prompt: str) -> str:
@@ -76,7 +66,7 @@ def _texts(file: Image.Image) -> dict[str, str]:
     """What the file tells, by the names that PNG files use."""
     texts = {key: file.info.get(key) for key in ("parameters", "prompt", "workflow")}
     found = {key: text if isinstance(text, str) else "" for key, text in texts.items()}
-    exif = file.getexif()
+    exif = exif_of(file)
     comment = exif.get_ifd(EXIF_IFD).get(USER_COMMENT) if EXIF_IFD in exif else None
     found["parameters"] = found["parameters"] or _comment(comment)
     for tag in DESCRIPTIONS:
@@ -125,13 +115,27 @@ def _link(value: object) -> str | None:
     return None
 
 
-def _words(nodes: Nodes, link: object, depth: int) -> Iterator[str]:
-    """The texts that a link's node holds or leads on to."""
-    node = nodes.get(_link(link) or "", {})
-    for key, value in node.items():
-        if not TOWARDS.fullmatch(key):
-            continue
+def _positive(nodes: Nodes) -> str:
+    """The words of the first sampler that has any."""
+    seen: set[str] = set()
+    for node in nodes.values():
+        starts = [node[key] for key in ("positive", "guider") if _link(node.get(key))]
+        if starts and ("latent_image" in node or "sampler" in node or "sampler_name" in node):
+            words = list(_words(nodes, starts, seen))
+            if words:
+                return ", ".join(dict.fromkeys(words))
+    return ""
+
+
+def _words(nodes: Nodes, starts: Sequence[object], seen: set[str]) -> Iterator[str]:
+    """The texts that these links lead to; what was `seen` is passed over, for it had none or has told them."""
+    ahead = [*reversed(starts)]
+    while ahead:
+        value = ahead.pop()
         if isinstance(value, str) and value.strip():
             yield value.strip()
-        elif _link(value) and depth:
-            yield from _words(nodes, value, depth - 1)
+        number = _link(value)
+        if number is not None and number not in seen:
+            seen.add(number)
+            inputs = reversed(list(nodes.get(number, {}).items()))
+            ahead += [value for key, value in inputs if TOWARDS.fullmatch(key)]

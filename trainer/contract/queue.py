@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from filelock import FileLock
 
 from trainer.contract import process
-from trainer.contract.errors import RunBusy, RunMissing, Terminated
+from trainer.contract.errors import NewerVersion, RunBusy, RunError, RunMissing, Terminated
 from trainer.contract.events import RunFailed, RunFinished
 from trainer.contract.home import Home, atomic_write
 from trainer.contract.runs import RunFolder
@@ -76,10 +76,17 @@ class Queue:
             run = runs.pop(0)
             try:
                 process.start(run)
-            except (RunBusy, OSError):
+            except (RunError, OSError):
                 continue
             return run
         return None
+
+    def _refuse_newer(self) -> None:
+        """What a later version wrote is not overwritten."""
+        with suppress(OSError, ValueError, KeyError, TypeError):  # nothing to lose
+            seen = json.loads(self.home.queue_file.read_text(encoding="utf-8"))["v"]
+            if seen > VERSION:
+                raise NewerVersion(self.home.queue_file.name, seen, VERSION)
 
     def hand_over(self, run: RunFolder) -> None:
         """Called by the run's own trainer as its last act: start the next one.
@@ -126,6 +133,7 @@ class Queue:
         """The waiting runs, to be changed by one process at a time; written if they were."""
         self.home.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.home.root / ".queue.lock"):
+            self._refuse_newer()
             before = self.waiting()
             runs = list(before)
             yield runs

@@ -79,7 +79,7 @@ class RunFolder(WorkFolder):
         """The run's settings."""
         return validated(read_toml(self.config_file))
 
-    def busy(self, pid: int) -> RunBusy:
+    def busy(self, pid: int | None) -> RunBusy:
         """The error of whoever wants this run while that process trains it."""
         return RunBusy(self.path.name, pid)
 

@@ -86,7 +86,9 @@ class DatasetSettings(Section):
 
     images: str = setting("", level="basic", description="Folder with the pictures and their .txt captions.")
     captions: str = setting(
-        "", description="File with captions (metadata.jsonl) that go before the .txt files; empty: none."
+        "",
+        description="File with captions (metadata.jsonl) that go before the .txt files; not given: what was changed "
+        "here, if anything.",
     )
     concepts: tuple[Concept, ...] = setting(
         (),
@@ -304,8 +306,11 @@ class ObjectiveSettings(Section):
         description="Without a caption (see caption_dropout) the base model's own prediction is the target: guidance "
         "then strengthens what the captions teach.",
     )
-    mask_floor: float = setting(
-        0.1, ge=0.0, le=1.0, description="Weight of what a mask leaves out; 0: it is not learnt at all, 1: as the rest."
+    mask_keep: float = setting(
+        1.0,
+        ge=0.0,
+        le=10.0,
+        description="How firmly what masks leave out is kept as the base has it; 0: not, but faster.",
     )
 
     @model_validator(mode="after")

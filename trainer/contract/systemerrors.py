@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from trainer.contract.errors import DiskFull, TrainerError
 
+UNNAMED = "a file"  # where the system does not say which
 ELSEWHERE = "or keep runs in another folder: --home DIR"
 
 
@@ -133,9 +134,13 @@ class Unexpected(TrainerError):
         )
 
 
+def _disk_full(place: str, said: str) -> TrainerError:
+    return DiskFull(said if place == UNNAMED else f"{said} ({place})")
+
+
 # By the system's number: which error, made from the place and what the system says
 KNOWN: dict[int, Callable[[str, str], TrainerError]] = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), lambda place, said: DiskFull(f"{said}, for {place}")),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _disk_full),
     **dict.fromkeys((errno.EACCES, errno.EPERM), lambda place, _: NotAllowed(place)),
     errno.EROFS: lambda place, _: ReadOnly(place),
     errno.ENAMETOOLONG: lambda place, _: NameTooLong(place),
@@ -151,7 +156,7 @@ def of_system(error: OSError) -> TrainerError:
     if error.errno not in KNOWN:
         return SystemRefused(error)
     name = error.filename2 or error.filename  # of a file that is to be renamed, its new place
-    place = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else "a file"
+    place = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else UNNAMED
     return KNOWN[error.errno](place, error.strerror or str(error))
 
 

@@ -12,9 +12,11 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes: "48 kB", "0.9 MB", "2.1 GB"."""
+    """Bytes: "48 kB", "0.9 MB", "262 MB", "2.1 GB"."""
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"
+    if count >= 1e8:
+        return f"{count / 1e6:.0f} MB"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
 
 

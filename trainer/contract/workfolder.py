@@ -6,17 +6,21 @@ import json
 import os
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import psutil
+from filelock import FileLock, Timeout
 
-from trainer.contract.errors import RunError
-from trainer.contract.events import RunView, Status, read_events
+from trainer.contract.errors import NewerVersion, RunError
+from trainer.contract.events import PROTOCOL, RunView, Status, read_events
 from trainer.contract.home import atomic_write
 
 Request = Literal["stop", "pause", "sample", "save"]
+PATIENCE = 10.0  # seconds that one who starts a process may hold its folder before that process does
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class WorkFolder(ABC):
     path: Path
 
     @abstractmethod
-    def busy(self, pid: int) -> RunError:
+    def busy(self, pid: int | None) -> RunError:
         """The error of whoever wants this work while that process does it."""
 
     @property
@@ -52,6 +56,16 @@ class WorkFolder(ABC):
     def view(self) -> RunView:
         """All events so far, folded."""
         return RunView().fold(read_events(self.events_file)[0])
+
+    def refuse_newer(self) -> None:
+        """Leave alone what a later version of this program has begun.
+
+        Raises:
+            NewerVersion: Its events are of a protocol that is not known here.
+        """
+        newest = max((event.v for event in read_events(self.events_file)[0]), default=PROTOCOL)
+        if newest > PROTOCOL:
+            raise NewerVersion(self.path.name, newest, PROTOCOL)
 
     def status(self, view: RunView | None = None) -> Status:
         """How the work stands; who has folded its events already gives them."""
@@ -95,20 +109,45 @@ class WorkFolder(ABC):
         for old in self.control.glob("*"):
             old.unlink()
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else starts work here, or works, until the end of this; the system drops the lock with its process.
+
+        Raises:
+            RunError: Somebody else works here.
+        """
+        self._refuse_others()
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(PATIENCE)
+        except Timeout:
+            other = self.process()
+            raise self.busy(other.pid if other else None) from None
+        try:
+            self._refuse_others()  # who held the lock may have started one
+            yield
+        finally:
+            lock.release()
+
     def claim(self) -> None:
         """Write down that this very process works here.
 
         Raises:
             RunError: Another one does.
         """
+        self._refuse_others()
+        self.record(psutil.Process())
+
+    def _refuse_others(self) -> None:
         other = self.process()
         if other is not None and other.pid != os.getpid():
             raise self.busy(other.pid)
-        self.record(psutil.Process())
 
     def record(self, worker: psutil.Process) -> None:
         """Write down which process works here."""
-        record = {"pid": worker.pid, "started": worker.create_time(), "since": time.time()}
+        started = worker.create_time()
+        since_boot = started - psutil.boot_time()
+        record = {"pid": worker.pid, "started": started, "since_boot": since_boot, "since": time.time()}
         atomic_write(self.process_file, json.dumps(record).encode())
 
     def release(self) -> None:
@@ -120,8 +159,10 @@ class WorkFolder(ABC):
         try:
             record = json.loads(self.process_file.read_text())
             process = psutil.Process(record["pid"])
-            # The start time shifts when the system clock is set; the command line then still tells
-            same = abs(process.create_time() - record["started"]) < 1.0 or str(self.path) in process.cmdline()
+            started = process.create_time()
+            same = abs(started - record["started"]) < 1.0
+            if not same and "since_boot" in record:  # the system clock was set, and both times with it
+                same = abs(started - psutil.boot_time() - record["since_boot"]) < 1.0
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None

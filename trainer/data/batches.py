@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from trainer.contract.buckets import Crop, Plan, Size, View, bucket_for, crop_to, views_of_step
+from trainer.contract.buckets import Crop, Plan, Size, View, crops, views_of_step
 from trainer.contract.captions import Item, drawn
 from trainer.contract.errors import NothingToTrain, UnreadableImage
 from trainer.contract.settings import DatasetSettings
@@ -85,11 +85,9 @@ def choose_cuts(items: Sequence[Item], family: Family, settings: DatasetSettings
     """Each picture with its scaling and cut for the model's grid, at each of the sizes."""
     step = family.spec.bucket_step
     return [
-        Cut(item, crop_to(item.width, item.height, bucket, item.focus), mirrors)
+        Cut(item, crop, (False, True) if settings.of_folder(item.concept).flip else (False,))
         for item in items
-        for mirrors in ((False, True) if settings.of_folder(item.concept).flip else (False,),)
-        for side in (settings.resolution, *settings.further_resolutions)
-        for bucket in (bucket_for(item.width, item.height, side, step, settings.upscale),)
+        for crop in crops(item.width, item.height, item.focus, step, settings)
     ]
 
 

@@ -128,7 +128,7 @@ def _from_folder(folder: Path, template: dict[str, Any], kept: Kept) -> Parts:
         cls: Any = CLIPTextModelWithProjection if kind.get("projection") else CLIPTextModel
         encoders.append(_pretrained(cls, folder / f"text_encoder{suffix}", kept.dtype))
         tokenizers.append(CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}", **local))
-    files = next(filter(None, (_weights(folder / "unet", variant) for variant in VARIANTS)), [])
+    files = _chosen(folder / "unet")
     tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     bare, weights = _matched(lambda: UNet2DConditionModel.from_config(unet), tensors)
     return Parts(
@@ -150,10 +150,23 @@ def _pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN
     return cls.from_pretrained(folder, local_files_only=True, use_safetensors=True, variant=variant, **kind)
 
 
+def weight_files(path: Path) -> list[Path]:
+    """The files that a base model's or a VAE's weights are read from."""
+    if not path.is_dir():
+        return [path]
+    parts = (path / "unet", path / "vae", path / "text_encoder", path / "text_encoder_2", path)
+    return [file for part in parts for file in _chosen(part)]
+
+
+def _chosen(folder: Path) -> list[Path]:
+    """A component's files, of the first variant that is there."""
+    return next(filter(None, (_weights(folder, variant) for variant in VARIANTS)), [])
+
+
 def _weights(folder: Path, variant: str | None) -> list[Path]:
     """A component's files of a variant: one, or several parts."""
     middle = f".{variant}" if variant else ""
-    return [*folder.glob(f"*model{middle}.safetensors"), *folder.glob(f"*model{middle}-0*.safetensors")]
+    return sorted([*folder.glob(f"*model{middle}.safetensors"), *folder.glob(f"*model{middle}-0*.safetensors")])
 
 
 def _from_file(path: Path, template: dict[str, Any], kept: Kept) -> Parts:

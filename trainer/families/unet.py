@@ -12,6 +12,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor, nn
 
+from trainer.contract.buckets import grid_step
 from trainer.data.cache import digest, module_digest
 from trainer.device import out_of_memory
 from trainer.families import names
@@ -205,13 +206,12 @@ class StableDiffusion:
         return names.kohya_name(component, path)
 
     def _spec(self, name: str) -> FamilySpec:
-        per_latent = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        smallest = 2 ** (len(self._bare_unet.config.block_out_channels) - 1)  # the UNet halves its latents this far
+        levels = [len(part.config.block_out_channels) for part in (self.vae, self._bare_unet)]
         return FamilySpec(
             name=name,
             latent_channels=int(self.vae.config.latent_channels),
-            pixels_per_latent=per_latent,
-            bucket_step=per_latent * smallest,
+            pixels_per_latent=2 ** (levels[0] - 1),
+            bucket_step=grid_step(*levels),
             clip_skip=self._clip_skip,
         )
 
