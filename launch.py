@@ -3,8 +3,7 @@
     python launch.py                           open the page
     python launch.py --preset pocket-style     train without a page (its arguments go to trainer.cli)
     python launch.py convert MODEL.ckpt        write a checkpoint's weights as .safetensors
-    python launch.py test [pytest arguments]   run the tests
-    python launch.py test --faults             kill and starve trainers hundreds of times, and count what is lost
+    python launch.py test [pytest arguments]   run the tests; with --faults kill and starve trainers, and count the lost
 
 Standard library only, because nothing else is there on the first start.
 """
@@ -38,7 +37,7 @@ from urllib.request import urlopen
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-PAGE_FLAGS = {"--home", "--port", "--listen", "--no-browser"}
+PAGE_FLAGS = {"--home", "--port", "--listen", "--password-file", "--no-browser"}
 TORCH_INDEX = "https://download.pytorch.org/whl"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 PLAYWRIGHTS_OWN = "from playwright.sync_api import *; p = sync_playwright().start(); print(p.chromium.executable_path)"
@@ -172,9 +171,15 @@ class Stage(NamedTuple):
         return VENV / f"atelier-{self.name}-is-ready"
 
     @property
+    def lock(self) -> list[Path]:
+        """The file that names every package in one version with its hashes, if there is one."""
+        return [file for file in [ROOT / "assets" / "locks" / f"{self.name}.txt"] if file.is_file()]
+
+    @property
     def digest(self) -> str:
-        """Changes when a requirement does, whatever their order."""
-        return hashlib.sha256("\n".join(sorted(self.requirements)).encode()).hexdigest()
+        """Changes when a requirement does, whatever their order, or the lock."""
+        wanted = ["\n".join(sorted(self.requirements)), *(file.read_text("utf-8") for file in self.lock)]
+        return hashlib.sha256("".join(wanted).encode()).hexdigest()
 
     @property
     def done(self) -> bool:
@@ -212,10 +217,9 @@ def present(requirement: str) -> bool:
 
 def starts(*arguments: str) -> bool:
     """Whether the environment's Python starts and does this without an error."""
-    try:
+    with suppress(OSError):
         return subprocess.run([VENV_PYTHON, "-I", *arguments], capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
+    return False
 
 
 def ready(wanted: list[Stage]) -> bool:
@@ -265,8 +269,8 @@ def locked(file: int) -> bool:
 def set_up(wanted: list[Stage]) -> None:
     """Install everything into .venv; what an interrupted set-up left there is used or mended.
 
-    The requirements are installed, not the project (`pip install -e .`): that would need a build back-end from the
-    network, write into the checkout, and tie .venv to the folder's path, which may hold any letter and may be renamed.
+    The requirements are installed, not the project (`pip install -e .`): that would need a build back-end, write into
+    the checkout, and tie .venv to the folder's path, which may hold any letter and may be renamed.
     """
     print(f"Setting up Atelier, this once, in {VENV} (delete that folder to undo it).")
     make_environment()
@@ -278,7 +282,8 @@ def set_up(wanted: list[Stage]) -> None:
         if "torch" in packages:
             install_torch(packages.pop("torch"))
         if packages:
-            step(f"{', '.join(packages)}: about {stage.size}", pip("install", *packages.values()))
+            locked = [word for file in stage.lock for word in ("--no-deps", "--require-hashes", "-r", str(file))]
+            step(f"{', '.join(packages)}: about {stage.size}", pip("install", *(locked or packages.values())))
         stage.marker.write_text(stage.digest)
     print("Set-up finished.", flush=True)
 
@@ -326,11 +331,7 @@ def step(what: str, command: list[str]) -> None:
 
 
 def find_chromium(python: str = sys.executable) -> str | None:
-    """The program the browser tests drive: ATELIER_CHROMIUM, else one on the search path, else playwright's own.
-
-    Args:
-        python: The Python that has the tests' packages; this one may not.
-    """
+    """The program the browser tests drive: ATELIER_CHROMIUM, else one on the search path, else that of `python`."""
     chosen = os.environ.get("ATELIER_CHROMIUM")
     found = next(filter(None, map(shutil.which, [chosen] if chosen else BROWSERS)), None)
     if found or chosen:
@@ -377,10 +378,10 @@ def main(arguments: list[str]) -> int:
         variables.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start would compile anew what pip left uncompiled
     if testing:
         os.chdir(ROOT)
-        chosen = [{"--faults": "-mfaults"}.get(word, word) for word in arguments[1:]]
         if not ready_browser(python) and os.environ.get("CI") == "true":
             print(f"{NO_BROWSER}\nWith CI=true that is an error: nothing was tested.", file=sys.stderr)
             return 2
+        chosen = [word.replace("--faults", "-mfaults") for word in arguments[1:]]
         return hand_over([python, "-m", "pytest", *chosen], variables)
     # -P: the user's folder stays the working folder, but a `trainer` or `torch.py` in it is not ours
     return hand_over([python, "-P", "-m", *program(arguments)], variables)

@@ -33,14 +33,14 @@ def register(home: Home, watches: Watches) -> None:
 
     def resume(run: str) -> str:
         """Continue a run from its last checkpoint, after the runs that are before it; gives back its name."""
-        folder = RunFolder.find(home, run)
+        folder = RunFolder.named(home, run)
         Queue(home).start(folder)
         return folder.path.name
 
     def status(run: str = "") -> dict[str, Any]:
         """A run's state, step, loss, time left and files; without a name, the newest run's."""
         newest = RunFolder.all(home)[:1]
-        return state_of(watches(RunFolder.find(home, run) if run or not newest else newest[0]))
+        return state_of(watches(RunFolder.named(home, run) if run or not newest else newest[0]))
 
     def runs() -> list[dict[str, Any]]:
         """All runs, newest first, as `status` tells them."""
@@ -52,12 +52,12 @@ def register(home: Home, watches: Watches) -> None:
 
     def queue_move(run: str, place: int) -> list[str]:
         """Put a waiting run at this place, 0 being next; gives back the queue."""
-        Queue(home).move(RunFolder.find(home, run), place)
+        Queue(home).move(RunFolder.named(home, run), place)
         return queue()
 
     def queue_remove(run: str) -> list[str]:
         """Let a run wait no longer; gives back the queue."""
-        Queue(home).remove(RunFolder.find(home, run))
+        Queue(home).remove(RunFolder.named(home, run))
         return queue()
 
     for act in (resume, status, runs, queue, queue_move, queue_remove):
@@ -109,7 +109,7 @@ def _start(home: Home) -> Callable[..., str]:
 def _asking(home: Home, what: Request) -> Callable[[str], str]:
     def ask(run: str) -> str:
         """Ask the run's trainer for this; it looks once per step. Gives back the run's name."""
-        folder = RunFolder.find(home, run)
+        folder = RunFolder.named(home, run)
         folder.request(what)
         return folder.path.name
 

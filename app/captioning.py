@@ -81,7 +81,8 @@ def answers(home: Home) -> list[Answer]:
     def caption_stop(asked: Asked, tongue: str) -> JobData:
         """End after the present picture; what was found by then is kept."""
         job = _job(home, asked)
-        job.request("stop")
+        if job.exists:
+            job.request("stop")
         return job_data(job, tongue)
 
     return [answer(Asked, captioning), answer(Captioning, caption_start), answer(Asked, caption_stop)]

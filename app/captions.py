@@ -10,7 +10,7 @@ from typing import Any, TypedDict, TypeVar
 from urllib.parse import urlencode
 
 import gradio as gr
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from app.files import thumbnail_url
 from app.shelf import CHOICES, Choice, Pictures
@@ -18,8 +18,9 @@ from app.text import language, say, words
 from trainer.contract.captions import Item
 from trainer.contract.encodings import plain
 from trainer.contract.errors import DatasetError, TrainerError
-from trainer.contract.home import Home
+from trainer.contract.home import Home, user_path
 from trainer.contract.overlay import Update, change, history, overlay_file, redo, undo
+from trainer.contract.sections import invalid
 from trainer.contract.systemerrors import system_explained
 from trainer.contract.tags import Edit, changed
 
@@ -38,6 +39,11 @@ class Asked(BaseModel):
     text: str = ""
     among: tuple[str, ...] = ()  # only these, which a finding is about
     shown: tuple[str, ...] = ()  # pictures in view, whose cards come with the answer
+
+    @field_validator("folder")
+    @classmethod
+    def _path(cls, folder: str) -> str:
+        return str(user_path(folder))
 
 
 class CardData(TypedDict):
@@ -98,15 +104,24 @@ def answer(kind: type[Question], told: Callable[[Question, str], Any]) -> Answer
         """The answer, or what hinders it."""
         try:
             with system_explained():
-                return told(kind.model_validate(question), language(request))
+                return told(_read(kind, question), language(request))
         except TrainerError as error:
             return {"error": f"{error.message} {error.hint}"}
-        except ValidationError as error:
-            wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-            return {"error": f"The question cannot be read: {'; '.join(wrong)}. Reload the page."}
 
     answered.__name__ = told.__name__  # by which the script calls it
     return answered
+
+
+def _read(kind: type[Question], question: object) -> Question:
+    """What was asked.
+
+    Raises:
+        InvalidSettings: It is no such question; the page's own script asks none.
+    """
+    try:
+        return kind.model_validate(question)
+    except ValidationError as error:
+        raise invalid(error, {}) from None
 
 
 def opened(pictures: Pictures, tongue: str) -> GridData:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.contract.errors import TrainerError
+from trainer.contract.errors import InvalidSettings, TrainerError
 
 
 class PortTaken(TrainerError):
@@ -37,7 +37,7 @@ class AddressElsewhere(TrainerError):
         )
 
 
-class PasswordMissing(TrainerError):
+class PasswordMissing(InvalidSettings):
     """The page is to be open to other computers without a password."""
 
     code = "password_missing"
@@ -45,5 +45,5 @@ class PasswordMissing(TrainerError):
     def __init__(self, host: str, user: str) -> None:
         super().__init__(
             f"--listen {host} opens the page to other computers, but there is no password.",
-            hint=f"Set the variable ATELIER_PASSWORD; the user name is {user}.",
+            hint=f"Set the variable ATELIER_PASSWORD, or give --password-file FILE; the user name is {user}.",
         )

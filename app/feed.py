@@ -54,7 +54,7 @@ class Feed:
     def watch(self, name: str) -> Watch | None:
         """The run's watch, up to date; None if there is no such run."""
         try:
-            return self.watches(RunFolder.find(self.home, name)) if name else None
+            return self.watches(RunFolder.named(self.home, name)) if name else None
         except TrainerError:
             return None
 

@@ -87,7 +87,7 @@ def run_url(run: RunFolder, name: str) -> str:
     """
     try:
         changed = f"?{(run.path / name).stat().st_mtime_ns:x}"
-    except OSError:
+    except (OSError, ValueError):  # the last is a name that no file can have
         changed = ""
     return f"/atelier/run/{quote(run.path.name)}/{quote(name)}{changed}"
 

@@ -134,7 +134,9 @@ def config_of(values: dict[str, Any], preset: str, goal: str) -> TrainConfig:
 
 
 def typed(info: SettingInfo, value: Any) -> Any:  # noqa: ANN401 - any setting's value
-    """A control's value as the setting takes it."""
+    """A control's value as the setting takes it; one of another kind goes as it is, to be refused in words."""
+    if not isinstance(value, str | None):
+        return value
     if info.kind == "texts":
         return [line.strip() for line in (value or "").splitlines() if line.strip()]
     if info.kind == "text":

@@ -8,10 +8,11 @@ Origin read its answers. Programs that are no browsers send none but `Host`, and
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -22,12 +23,14 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
+from app.limits import Limiter
 from trainer.contract.errors import InvalidSettings
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 PORTS = {"http": 80, "https": 443}  # what a name without a port means
 SCHEMES = {"ws": "http", "wss": "https"}  # a page names its origin by these, also when it opens a socket
 NAME = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?")
+COOKIE_FLAGS = re.compile(rb"; *(?:httponly|secure|samesite=\w+)(?=;|$)", re.IGNORECASE)
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "SAMEORIGIN",
@@ -37,6 +40,11 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 FRAMES = "frame-ancestors 'self'"
+# What Gradio serves and this page does not use: any file of its cache, other servers' answers, its own tools
+CLOSED = re.compile(
+    r"/(?:gradio_api/)?(?:file[=/]|proxy=|vibe|monitoring|profiling|dev/|custom_component/|process_recording|deep_link"
+    r"|stream/|run-history)"
+)
 
 
 def middleware(allowed_hosts: Iterable[str] = ()) -> list[Middleware]:
@@ -49,7 +57,7 @@ def middleware(allowed_hosts: Iterable[str] = ()) -> list[Middleware]:
     Raises:
         InvalidSettings: One of them is neither a name nor an address.
     """
-    return [Middleware(Guard, Hosts.of(allowed_hosts))]
+    return [Middleware(Guard, Hosts.of(allowed_hosts)), Middleware(Limiter)]
 
 
 @dataclass(frozen=True)
@@ -102,9 +110,10 @@ class Guard:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 headers.append("content-security-policy", FRAMES)  # beside another policy: both then hold
+                _seal_cookies(message, secure=scope["scheme"] in ("https", "wss"))
             await send(message)
 
-        refused = self._refusal(scope)
+        refused = self._refusal(scope) or _closed(scope)
         if refused is None:
             await self.app(scope, receive, send_safely)
         elif scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {}):
@@ -150,6 +159,34 @@ def logged_in(request: Request) -> bool:
         return True
     cookies = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
     return any(request.cookies.get(cookie) in app.tokens for cookie in cookies)
+
+
+def login(user: str, password: str) -> Callable[[str, str], bool]:
+    """What Gradio asks about a name and a password: whether they are these, in a time that tells nothing of them."""
+
+    def knows(name: str, tried: str) -> bool:
+        """Both are compared whatever comes of the first."""
+        right = hmac.compare_digest(tried.encode(errors="replace"), password.encode(errors="replace"))
+        return hmac.compare_digest(name.encode(errors="replace"), user.encode()) and right
+
+    return knows
+
+
+def _closed(scope: Scope) -> PlainTextResponse | None:
+    """The answer to who asks for something of Gradio's that is of no use here."""
+    path: str = scope.get("path", "")
+    if CLOSED.match(path) is None:
+        return None
+    return refusal(404, f"Nothing is served at {_quoted(path)}.", "Open the page itself.")
+
+
+def _seal_cookies(message: Message, secure: bool) -> None:
+    """Keep cookies from scripts and from other sites' requests, and over TLS from any line without it."""
+    flags = b"; HttpOnly; SameSite=Lax" + (b"; Secure" if secure else b"")
+    message["headers"] = [
+        (name, COOKIE_FLAGS.sub(b"", value) + flags if name.lower() == b"set-cookie" else value)
+        for name, value in message["headers"]
+    ]
 
 
 def _foreign(who: str, page: str) -> PlainTextResponse:

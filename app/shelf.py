@@ -11,7 +11,7 @@ from typing import Literal, Self, get_args
 from trainer.contract.captions import Item, look, tag_frequency, tags_of, with_entry
 from trainer.contract.errors import NoImages
 from trainer.contract.folders import listing
-from trainer.contract.home import Home
+from trainer.contract.home import Home, user_path
 from trainer.contract.overlay import Entries, Entry, entries_of, overlay_file
 
 KEPT = 4  # folders
@@ -113,7 +113,7 @@ class Pictures:
         Raises:
             TrainerError: It cannot be shown.
         """
-        path = Path(folder.strip()).expanduser().absolute()
+        path = user_path(folder).absolute()
         known = shelf(path, again=again)
         if read:
             known.read()

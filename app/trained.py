@@ -9,7 +9,7 @@ import io
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 from PIL import Image
 from pydantic import Field
@@ -33,6 +33,7 @@ STAGE_PX = 1100  # long side of the picture that a crop or mask is drawn on
 MASK_PX = 2048  # longest side of a mask
 MASK_BYTES = 4_000_000
 PNG = "data:image/png;base64,"
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class AsTrained(Asked):
@@ -71,7 +72,7 @@ class Focused(AsTrained):
     """A focus point for one picture; None is its middle."""
 
     name: str
-    focus: tuple[float, float] | None
+    focus: tuple[Share, Share] | None
 
 
 class Masked(Asked):

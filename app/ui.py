@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from getpass import getpass
 from pathlib import Path
 
 import gradio as gr
@@ -17,17 +18,19 @@ from app import api
 from app.errors import AddressElsewhere, PasswordMissing, PortRefused, PortTaken
 from app.feed import Feed
 from app.files import routes
+from app.limits import FILE_BYTES
 from app.monitor import Watches
 from app.pages import dataset, help, panel, runs, start, train
-from app.safety import middleware
+from app.safety import login, middleware
 from app.text import I18N, label
 from app.theme import STYLES, THEME
-from trainer.contract.errors import TrainerError
+from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.systemerrors import system_explained
 from trainer.contract.words import error_lines
 
 LOCAL, USER = "127.0.0.1", "atelier"
+SHORTEST = 8  # letters of a password
 PORTS = range(7860, 7880)
 NAV = {"nav.train": "/", "nav.dataset": "/dataset", "nav.runs": "/runs", "nav.help": "/help"}
 
@@ -91,6 +94,31 @@ def free_port(host: str, wished: int | None) -> int:
     raise PortTaken(f"Port {wished} is" if wished is not None else f"The ports {PORTS[0]} to {PORTS[-1]} are all")
 
 
+def chosen_password(listened: str, file: Path | None) -> str:
+    """The password of a page that is open to other computers: from the file, the variable, or typed by who is there.
+
+    There is no flag for the password itself: every program on this computer could read it from the process list.
+
+    Raises:
+        PasswordMissing: There is none.
+        InvalidSettings: It cannot be read, or is soon guessed.
+    """
+    try:
+        password = file.read_text(encoding="utf-8").strip() if file else os.environ.get("ATELIER_PASSWORD", "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"The password file {file} cannot be read: {error}.", hint="Give a text file.") from None
+    if not password and not file and sys.stdin is not None and sys.stdin.isatty():
+        password = getpass(f"Password for {USER}, at least {SHORTEST} letters (it is not shown): ")
+    if not password:
+        raise PasswordMissing(listened, USER)
+    if len(password) < SHORTEST:
+        raise InvalidSettings(
+            f"The password has {len(password)} letters, and others can try many.",
+            hint=f"Choose one of {SHORTEST} or more.",
+        )
+    return password
+
+
 def serve(flags: argparse.Namespace) -> None:
     """Show the page until Ctrl-C.
 
@@ -98,9 +126,7 @@ def serve(flags: argparse.Namespace) -> None:
         TrainerError: No port or address to be had, or a page open to the network without a password.
     """
     host = flags.listen or LOCAL
-    password = os.environ.get("ATELIER_PASSWORD", "")
-    if flags.listen and not password:
-        raise PasswordMissing(flags.listen, USER)
+    password = chosen_password(flags.listen, flags.password_file) if flags.listen else ""
     home, port = Home.find(flags.home), free_port(host, flags.port)
     # Gradio asks its own server whether it is there, and must not ask a proxy
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), LOCAL, "localhost"]))
@@ -110,7 +136,8 @@ def serve(flags: argparse.Namespace) -> None:
     demo.launch(
         server_name=host,
         server_port=port,
-        auth=(USER, password) if flags.listen else None,
+        auth=login(USER, password) if flags.listen else None,
+        max_file_size=FILE_BYTES,
         app_kwargs={
             "middleware": middleware([flags.listen] if flags.listen else []),
             "routes": [*feed.routes(), *routes(home)],
@@ -136,7 +163,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="launch.py", description="The page.", allow_abbrev=False)
     parser.add_argument("--home", type=Path, metavar="DIR", help="Folder for runs and caches.")
     parser.add_argument("--port", type=int, metavar="N", help="Port, else the first free one from 7860 on.")
-    parser.add_argument("--listen", metavar="ADDRESS", help="Open the page to other computers; needs ATELIER_PASSWORD.")
+    parser.add_argument("--listen", metavar="ADDRESS", help="Open the page to other computers; needs a password.")
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="Holds it, in place of ATELIER_PASSWORD.")
     parser.add_argument("--no-browser", action="store_true", help="Do not open the browser.")
     try:
         with system_explained():

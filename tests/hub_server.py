@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.refuse(404, "RevisionNotFound")
         siblings = []
         for path, content in repository.files.items():
-            entry = {"rfilename": path, "size": len(content), "blobId": git_hash(content)}
+            entry = {"rfilename": path, "size": len(content), "blobId": self.hub.announce.get(path, git_hash(content))}
             if len(content) >= LARGE:
                 key = self.hub.announce.get(path, sha256(content))
                 entry["lfs"] = {"sha256": key, "size": len(content), "pointerSize": 130}

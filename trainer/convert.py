@@ -27,8 +27,11 @@ from trainer.console import ended
 from trainer.contract.basemodels import identify
 from trainer.contract.errors import FileExists, ModelError
 from trainer.contract.home import sync_folder
+from trainer.contract.words import size as in_words
 
 DROPPED = "model_ema."  # the averaged copy of the UNet that some training checkpoints carry along
+WRAPPERS = 8  # dictionaries named state_dict within each other that are opened; a pickle can hold itself
+SHARED = 2  # times the checkpoint's bytes that its tensors may take, for some of them share memory
 WRAPPER = "module."  # put before each name by training on several graphics cards
 
 
@@ -48,6 +51,8 @@ class _Ignored:
         pass
 
 
+# All that reading a damaged checkpoint may raise
+DAMAGED = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, struct.error)
 # What Lightning writes into training checkpoints: the name of its callback, and numbers as NumPy keeps them
 BESIDE_WEIGHTS: list[Any] = [
     (_Ignored, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
@@ -88,7 +93,7 @@ def convert(source: Path, target: Path) -> None:
         )
     if target.exists():
         raise FileExists(target)
-    tensors = _weights(_read(source))
+    tensors = _weights(_read(source), source)
     if not tensors:
         raise ConversionRefused(f"{source} holds no weights.", hint="Choose the checkpoint of a model.")
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
@@ -127,6 +132,7 @@ def _read(path: Path) -> object:
     if not zipfile.is_zipfile(path):
         raise _not_zipped(path)
     try:
+        _check_unpacked(path)
         with safe_globals(BESIDE_WEIGHTS):
             more = sorted(get_unsafe_globals_in_checkpoint(str(path)))
             if more:
@@ -134,11 +140,26 @@ def _read(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError as error:
         raise _holds_more(path, str(error).splitlines()[0]) from error
-    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, struct.error) as error:
+    except (*DAMAGED, zipfile.BadZipFile) as error:
         raise ConversionRefused(
             f"{path} is no checkpoint that PyTorch can read, or a damaged one: {str(error).splitlines()[0]:.120}.",
             hint="Download or copy it again, until it is whole.",
         ) from error
+
+
+def _check_unpacked(path: Path) -> None:
+    """Let no archive unpack to more than it is: PyTorch packs nothing, so only a bomb does."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(file.file_size for file in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise _too_much(path, unpacked)
+
+
+def _too_much(path: Path, claimed: int) -> ConversionRefused:
+    return ConversionRefused(
+        f"{path} has {in_words(path.stat().st_size)} and would unpack to {in_words(claimed)}, as no model's does.",
+        hint="Get the model as .safetensors, from a source you trust.",
+    )
 
 
 def _holds_more(path: Path, what: str) -> ConversionRefused:
@@ -158,16 +179,25 @@ def _not_zipped(path: Path) -> ConversionRefused:
     return ConversionRefused(f"{path} {seen}.", hint="Get the model as .safetensors; most are offered so.")
 
 
-def _weights(held: object) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their model's names, each with memory of its own as safetensors asks."""
-    while isinstance(held, Mapping) and isinstance(held.get("state_dict"), Mapping):
-        held = held["state_dict"]
+def _weights(held: object, source: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by their model's names, each with memory of its own as safetensors asks.
+
+    Raises:
+        ConversionRefused: They would take far more than the checkpoint: a tensor may name the same bytes many times.
+    """
+    for _ in range(WRAPPERS):
+        if isinstance(held, Mapping) and isinstance(held.get("state_dict"), Mapping):
+            held = held["state_dict"]
     if not isinstance(held, Mapping):
         return {}
     tensors: dict[str, Tensor] = {}
     owned: set[int] = set()
-    for name, value in held.items():
-        if not isinstance(name, str) or name.startswith(DROPPED) or not _plain(value):
+    named = [(name, value) for name, value in held.items() if isinstance(name, str) and _plain(value)]
+    claimed = sum(value.nbytes for _, value in named)
+    if claimed > SHARED * source.stat().st_size:
+        raise _too_much(source, claimed)
+    for name, value in named:
+        if name.startswith(DROPPED):
             continue
         tensor = value.detach()
         memory = tensor.untyped_storage().data_ptr()

@@ -183,6 +183,8 @@ def put_into(adapter: Adapter, path: Path) -> list[str]:
         if (down.shape, up.shape) != (live.down.shape, live.up.shape):
             seen, wanted = tuple(down.shape), tuple(live.down.shape)
             raise LoraRefused(path, f"does not fit: {name} is {seen}, not {wanted}")
+        if alpha.numel() != 1 or not all(tensor.float().isfinite().all() for tensor in (alpha, down, up)):
+            raise LoraRefused(path, f"holds something else than finite numbers in {name}")
         live.down.copy_(down)
         live.up.copy_(up.float() * (float(alpha) / down.shape[0] / live.scaling))
     return [name for name in adapter.layers if name not in held]

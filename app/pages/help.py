@@ -15,7 +15,7 @@ from trainer.contract.settings import SECTIONS
 
 DOCS = CHECKOUT / "assets" / "docs"
 SETTINGS, FAILURES = "settings", "failures"  # the parts that are no text
-PARTS = ("getting-started", SETTINGS, "troubleshooting", FAILURES, "api")
+PARTS = ("getting-started", SETTINGS, "troubleshooting", FAILURES, "api", "security")
 # The parts come after the browser has looked for what the address names, and what is folded it would not open
 TO_ANCHOR = """() => {
   const go = () => {

@@ -92,13 +92,13 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
 
     def end_now(run: str) -> None:
         """End a trainer that does not answer."""
-        force_quit(RunFolder.find(home, run))
+        force_quit(RunFolder.named(home, run))
 
     panel.force.click(told(end_now), panel.shown, None, **PRIVATE)
 
     def go_on(run: str) -> None:
         """Continue from the run's last checkpoint, after the runs that are before it."""
-        queue.start(RunFolder.find(home, run))
+        queue.start(RunFolder.named(home, run))
 
     panel.resume.click(told(go_on), panel.shown, None, **PRIVATE)
     panel.result.wire(panel.shown)
@@ -120,6 +120,6 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
 def _asking(home: Home, what: Request) -> Callable[[str], None]:
     def ask(run: str) -> None:
         """Ask the run's trainer for this; it looks once per step."""
-        RunFolder.find(home, run).request(what)
+        RunFolder.named(home, run).request(what)
 
     return ask

@@ -20,7 +20,7 @@ from app.text import label, language, say
 from trainer.contract import captionfiles, formats
 from trainer.contract.captions import look
 from trainer.contract.errors import TrainerError
-from trainer.contract.home import Home
+from trainer.contract.home import Home, user_path
 from trainer.contract.overlay import existing_overlay
 
 THUMBNAILS = 12
@@ -64,8 +64,11 @@ def _look_at(home: Home) -> Callable[..., str]:
     def describe(images: str, request: gr.Request) -> str:
         """Thumbnails of the folder, how many pictures and captions, and what is wrong, in plain words."""
         tongue = language(request)
-        folder = (images or "").strip()
-        return pictures_html(home, Path(folder).expanduser(), tongue) if folder else ""
+        try:
+            folder = user_path(images or "")
+        except TrainerError as error:
+            return problem_card(error)
+        return pictures_html(home, folder, tongue) if (images or "").strip() else ""
 
     return describe
 

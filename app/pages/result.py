@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -20,7 +19,7 @@ from trainer.contract import process
 from trainer.contract.clients import civitai_text, copy_lora, find_clients
 from trainer.contract.errors import TrainerError
 from trainer.contract.events import Lora
-from trainer.contract.home import Home
+from trainer.contract.home import Home, user_path
 from trainer.contract.runs import RunFolder
 from trainer.contract.sheets import strip_name
 from trainer.contract.words import size
@@ -93,7 +92,7 @@ class Result:
         """Draw the strip in a process of its own; once it is there, the feed has it shown."""
         tongue = language(request)
         try:
-            folder = RunFolder.find(self.home, run)
+            folder = RunFolder.named(self.home, run)
             child = process.draw_strip(folder, file)
         except TrainerError as error:
             yield gr.skip(), problem_card(error)
@@ -110,7 +109,7 @@ class Result:
         if not (folder or "").strip():
             return alert_card(say(tongue, "result.no_folder"))
         try:
-            copied = copy_lora(RunFolder.find(self.home, run), file, Path(str(folder).strip()).expanduser())
+            copied = copy_lora(RunFolder.named(self.home, run), file, user_path(str(folder)))
         except TrainerError as error:
             return problem_card(error)
         return good_card(say(tongue, "result.copied", path=escape(str(copied))))
@@ -118,7 +117,7 @@ class Result:
     def _civitai(self, run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401
         """The text for Civitai, which the browser then copies."""
         try:
-            text = civitai_text(RunFolder.find(self.home, run), file)
+            text = civitai_text(RunFolder.named(self.home, run), file)
         except TrainerError as error:
             return gr.skip(), problem_card(error)
         return gr.update(value=text, visible=True), good_card(say(language(request), "result.civitai_copied"))
@@ -130,7 +129,7 @@ def facts(run: RunFolder, lora: Lora, tongue: str) -> str:
     rows = [
         (say(tongue, "result.size"), size(lora.bytes)),
         (say(tongue, "result.trigger"), escape(word) or say(tongue, "result.no_trigger")),
-        ("SHA-256", f'<code title="{lora.sha256}">{lora.sha256[:16]}…</code>'),
+        ("SHA-256", f'<code title="{escape(lora.sha256)}">{escape(lora.sha256[:16])}…</code>'),
         (say(tongue, "result.where"), f"<code>{escape(str(run.path / lora.file))}</code>"),
     ]
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)

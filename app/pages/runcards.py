@@ -216,9 +216,11 @@ def curve(view: RunView, bound: int) -> Curve:
 
     Left out are losses that are not finite, and the beginning, where an average of few steps is high or low by chance.
     """
-    averages = smoothed([step.loss for step in view.steps]).round(12).tolist()  # a flat curve is lowest at its start
-    points = [(step.step, mean) for step, mean in zip(view.steps, averages, strict=True) if math.isfinite(mean)]
-    settled = points[min(20, len(points) // 2) :]
+    averages = smoothed([step.loss for step in view.steps]).tolist()
+    points = [
+        (step.step, round(mean, 12)) for step, mean in zip(view.steps, averages, strict=True) if math.isfinite(mean)
+    ]
+    settled = points[min(20, len(points) // 2) :]  # rounded, for a flat curve is lowest at its start
     return [settled[i] for i in thinned([mean for _, mean in settled], bound)]
 
 

@@ -40,7 +40,7 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
     def again(run: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
         """Fill the form with the shown run's settings."""
         try:
-            return form.show(RunFolder.find(home, run).config(), language(request))
+            return form.show(RunFolder.named(home, run).config(), language(request))
         except TrainerError as error:
             return {form.problem: problem_card(error)}
 
@@ -51,7 +51,7 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
         """Fill the form so that Train goes on from the chosen LoRA file."""
         tongue = language(request)
         try:
-            config = going_on(home, RunFolder.find(home, run), file)
+            config = going_on(home, RunFolder.named(home, run), file)
         except TrainerError as error:
             return {form.problem: problem_card(error)}
         ready = say(tongue, "train.go_on", file=escape(file), name=escape(config.output.name))

@@ -47,8 +47,8 @@ def until(happened: Callable[[], Any], what: str) -> Any:
 class Site:
     """One server, always on the same port and home, however often it is started."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = Home(home)
+    def __init__(self, home: Path, *flags: str) -> None:
+        self.home, self.flags = Home(home), flags
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -57,8 +57,10 @@ class Site:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         command = [sys.executable, "-m", "app.ui", "--no-browser", "--port", str(self.port), "--home", self.home.root]
+        command += self.flags
         self.home.root.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUTF8": "1", "PYTHONFAULTHANDLER": "1"}
+        path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONFAULTHANDLER": "1"}
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=output, stderr=output)
         until(lambda: self.process.poll() is not None or self.answers("/"), "the page answers")

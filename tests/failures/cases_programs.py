@@ -278,11 +278,18 @@ def a_number_that_is_no_port(scene):
 
 @case("page", "address_elsewhere")
 def an_address_of_another_computer(scene):
-    scene.patch.setenv("ATELIER_PASSWORD", "secret")
+    scene.patch.setenv("ATELIER_PASSWORD", "long enough")
     return scene.console("--listen", "203.0.113.7", "--home", scene.home.root, main=app.ui.main)
+
+
+@case("settings", "invalid_settings")
+def a_password_that_is_soon_guessed(scene):
+    scene.patch.setenv("ATELIER_PASSWORD", "cat")
+    return scene.console("--listen", "192.168.1.20", "--home", scene.home.root, main=app.ui.main)
 
 
 @case("page", "password_missing")
 def a_page_for_others_without_a_password(scene):
     scene.patch.delenv("ATELIER_PASSWORD", raising=False)
+    scene.patch.setattr("sys.stdin", None)
     return scene.console("--listen", "192.168.1.20", "--home", scene.home.root, main=app.ui.main)

@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from trainer.contract import chosen
 from trainer.contract.basemodels import identify
 from trainer.contract.chosen import check, check_chosen, located, models_here, name_of, resolved
-from trainer.contract.errors import BaseModelMissing, InvalidSettings, ModelError, NotABaseModel
+from trainer.contract.errors import BaseModelMissing, InvalidSettings, NotABaseModel, TrainerError
 from trainer.contract.home import POCKET
 from trainer.contract.presets import settled
 from trainer.contract.settings import validated
@@ -111,7 +111,7 @@ def test_a_name_that_nothing_has_is_missing():
 
 @pytest.mark.parametrize("typed", ["x" * 5000, "~no-such-user-here", "~no-such-user-here/x"])
 def test_what_cannot_be_a_path_is_told_as_an_error_of_ours(typed):
-    with pytest.raises(ModelError):
+    with pytest.raises(TrainerError):
         check_chosen(config(typed))
 
 

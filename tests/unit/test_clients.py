@@ -144,7 +144,8 @@ def test_a_search_that_has_no_time_left_ends(tmp_path, monkeypatch):
 
 
 def lora_bytes(header=HEADER, body=b"weights"):
-    text = json.dumps({"__metadata__": header}).encode()
+    tensor = {"dtype": "U8", "shape": [len(body)], "data_offsets": [0, len(body)]}
+    text = json.dumps({"__metadata__": header, "lora": tensor}).encode()
     return struct.pack("<Q", len(text)) + text + body
 
 

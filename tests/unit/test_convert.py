@@ -217,3 +217,64 @@ def test_the_weights_are_not_all_in_memory_at_once(tmp_path):
     command = [sys.executable, "-c", code, str(source), str(tmp_path / "large.safetensors")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) < megabytes / 4
+
+
+def peak_mib(source, target):
+    """MiB of memory that converting takes at most, whatever comes of it."""
+    code = (
+        "import resource, sys; from trainer.convert import main\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = peak(); code = main(sys.argv[1:]); print(code, peak() - before)"
+    )
+    command = [sys.executable, "-c", code, str(source), str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [int(number) for number in done.stdout.split()[-2:]]
+
+
+def packed_bomb(path):
+    """600 MiB of zeros as a pickle's text, packed into less than one."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        size = 600 * 2**20
+        file.writestr("archive/data.pkl", b"\x80\x02X" + size.to_bytes(4, "little") + bytes(size) + b".")
+        file.writestr("archive/version", b"3\n")
+        file.writestr("archive/byteorder", b"little")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts as Linux does")
+@pytest.mark.parametrize(
+    "make",
+    [
+        packed_bomb,
+        lambda path: saved(path, {"a": torch.ones(1).expand(2**14, 2**14)}),
+        lambda path: saved(path, many_names(2**18, 600)),
+    ],
+    ids=["packed", "one number named many times", "one tensor under many names"],
+)
+def test_a_small_checkpoint_that_would_unpack_to_a_large_one_is_refused_and_takes_no_memory(tmp_path, make):
+    make(tmp_path / "a.ckpt")
+    assert (tmp_path / "a.ckpt").stat().st_size < 4 * 2**20
+    code, taken = peak_mib(tmp_path / "a.ckpt", tmp_path / "a.safetensors")
+    assert code == 2
+    assert taken < 256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt"]
+
+
+def many_names(count, names):
+    """The same numbers under many names."""
+    one = torch.ones(count)
+    return {f"name {number}": one for number in range(names)}
+
+
+def test_a_checkpoint_that_holds_itself_comes_to_an_end(tmp_path):
+    held = {"a": torch.ones(2)}
+    held["state_dict"] = held
+    convert(saved(tmp_path / "a.ckpt", held), tmp_path / "a.safetensors")
+    assert load_file(tmp_path / "a.safetensors").keys() == {"a"}
+
+
+def test_an_archive_whose_list_is_damaged_is_told(tmp_path):
+    whole = saved(tmp_path / "a.ckpt", {"a": torch.ones(10)}).read_bytes()
+    at = whole.rindex(b"PK\x01\x02")
+    (tmp_path / "a.ckpt").write_bytes(whole[:at] + b"XX" + whole[at + 2 :])
+    with pytest.raises(ConversionRefused):
+        convert(tmp_path / "a.ckpt", tmp_path / "a.safetensors")

@@ -289,12 +289,14 @@ def test_a_server_that_always_sends_the_whole_file_is_understood(hub):
     assert max(done for done, _ in told) == len(FULL)
 
 
-def test_content_other_than_announced_is_thrown_away(hub):
-    hub.add(NAME, {"ana.safetensors": FULL})
-    hub.announce["ana.safetensors"] = hub_server.sha256(HALF)
+@pytest.mark.parametrize("content", [FULL, b"small"], ids=["large", "small"])
+def test_content_other_than_announced_is_thrown_away(hub, content):
+    hub.add(NAME, {"ana.safetensors": content})
+    large = len(content) >= hub_server.LARGE
+    hub.announce["ana.safetensors"] = hub_server.sha256(HALF) if large else hub_server.git_hash(HALF)
     with pytest.raises(DamagedDownload, match=r"ana\.safetensors of ana/small-model arrived damaged"):
         get(NAME)
-    assert look(NAME).missing_bytes == len(FULL)
+    assert look(NAME).missing_bytes == len(content)
     assert local_folder(NAME) is None
 
 

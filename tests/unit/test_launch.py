@@ -1,6 +1,7 @@
 """launch.py: what it chooses, what it sets up and mends, and how it hands over; real processes, no network."""
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -504,3 +505,68 @@ def test_a_set_up_that_fails_says_so_and_is_tried_again(bench):
         assert "Start again" in said.stderr
     declare(bench.root, [TORCH, PROBE])
     assert "Setting up" in bench.start().stdout  # who knows what the failed one left behind
+
+
+def locked(bench: Bench, *wheels: str, digest: str = "") -> Path:
+    """A lock that names these wheels."""
+    lock = bench.root / "assets" / "locks" / "trainer.txt"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for wheel in wheels:
+        name, version = wheel.split()
+        file = bench.root.parent / "wheels" / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+        lines.append(f"{name}=={version} --hash=sha256:{digest or hashlib.sha256(file.read_bytes()).hexdigest()}\n")
+    lock.write_text("".join(lines))
+    return lock
+
+
+def test_what_a_lock_names_is_installed_and_nothing_else(bench):
+    lock = locked(bench, "atelier-probe 1.4", "atelier-more 1.0")
+    try:
+        assert bench.start().returncode == 7
+        assert {"atelier_probe-1.4", "atelier_more-1.0"} <= bench.installed
+        assert "Setting up" not in bench.start().stdout
+        locked(bench, "atelier-probe 1.4")
+        assert "Setting up" in bench.start().stdout  # a lock that changed is installed
+    finally:
+        lock.unlink()
+
+
+def test_a_file_of_another_hash_is_not_installed(bench):
+    lock = locked(bench, "atelier-probe 2.0", digest="0" * 64)
+    try:
+        said = bench.start()
+        assert said.returncode == 2
+        assert "DO NOT MATCH THE HASHES" in said.stderr
+        assert "atelier_probe-2.0" not in bench.installed
+    finally:
+        lock.unlink()
+
+
+def entries(stage: str) -> dict[str, list[str]]:
+    """A lock's packages with version, by name, each with its file's hashes."""
+    text = (launch.ROOT / "assets" / "locks" / f"{stage}.txt").read_text(encoding="utf-8")
+    found = {}
+    for entry in re.split(r"\n(?=[a-z])", text.partition("\n")[2].strip()):
+        pinned = re.match(r"([a-z0-9-]+)==([\w.]+)", entry)
+        found[pinned[1]] = [pinned[2], *re.findall(r"--hash=sha256:([0-9a-f]{64})\b", entry)]
+    return found
+
+
+@pytest.mark.parametrize("stage", ["trainer", "test"])
+def test_the_locks_name_every_requirement_in_its_range_with_hashes_and_leave_pytorch_to_the_machine(stage):
+    held = entries(stage)
+    assert all(len(facts) > 1 for facts in held.values())
+    assert not {"torch", "triton"} & held.keys()
+    assert not [name for name in held if name.startswith("nvidia-")]
+    for requirement in (one for wanted in launch.stages(stage == "test") for one in wanted.requirements):
+        name = launch.name_of(requirement)
+        if name != "torch":
+            least, below = (launch.numbers(bound) for bound in re.findall(r"[\d.]+(?=,|$)", requirement))
+            assert least <= launch.numbers(held[name][0]) < below, requirement
+
+
+def test_compiled_packages_are_locked_for_every_system():
+    held = entries("trainer")
+    for name in ("numpy", "pillow", "pydantic-core", "safetensors", "tokenizers", "pyyaml"):
+        assert len(held[name]) > 8, name  # wheels of Linux, macOS and Windows, and of several Pythons

@@ -377,3 +377,24 @@ def test_gradio_still_keeps_its_login_where_we_look_for_it():
         "app.tokens[token] = username",
     ):
         assert expected in source
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        (PAGE, "a=b; Path=/; HttpOnly; SameSite=Lax"),
+        ("https://127.0.0.1:443", "a=b; Path=/; HttpOnly; SameSite=Lax; Secure"),
+    ],
+)
+def test_cookies_are_kept_from_scripts_other_sites_and_over_tls_from_open_lines(page, expected):
+    async def answer(_request):
+        return PlainTextResponse("x", headers={"set-cookie": "a=b; Path=/; samesite=none; Secure"})
+
+    app = Starlette(routes=[Route("/", answer)], middleware=middleware())
+    assert TestClient(app, base_url=page).get("/").headers["set-cookie"] == expected
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_a_form_of_another_site_needs_no_permission_of_the_browser_and_is_refused(kind):
+    headers = {"content-type": kind, "origin": "http://evil.example", "sec-fetch-site": "cross-site", **LINK}
+    assert status(headers, "POST") == 403

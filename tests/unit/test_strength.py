@@ -143,6 +143,27 @@ def test_a_layer_of_which_a_part_is_missing_is_refused(tmp_path, tiny_model):
         put_into(adapter, tmp_path / "less.safetensors")
 
 
+@pytest.mark.parametrize("leaf", ["alpha", "lora_down.weight", "lora_up.weight"])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_file_with_numbers_that_are_none_is_refused(tmp_path, tiny_model, leaf, number):
+    file = export(tmp_path / "x.safetensors", make(load(tiny_model)), "fp32", {}).path
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith(leaf))
+    tensors[name].reshape(-1)[0] = number
+    save_file(tensors, file)
+    with pytest.raises(LoraRefused, match="something else than finite numbers"):
+        put_into(make(load(tiny_model)), file)
+
+
+def test_a_file_with_several_alphas_for_one_layer_is_refused(tmp_path, tiny_model):
+    file = export(tmp_path / "x.safetensors", make(load(tiny_model)), "fp32", {}).path
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("alpha"))
+    save_file({**tensors, name: tensors[name].repeat(2)}, file)
+    with pytest.raises(LoraRefused, match="something else than finite numbers"):
+        put_into(make(load(tiny_model)), file)
+
+
 def test_what_is_no_safetensors_file_is_refused(tmp_path, tiny_model):
     (tmp_path / "x.safetensors").write_bytes(b"\x80\x04 no header")
     with pytest.raises(LoraRefused, match=r"x.safetensors cannot be read"):

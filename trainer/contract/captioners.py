@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from trainer.contract.captionererrors import DownloadNeeded, ExtraMissing, NotACaptioner
-from trainer.contract.home import CHECKOUT
+from trainer.contract.home import CHECKOUT, user_path
 from trainer.contract.hub import Download, is_hub_name, local_folder, look
 from trainer.contract.hubfiles import weights
 from trainer.contract.sections import Section, invalid, setting
@@ -60,8 +60,8 @@ def caption_settings(values: dict[str, Any]) -> CaptionSettings:
         made = CaptionSettings.model_validate(values)
     except ValidationError as error:
         raise invalid(error, {}) from None
-    folder = str(Path(made.folder).expanduser().resolve())
-    model = made.model if not made.model or is_hub_name(made.model) else str(Path(made.model).expanduser().resolve())
+    folder = str(user_path(made.folder).resolve())
+    model = made.model if not made.model or is_hub_name(made.model) else str(user_path(made.model).resolve())
     return made.model_copy(update={"folder": folder, "model": model})
 
 
@@ -122,7 +122,7 @@ class Captioner:
         name = model or self.repository
         if is_hub_name(name):
             return local_folder(name, lambda snapshot: None if self.lacking(_files(snapshot)) else snapshot)
-        folder = Path(name).expanduser()
+        folder = user_path(name)
         lacking = self.lacking(_files(folder)) if folder.is_dir() else ["it is no folder"]
         if lacking:
             raise NotACaptioner(self.label, folder, lacking, self.repository)

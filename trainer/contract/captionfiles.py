@@ -16,7 +16,7 @@ from trainer.contract.problems import Problem, listed, without_picture
 
 SUFFIXES = (".txt", ".caption", ".cap")  # the first that says something is the picture's caption
 LONGEST = 1 << 20  # bytes of a caption; a file of more is something else
-LONGEST_LIST = 1 << 28
+LONGEST_LIST = 1 << 25  # and of a list of them: a hundred thousand of 300 letters
 SAID = 300  # letters of what is wrong with a list
 
 Captions = tuple[str, ...]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -126,11 +127,8 @@ class CaptionJob(WorkFolder):
         except FileNotFoundError:
             return found
         for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            _take_in(found, record)
+            with suppress(ValueError, TypeError, RecursionError):  # a list of lists names no pictures
+                _take_in(found, json.loads(line))
         return found
 
     def note(self, **record: Any) -> None:  # noqa: ANN401 - a line of JSON

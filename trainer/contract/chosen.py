@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from trainer.contract.basemodels import NAMES, BaseModel, Prediction, identify
 from trainer.contract.errors import BaseModelMissing, InvalidSettings
 from trainer.contract.headers import readable
-from trainer.contract.home import POCKET
+from trainer.contract.home import POCKET, user_path
 from trainer.contract.hub import is_hub_name, local_folder
 from trainer.contract.settings import ObjectiveSettings, TrainConfig
 
@@ -58,7 +57,7 @@ def resolved(base_model: str) -> str:
     """
     if base_model == "pocket" or is_hub_name(base_model):
         return base_model
-    path = _path(base_model)
+    path = user_path(base_model)
     with readable(path):
         bare = path.name == base_model and not path.exists()
         return _called(base_model) if bare else str(path.resolve())
@@ -87,11 +86,7 @@ def located(base_model: str) -> Path | None:
     """Where a base model lies on this computer; None for one of the hub that is still to be fetched."""
     if base_model == "pocket":
         return POCKET
-    return local_folder(base_model) if is_hub_name(base_model) else _path(base_model)
-
-
-def _path(base_model: str) -> Path:
-    return Path(os.path.expanduser(base_model))  # noqa: PTH111 - unlike Path's own it leaves an unknown user's ~name
+    return local_folder(base_model) if is_hub_name(base_model) else user_path(base_model)
 
 
 def check_chosen(config: TrainConfig) -> None:
@@ -122,7 +117,7 @@ def check(model: BaseModel, config: TrainConfig) -> None:
             hint=f"Choose a preset or a model of the other kind, or set --model.family {model.family}.",
             places={place: f"{name} {seen}." for place in ("model.base_model", "model.family")},
         )
-    if settings.vae and not _path(settings.vae).exists():
+    if settings.vae and not user_path(settings.vae).exists():
         raise _unsuited(
             "model.vae",
             f"No VAE at {settings.vae}",

@@ -7,19 +7,18 @@ import filecmp
 import json
 import os
 import shutil
-import struct
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path, PurePath
-from typing import Any
 
 import psutil
 
-from trainer.contract.errors import ExportError
+from trainer.contract.errors import ExportError, ModelError
 from trainer.contract.events import Lora
+from trainer.contract.headers import read_header
 from trainer.contract.home import sync_folder
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import TrainConfig
@@ -286,7 +285,7 @@ def _tags(header: dict[str, str]) -> Iterator[str]:
         folders: dict[str, dict[str, int]] = json.loads(header.get("ss_tag_frequency", "{}"))
         counts = [entry for tags in folders.values() for entry in tags.items()]
         most = sorted(counts, key=lambda entry: -entry[1])[:TOP_TAGS]
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return
     if most:
         yield "Most frequent tags"
@@ -305,11 +304,8 @@ def _hashes(lora: Lora, header: dict[str, str]) -> Iterator[str]:
 def _header(path: Path) -> dict[str, str]:
     """What a safetensors file says of itself; nothing where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header: Any = json.loads(file.read(min(length, 2**24)))
-        return {str(key): str(value) for key, value in header["__metadata__"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return read_header(path).metadata
+    except ModelError:
         return {}
 
 

@@ -33,7 +33,10 @@ class Concept(Section):
         """A line of the page or a flag: a folder alone, or all of it as JSON."""
         if not isinstance(value, str):
             return value
-        return json.loads(value) if value.lstrip().startswith("{") else {"images": value}
+        try:
+            return json.loads(value) if value.lstrip().startswith("{") else {"images": value}
+        except RecursionError:
+            raise ValueError("is nested too deep") from None
 
     def __str__(self) -> str:
         """The line that reads back as this."""

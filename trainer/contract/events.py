@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from trainer.contract.home import add_line, open_lines
 
 HEARTBEAT_SECONDS = 10.0
+Count = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what a browser counts exactly
+Seconds = Annotated[float, Field(ge=-1e10, le=1e10)]  # some 300 years; neither infinite nor no number
 PROTOCOL = 1
 
 
@@ -27,9 +29,9 @@ class _Event(BaseModel):
     """Common fields; `t` is Unix seconds UTC, `seq` counts 0, 1, 2… without gaps."""
 
     model_config = ConfigDict(frozen=True)
-    v: int = PROTOCOL
-    seq: int = -1
-    t: float = 0.0
+    v: Count = PROTOCOL
+    seq: Count = -1
+    t: Seconds = 0.0
 
 
 class RunStarted(_Event):
@@ -38,8 +40,8 @@ class RunStarted(_Event):
     type: Literal["run_started"] = "run_started"
     family: str
     base_model: str
-    steps_total: int
-    resumed_at: int
+    steps_total: Count
+    resumed_at: Count
     device: str
     memory_gib: float
     versions: dict[str, str]
@@ -52,20 +54,20 @@ class Phase(_Event):
     name: Literal[
         "download", "load", "encode", "protect", "dry_run", "train", "preview", "export", "compare", "caption"
     ]
-    done: int  # pictures, steps; of a download MiB
-    total: int
+    done: Count  # pictures, steps; of a download MiB
+    total: Count
 
 
 class Step(_Event):
     """One optimizer update."""
 
     type: Literal["step"] = "step"
-    step: int
+    step: Count
     epoch: float
     loss: float
     lr: float
     grad_norm: float
-    seconds: float
+    seconds: Seconds
     memory_gib: float
 
 
@@ -73,10 +75,10 @@ class Sample(_Event):
     """A preview was drawn; `file` is relative to the run folder."""
 
     type: Literal["sample"] = "sample"
-    step: int
-    index: int
+    step: Count
+    index: Count
     prompt: str
-    seed: int
+    seed: Count
     file: str
 
 
@@ -84,7 +86,7 @@ class Checkpoint(_Event):
     """A resumable state was saved; `folder` is relative to the run folder."""
 
     type: Literal["checkpoint"] = "checkpoint"
-    step: int
+    step: Count
     folder: str
 
 
@@ -92,9 +94,9 @@ class Lora(_Event):
     """A LoRA file was written and proved; `file` is relative to the run folder."""
 
     type: Literal["lora"] = "lora"
-    step: int
+    step: Count
     file: str
-    bytes: int
+    bytes: Count
     sha256: str
 
 
@@ -108,7 +110,7 @@ class RolledBack(_Event):
     """Training went back to an earlier checkpoint."""
 
     type: Literal["rolled_back"] = "rolled_back"
-    to_step: int
+    to_step: Count
     cause: str
 
 
@@ -145,8 +147,8 @@ class RunFinished(_Event):
 
     type: Literal["run_finished"] = "run_finished"
     reason: Literal["completed", "stopped", "paused"]
-    step: int
-    seconds: float
+    step: Count
+    seconds: Seconds
 
 
 Event = (

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from trainer.contract.errors import InvalidSettings
 from trainer.contract.words import size
 
+LONGEST_NAME = 255  # bytes, on every file system in use
 CHECKOUT = Path(__file__).resolve().parents[2]
 POCKET = CHECKOUT / "assets" / "pocket"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -53,6 +55,22 @@ class Home:
     def queue_file(self) -> Path:
         """Runs that wait for the present one to end."""
         return self.root / "queue.json"
+
+
+def user_path(written: str) -> Path:
+    """A path as a user writes it: blanks around it do not count, and ~ is the home folder.
+
+    Raises:
+        InvalidSettings: No file can have it.
+    """
+    path = Path(os.path.expanduser(written.strip()))  # noqa: PTH111 - unlike Path's own it leaves an unknown ~name
+    try:
+        usable = "\0" not in written and all(len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts)
+    except ValueError:  # half a character, as JSON can write it
+        usable = False
+    if not usable:
+        raise InvalidSettings(f"No file can have the path {written[:80]!a}.", hint="Copy it from your file manager.")
+    return path
 
 
 def atomic_write(path: Path, data: bytes) -> None:

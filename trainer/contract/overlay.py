@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -40,6 +40,8 @@ class Entry:
     left_out: bool = False  # not trained
 
 
+# What reading a line of something else may raise
+SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 Entries = dict[str, Entry]  # by the picture's path, relative to its folder and with forward slashes
 Replaced = dict[str, Entry | None]  # what stood there before; None: there was no entry
 Update = Entry | None | Callable[[Entry], Entry | None]  # an entry, none, or what is made of the one that stands there
@@ -169,7 +171,7 @@ def redo(home: Home, folder: Path) -> Change | None:
 
 
 def history(home: Home, folder: Path) -> History:
-    """What can be undone and done again; a line that a crash cut short is passed over."""
+    """What can be undone and done again; a line that a crash cut short, or that is none, is passed over."""
     file = history_file(home, folder)
     try:
         seen = file.stat()
@@ -183,11 +185,8 @@ def _history(file: Path, _changed: int, _bytes: int) -> History:
     """The same, read once: the file only ever grows."""
     known = History()
     for line in file.read_bytes().split(b"\n"):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        _replay(known, record)
+        with suppress(*SENSELESS):
+            _replay(known, json.loads(line))
     return known
 
 
@@ -247,7 +246,7 @@ def _line(path: Path, number: int, line: str) -> tuple[str, Entry]:
         said = json.loads(line)
         name, entry = str(PurePosixPath(_text(said, "file_name"))), _entry(said)
         return name, Entry(text=_text(said, "text")) if entry == Entry() else entry  # the key it lacks is named
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except SENSELESS as error:
         raise DatasetError(
             f"Line {number} of {path} is no caption: {type(error).__name__}: {error}.",
             hint='Each line must read {"file_name": "picture.png", "text": "its caption"}.',
@@ -323,7 +322,8 @@ def _inside(folder: Path, name: str) -> Path:
     """
     root = folder.expanduser().resolve()
     path = Path(os.path.normpath(root / name))
-    if not path.is_relative_to(root) or path.relative_to(root).as_posix() != name or not path.is_file():
+    there = os.path.isfile(path)  # noqa: PTH113 - unlike Path's own it says no to a name that none can have
+    if not there or not path.is_relative_to(root) or path.relative_to(root).as_posix() != name:
         raise DatasetError(f"There is no picture {name!r} in {folder}.", hint="Open the folder again.")
     return path
 

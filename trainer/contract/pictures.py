@@ -136,9 +136,10 @@ def _in_srgb(file: Image.Image) -> Picture:
         picture = picture.convert("L" if picture.mode in ("1", "La") else "RGB")
     if profile:
         picture = _by_profile(picture, profile)
-    return Picture(
-        picture if picture.mode == "RGB" else picture.convert("RGB"), alpha
-    )  # a copy of large ones takes long
+    if picture.mode != "RGB":  # a copy of large ones takes long
+        picture = picture.convert("RGB")
+    picture.info.clear()  # a comment would go along into every copy
+    return Picture(picture, alpha)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

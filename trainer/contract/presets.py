@@ -12,7 +12,7 @@ import tomlkit
 
 from trainer.contract.chosen import check_chosen, resolved
 from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
-from trainer.contract.home import CHECKOUT, atomic_write
+from trainer.contract.home import CHECKOUT, atomic_write, user_path
 from trainer.contract.sections import Section, plain_file_name
 from trainer.contract.settings import SECTIONS, TrainConfig, validated
 from trainer.contract.startfile import check_start
@@ -175,7 +175,7 @@ def read_toml(path: Path) -> Values:
         raise InvalidSettings(
             f"{path} cannot be read: {seen}.", hint="Give a file that is there and yours to read."
         ) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # what text can do
         raise InvalidSettings(f"{path} cannot be read: {error}.", hint="It must be a TOML file in UTF-8.") from None
 
 
@@ -185,6 +185,9 @@ def _of_today(values: Values) -> Values:
     if isinstance(model, dict) and "gradient_checkpointing" in model:  # a switch, before there were levels
         switched_on = model.pop("gradient_checkpointing")
         model.setdefault("checkpointing", "full" if switched_on else "none")
+    objective = values.get("objective")
+    if isinstance(objective, dict):
+        objective.pop("mask_floor", None)  # what masks leave out was learnt a little
     return values
 
 
@@ -241,7 +244,7 @@ def settled(config: TrainConfig) -> TrainConfig:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
+    return str(user_path(path).resolve())
 
 
 def flat(config: TrainConfig) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from trainer.contract.errors import NewerVersion, RunBusy, RunError, RunMissing,
 from trainer.contract.events import RunFailed, RunFinished
 from trainer.contract.home import Home, atomic_write
 from trainer.contract.runs import RunFolder
+from trainer.contract.workfolder import UNUSABLE
 
 VERSION = 1
 
@@ -34,9 +35,10 @@ class Queue:
         try:
             names = json.loads(self.home.queue_file.read_text(encoding="utf-8"))["waiting"]
             runs = [RunFolder(self.home.runs / str(name)) for name in names]
-        except (OSError, ValueError, KeyError, TypeError):  # none yet, or not ours to read: nobody waits
+        except UNUSABLE:  # none yet, or not ours to read: nobody waits
             return []
-        return [run for run in runs if run.path.parent == self.home.runs and run.config_file.is_file()]
+        there = os.path.isfile  # unlike Path's own it says no to a name that none can have
+        return [run for run in runs if run.path.parent == self.home.runs and there(run.config_file)]
 
     def active(self) -> RunFolder | None:
         """The run whose process is alive, other than this very process."""

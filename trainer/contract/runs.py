@@ -6,10 +6,10 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from trainer.contract.errors import FolderMissing, RunBusy, RunMissing
-from trainer.contract.home import Home, atomic_write
+from trainer.contract.home import Home, atomic_write, user_path
 from trainer.contract.presets import read_toml, to_toml
 from trainer.contract.settings import TrainConfig, validated
 from trainer.contract.workfolder import WorkFolder
@@ -43,11 +43,29 @@ class RunFolder(WorkFolder):
 
         Raises:
             RunMissing: Nothing there.
+            InvalidSettings: No file can have that path.
         """
-        for candidate in (home.runs / name, Path(name).expanduser()):
+        path = user_path(name)
+        for candidate in (home.runs / path, path):
             if (candidate / "config.toml").is_file():
                 return cls(candidate.resolve())
-        raise RunMissing(name, [run.path.name for run in cls.all(home)][:5])
+        raise cls._missing(home, name)
+
+    @classmethod
+    def named(cls, home: Home, name: str) -> RunFolder:
+        """A run of the home by its name alone: whoever asks over the network is shown no other folder.
+
+        Raises:
+            RunMissing: Nothing there.
+        """
+        path = home.runs / user_path(f"./{name}")
+        if name in ("", "..") or PurePath(name).name != name or not (path / "config.toml").is_file():
+            raise cls._missing(home, name)
+        return cls(path.resolve())
+
+    @classmethod
+    def _missing(cls, home: Home, name: str) -> RunMissing:
+        return RunMissing(name, [run.path.name for run in cls.all(home)][:5])
 
     @classmethod
     def all(cls, home: Home) -> list[RunFolder]:

@@ -307,10 +307,7 @@ class ObjectiveSettings(Section):
         "then strengthens what the captions teach.",
     )
     mask_keep: float = setting(
-        1.0,
-        ge=0.0,
-        le=10.0,
-        description="How firmly what masks leave out is kept as the base has it; 0: not, but faster.",
+        1.0, ge=0, le=10, description="How firmly what masks leave out is kept as the base has it; 0: not, but faster."
     )
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ def before_after(run: RunFolder, view: RunView) -> Path | None:
         left = GAP_PX + number % columns * (2 * CELL_PX + 2 * GAP_PX)
         top = TOP_PX + number // columns * (CELL_PX + UNDER_PX)
         for place, sample in enumerate((before, after)):
-            with Image.open(run.inside(sample.file)) as picture:
+            with Image.open(run.inside(sample.file), formats=["PNG"]) as picture:
                 sheet.paste(_fitted(picture), (left + place * (CELL_PX + GAP_PX // 2), top))
         pen.text((left, top + CELL_PX + 4), _cut(before.prompt, font, 2 * CELL_PX), INK, font)
     target = run.path / "before-after.png"

@@ -22,6 +22,9 @@ from trainer.contract.home import atomic_write
 Request = Literal["stop", "pause", "sample", "save"]
 PATIENCE = 10.0  # seconds that one who starts a process may hold its folder before that process does
 
+# What reading a small file of JSON may raise that is missing or holds something else
+UNUSABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
 
 @dataclass(frozen=True)
 class WorkFolder(ABC):
@@ -81,7 +84,7 @@ class WorkFolder(ABC):
         try:
             record = json.loads(self.process_file.read_text())
             return float(record.get("since", record["started"]))
-        except (OSError, ValueError, KeyError):  # it has just ended
+        except (*UNUSABLE, AttributeError):  # it has just ended
             return 0.0
 
     def request(self, what: Request) -> None:
@@ -164,5 +167,5 @@ class WorkFolder(ABC):
             if not same and "since_boot" in record:  # the system clock was set, and both times with it
                 same = abs(started - psutil.boot_time() - record["since_boot"]) < 1.0
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        except (*UNUSABLE, psutil.Error):
             return None
