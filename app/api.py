@@ -13,7 +13,7 @@ from app.form import SETTINGS, api_name, shown
 from app.monitor import Watch, Watches
 from app.pages.plan import preset_config, read
 from app.pages.train import EXAMPLE, start_run
-from trainer.contract.errors import TrainerError
+from app.toast import told
 from trainer.contract.events import RunFailed
 from trainer.contract.home import Home
 from trainer.contract.presets import flat
@@ -117,16 +117,13 @@ def _asking(home: Home, what: Request) -> Callable[[str], str]:
 
 
 def _told(act: Callable[..., Any]) -> Callable[..., Any]:
-    """The same action, its errors told to the client: what happened and what to do."""
+    """The same action, its errors told to the client; it takes by place what it has by name."""
     signature = inspect.signature(act)
 
-    def told(*arguments: Any) -> Any:  # noqa: ANN401
+    def by_place(*arguments: Any) -> Any:  # noqa: ANN401
         """The action's answer."""
-        try:
-            return act(**dict(zip(signature.parameters, arguments, strict=False)))
-        except TrainerError as error:
-            raise gr.Error(f"{error.message} {error.hint}", print_exception=False) from error
+        return act(**dict(zip(signature.parameters, arguments, strict=False)))
 
-    told.__signature__ = signature  # type: ignore[attr-defined]
-    told.__annotations__, told.__doc__, told.__name__ = act.__annotations__, act.__doc__, act.__name__
-    return told
+    by_place.__signature__ = signature  # type: ignore[attr-defined]
+    by_place.__annotations__, by_place.__doc__, by_place.__name__ = act.__annotations__, act.__doc__, act.__name__
+    return told(by_place)

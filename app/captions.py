@@ -21,6 +21,7 @@ from trainer.contract.errors import DatasetError, TrainerError
 from trainer.contract.home import Home, user_path
 from trainer.contract.overlay import Update, change, history, overlay_file, redo, undo
 from trainer.contract.sections import invalid
+from trainer.contract.systemerrors import system_explained
 from trainer.contract.tags import Edit, changed
 
 FIRST = 24  # cards that come with the names: more than a first screen shows
@@ -102,7 +103,8 @@ def answer(kind: type[Question], told: Callable[[Question, str], Any]) -> Answer
     def answered(question: dict[str, Any], request: gr.Request) -> Any:  # noqa: ANN401 - whatever the script reads
         """The answer, or what hinders it."""
         try:
-            return told(_read(kind, question), language(request))
+            with system_explained():
+                return told(_read(kind, question), language(request))
         except TrainerError as error:
             return {"error": f"{error.message} {error.hint}"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ import gradio as gr
 from gradio.components.navbar import Navbar
 
 from app import api
+from app.errors import AddressElsewhere, PasswordMissing, PortRefused, PortTaken
 from app.feed import Feed
 from app.files import routes
 from app.limits import FILE_BYTES
@@ -24,6 +26,8 @@ from app.text import I18N, label
 from app.theme import STYLES, THEME
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
+from trainer.contract.systemerrors import system_explained
+from trainer.contract.words import error_lines
 
 LOCAL, USER = "127.0.0.1", "atelier"
 SHORTEST = 8  # letters of a password
@@ -69,18 +73,25 @@ def free_port(host: str, wished: int | None) -> int:
     """The wished port, or the first free one of ours.
 
     Raises:
-        InvalidSettings: None is free.
+        AddressElsewhere: The host is not this computer.
+        PortRefused: The system does not give the wished one.
+        PortTaken: None is free.
     """
     for port in [wished] if wished is not None else PORTS:
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((host, port))
-            except OSError:
+                probe.bind((host.strip("[]"), port))
+            except OverflowError as error:
+                raise PortRefused(port) from error
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+                    raise AddressElsewhere(host) from error
+                if isinstance(error, PermissionError) and wished is not None:
+                    raise PortRefused(port) from error
                 continue
             return port
-    asked = f"Port {wished} is" if wished is not None else f"The ports {PORTS[0]} to {PORTS[-1]} are all"
-    raise InvalidSettings(f"{asked} in use.", hint="Close what uses it, or choose another: --port 8000.")
+    raise PortTaken(f"Port {wished} is" if wished is not None else f"The ports {PORTS[0]} to {PORTS[-1]} are all")
 
 
 def chosen_password(listened: str, file: Path | None) -> str:
@@ -89,7 +100,8 @@ def chosen_password(listened: str, file: Path | None) -> str:
     There is no flag for the password itself: every program on this computer could read it from the process list.
 
     Raises:
-        InvalidSettings: There is none, or one that is soon guessed.
+        PasswordMissing: There is none.
+        InvalidSettings: It cannot be read, or is soon guessed.
     """
     try:
         password = file.read_text(encoding="utf-8").strip() if file else os.environ.get("ATELIER_PASSWORD", "")
@@ -98,10 +110,7 @@ def chosen_password(listened: str, file: Path | None) -> str:
     if not password and not file and sys.stdin is not None and sys.stdin.isatty():
         password = getpass(f"Password for {USER}, at least {SHORTEST} letters (it is not shown): ")
     if not password:
-        raise InvalidSettings(
-            f"--listen {listened} opens the page to other computers, but there is no password.",
-            hint=f"Set the variable ATELIER_PASSWORD, or give --password-file FILE; the user name is {USER}.",
-        )
+        raise PasswordMissing(listened, USER)
     if len(password) < SHORTEST:
         raise InvalidSettings(
             f"The password has {len(password)} letters, and others can try many.",
@@ -114,7 +123,7 @@ def serve(flags: argparse.Namespace) -> None:
     """Show the page until Ctrl-C.
 
     Raises:
-        InvalidSettings: No free port, or a page open to the network without a password.
+        TrainerError: No port or address to be had, or a page open to the network without a password.
     """
     host = flags.listen or LOCAL
     password = chosen_password(flags.listen, flags.password_file) if flags.listen else ""
@@ -158,9 +167,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="Holds it, in place of ATELIER_PASSWORD.")
     parser.add_argument("--no-browser", action="store_true", help="Do not open the browser.")
     try:
-        serve(parser.parse_args(arguments))
+        with system_explained():
+            serve(parser.parse_args(arguments))
     except TrainerError as error:
-        sys.stderr.write(f"Error ({error.code}): {error.message}\n  → {error.hint}\n")
+        sys.stderr.write(f"{error_lines(error.code, error.message, error.hint)}\n")
         return 2
     return 0
 

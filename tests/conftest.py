@@ -76,11 +76,14 @@ def in_blocks() -> Callable[[Callable[[], Any]], Any]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", action="store_true", help="harm trainers hundreds of times, and count what is lost")
+    parser.addoption("--write-help", action="store_true", help="Write the list of failures; with -n0 --faults.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.faults:
-        config.option.markexpr, config.args = "faults", [str(FAULTS)]
+        config.option.markexpr = "faults"
+        if config.args_source is not pytest.Config.ArgsSource.ARGS:
+            config.args = [str(FAULTS)]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -13,8 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
+
+from trainer.contract import hub as hub_module
 
 LARGE = 1000  # bytes from which a file is kept as the hub keeps large ones, named by its SHA-256
 
@@ -72,6 +78,24 @@ def serve() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def instead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """This hub in the real one's place: an empty cache, no pauses, and steps that suit small files."""
+    monkeypatch.setattr(hub_module, "CHUNK", 1000)
+    monkeypatch.setattr(hub_module, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+    with serve() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):

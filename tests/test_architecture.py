@@ -48,6 +48,7 @@ LAYERS = [
     {"trainer.results", "trainer.captioners", "trainer.telling"},
     {"trainer.saving"},
     {"trainer.loop", "trainer.strength", "trainer.several", "trainer.caption"},
+    {"trainer.console"},
     {"trainer.flags", "trainer.checkup", "trainer.cli", "trainer.captioncli", "trainer.__main__"} | {"trainer.convert"},
 ]
 

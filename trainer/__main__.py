@@ -21,7 +21,6 @@ from typing import NoReturn
 from trainer import several
 from trainer.contract.errors import (
     DeviceLost,
-    DiskFull,
     OutOfMemory,
     ProcessLost,
     RunBusy,
@@ -30,10 +29,11 @@ from trainer.contract.errors import (
     isolated,
 )
 from trainer.contract.events import EventLog, RunFailed
-from trainer.contract.home import FULL, sweep
+from trainer.contract.home import sweep
 from trainer.contract.process import Group
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
+from trainer.contract.systemerrors import BrokenInstall, Unexpected, of_system
 
 RESERVE_BYTES = 2**16
 
@@ -133,32 +133,35 @@ def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 def _train(run: RunFolder, log: EventLog) -> None:
     """The training, with what the system may raise turned into errors the user can act on."""
-    _load_libraries()
-    import torch
-
-    from trainer.device import out_of_memory
-    from trainer.loop import train
-
     try:
+        _load_libraries()
+        from trainer.loop import train
+
         train(run, log)
     except TrainerError:
         raise
     except OSError as error:
-        if error.errno in FULL:
-            raise DiskFull(error.strerror or str(error)) from error
-        raise TrainerError(f"The system refused: {error}.", hint=f"Details are in {run.log_file.name}.") from error
+        raise of_system(error) from error
+    except ImportError as error:
+        raise BrokenInstall(str(error)) from error
     except Exception as error:
-        short = out_of_memory(error)
-        if short:
-            raise OutOfMemory(short) from error
-        if isinstance(error, torch.AcceleratorError):
-            raise DeviceLost(str(error).splitlines()[0]) from error
-        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):  # gloo has no error of its own
-            raise ProcessLost("the connection to it broke") from error
-        raise TrainerError(
-            f"Unexpected: {type(error).__name__}: {error}.",
-            hint=f"This is a fault of Atelier; please report it with {run.log_file.name}.",
-        ) from error
+        raise _named(error) from error
+
+
+def _named(error: Exception) -> TrainerError:
+    """What the libraries raise, by its name where it has one."""
+    import torch
+
+    from trainer.device import out_of_memory
+
+    short = out_of_memory(error)
+    if short:
+        return OutOfMemory(short)
+    if isinstance(error, torch.AcceleratorError):
+        return DeviceLost(str(error).splitlines()[0])
+    if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):  # gloo has no error of its own
+        return ProcessLost("the connection to it broke")
+    return Unexpected(error)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from trainer.cli import POLL_SECONDS, progress_bar
+from trainer.console import show_error
 from trainer.contract import process
 from trainer.contract.captioners import CAPTIONERS, Captioner, CaptionSettings, caption_settings
 from trainer.contract.captionjobs import MODULE, CaptionJob, Progress, prepare
@@ -101,8 +102,7 @@ def _tell(event: Event, console: Console) -> None:
     if isinstance(event, Warned):
         console.print(f"Note: {event.message} {event.hint}", style="yellow", markup=False)
     if isinstance(event, RunFailed):
-        console.print(f"[bold red]Error[/] ({event.code}): ", end="")
-        console.print(f"{event.message}\n  → {event.hint}", markup=False)
+        show_error(event, console)
 
 
 def _farewell(job: CaptionJob, code: int, console: Console) -> int:

@@ -21,13 +21,14 @@ from rich.progress import (
 from rich.table import Table
 
 from trainer.checkup import checkup
+from trainer.console import FAILED, ended, show_error
 from trainer.contract import process
 from trainer.contract.basemodels import identify
 from trainer.contract.buckets import Plan, plan
 from trainer.contract.captions import Problem, first_caption, pictures_of
 from trainer.contract.chosen import located, models_here, name_of
 from trainer.contract.drawing import Drawing, words
-from trainer.contract.errors import InvalidSettings, TrainerError, isolated
+from trainer.contract.errors import InvalidSettings, TrainerEnded, isolated
 from trainer.contract.estimate import disk_bytes, estimate, foreseen
 from trainer.contract.events import (
     Event,
@@ -54,6 +55,7 @@ from trainer.contract.runs import RunFolder
 from trainer.contract.settings import DatasetSettings, TrainConfig, validated
 from trainer.contract.sheets import before_after
 from trainer.contract.space import check_space
+from trainer.contract.systemerrors import FileGone
 from trainer.contract.words import size
 from trainer.flags import given_group, given_settings, make_parser
 
@@ -71,20 +73,11 @@ PHASES = {
 def main(arguments: Sequence[str]) -> int:
     """Do what the flags say; 0 on success, 2 on an error the user can act on."""
     console = Console(highlight=False)
-    try:
-        if any(word.partition("=")[0] == "--caption" for word in arguments):
-            from trainer.captioncli import caption
+    if any(word.partition("=")[0] == "--caption" for word in arguments):
+        from trainer.captioncli import caption
 
-            return caption(arguments, console)
-        return _dispatch(make_parser().parse_args(arguments), console)
-    except OSError as error:
-        console.print(f"The system refused: {error}.", style="bold red", markup=False)
-        return 2
-    except TrainerError as error:
-        console.print(f"[bold red]Error[/] ({error.code}): ", end="")
-        console.print(error.message, markup=False)
-        console.print(f"  → {error.hint}", markup=False)
-        return 2
+        return ended(lambda: caption(arguments, console), console)
+    return ended(lambda: _dispatch(make_parser().parse_args(arguments), console), console)
 
 
 def _dispatch(flags: argparse.Namespace, console: Console) -> int:
@@ -353,24 +346,24 @@ class _Screen:
 
 
 def _farewell(run: RunFolder, code: int, console: Console) -> int:
-    """What came out, and where it lies."""
+    """What came out, and where it lies.
+
+    Raises:
+        FileGone: The run's folder was moved or deleted.
+        TrainerEnded: Nothing says how it ended.
+    """
     view = run.view()
     match view.ended:
         case RunFailed() as failed if code == 2:  # else the ending is an earlier process's
-            console.print(f"[bold red]Error[/] ({failed.code}): ", end="")
-            console.print(f"{failed.message}\n  → {failed.hint}", markup=False)
-            return 2
+            show_error(failed, console)
+            return FAILED
         case RunFinished() as finished if code == 0:
             _report(run, view, finished, console)
             return 0
         case _:
-            console.print(
-                f"The trainer process ended unexpectedly (exit code {code}). See {run.log_file}.\n"
-                f"  → python launch.py --resume {run.path.name}",
-                style="red",
-                markup=False,
-            )
-            return 2
+            if not run.config_file.is_file():
+                raise FileGone(str(run.path))
+            raise TrainerEnded(run.path.name, code, run.log_file)
 
 
 def _report(run: RunFolder, view: RunView, finished: RunFinished, console: Console) -> None:

@@ -23,8 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from trainer.console import ended
 from trainer.contract.basemodels import identify
-from trainer.contract.errors import FileExists, ModelError, TrainerError
+from trainer.contract.errors import FileExists, ModelError
 from trainer.contract.home import sync_folder
 from trainer.contract.words import size as in_words
 
@@ -70,14 +71,11 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     source = Path(arguments[0]).expanduser()
     target = Path(arguments[1]).expanduser() if len(arguments) == 2 else source.with_suffix(".safetensors")
-    try:
-        convert(source, target)
-    except OSError as error:
-        console.print(f"The system refused: {error}.", style="bold red", markup=False)
-        return 2
-    except TrainerError as error:
-        console.print(f"Error ({error.code}): {error.message}\n  → {error.hint}", markup=False)
-        return 2
+    return ended(lambda: _converted(source, target, console), console)
+
+
+def _converted(source: Path, target: Path, console: Console) -> int:
+    convert(source, target)
     console.print(f"Written: {target}\n{_what_it_is(target)}", markup=False)
     return 0
 

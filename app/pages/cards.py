@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from html import escape
 
+from app.failures import link
 from trainer.contract.errors import TrainerError
 
 
 def problem_card(error: TrainerError) -> str:
     """An error: what happened, the value seen, what to do."""
-    return alert_card(f"{escape(error.message)}<p>{escape(error.hint)}</p>")
+    return alert_card(f"{escape(error.message)}<p>{escape(error.hint)} {link(error.code)}</p>")
 
 
 def good_card(text: str) -> str:

@@ -1,19 +1,31 @@
-"""The Help page: the texts of `assets/docs`, and a table of all settings made from their declarations."""
+"""The Help page: the texts of `assets/docs`, all settings by their declarations, and all that can go wrong."""
 
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import gradio as gr
 
+from app.failures import table
 from app.text import ENGLISH, label, language, say
 from trainer.contract.home import CHECKOUT, Home
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings import SECTIONS
 
 DOCS = CHECKOUT / "assets" / "docs"
-SETTINGS = "settings"  # the one part that is no file
-PARTS = ("getting-started", SETTINGS, "troubleshooting", "api", "security")
+SETTINGS, FAILURES = "settings", "failures"  # the parts that are no text
+PARTS = ("getting-started", SETTINGS, "troubleshooting", FAILURES, "api", "security")
+# The parts come after the browser has looked for what the address names, and what is folded it would not open
+TO_ANCHOR = """() => {
+  const go = () => {
+    const wanted = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    wanted?.closest("details")?.setAttribute("open", "");
+    wanted?.scrollIntoView();
+  };
+  window.addEventListener("hashchange", go);
+  go();
+}"""
 
 
 def build(home: Home) -> None:
@@ -24,15 +36,20 @@ def build(home: Home) -> None:
         gr.Markdown(f"## {label(f'help.{part}')}", elem_id=anchor(part), elem_classes="help-heading")
         if part == SETTINGS:
             settings = gr.HTML(settings_table("en"), elem_classes="help-settings")
+        elif part == FAILURES:
+            failures = gr.HTML(table("en"), elem_classes="help-settings")
         else:
             gr.Markdown(text_of(part), elem_classes="help-text")
 
     def translate(request: gr.Request) -> list[str] | dict[str, object]:
         """What the server says itself, in the browser's language."""
         tongue = language(request)
-        return gr.skip() if tongue == "en" else [contents_table(home, tongue), settings_table(tongue)]
+        return gr.skip() if tongue == "en" else [contents_table(home, tongue), settings_table(tongue), table(tongue)]
 
-    gr.on(None, translate, None, [contents, settings], api_visibility="private", show_progress="hidden", queue=False)
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    gr.on(None, translate, None, [contents, settings, failures], **private).then(
+        None, None, None, js=TO_ANCHOR, api_visibility="private"
+    )
 
 
 def anchor(part: str) -> str:
@@ -49,7 +66,8 @@ def text_of(part: str) -> str:
     """A file's text without its heading, which the page translates; links to other files lead to their parts."""
     _, _, text = (DOCS / f"{part}.md").read_text(encoding="utf-8").partition("\n")
     for other in PARTS:
-        text = text.replace(f"]({other}.md)", f"]({link(other)})")
+        for ending in ("md", "json"):
+            text = text.replace(f"]({other}.{ending})", f"]({link(other)})")
     return text
 
 

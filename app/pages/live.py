@@ -6,6 +6,7 @@ import time
 from collections import deque
 from html import escape
 
+from app.failures import link
 from app.files import run_url
 from app.monitor import Watch
 from app.text import say
@@ -56,14 +57,14 @@ def notices(watch: Watch, language: str) -> str:
     """Warnings, and the failure if there is one: what happened, the value seen, what to do."""
     cards = [
         f'<div class="notice" role="note"><strong>{say(language, "live.note")}</strong> {escape(w.message)}'
-        f"<p>{escape(w.hint)}</p></div>"
+        f"<p>{escape(w.hint)} {link(w.code)}</p></div>"
         for w in watch.view.warnings[-3:]
     ]
     if isinstance(watch.view.ended, RunFailed):
         failed = watch.view.ended
         cards.append(
             f'<div class="notice failure" role="alert"><strong>{say(language, "state.failed")}:</strong> '
-            f"{escape(failed.message)}<p>{escape(failed.hint)}</p></div>"
+            f"{escape(failed.message)}<p>{escape(failed.hint)} {link(failed.code)}</p></div>"
         )
     return "".join(cards)
 

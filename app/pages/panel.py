@@ -15,6 +15,7 @@ from app.pages import live
 from app.pages.result import Result
 from app.pages.waiting import Waiting
 from app.text import label, language
+from app.toast import told
 from trainer.contract.home import Home
 from trainer.contract.process import force_quit
 from trainer.contract.queue import Queue
@@ -87,19 +88,19 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
     }
     gr.on([panel.shown.submit, panel.result.file.input], **frame)
     for what, button in panel.asks.items():
-        button.click(_asking(home, what), panel.shown, None, **PRIVATE)
+        button.click(told(_asking(home, what)), panel.shown, None, **PRIVATE)
 
     def end_now(run: str) -> None:
         """End a trainer that does not answer."""
         force_quit(RunFolder.named(home, run))
 
-    panel.force.click(end_now, panel.shown, None, **PRIVATE)
+    panel.force.click(told(end_now), panel.shown, None, **PRIVATE)
 
     def go_on(run: str) -> None:
         """Continue from the run's last checkpoint, after the runs that are before it."""
         queue.start(RunFolder.named(home, run))
 
-    panel.resume.click(go_on, panel.shown, None, **PRIVATE)
+    panel.resume.click(told(go_on), panel.shown, None, **PRIVATE)
     panel.result.wire(panel.shown)
     panel.waiting.wire()
 

@@ -13,6 +13,7 @@ from app.component import PRIVATE
 from app.files import run_url
 from app.monitor import Watch
 from app.pages.cards import alert_card, good_card, problem_card
+from app.pages.live import log_tail
 from app.text import label, language, say
 from trainer.contract import process
 from trainer.contract.clients import civitai_text, copy_lora, find_clients
@@ -91,13 +92,16 @@ class Result:
         """Draw the strip in a process of its own; once it is there, the feed has it shown."""
         tongue = language(request)
         try:
-            child = process.draw_strip(RunFolder.named(self.home, run), file)
+            folder = RunFolder.named(self.home, run)
+            child = process.draw_strip(folder, file)
         except TrainerError as error:
             yield gr.skip(), problem_card(error)
             return
         yield gr.update(interactive=False), good_card(say(tongue, "result.drawing"))
-        failed = alert_card(say(tongue, "result.draw_failed"))
-        yield gr.update(interactive=True), failed if child.wait() else ""
+        code = child.wait()
+        why = log_tail(folder).splitlines()[-1:] if code == 2 else []  # it says so last
+        failed = alert_card(escape("".join(why)) or say(tongue, "result.draw_failed"))
+        yield gr.update(interactive=True), failed if code else ""
 
     def _copy(self, run: str, file: str, folder: str | None, request: gr.Request) -> str:
         """Copy the chosen file into a WebUI's folder."""

@@ -13,6 +13,7 @@ from app.pages.panel import Panel
 from app.pages.plan import read
 from app.pages.train import TrainForm, going_on, start_run
 from app.text import language, say
+from app.toast import told
 from trainer.contract.errors import TrainerError
 from trainer.contract.runs import RunFolder
 
@@ -31,11 +32,10 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
         except TrainerError as error:
             return {form.problem: problem_card(error)}
         if run.process() is None:
-            told = good_card(say(language(request), "queue.added", name=run.path.name))
-            return {form.problem: told}
+            return {form.problem: good_card(say(language(request), "queue.added", name=run.path.name))}
         return {form.problem: "", panel.shown: run.path.name}
 
-    form.start.click(begin, inputs_kwargs=form.form.named(), outputs=[panel.shown, form.problem], **PRIVATE)
+    form.start.click(told(begin), inputs_kwargs=form.form.named(), outputs=[panel.shown, form.problem], **PRIVATE)
 
     def again(run: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
         """Fill the form with the shown run's settings."""
@@ -45,7 +45,7 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
             return {form.problem: problem_card(error)}
 
     filled = [*form.everything, form.problem]
-    panel.result.again.click(again, panel.shown, filled, **PRIVATE)
+    panel.result.again.click(told(again), panel.shown, filled, **PRIVATE)
 
     def go_on(run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
         """Fill the form so that Train goes on from the chosen LoRA file."""
@@ -54,11 +54,11 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
             config = going_on(home, RunFolder.named(home, run), file)
         except TrainerError as error:
             return {form.problem: problem_card(error)}
-        told = say(tongue, "train.go_on", file=escape(file), name=escape(config.output.name))
-        return {**form.show(config, tongue), form.problem: good_card(told)}
+        ready = say(tongue, "train.go_on", file=escape(file), name=escape(config.output.name))
+        return {**form.show(config, tongue), form.problem: good_card(ready)}
 
     chosen = [panel.shown, panel.result.file]
-    panel.result.go_on.click(go_on, chosen, filled, **PRIVATE).then(
+    panel.result.go_on.click(told(go_on), chosen, filled, **PRIVATE).then(
         None, None, None, js=TO_TRAIN, api_visibility="private"
     )
 

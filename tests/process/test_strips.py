@@ -7,7 +7,7 @@ import pytest
 import warm
 from PIL import Image, ImageOps
 
-from trainer import loop, strength
+from trainer import saving, strength
 from trainer.__main__ import main
 from trainer.contract import process
 from trainer.contract.events import Phase, Warned, read_events
@@ -138,7 +138,7 @@ def test_a_stopped_run_has_its_strip_a_paused_one_has_none(new_run):
 @pytest.mark.parametrize("wish", ["stop", "pause"])
 def test_asked_to_end_while_it_draws_the_strip_a_run_is_complete_without(new_run, monkeypatch, wish):
     run = new_run(dataset={"views": 1})
-    monkeypatch.setattr(loop, "write_sidecars", lambda training: training.run.request(wish))
+    monkeypatch.setattr(saving, "write_sidecars", lambda training: training.run.request(wish))
     assert main([str(run.path)]) == 0
     assert run.status() == "completed"
     assert not list(run.path.glob("*.strength.png"))

@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 import gradio as gr
 import pytest
 
+from app.failures import table
 from app.pages import help as page
-from app.pages.help import DOCS, PARTS, SETTINGS, allowed, contents_table, default, settings_table, text_of
+from app.pages.help import DOCS, FAILURES, PARTS, SETTINGS, allowed, contents_table, default, settings_table, text_of
 from app.text import TABLES, label
 from trainer.contract.home import Home
 from trainer.contract.schema import all_settings
@@ -108,10 +109,11 @@ def test_the_table_speaks_the_readers_language():
 
 def test_every_file_and_the_settings_are_shown(built):
     values = [props["value"] for props in built if props.get("value")]
-    assert {path.stem for path in FILES} | {SETTINGS} == set(PARTS)
+    assert {path.stem for path in FILES} | {SETTINGS, FAILURES} == set(PARTS)
     assert settings_table("en") in values
+    assert table("en") in values
     for path in FILES:
-        assert any(path.read_text(encoding="utf-8").rstrip().endswith(value.strip()) for value in values[2:])
+        assert any(text_of(path.stem).rstrip().endswith(value.strip()) for value in values[2:])
 
 
 def test_headings_are_translated_and_carry_the_ids_that_links_lead_to(built):

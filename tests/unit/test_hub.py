@@ -57,19 +57,7 @@ NEVER = {
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """The hub, an empty cache, no pauses, and steps that suit small files."""
-    monkeypatch.setattr(hub_module, "CHUNK", 1000)
-    monkeypatch.setattr(hub_module, "PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
-    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    with hub_server.serve() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    with hub_server.instead(tmp_path, monkeypatch) as server:
         yield server
 
 

@@ -6,9 +6,10 @@ TrainerError
 ├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel; more in huberrors.py and convert.py
 ├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · DiskShort · OutOfMemory · Terminated · DeviceLost ·
 │   ProcessLost · ComputersApart
-├── RunError: RunMissing · RunBusy · ResumeRefused · NewerVersion · ComputersDiffer
+├── RunError: RunMissing · RunBusy · TrainerEnded · ResumeRefused · NewerVersion · ComputersDiffer
 ├── ExportError: ProofFailed · FileExists
-└── LoraRefused
+├── LoraRefused
+└── SystemRefused · BrokenInstall · Unexpected, all in systemerrors.py
 """
 
 from __future__ import annotations
@@ -269,6 +270,18 @@ class RunBusy(RunError):
     def __init__(self, name: str, pid: int | None) -> None:
         who = "another process" if pid is None else f"process {pid}"
         super().__init__(f'The run "{name}" is being trained by {who}.', hint="Stop it first, or wait for it.")
+
+
+class TrainerEnded(RunError):
+    """The trainer's process is gone and has not said why: killed, or short of memory."""
+
+    code = "trainer_ended"
+
+    def __init__(self, name: str, exit_code: int, log: Path) -> None:
+        super().__init__(
+            f"The trainer process ended unexpectedly (exit code {exit_code}); {log} may say why.",
+            hint=f"Go on from the last checkpoint: python launch.py --resume {name}",
+        )
 
 
 class ResumeRefused(RunError):

@@ -6,6 +6,7 @@ torn tail is never taken for an event.
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from contextlib import suppress
@@ -196,6 +197,7 @@ class EventLog:
     """The trainer's end of the log: appends whole lines and a heartbeat while nothing else is said."""
 
     def __init__(self, path: Path, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._path = path
         self._file = open_lines(path)
         earlier, _, _ = read_events(path)  # after it was opened: a line that lacked only its newline counts
         self._seq = earlier[-1].seq + 1 if earlier else 0
@@ -216,12 +218,18 @@ class EventLog:
         self._file.close()
 
     def write(self, event: Event) -> None:
-        """Append one event with its number and time, in a single write."""
+        """Append one event with its number and time, in a single write.
+
+        Raises:
+            OSError: The disk takes no more, or the log was moved or deleted: what is written would be lost with it.
+        """
         with self._lock:
             stamped = event.model_copy(update={"seq": self._seq, "t": time.time()})
             add_line(self._file, stamped.model_dump_json(by_alias=True).encode())
             self._seq += 1
             self._last = time.monotonic()
+            if not self._path.exists():
+                raise FileNotFoundError(errno.ENOENT, "moved or deleted", str(self._path.parent))
 
     def _beat(self, every_seconds: float) -> None:
         while not self._closing.wait(every_seconds / 4):

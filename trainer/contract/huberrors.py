@@ -74,7 +74,7 @@ class NotOnTheHub(HubError):
 class NothingToTrain(HubError):
     """The repository holds no base model in a form that can be read."""
 
-    code = "nothing_to_train"
+    code = "no_model_in_repository"
 
     def __init__(self, name: str) -> None:
         super().__init__(

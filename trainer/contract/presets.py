@@ -170,7 +170,12 @@ def read_toml(path: Path) -> Values:
     """
     try:
         return _of_today(tomllib.loads(path.read_text(encoding="utf-8-sig")))  # Windows editors put a mark at the start
-    except (OSError, ValueError, RecursionError) as error:  # the last two are what text can do
+    except OSError as error:
+        seen = error.strerror or type(error).__name__
+        raise InvalidSettings(
+            f"{path} cannot be read: {seen}.", hint="Give a file that is there and yours to read."
+        ) from None
+    except (ValueError, RecursionError) as error:  # what text can do
         raise InvalidSettings(f"{path} cannot be read: {error}.", hint="It must be a TOML file in UTF-8.") from None
 
 

@@ -18,3 +18,8 @@ def size(count: float) -> str:
     if count >= 1e8:
         return f"{count / 1e6:.0f} MB"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
+
+
+def error_lines(code: str, message: str, hint: str) -> str:
+    """An error on a console: its code, what happened, what to do, and where the page's Help lists it."""
+    return f"Error ({code}): {message}\n  → {hint}\n  More on the page: /help#{code}"
