@@ -116,12 +116,16 @@ def test_a_file_that_is_being_written_says_who_writes_it(tmp_path, monkeypatch):
     assert home.WRITER.search(seen[0].name)[1] == str(os.getpid())
 
 
-def test_a_folder_that_is_deleted_is_never_seen_by_half(tmp_path, monkeypatch):
-    (tmp_path / "000005").mkdir()
-    (tmp_path / "000005" / "state.json").touch()
+def test_a_folder_that_is_deleted_is_never_seen_by_half_and_its_rest_is_swept(tmp_path, monkeypatch):
+    folder = tmp_path / str(os.getppid())  # a step, not the process that writes it
+    folder.mkdir()
+    (folder / "state.json").touch()
     monkeypatch.setattr(home.shutil, "rmtree", lambda *_given, **_named: None)  # killed before it has deleted anything
-    discard(tmp_path / "000005")
-    assert [path.name for path in tmp_path.iterdir()] == [".000005.old.part"]
+    discard(folder)
+    assert [path.name for path in tmp_path.iterdir()] == [f".{folder.name}-old.part"]
+    monkeypatch.undo()
+    sweep(tmp_path, alone=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")

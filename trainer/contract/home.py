@@ -182,7 +182,7 @@ def discard(path: Path) -> None:
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    going = path if path.name.startswith(".") else path.with_name(f".{path.name}.old.part")
+    going = path if path.name.startswith(".") else path.with_name(f".{path.name}-old.part")
     if going != path:
         shutil.rmtree(going, ignore_errors=True)
         path.replace(going)
