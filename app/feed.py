@@ -88,8 +88,9 @@ class Feed:
             return [queue]
         asked = [watch.run.asked_for(what) for what in live.ENDINGS]
         pressing = [seconds is not None and seconds > PATIENCE_SECONDS for seconds in asked]
+        hangs = watch.hangs_since(time.time())
         made = sorted(path.name for path in watch.run.path.glob("*.strength.png"))  # they come without an event
-        return [queue, watch.status, [one is not None for one in asked], pressing, len(watch.view.loras), made]
+        return [queue, watch.status, [one is not None for one in asked], pressing, hangs, len(watch.view.loras), made]
 
     def pause_ms(self, page: str, now: float) -> int:
         """After how many ms this open page may ask again; `now` in seconds."""

@@ -8,10 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from trainer.contract.events import RunView, Status, read_events
+from trainer.contract.events import HEARTBEAT_SECONDS, RunView, Status, read_events
 from trainer.contract.runs import RunFolder
 
 SPEED_STEPS = 100  # over so many newest steps speed is averaged: short enough to follow, long enough to hold previews
+SILENT_SECONDS = 3 * HEARTBEAT_SECONDS
+LATE = 10  # times a step's seconds
 FAR_LONGER, AT_LEAST = 100, 300.0  # times the usual gap between steps, and seconds: a board of previews takes less
 
 
@@ -69,6 +71,16 @@ class Watch:
         gaps = [later.t - sooner.t for sooner, later in pairwise(recent)]
         longest = max(FAR_LONGER * median(gaps), AT_LEAST)
         return sum(gap if 0 <= gap <= longest else median(gaps) for gap in gaps) / len(gaps)
+
+    def hangs_since(self, now: float) -> float | None:
+        """When a running trainer was last heard of, if it is silent, or did anything, if that is far too long ago."""
+        if self.status != "running":
+            return None
+        since = self.run.taken_up()  # an earlier process's last word says nothing of this one
+        if now - max(self.view.heard, since) > SILENT_SECONDS:
+            return max(self.view.heard, since)
+        moved = max(self.view.moved, since)
+        return moved if now - moved > max(LATE * (self.seconds_per_step or 0.0), AT_LEAST) else None
 
     @property
     def seconds_left(self) -> float | None:

@@ -34,6 +34,9 @@ def headline(watch: Watch, language: str) -> str:
         words.append(say(language, "live.speed", seconds=f"{each:.2f}"))
         words.append(say(language, "live.left", duration=duration(left), clock=clock))
     if status == "running":
+        hangs = watch.hangs_since(time.time())
+        if hangs is not None:
+            words.append(say(language, "live.hangs", clock=time.strftime("%H:%M", time.localtime(hangs))))
         words += [say(language, f"live.asked_{what}") for what in ENDINGS if watch.run.asked_for(what) is not None]
     share = watch.step / watch.steps_total if watch.steps_total else 0.0
     bar = f'<progress max="1" value="{share:.4f}" aria-label="{say(language, "live.progress")}"></progress>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,7 @@ class Panel:
         status = watch.status
         running, waits = status == "running", watch.run in Queue(self.home).waiting()
         overdue = any((watch.run.asked_for(what) or 0) > PATIENCE_SECONDS for what in live.ENDINGS)
+        overdue = overdue or watch.hangs_since(time.time()) is not None
         return {
             **{button: gr.update(visible=running) for button in self.asks.values()},
             self.force: gr.update(visible=running and overdue),

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from app.monitor import Watch, Watches
-from trainer.contract.events import EventLog, RunFinished, RunStarted, Step
+from trainer.contract.events import EventLog, Heartbeat, RunFinished, RunStarted, Step
 from trainer.contract.home import Home
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import validated
@@ -143,3 +143,43 @@ def test_a_time_span_reads_like_speech(seconds, words):
 )
 def test_a_size_is_in_human_units(count, words):
     assert size(count) == words
+
+
+def beat(run, *events):
+    """Events of a trainer that is this very process, taken up at second 1000."""
+    write(run, *events)
+    run.claim()
+    run.process_file.write_text(json.dumps(json.loads(run.process_file.read_text()) | {"since": 1000.0}))
+
+
+@pytest.mark.parametrize(
+    ("now", "hangs"),
+    [(1100, None), (1129, None), (1131, 1100.0)],
+    ids=["just heard of", "a heartbeat may be late", "silent"],
+)
+def test_a_trainer_that_is_not_heard_of_hangs_since_then(run, now, hangs):
+    beat(run, started(), step(1), Heartbeat())
+    restamp(run, [1001, 1050, 1100])
+    watch = Watch(run)
+    watch.tick()
+    assert watch.hangs_since(now) == hangs
+
+
+@pytest.mark.parametrize(("now", "hangs"), [(1340, None), (1360, 1050.0)], ids=["a long preview", "stuck"])
+def test_a_trainer_that_lives_but_gets_nothing_done_hangs_since_its_last_step(run, now, hangs):
+    beat(run, started(), step(1), Heartbeat())
+    restamp(run, [1001, 1050, now - 5])
+    watch = Watch(run)
+    watch.tick()
+    assert watch.hangs_since(now) == hangs
+
+
+def test_a_process_that_has_just_begun_is_given_its_time_and_one_that_is_gone_hangs_no_more(run):
+    beat(run, started(), step(1))
+    restamp(run, [10, 20])
+    watch = Watch(run)
+    watch.tick()
+    assert watch.hangs_since(1025) is None
+    assert watch.hangs_since(1031) == 1000.0
+    run.release()
+    assert watch.hangs_since(1031) is None

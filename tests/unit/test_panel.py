@@ -241,6 +241,18 @@ def test_stop_asked_for_is_said_and_force_comes_only_after_a_while(panel, home):
     assert visible(frame(panel, run)["force"])
 
 
+def test_of_a_trainer_that_hangs_it_says_since_when_and_offers_to_end_it(panel, home, monkeypatch):
+    run = alive(new(home, started(), step(1)))
+    told = ask(panel, run)
+    assert "no sign of life" not in told["html"]["headline"]
+    heard, now = run.taken_up(), time.time() + 120
+    monkeypatch.setattr(time, "time", lambda: now)
+    clock = time.strftime("%H:%M", time.localtime(heard))
+    hanging = ask(panel, run, told["key"])  # without any news from the trainer
+    assert f"no sign of life since {clock}" in hanging["html"]["headline"]
+    assert visible(frame(panel, run)["force"])
+
+
 def test_the_result_shows_the_newest_file_and_the_chosen_one(panel, home):
     run = new(home, started(), step(10))
     write(run, lora(run, 5), lora(run, 10), RunFinished(reason="completed", step=10, seconds=9.0))

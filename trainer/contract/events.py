@@ -253,10 +253,15 @@ class RunView:
     loras: list[Lora] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
+    heard: float = 0.0  # when the newest event was told, Unix seconds
+    moved: float = 0.0  # the same of what tells of work, and not only of being alive
 
     def fold(self, events: list[Event]) -> Self:
         """Take in new events; a resumed or rolled-back run drops what it showed beyond that step."""
         for event in events:
+            self.heard = event.t
+            if not isinstance(event, Heartbeat):
+                self.moved = event.t
             match event:
                 case RunStarted():
                     self.started, self.ended = event, None

@@ -73,13 +73,13 @@ class WorkFolder(ABC):
     def status(self, view: RunView | None = None) -> Status:
         """How the work stands; who has folded its events already gives them."""
         view, worker = view or self.view(), self.process()
-        if worker is not None and view.ended is not None and self._taken_up() > view.ended.t:
+        if worker is not None and view.ended is not None and self.taken_up() > view.ended.t:
             return "running"  # continued after that end, and still loading
         status = view.status(worker is not None)
         # Killed while it was still loading: there is no event yet, but there was a process
         return "interrupted" if status == "waiting" and self.process_file.exists() else status
 
-    def _taken_up(self) -> float:
+    def taken_up(self) -> float:
         """When the process that works here was written down; it may have been started long before."""
         try:
             record = json.loads(self.process_file.read_text())
