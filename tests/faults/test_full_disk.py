@@ -48,6 +48,6 @@ def test_a_lora_file_that_does_not_fit_says_what_it_takes_and_what_is_free(stage
     assert stage.train(run, Fault("full", 1, "write\tLoRA file")) == 2
     message = run.view().ended.message
     assert re.search(
-        r"^The disk is full: \.ball-\d+\.safetensors\.proof takes [\d.]+ .B, and [\d.]+ .B are free\.$", message
+        r"^The disk is full: \.ball-\d+\.safetensors\.proof takes [\d.]+ .B, and [\d.]+ .B are free \(.+\)\.$", message
     )
     assert leftovers(run) == []

@@ -6,7 +6,7 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from trainer import loop
+from trainer import saving
 from trainer.__main__ import main
 from trainer.contract.basemodels import SD2_MARKER
 from trainer.contract.events import Lora, RunFinished, RunStarted, Step, Warned, read_events
@@ -61,7 +61,7 @@ def trained(tmp_path_factory):
         return runs[config]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "draw_strip", lambda *_: None)  # six pictures a run, which have tests of their own
+        patch.setattr(saving, "draw_strip", lambda *_: None)  # six pictures a run, which have tests of their own
         yield train
 
 

@@ -82,7 +82,7 @@ events = st.one_of(
     st.builds(Phase, name=st.sampled_from(["load", "encode", "train"]), done=st.integers(0, 99), total=st.just(99)),
     st.builds(Warned, code=texts, message=texts, hint=texts),
     st.builds(Sample, step=st.integers(0, 99), index=st.just(0), prompt=texts, seed=st.just(1), file=texts),
-    st.builds(Lora, step=st.integers(0, 99), file=texts, bytes=st.integers(0), sha256=texts),
+    st.builds(Lora, step=st.integers(0, 99), file=texts, bytes=st.integers(0, 2**53), sha256=texts),
 )
 
 
