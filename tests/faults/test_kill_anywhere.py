@@ -18,10 +18,12 @@ def killed(stage, run, chance, whole):
         seconds = chance.uniform(0, 1.0) * whole.view().ended.seconds
         code, doing = stage.train(run, seconds=seconds), "a random moment"
     else:
-        operations = [one.split("\t")[1] for one in stage.operations(whole)]
-        wished = chance.choice([*SAVES, *sorted(set(operations))])  # what is saved is wished twice as often
-        number = chance.choice([number for number, doing in enumerate(operations) if doing == wished])
-        code, doing = stage.train(run, Fault("kill", number + 1)), wished
+        operations = stage.operations(whole)
+        places = sorted({one.split("\t")[1] for one in operations})
+        doing = chance.choice([*SAVES, *places])  # those are wished twice as often
+        number = chance.choice([number for number, one in enumerate(operations) if one.split("\t")[1] == doing])
+        call = operations[number]
+        code = stage.train(run, Fault("kill", operations[: number + 1].count(call), call))
     return doing if code == -signal.SIGKILL else None
 
 
