@@ -2,7 +2,7 @@
 
 const EVERY = 400; // ms between two questions while the check runs
 let checking = null;
-let findings = [];
+let findings = null; // until the pictures were checked
 const reasons = new Set(); // of which finding the reason is unfolded, by its message
 
 function checkSoon(wait = 700) {
@@ -37,8 +37,8 @@ function tellCheck(text) {
 }
 
 function drawFindings() {
-  write("checks-title", fill(words["check.title"], { count: findings.length }));
-  refill(part("findings"), findings.map(drawFinding));
+  write("checks-title", fill(words["check.title"], { count: findings?.length ?? "…" }));
+  refill(part("findings"), (findings ?? []).map(drawFinding));
 }
 
 function drawFinding(finding, number) {
@@ -71,7 +71,7 @@ function drawFinding(finding, number) {
 }
 
 element.addEventListener("named", () => {
-  write("checks-title", fill(words["check.title"], { count: 0 }));
+  drawFindings();
   write("check-now", words["check.now"]);
   part("check-now").hidden = true;
   part("checks-panel").open = innerWidth > 900;

@@ -1,5 +1,8 @@
 // The last of the files that belong to grid.js: what the page shows at first, and when another folder is opened.
 
+// Once the pictures in view are there, or cannot be had.
+const pictured = () => Promise.allSettled([...shown.values()].map((item) => item.querySelector("img").decode()));
+
 function start() {
   const value = JSON.parse(props.value);
   data = null;
@@ -13,7 +16,8 @@ function start() {
   draw();
   if (!data) return;
   say(words.keys, "hint");
-  if (!data.whole) choose({}); // by now the pictures are on the page: read the captions
+  // Reading all captions keeps the server busy: first the pictures that are in view
+  if (!data.whole) pictured().then(() => data && !data.whole && choose({}));
 }
 
 watch("value", start);

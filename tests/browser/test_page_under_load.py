@@ -65,7 +65,7 @@ def test_a_flood_is_limited_and_the_training_comes_out_the_same(site: Site):
 
 
 def test_clients_that_never_finish_their_question_hinder_nobody(site: Site):
-    until(lambda: site.answers("/") == 200, "the page answers")
+    time.sleep(2)  # 400 requests are granted again, whatever a flood before this took
     beginnings = (
         b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-Slow: " % site.port,
         b"POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: 99999\r\n\r\nx" % site.port,
