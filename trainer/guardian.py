@@ -16,6 +16,7 @@ from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.events import EventLog, Warned
 
 IN_A_ROW = 3  # steps left out one after the other: more of it would not help
+SCALED = 30  # the same by a gradient scaler, which begins at 65,536 and halves its scale each time: none is left then
 CALMER = 0.5  # times the learning rate, after going back
 NAMED = 3  # pictures that a message names
 
@@ -26,12 +27,18 @@ class Guardian:
 
     rate: float = 1.0  # share of the learning rate that the settings give
     in_a_row: int = 0  # steps left out, the newest ones
+    _skipped: int = 0  # steps that a gradient scaler left out, the newest ones
     _told: set[str] = field(default_factory=set)
 
     @property
     def went_back(self) -> bool:
         """Whether the one way back is used up."""
         return self.rate < 1
+
+    def scaler_helps(self, skipped: bool) -> bool:
+        """Whether a gradient scaler has left out this step, and may yet find a scale at which nothing overflows."""
+        self._skipped = self._skipped + 1 if skipped else 0
+        return 0 < self._skipped <= SCALED
 
     def leave_out(self, error: NonFiniteLoss, log: EventLog) -> None:
         """The step is left out, which is told once for each cause.
@@ -54,7 +61,7 @@ class Guardian:
         """
         if self.went_back:
             raise error
-        self.rate, self.in_a_row = CALMER, 0
+        self.rate, self.in_a_row, self._skipped = CALMER, 0, 0
         log.write(
             Warned(
                 code="went_back",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from math import isfinite
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -37,8 +37,8 @@ from trainer.optim import learning_rate_factor, make_optimizer, set_learning_rat
 from trainer.previews import Painter, PreviewBoard
 from trainer.protect import Protector, class_prompts
 from trainer.results import write_lora
-from trainer.saving import checkpoint, finish, keep_last_good, preview, save_when_due, state_of
-from trainer.telling import tell_start, tell_step
+from trainer.saving import checkpoint, finish, keep_last_good, lora_stem, preview, save_when_due, state_of
+from trainer.telling import EndedEarly, Preparing, tell_problems, tell_start, tell_step
 from trainer.together import check_alike, everywhere, sum_gradients
 from trainer.training import Training
 
@@ -61,6 +61,11 @@ def train(run: RunFolder, log: EventLog) -> None:
         mend: Callable[[], None]
         try:
             _train(prepare(run, log, ladder), guardian, began)
+        except EndedEarly as wish:
+            kept = run.view().checkpoints
+            step = kept[-1].step if kept else 0
+            log.write(events.RunFinished(reason=wish.reason, step=step, seconds=time.monotonic() - began))
+            return
         except NonFiniteLoss as error:
             mend = partial(guardian.go_back, error.with_traceback(None), log)
         except (RuntimeError, MemoryError) as error:
@@ -75,12 +80,12 @@ def train(run: RunFolder, log: EventLog) -> None:
 
 def _train(training: Training, guardian: Guardian, began: float) -> None:
     """From the first step, or that of the newest checkpoint, to the end."""
-    training.guardian = guardian
+    training.guardian, went_back = guardian, guardian.went_back
     first = resume(training)
     if first == 0:
         rehearse(training)
         preview(training)
-    else:
+    elif not went_back:  # by itself: all that belongs to this checkpoint was made before
         save_when_due(training, again=True)
     try:
         _steps(training, first, began)
@@ -156,7 +161,7 @@ def update(training: Training, step: int) -> tuple[float, float]:
     if accelerator.scaler is not None or isfinite(loss + grad_norm):  # a gradient scaler leaves steps out by itself
         training.optimizer.step()
     training.optimizer.zero_grad()
-    if accelerator.optimizer_step_was_skipped:
+    if training.guardian.scaler_helps(accelerator.optimizer_step_was_skipped):
         grad_norm = 0.0
     if not isfinite(loss + grad_norm):
         names = [training.data.item(sample).name for sample in samples]
@@ -198,13 +203,13 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     started = time.time()
     config = run.config()
     items, problems = pictures_of(config.dataset)
-    for problem in problems:
-        log.write(events.Warned(code=problem.code, message=problem.message, hint=problem.hint))
+    tell_problems(log, problems)
     accelerator, dtype = make_accelerator(config.model)
     room = min(everywhere(accelerator, free_bytes(accelerator.device)))  # all of them save the same
-    log.write(events.Phase(name="load", done=0, total=1))
+    report = Preparing(run, log, listens=accelerator.num_processes == 1).report
+    report("load")(0, 1)
     with accelerator.local_main_process_first():  # fetched by the one that can tell of it
-        model = chosen_model(config, _phase_reporter(log, "download"))
+        model = chosen_model(config, report("download"))
     config = ladder.fit(model, accelerator.device, dtype, room, log)
     family = load_family(config, accelerator.device, dtype)
     schedule = make_schedule(family.noise, config.objective)
@@ -212,7 +217,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     drawn = class_prompts(items, config.dataset, config.model.seed)
     captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
     prompts = preview_prompts(config, [first_caption(item, config.dataset, config.model.seed) for item in items])
-    progress, writes = _phase_reporter(log, "encode"), accelerator.is_local_main_process
+    progress, writes = report("encode"), accelerator.is_local_main_process
     # The other processes then read what the first has made
     with accelerator.local_main_process_first(), ReadAhead(family.unet_files) as ahead:
         cache = TensorCache(run.home.cache / family.spec.name, writes, missed=ahead.start)
@@ -223,12 +228,11 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
         if ladder.tiled:
             family.draw_in_tiles()
         if drawn:
-            told = {"drawing": _phase_reporter(log, "protect"), "encoding": progress}
+            told = {"drawing": report("protect"), "encoding": progress}
             data = Protector(config, family, text, accelerator).add(data, drawn, dtype=dtype, cache=cache, **told)
         put_away(family, config)
         cache.trim(config.dataset.cache_limit)
-    for problem in unreadable(data.broken):
-        log.write(events.Warned(code=problem.code, message=problem.message, hint=problem.hint))
+    tell_problems(log, unreadable(data.broken))
     weights = [item.weight for item in data.items[:: 1 + len(config.dataset.further_resolutions)]]
     made = plan(len(weights), config.dataset, weights)
     adapter = add_adapter(family, config)
@@ -253,13 +257,6 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
         optimizer=optimizer,
         started=started,
     )
-
-
-def _phase_reporter(log: EventLog, name: Literal["download", "encode", "protect"]) -> Callable[[int, int], None]:
-    def _report(done: int, total: int) -> None:
-        log.write(events.Phase(name=name, done=done, total=total))
-
-    return _report
 
 
 def resume(training: Training) -> int:
@@ -302,7 +299,7 @@ def honour_requests(training: Training) -> str:
     """Do what the control files ask; gives back "stopped" or "paused" if the run is to end now."""
     if _asked(training, "save"):
         checkpoint(training)
-        write_lora(training, f"{training.config.output.name}-{training.step:06}")
+        write_lora(training, lora_stem(training))
     if _asked(training, "sample"):
         preview(training)
     if _asked(training, "stop"):

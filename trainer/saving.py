@@ -28,6 +28,17 @@ def state_of(training: Training) -> State:
     )
 
 
+def lora_stem(training: Training, rate: float | None = None) -> str:
+    """What a LoRA file on the way is called; one from before the run went back keeps its name, and is another.
+
+    Args:
+        training: It, after so many updates.
+        rate: Share of the learning rate with which it came there, if not the present one.
+    """
+    stem = f"{training.config.output.name}-{training.step:06}"
+    return f"{stem}-half-rate" if (rate or training.guardian.rate) < 1 else stem
+
+
 def save_when_due(training: Training, again: bool = False) -> None:
     """Checkpoint, LoRA file and previews at their intervals; the end of the run has its own.
 
@@ -41,7 +52,8 @@ def save_when_due(training: Training, again: bool = False) -> None:
     if due(step, steps, config.output.checkpoint_every, DEFAULT_CHECKPOINTS):
         checkpoint(training)
     if due(step, steps, 0, config.output.files):
-        write_lora(training, f"{config.output.name}-{step:06}")
+        watch_weights(training)
+        write_lora(training, lora_stem(training))
     if due(step, steps, config.preview.every, DEFAULT_PREVIEWS):
         preview(training, again)
 
@@ -66,7 +78,7 @@ def keep_last_good(training: Training) -> None:
     state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, state_of(training))
     if state is not None:
         training.step = state.step
-        write_lora(training, f"{training.config.output.name}-{state.step:06}")
+        write_lora(training, lora_stem(training, state.rate))
 
 
 def watch_weights(training: Training) -> None:
@@ -99,7 +111,8 @@ def finish(training: Training, reason: str, seconds: float) -> None:
         write_sidecars(training)
         draw_strip(training, name)
     elif reason == "stopped":
-        write_lora(training, f"{name}-{training.step:06}")
+        name = lora_stem(training)
+        write_lora(training, name)
         preview(training)
-        draw_strip(training, f"{name}-{training.step:06}")
+        draw_strip(training, name)
     training.log.write(events.RunFinished(reason=reason, step=training.step, seconds=seconds))  # type: ignore[arg-type]

@@ -1,15 +1,61 @@
-"""What the event log says of a run that goes well: its start, each step, and what is unlike other steps."""
+"""What the event log says of a run that goes well: its preparation, its start, each step, and unusual ones."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
-from trainer.contract.events import RunStarted, Step, Warned
+from trainer.contract.events import EventLog, Phase, RunStarted, Step, Warned
+from trainer.contract.problems import Problem
+from trainer.contract.runs import RunFolder
 from trainer.contract.words import duration
 from trainer.device import memory_gib
 from trainer.pace import nearly_full
 from trainer.training import Training
+
+
+class EndedEarly(Exception):
+    """The run was asked to end while it was still being prepared; there is nothing to save."""
+
+    def __init__(self, reason: Literal["stopped", "paused"]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Tells how far preparing is, and hears meanwhile what the run is asked.
+
+    One of several processes does not listen: the others would wait for it. They hear it with their first step.
+    """
+
+    run: RunFolder
+    log: EventLog
+    listens: bool
+
+    def report(self, name: Literal["load", "download", "encode", "protect"]) -> Callable[[int, int], None]:
+        """A function that takes how much of this is done, and of how much.
+
+        Raises:
+            EndedEarly: It was asked to stop or to pause.
+        """
+
+        def _report(done: int, total: int) -> None:
+            self.log.write(Phase(name=name, done=done, total=total))
+            if self.listens and self.run.take_request("stop"):
+                raise EndedEarly("stopped")
+            if self.listens and self.run.take_request("pause"):
+                raise EndedEarly("paused")
+
+        return _report
+
+
+def tell_problems(log: EventLog, problems: Iterable[Problem]) -> None:
+    """What is wrong with the pictures, none of which ends the run."""
+    for problem in problems:
+        log.write(Warned(code=problem.code, message=problem.message, hint=problem.hint))
 
 
 def tell_start(training: Training) -> None:

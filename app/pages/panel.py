@@ -108,7 +108,7 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
 
     def attach(request: gr.Request) -> str:
         """The run that the address names, else the one that is being trained, else the newest."""
-        queue.advance()  # a trainer that was killed has handed nothing over
+        queue.take_over()
         runs = RunFolder.all(home)
         wished = str(request.query_params.get("run", ""))
         if any(run.path.name == wished for run in runs):

@@ -233,8 +233,7 @@ def a_lora_to_go_on_from_that_lacks_layers(scene):
 def pictures_that_changed_since(scene):
     own = copied(scene.pictures(), scene.folder / "own")
     run = scene.new_run(dataset={"images": str(own)})
-    run.request("stop")
-    scene.quiet(run)
+    scene.stopped(run)
     (own / "picture 0.txt").write_text("another caption")
     return scene.train(run, "resume_refused")
 
@@ -242,8 +241,7 @@ def pictures_that_changed_since(scene):
 def stopped_with(scene, change):
     """A run that was stopped, and something done to what its last checkpoint says."""
     run = scene.new_run()
-    run.request("stop")
-    scene.quiet(run)
+    scene.stopped(run)
     state = max(run.checkpoints.iterdir()) / "state.json"
     state.write_text(change(state.read_text()))
     return run

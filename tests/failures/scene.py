@@ -17,6 +17,7 @@ from typing import Any
 import gradio as gr
 import pytest
 from rich.console import Console
+from warm import asking
 
 import app.api
 import app.checks
@@ -26,7 +27,7 @@ import trainer.convert
 from app.monitor import Watch
 from app.pages import live
 from failures.book import Seen
-from trainer import cli
+from trainer import cli, loop
 from trainer.contract import process
 from trainer.contract.events import RunFailed, Warned, read_events
 from trainer.contract.home import CHECKOUT, Home
@@ -141,6 +142,12 @@ class Scene:
         """A training that goes well."""
         assert trainer.__main__.main([str(run.path)]) == 0
         self._output()
+
+    def stopped(self, run: RunFolder) -> None:
+        """A training that is stopped after its first step."""
+        with self.patch.context() as patch:
+            patch.setattr(loop, "rest", asking("stop"))
+            self.quiet(run)
 
     def _train_here(self) -> None:
         """Trainers are of this process; what they say goes to their log all the same."""

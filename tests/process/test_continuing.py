@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from warm import asking
 
 from trainer import loop
 from trainer.__main__ import main
@@ -72,12 +73,13 @@ def test_the_file_says_by_name_alone_what_it_was_made_from(new_run, finished):
     assert str(finished.parent) not in str(metadata)
 
 
-def test_a_resumed_training_goes_on_from_its_checkpoint_and_needs_the_file_no_more(new_run, finished):
+def test_a_resumed_training_goes_on_from_its_checkpoint_and_needs_the_file_no_more(new_run, finished, monkeypatch):
     settings = {"optimizer": LEARNS["optimizer"], "dataset": {"views": 4}, "adapter": {"start_from": str(finished)}}
     whole, broken = new_run("whole", **settings), new_run("broken", **settings)
     assert train(whole) == 0
-    broken.request("pause")
-    assert train(broken) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "rest", asking("pause"))
+        assert train(broken) == 0
     finished.unlink()
     assert train(broken) == 0
     assert [event.reason for event in events(broken, RunFinished)] == ["paused", "completed"]

@@ -29,9 +29,7 @@ def settings(bits, precision="fp32"):
 def test_it_trains_previews_pauses_and_goes_on_to_the_same_file(bits, precision, new_run):
     whole, broken = (new_run(home, **settings(bits, precision)) for home in ("whole", "broken"))
     assert warm.start(whole).wait() == 0
-    pausing = warm.start(broken)
-    broken.request("pause")
-    assert pausing.wait() == 0
+    assert warm.start(broken, "pause").wait() == 0
     assert warm.start(broken).wait() == 0
     assert [event.reason for event in events(broken, RunFinished)] == ["paused", "completed"]
     assert list(whole.samples.glob("000010-*.png"))

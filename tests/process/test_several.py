@@ -192,9 +192,7 @@ def test_killing_one_process_ends_all_of_them_and_one_alone_can_go_on(alone, new
 
 def test_two_processes_go_on_where_one_paused_and_the_console_shows_only_the_training(alone, new_run, capsys):
     run = new_run(**WHOLE)
-    child = warm.start(run)
-    run.request("pause")
-    assert child.wait() == 0
+    assert warm.start(run, "pause").wait() == 0
     assert run.status() == "paused"
     assert cli.main(["--resume", run.path.name, "--home", str(run.home.root), "--processes", "2"]) == 0
     console = capsys.readouterr().out

@@ -7,7 +7,7 @@ import pytest
 import warm
 from PIL import Image, ImageOps
 
-from trainer import saving, strength
+from trainer import loop, saving, strength
 from trainer.__main__ import main
 from trainer.contract import process
 from trainer.contract.events import Phase, Warned, read_events
@@ -126,11 +126,12 @@ def test_a_file_that_is_not_the_runs_is_refused_in_the_log(finished):
     assert contents(finished) == before
 
 
-def test_a_stopped_run_has_its_strip_a_paused_one_has_none(new_run):
+def test_a_stopped_run_has_its_strip_a_paused_one_has_none(new_run, monkeypatch):
     stopped, paused = new_run("stopped", **LEARNS), new_run("paused", **LEARNS)
-    stopped.request("stop")
-    paused.request("pause")
-    assert main([str(stopped.path)]) == main([str(paused.path)]) == 0
+    for run, wish in ((stopped, "stop"), (paused, "pause")):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "rest", warm.asking(wish))
+            assert main([str(run.path)]) == 0
     assert [path.name for path in stopped.path.glob("*.strength.png")] == ["bälle-000001.strength.png"]
     assert not list(paused.path.glob("*.strength.png"))
 

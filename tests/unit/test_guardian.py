@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from trainer import loop
@@ -23,7 +24,7 @@ from trainer.contract.events import (
     read_events,
 )
 from trainer.fitting import Ladder
-from trainer.guardian import IN_A_ROW, Guardian, cause_of
+from trainer.guardian import IN_A_ROW, SCALED, Guardian, cause_of
 
 CONSTANT = {"learning_rate": 0.001, "schedule": "constant", "warmup": 0.0}
 
@@ -108,6 +109,17 @@ def test_where_leaving_out_does_not_help_the_run_goes_back_once_with_half_the_le
     assert rates == [0.001] * 4 + [0.0005] * (len(rates) - 4)
 
 
+def test_files_from_before_it_went_back_are_not_taken_for_those_after(new_run, monkeypatch):
+    run = new_run(optimizer=CONSTANT, output={"checkpoint_every": 3, "files": 100})
+    spoil(monkeypatch, {5, 6, 7})
+    assert train_here(run) == 0
+    files = [lora.file for lora in events(run, Lora)]
+    before = [f"bälle-{step:06}.safetensors" for step in range(1, 5)]
+    after = [f"bälle-{step:06}-half-rate.safetensors" for step in range(4, len(files) - 1)]
+    assert files == [*before, *after, "bälle.safetensors"]
+    assert (run.path / before[-1]).read_bytes() != (run.path / after[0]).read_bytes()
+
+
 def test_before_the_first_checkpoint_it_goes_back_to_the_start(new_run, monkeypatch):
     run = new_run(optimizer=CONSTANT, output={"checkpoint_every": 1000})
     spoil(monkeypatch, {2, 3, 4})
@@ -125,6 +137,16 @@ def test_the_second_time_it_ends_with_the_last_good_file(new_run, monkeypatch):
     assert (lora.step, lora.file) == (3, "bälle-000003.safetensors")
     assert all(tensor.isfinite().all() for tensor in load_file(run.path / lora.file).values())
     assert all(tensor.isfinite().all() for tensor in bits(run).values())
+
+
+def test_a_gradient_scaler_that_finds_no_scale_is_no_excuse(new_run, monkeypatch):
+    run = new_run(optimizer=CONSTANT, dataset={"views": 20}, output={"checkpoint_every": 1000})
+    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", property(lambda self: True))
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    assert train_here(run) == 2
+    assert len(warnings(run, "went_back")) == 1
+    assert [step.grad_norm for step in events(run, Step)] == [0.0] * 2 * SCALED
+    assert events(run, RunFailed)[0].code == "non_finite_loss"
 
 
 def test_half_the_learning_rate_outlives_a_new_process(new_run, monkeypatch):

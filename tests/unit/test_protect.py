@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from trainer import loop
+from trainer.__main__ import main
 from trainer.contract.buckets import plan
 from trainer.contract.captions import Item
 from trainer.contract.errors import InvalidSettings
-from trainer.contract.events import EventLog
+from trainer.contract.events import EventLog, RunFinished, read_events
 from trainer.contract.settings import DatasetSettings, validated
 from trainer.data.batches import samples_of_step
 from trainer.fitting import Ladder
 from trainer.objectives import sample_rng, training_loss
-from trainer.protect import class_prompts, without_trigger
+from trainer.protect import Protector, class_prompts, without_trigger
 
 PROTECTED = {"protect": True, "protect_prompt": "ball", "protect_pictures": 3}
 
@@ -30,6 +31,30 @@ def test_the_base_draws_once_and_later_runs_find_its_pictures(new_run, monkeypat
     monkeypatch.setattr("trainer.protect.Protector._draw", lambda *_: pytest.fail("drawn again"))
     again = prepared(new_run(dataset=PROTECTED))
     assert torch.equal(again.data.drawn.posteriors[0, False].mean, first.data.drawn.posteriors[0, False].mean)
+
+
+@pytest.mark.parametrize(("wish", "reason"), [("stop", "stopped"), ("pause", "paused")])
+def test_asked_to_end_while_they_are_drawn_the_run_ends_at_once_and_draws_on_later(new_run, monkeypatch, wish, reason):
+    run = new_run(dataset={**PROTECTED, "views": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(Protector, "_draw", asking_once(run, wish, Protector._draw))
+        assert main([str(run.path)]) == 0
+    (ended,) = [event for event in read_events(run.events_file)[0] if isinstance(event, RunFinished)]
+    assert (ended.reason, ended.step) == (reason, 0)
+    drawn = list((run.home.cache / "drawn").iterdir())
+    assert len(drawn) == 1
+    assert not list(run.path.glob("*.safetensors"))
+    assert main([str(run.path)]) == 0
+    assert run.status() == "completed"
+    assert len(list((run.home.cache / "drawn").iterdir())) == 3
+
+
+def asking_once(run, wish, plain):
+    def draw(*given):
+        plain(*given)
+        run.request(wish)
+
+    return draw
 
 
 def test_a_damaged_picture_is_drawn_again(new_run):

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import threading
@@ -7,7 +8,7 @@ import pytest
 
 from trainer.contract import process
 from trainer.contract.errors import RunBusy, RunMissing
-from trainer.contract.events import EventLog, RunFailed, RunFinished
+from trainer.contract.events import EventLog, Heartbeat, RunFailed, RunFinished
 from trainer.contract.home import Home
 from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
@@ -114,9 +115,11 @@ def test_a_run_that_cannot_be_started_or_was_deleted_stops_nobody(queue, runs, t
         (RunFinished(reason="paused", step=3, seconds=1.0), False),
         (RunFailed(code="non_finite_loss", message="NaN", hint="Lower it."), True),
         (RunFailed(code="terminated", message="SIGTERM", hint="Resume it."), False),
+        (RunFailed(code="disk_full", message="No room.", hint="Free some."), False),
+        (RunFailed(code="device_lost", message="No card.", hint="Restart."), False),
     ],
 )
-def test_a_trainer_hands_over_unless_it_was_paused_or_told_to_end(queue, runs, trainers, event, goes_on):
+def test_a_trainer_hands_over_unless_the_next_one_should_wait_or_would_fail_too(queue, runs, trainers, event, goes_on):
     queue.start(runs[0])
     queue.start(runs[1])
     end(trainers[runs[0]])
@@ -124,6 +127,23 @@ def test_a_trainer_hands_over_unless_it_was_paused_or_told_to_end(queue, runs, t
     queue.hand_over(runs[0])
     assert (runs[1] in trainers) == goes_on
     assert (runs[1] in queue.waiting()) != goes_on
+    queue.take_over()  # somebody opens the page
+    assert (runs[1] in trainers) == goes_on
+
+
+@pytest.mark.parametrize("events", [[], [Heartbeat()]], ids=["while it loaded", "while it trained"])
+def test_whoever_opens_the_page_starts_what_waited_for_a_trainer_that_was_killed(queue, runs, trainers, events):
+    queue.start(runs[0])
+    queue.start(runs[1])
+    ended(runs[2], RunFinished(reason="paused", step=3, seconds=1.0))
+    os.utime(runs[2].events_file, (0, 0))  # long before
+    for event in events:
+        ended(runs[0], event)
+    queue.take_over()
+    assert runs[1] not in trainers
+    end(trainers[runs[0]])
+    queue.take_over()
+    assert runs[1] in trainers
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"waiting": 3}', '{"waiting": ["../../etc", "nowhere", 5]}'])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from filelock import FileLock
 
 from trainer.contract import process
-from trainer.contract.errors import NewerVersion, RunBusy, RunError, RunMissing, Terminated
+from trainer.contract.errors import DeviceLost, DiskFull, NewerVersion, RunBusy, RunError, RunMissing, Terminated
 from trainer.contract.events import RunFailed, RunFinished
 from trainer.contract.home import Home, atomic_write
 from trainer.contract.runs import RunFolder
@@ -93,17 +93,20 @@ class Queue:
     def hand_over(self, run: RunFolder) -> None:
         """Called by the run's own trainer as its last act: start the next one.
 
-        Not after a pause, which is there to free the card, nor when the process was told to end: then the system may
-        be going down. In any case the run counts as ended from here on, though its process has still to go: one that is
-        put into the queue in that moment would otherwise wait for nobody.
+        Not where `_holds` says so. In any case the run counts as ended from here on, though its process has still to
+        go: one that is put into the queue in that moment would otherwise wait for nobody.
         """
-        ended = run.view().ended
-        stays = isinstance(ended, RunFinished) and ended.reason == "paused"
-        told_to_end = isinstance(ended, RunFailed) and ended.code == Terminated.code
         with self._changing() as runs:
             run.release()
-            if ended is not None and not stays and not told_to_end:
+            if not _holds(run):
                 self._start_first(runs)
+
+    def take_over(self) -> None:
+        """Start the next one in place of a trainer that was killed, and so has handed nothing over."""
+        last = max(RunFolder.all(self.home), key=_seen, default=None)
+        killed = last is not None and last.process_file.exists()
+        if last is None or killed or not _holds(last):
+            self.advance()
 
     def move(self, run: RunFolder, place: int) -> None:
         """Put a waiting run at this place, 0 being next.
@@ -142,3 +145,26 @@ class Queue:
             if runs != before:
                 names = [run.path.name for run in runs]
                 atomic_write(self.home.queue_file, json.dumps({"v": VERSION, "waiting": names}, indent=1).encode())
+
+
+def _seen(run: RunFolder) -> float:
+    """When a trainer was last seen at this run, Unix seconds; 0 for one that waits."""
+    seen = 0.0
+    for file in (run.process_file, run.events_file):
+        with suppress(OSError):  # it has neither yet, or has just ended
+            seen = max(seen, file.stat().st_mtime)
+    return seen
+
+
+def _holds(run: RunFolder) -> bool:
+    """Whether the others wait on after this run's end.
+
+    So it is after a pause, which is there to free the card, and after what they would meet too: a system that goes
+    down, a full disk, a card without which they would be trained on the processor.
+    """
+    match run.view().ended:
+        case RunFinished(reason=reason):
+            return reason == "paused"
+        case RunFailed(code=code):
+            return code in (Terminated.code, DiskFull.code, DeviceLost.code)
+    return True
