@@ -141,7 +141,7 @@ def test_the_second_time_it_ends_with_the_last_good_file(new_run, monkeypatch):
 
 def test_a_gradient_scaler_that_finds_no_scale_is_no_excuse(new_run, monkeypatch):
     run = new_run(optimizer=CONSTANT, dataset={"views": 20}, output={"checkpoint_every": 1000})
-    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", property(lambda self: True))
+    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", property(lambda _: True))
     monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
     assert train_here(run) == 2
     assert len(warnings(run, "went_back")) == 1
