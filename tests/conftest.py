@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from trainer.contract.home import Home
 from trainer.contract.process import SAME_SUMS
+from trainer.contract.runs import RunFolder
+from trainer.contract.settings import validated
 
 os.environ.update(SAME_SUMS)  # before torch is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,11 +38,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """An empty home; some tests have one of their own."""
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
 def new_run(tmp_path: Path, tiny_model: Path, pictures: Path) -> Callable[..., Any]:
     """Make a run folder for the tiny model; keyword arguments are sections of settings to change."""
-    from trainer.contract.home import Home
-    from trainer.contract.runs import RunFolder
-    from trainer.contract.settings import validated
 
     def make(home: str = "home", **changes: dict[str, Any]) -> RunFolder:
         values: dict[str, dict[str, Any]] = {

@@ -372,6 +372,22 @@ KINDS += ("near_duplicate", "near_duplicate", "watermark", "watermark", "exif_ro
 KINDS += ("long_caption", "style_in_caption")
 
 
+def drawn(path, seed=0, size=(600, 560), caption=None):
+    """One sound picture, with a caption."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    illustration(np.random.default_rng(seed), *size).save(path)
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+    return path
+
+
+def sound(folder):
+    """Twelve sound pictures."""
+    for number in range(12):
+        drawn(folder / f"{number:02}.png", number, caption=f"ana, {NOUNS[number]}, {number} birds")
+    return folder
+
+
 def make(folder, seed, clean=300, defects=64):
     """A whole corpus; the same seed makes the same files."""
     folder.mkdir(parents=True)

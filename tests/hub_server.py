@@ -25,6 +25,22 @@ from trainer.contract import hub as hub_module
 LARGE = 1000  # bytes from which a file is kept as the hub keeps large ones, named by its SHA-256
 
 
+def small_model(weights: bytes) -> dict[str, bytes]:
+    """A repository with the files of a Stable Diffusion, each weight file with this content."""
+    return {
+        "model_index.json": b'{"_class_name": "StableDiffusionPipeline"}',
+        "scheduler/scheduler_config.json": b"{}",
+        "tokenizer/vocab.json": b"{}",
+        "tokenizer/merges.txt": b"",
+        "text_encoder/config.json": b"{}",
+        "text_encoder/model.safetensors": weights,
+        "vae/config.json": b"{}",
+        "vae/diffusion_pytorch_model.safetensors": weights,
+        "unet/config.json": b'{"in_channels": 4}',
+        "unet/diffusion_pytorch_model.safetensors": weights,
+    }
+
+
 @dataclass
 class Repository:
     files: dict[str, bytes]

@@ -15,18 +15,7 @@ from trainer.contract import hub as hub_module
 
 NAME = "ana/small-model"
 CONTENT = b"full" * 2000
-SD = {
-    "model_index.json": b'{"_class_name": "StableDiffusionPipeline"}',
-    "scheduler/scheduler_config.json": b"{}",
-    "tokenizer/vocab.json": b"{}",
-    "tokenizer/merges.txt": b"",
-    "text_encoder/config.json": b"{}",
-    "text_encoder/model.safetensors": CONTENT,
-    "vae/config.json": b"{}",
-    "vae/diffusion_pytorch_model.safetensors": CONTENT,
-    "unet/config.json": b'{"in_channels": 4}',
-    "unet/diffusion_pytorch_model.safetensors": CONTENT,
-}
+SD = hub_server.small_model(CONTENT)
 
 
 def chosen(scene, content=None, shapes=None, name="model.safetensors", dtype="F16"):

@@ -28,11 +28,6 @@ COUNT = 60
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
 def folder(tmp_path):
     """Pictures of several colours; the second has a caption of its own."""
     place = tmp_path / "Bilder ä"

@@ -22,18 +22,12 @@ from app.pages.basemodel import (
 from app.pages.train import TrainForm, alike, preset_for
 from app.text import TABLES
 from trainer.contract.found import HUB, Found
-from trainer.contract.home import Home
 from trainer.contract.hub import fetch, look
 from trainer.contract.presets import FOLDER, list_presets, save_preset
 from trainer.contract.settings import validated
 
 HUB_NAME = "ana/small-model"
 POCKET = {"family": "auto", "resolution": 64, "preset": "pocket-style", "goal": "style"}
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
 
 
 @pytest.fixture

@@ -6,12 +6,6 @@ from app import captioning
 from tests.unit.test_captions import draw
 from trainer.contract.captioners import CAPTIONERS
 from trainer.contract.captionjobs import CaptionJob
-from trainer.contract.home import Home
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
 
 
 @pytest.fixture

@@ -7,15 +7,9 @@ from app.checks import Check
 from app.shelf import Pictures
 from tests.unit.test_captions import draw
 from tests.unit.test_overlay import digest
-from trainer.contract.home import Home
 from trainer.contract.overlay import Entry, change, entries_of, undo
 
 AS = {"preset": "pocket-character"}
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
 
 
 @pytest.fixture

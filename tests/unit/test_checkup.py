@@ -2,26 +2,19 @@
 
 import corpus
 import pytest
+from corpus import drawn
 from PIL import Image, ImageFilter
 
-from tests.unit.test_doctor import digests, drawn
+from tests.unit.test_doctor import digests
 from trainer import cli
 from trainer.contract.captions import look, pictures_of
-from trainer.contract.home import Home
 from trainer.contract.overlay import Entry, change, entries_of, history, overlay_file
 from trainer.flags import make_parser
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
 def folder(tmp_path):
-    for number in range(12):
-        drawn(tmp_path / "set" / f"{number:02}.png", number, caption=f"ana, {corpus.NOUNS[number]}, {number} birds")
-    return tmp_path / "set"
+    return corpus.sound(tmp_path / "set")
 
 
 @pytest.fixture

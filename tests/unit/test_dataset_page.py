@@ -13,13 +13,8 @@ from tests.unit.test_captions import draw
 from tests.unit.test_overlay import digest
 from trainer.contract.errors import FolderMissing
 from trainer.contract.folders import listing
-from trainer.contract.home import CHECKOUT, Home
+from trainer.contract.home import CHECKOUT
 from trainer.contract.overlay import Entry, change, entries_of
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
 
 
 @pytest.fixture

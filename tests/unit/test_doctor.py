@@ -6,6 +6,7 @@ import corpus
 import numpy as np
 import pytest
 import tomlkit
+from corpus import drawn
 from PIL import Image, ImageFilter
 
 from trainer.contract.captions import look, pictures_of
@@ -15,19 +16,10 @@ from trainer.contract.doctorexport import export
 from trainer.contract.doctorsight import softness
 from trainer.contract.errors import DatasetError, FileExists, NothingToTrain
 from trainer.contract.formats import ORIENTATION_TAG
-from trainer.contract.home import Home
 from trainer.contract.overlay import Entry, change, entries_of, existing_overlay, overlay_file, undo
 from trainer.contract.settings import validated
 from trainer.contract.tokens import END, reading, tokenizer
 from trainer.families.parts import clip_tokenizer
-
-
-def drawn(path, seed=0, size=(600, 560), caption=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    corpus.illustration(np.random.default_rng(seed), *size).save(path)
-    if caption is not None:
-        path.with_suffix(".txt").write_text(caption, encoding="utf-8")
-    return path
 
 
 def found(folder, home, goal="character", **dataset):
@@ -45,15 +37,8 @@ def digests(folder):
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
 def folder(tmp_path):
-    for number in range(12):
-        drawn(tmp_path / "set" / f"{number:02}.png", number, caption=f"ana, {corpus.NOUNS[number]}, {number} birds")
-    return tmp_path / "set"
+    return corpus.sound(tmp_path / "set")
 
 
 def said_of(made, home):

@@ -26,16 +26,8 @@ NAME = "ana/small-model"
 HALF = b"half" * 1000
 FULL = b"full" * 2000
 SD = {
-    "model_index.json": b'{"_class_name": "StableDiffusionPipeline"}',
-    "scheduler/scheduler_config.json": b"{}",
-    "tokenizer/vocab.json": b"{}",
-    "tokenizer/merges.txt": b"",
-    "text_encoder/config.json": b"{}",
-    "text_encoder/model.safetensors": FULL,
-    "vae/config.json": b"{}",
-    "vae/diffusion_pytorch_model.safetensors": FULL,
+    **hub_server.small_model(FULL),
     "vae/diffusion_pytorch_model.fp16.safetensors": HALF,
-    "unet/config.json": b'{"in_channels": 4}',
     "unet/diffusion_pytorch_model.safetensors": FULL + b"unet",
 }
 NEVER = {

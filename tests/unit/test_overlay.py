@@ -10,7 +10,6 @@ import pytest
 from tests.unit.test_captions import draw
 from trainer.contract.captions import look, pictures_of, scan
 from trainer.contract.errors import DatasetError, FolderMissing
-from trainer.contract.home import Home
 from trainer.contract.overlay import (
     Entry,
     change,
@@ -27,11 +26,6 @@ from trainer.contract.overlay import (
 )
 from trainer.contract.presets import settled
 from trainer.contract.settings import DatasetSettings, validated
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
 
 
 @pytest.fixture

@@ -25,11 +25,6 @@ def named(name):
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
 def run(home):
     return RunFolder.create(home, named("ana"))
 

@@ -43,11 +43,6 @@ PRESETS = [preset.name for preset in list_presets(FOLDER)[0]]
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
 def folder(tmp_path):
     """Three pictures, two captions."""
     made = tmp_path / "Bilder ä & <b>"

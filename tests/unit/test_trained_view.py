@@ -16,7 +16,6 @@ from tests.unit.test_overlay import digest
 from trainer.contract.buckets import grid_step
 from trainer.contract.captions import Item, captions_of, look
 from trainer.contract.depths import PUBLISHED, depths_of
-from trainer.contract.home import Home
 from trainer.contract.overlay import Entry, change, entries_of, existing_overlay, overlay_file, undo
 from trainer.contract.pictures import read_mask
 from trainer.contract.presets import FOLDER, list_presets
@@ -26,11 +25,6 @@ from trainer.data.cache import TensorCache
 from trainer.families.base import Posterior
 
 AS = {"preset": "sd15-character", "trigger_word": "ana", "resolution": 256}
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
 
 
 @pytest.fixture
