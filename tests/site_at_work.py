@@ -22,7 +22,7 @@ from trainer.contract.queue import Queue
 from trainer.contract.runs import RunFolder
 from trainer.contract.settings import validated
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[1]
 DEMO = CHECKOUT / "assets" / "demo" / "character" / "train"  # 8 pictures: views x 2 = steps with the settings below
 PATIENCE_SECONDS = 180
 QUICK: dict[str, dict[str, Any]] = {
