@@ -1,6 +1,7 @@
 """Pictures of every page for the documents; made only with ATELIER_SCREENSHOTS=DIR, the folder that they show."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
