@@ -21,7 +21,14 @@ from trainer.objectives import Batch, make_schedule, sample_rng, training_loss
 STEPS = 50
 SETTINGS = {
     "model": {"base_model": "pocket", "precision": "fp32", "checkpointing": "none", "quantize": "none"},
-    "dataset": {"images": "assets/demo/style/train", "views": 100, "max_total_views": 100, "caption_dropout": 0.15},
+    "dataset": {
+        "images": "assets/demo/style/train",
+        "resolution": 128,
+        "batch_size": 2,
+        "views": 100,
+        "max_total_views": 2 * STEPS,
+        "caption_dropout": 0.15,
+    },
     "adapter": {"rank": 16, "alpha": 16.0},
     "optimizer": {"learning_rate": 2e-3, "schedule": "constant", "warmup": 0.0},
     "preview": {"steps": 1, "every": 1000},
