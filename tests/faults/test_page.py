@@ -122,7 +122,7 @@ def tab(site: Site, number: int, looks: int, statuses: Counter) -> None:
             time.sleep(int(answer.headers[PAUSE]) / 1000)
 
 
-@sampled(3, 20)
+@sampled(1, 20)
 def test_twenty_tabs_are_all_answered(site: Site, much: int):
     until(lambda: site.answers("/") == 200, "the page answers")
     statuses = Counter()
