@@ -85,7 +85,7 @@ def _train(training: Training, guardian: Guardian, began: float) -> None:
     if first == 0:
         rehearse(training)
         preview(training)
-    elif not went_back:  # by itself: all that belongs to this checkpoint was made before
+    elif not went_back:  # just now: before it left this checkpoint, it made all that belongs there
         save_when_due(training, again=True)
     try:
         _steps(training, first, began)

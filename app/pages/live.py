@@ -10,7 +10,7 @@ from app.failures import link
 from app.files import run_url
 from app.monitor import Watch
 from app.text import say
-from trainer.contract.events import RunFailed, Sample
+from trainer.contract.events import RunFailed, RunFinished, RunView, Sample, Status
 from trainer.contract.runs import RunFolder
 from trainer.contract.words import duration
 from trainer.contract.workfolder import Request
@@ -20,12 +20,19 @@ ENDINGS: tuple[Request, ...] = ("stop", "pause")
 BOARD_COLUMNS = 24  # the newest ones; older previews stay in the run's folder
 
 
+def status_words(status: Status, view: RunView, language: str) -> str:
+    """The status by its name; of a run under way what it does just now."""
+    if status == "running" and view.phase is not None and view.phase.name != "train":
+        return say(language, f"phase.{view.phase.name}")
+    if status == "stopped" and isinstance(view.ended, RunFinished) and view.ended.step == 0:
+        return say(language, "state.stopped_early")  # with nothing that could have been saved
+    return say(language, f"state.{status}")
+
+
 def headline(watch: Watch, language: str) -> str:
     """State, step, speed and the time left, as a status line with a progress bar."""
     status = watch.status
-    words = [f"<strong>{say(language, f'state.{status}')}</strong>"]
-    if status == "running" and watch.view.phase is not None and watch.view.phase.name != "train":
-        words = [f"<strong>{say(language, f'phase.{watch.view.phase.name}')}</strong>"]
+    words = [f"<strong>{status_words(status, watch.view, language)}</strong>"]
     if watch.steps_total:
         words.append(say(language, "live.step", step=watch.step, total=watch.steps_total))
     each, left = watch.seconds_per_step, watch.seconds_left

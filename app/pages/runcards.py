@@ -16,6 +16,7 @@ from app.chart import smoothed, thinned
 from app.files import run_url, thumbnail_url
 from app.form import SETTINGS
 from app.monitor import Watch, Watches
+from app.pages.live import status_words
 from app.text import ENGLISH, say
 from trainer.contract.errors import TrainerError
 from trainer.contract.events import RunFailed, RunView, Sample, Status
@@ -141,12 +142,12 @@ def _state_line(glance: Glance, language: str) -> str:
 
 
 def state_words(state: State, view: RunView, language: str) -> str:
-    """The state's name; of a run under way what it does just now."""
-    if state in ("interrupted", "damaged"):
-        return say(language, f"runs.{state}")
-    if state == "running" and view.phase is not None and view.phase.name != "train":
-        return say(language, f"phase.{view.phase.name}")
-    return say(language, f"state.{state}")
+    """As on the Train page, but for the states that want a look here."""
+    if state == "damaged":
+        return say(language, "runs.damaged")
+    if state == "interrupted":
+        return say(language, "runs.interrupted")
+    return status_words(state, view, language)
 
 
 def mark(state: State) -> str:

@@ -2,7 +2,7 @@
 
 const EVERY = 400; // ms between two questions while the check runs
 let checking = null;
-let findings = null; // until the pictures were checked
+let findings = null; // as long as the pictures are not checked
 const reasons = new Set(); // of which finding the reason is unfolded, by its message
 
 function checkSoon(wait = 700) {
@@ -71,6 +71,7 @@ function drawFinding(finding, number) {
 }
 
 element.addEventListener("named", () => {
+  findings = null; // those of another folder
   drawFindings();
   write("check-now", words["check.now"]);
   part("check-now").hidden = true;

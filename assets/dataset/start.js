@@ -17,7 +17,8 @@ function start() {
   if (!data) return;
   say(words.keys, "hint");
   // Reading all captions keeps the server busy: first the pictures that are in view
-  if (!data.whole) pictured().then(() => data && !data.whole && choose({}));
+  const opened = props.value;
+  pictured().then(() => props.value === opened && !data.whole && choose({}));
 }
 
 watch("value", start);

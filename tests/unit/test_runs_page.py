@@ -133,6 +133,7 @@ def test_a_model_folder_of_windows_is_told_by_its_last_part(new):
         ([], "waiting", "Waiting"),
         ([started(), COMPLETED], "completed", "Completed"),
         ([started(), RunFinished(reason="stopped", step=1, seconds=1)], "stopped", "Stopped and saved"),
+        ([RunFinished(reason="stopped", step=0, seconds=1)], "stopped", "Stopped before its first step"),
         ([started(), RunFinished(reason="paused", step=1, seconds=1)], "paused", "Paused"),
         ([started(), RunFailed(code="x", message="Full disk.", hint="y")], "failed", "Failed"),
         ([started(), step(1)], "interrupted", "Interrupted"),
