@@ -11,6 +11,7 @@ from trainer.contract.basemodels import BaseModel, unet_numbers
 from trainer.contract.errors import OutOfMemory
 from trainer.contract.events import EventLog, Warned
 from trainer.contract.settings import TrainConfig
+from trainer.heap import keep_little
 
 
 class Ladder:
@@ -40,6 +41,8 @@ class Ladder:
             self.savings = next(memory.ladder(self.config, self.device))
             if memory.knows(model.family, unet_numbers(model)):
                 self.savings = self._chosen(model.family, device, dtype, room, log)
+        if self.device == "cpu" and self.savings != next(memory.ladder(self.config, self.device)):
+            keep_little()
         return self._applied(self.savings)
 
     def _chosen(

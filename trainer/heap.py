@@ -1,4 +1,8 @@
-"""glibc's heap while weights are loaded: freed memory goes back at once, instead of staying as holes between them."""
+"""glibc's heap where memory counts more than time: freed pieces go back at once, instead of staying as holes.
+
+So it is while weights are loaded, and for good where a training had to be made to fit. Otherwise a step's memory is
+kept for the next one, which is faster (`MEMORY_KEPT`). Other C libraries are left as they are.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,26 @@ from trainer.contract.process import MEMORY_KEPT
 
 M_MMAP_THRESHOLD = -3  # malloc.h
 SMALL = 2**20  # bytes; what is larger gets pages of its own
+_thresholds = [int(MEMORY_KEPT["MALLOC_MMAP_THRESHOLD_"])]  # the last one applies; trainers start with this one
 
 
 @contextmanager
 def without_holes() -> Iterator[None]:
-    """Larger pieces get pages of their own; other C libraries are left as they are.
-
-    Quantizing SDXL left 4 GiB of holes otherwise. Steps are faster with the larger threshold that trainers start with.
-    """
-    _set(SMALL)
+    """Larger pieces get pages of their own: quantizing SDXL left 4 GiB of holes otherwise."""
+    keep_little()
     try:
         yield
     finally:
-        _set(int(MEMORY_KEPT["MALLOC_MMAP_THRESHOLD_"]))
+        _thresholds.pop()
+        _apply()
 
 
-def _set(threshold: int) -> None:
+def keep_little() -> None:
+    """The same from now on."""
+    _thresholds.append(SMALL)
+    _apply()
+
+
+def _apply() -> None:
     with suppress(OSError, AttributeError, TypeError):  # Windows, macOS, musl
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, threshold)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, _thresholds[-1])

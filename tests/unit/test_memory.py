@@ -277,6 +277,17 @@ def test_drawing_keeps_to_the_plan():
         assert counted[name][0] == pytest.approx(start + more * megapixels, rel=0.02)
 
 
+@pytest.mark.parametrize(("device", "rung", "little"), [("cpu", 0, 0), ("cpu", 1, 1), ("cuda", 1, 0)])
+def test_the_heap_keeps_little_where_a_run_on_a_cpu_was_made_to_fit(device, rung, little, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("trainer.fitting.keep_little", lambda: asked.append(1))
+    run = Ladder(settings())
+    run.device, run.savings = device, list(ladder(run.config, device))[rung]
+    with EventLog(tmp_path / "events.jsonl") as log:
+        run.fit(None, torch.device(device), torch.bfloat16, GIB, log)
+    assert len(asked) == little
+
+
 def test_the_last_error_names_a_size_that_takes_less_than_what_was_tried_last(tmp_path):
     config = settings(1024, batch=2)
     run = Ladder(config)
