@@ -45,14 +45,14 @@ def test_every_page_has_its_picture(window, site: Site, scheme):
         page.screenshot(path=FOLDER / f"{name}-{scheme}.png")
 
     pictures = Path(SHOWN) / "Pictures" / "emoji"
-    fill_example(page, "emoji", views=66, whole=True)
+    fill_example(page, "emoji", views=38, whole=True)
     field(page, "textbox", "Picture folder").fill(str(pictures))
     expect(page.get_by_text("24 pictures ×")).to_be_visible()
     take("train")
     press(page, "Train")
     run = site.run("emoji")
-    until(lambda: reached(run, 120), "a curve and two columns of previews")
-    expect(page.get_by_role("columnheader", name="step 99")).to_be_visible()
+    until(lambda: reached(run, 70), "a curve and two columns of previews")
+    expect(page.get_by_role("columnheader", name="step 57")).to_be_visible()
     take("live")
     shows(page, "emoji", "Completed")
     take("result")

@@ -125,7 +125,8 @@ def test_the_plan_says_steps_batch_and_files(home, folder):
 
 
 def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
-    config = plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=str(folder)))
+    inputs = named(home, "pocket-style", dataset_images=str(folder), dataset_views=66, preview_every=99)
+    config = plan.read(home, "pocket-style", inputs)
     assert "known after the first steps" in plan.sentence(home, config, "en")
     run = RunFolder.create(home, config)
     with EventLog(run.events_file) as log:
