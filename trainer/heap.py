@@ -29,7 +29,7 @@ def without_holes() -> Iterator[None]:
 
 
 def keep_little() -> None:
-    """The same from now on."""
+    """From now on larger pieces get pages of their own, which costs time at each."""
     _thresholds.append(SMALL)
     _apply()
 
