@@ -1,7 +1,7 @@
 """Start Atelier: see that its packages are there, set them up once if not, then hand over to the page or the trainer.
 
     python launch.py                           open the page
-    python launch.py --preset pocket-style     train without a page (its arguments go to trainer.cli)
+    python launch.py --preset pocket-style     train without a page (its arguments go to trainer.console.main)
     python launch.py convert MODEL.ckpt        write a checkpoint's weights as .safetensors
     python launch.py test [pytest arguments]   run the tests; with --faults kill and starve trainers, and count the lost
 
@@ -389,10 +389,10 @@ def main(arguments: list[str]) -> int:
 def program(arguments: list[str]) -> list[str]:
     """Module and arguments: the page's where nothing is said of a training, else the converter's or the console's."""
     if arguments[:1] == ["convert"]:
-        return ["trainer.convert", *arguments[1:]]
+        return ["trainer.tools.convert", *arguments[1:]]
     flags = {word.partition("=")[0] for word in arguments if word.startswith("-")}
     of_the_page = flags <= PAGE_FLAGS and (not arguments or arguments[0].startswith("-"))
-    return ["app.ui" if of_the_page else "trainer.cli", *arguments]
+    return ["app.ui" if of_the_page else "trainer.console.main", *arguments]
 
 
 if __name__ == "__main__":

@@ -9,17 +9,17 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from app.form import SETTINGS, api_name, shown
-from app.monitor import Watch, Watches
-from app.pages.plan import preset_config, read
-from app.pages.train import EXAMPLE, start_run
-from app.toast import told
+from app.kit.action_errors import told
+from app.kit.form import SETTINGS, api_name, shown
+from app.live.monitor import Watch, Watches
+from app.train.form import EXAMPLE, start_run
+from app.train.plan import preset_config, read
 from trainer.contract.events import RunFailed
 from trainer.contract.home import Home
 from trainer.contract.presets import flat
-from trainer.contract.queue import Queue
-from trainer.contract.runs import RunFolder
-from trainer.contract.workfolder import Request
+from trainer.runs.folder import RunFolder
+from trainer.runs.queue import Queue
+from trainer.runs.workfolder import Request
 
 KINDS: dict[str, Any] = {"switch": bool, "whole": int, "number": float}
 ACTIONS: dict[str, Request] = {"stop": "stop", "pause": "pause", "save": "save", "sample": "sample"}

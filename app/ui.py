@@ -14,20 +14,24 @@ from pathlib import Path
 import gradio as gr
 from gradio.components.navbar import Navbar
 
-from app import api
-from app.errors import AddressElsewhere, PasswordMissing, PortRefused, PortTaken
-from app.feed import Feed
-from app.files import routes
-from app.limits import FILE_BYTES
-from app.monitor import Watches
-from app.pages import dataset, help, panel, runs, start, train
-from app.safety import login, middleware
-from app.text import I18N, label
-from app.theme import STYLES, THEME
+from app import api, help
+from app.dataset import page as dataset_page
+from app.kit.text import I18N, label
+from app.kit.theme import STYLES, THEME
+from app.live import panel
+from app.live.feed import Feed
+from app.live.monitor import Watches
+from app.runs import page as runs_page
+from app.server.errors import AddressElsewhere, PasswordMissing, PortRefused, PortTaken
+from app.server.files import routes
+from app.server.limits import FILE_BYTES
+from app.server.safety import login, middleware
+from app.train import start
+from app.train.form import TrainForm
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
-from trainer.contract.systemerrors import system_explained
-from trainer.contract.words import error_lines
+from trainer.contract.system_errors import system_explained
+from trainer.contract.units import error_lines
 
 LOCAL, USER = "127.0.0.1", "atelier"
 SHORTEST = 8  # letters of a password
@@ -41,14 +45,14 @@ def build(home: Home, feed: Feed) -> gr.Blocks:
     with demo:
         header("/")
         with gr.Row(elem_id="train", equal_height=False):
-            form = train.TrainForm(home)
+            form = TrainForm(home)
             live = panel.Panel(home, feed)
         panel.wire(live, demo)
         start.wire(form, live, demo)
         api.register(home, feed.watches)
     others: dict[str, Callable[[], None]] = {
-        "dataset": lambda: dataset.build(home, demo),
-        "runs": lambda: runs.build(home, feed.watches, demo),
+        "dataset": lambda: dataset_page.build(home, demo),
+        "runs": lambda: runs_page.build(home, feed.watches, demo),
         "help": lambda: help.build(home),
     }
     for name, made in others.items():

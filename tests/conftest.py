@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from trainer.contract.home import Home
-from trainer.contract.process import SAME_SUMS
-from trainer.contract.runs import RunFolder
-from trainer.contract.settings import validated
+from trainer.contract.settings.config import validated
+from trainer.runs.folder import RunFolder
+from trainer.runs.process import SAME_SUMS
 
 os.environ.update(SAME_SUMS)  # before torch is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from huggingface_hub import constants
 
-from trainer.contract import hub as hub_module
+from trainer.models import hub as hub_module
 
 LARGE = 1000  # bytes from which a file is kept as the hub keeps large ones, named by its SHA-256
 

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 
 from trainer.contract.home import Home
-from trainer.contract.queue import Queue
-from trainer.contract.runs import RunFolder
-from trainer.contract.settings import validated
+from trainer.contract.settings.config import validated
+from trainer.runs.folder import RunFolder
+from trainer.runs.queue import Queue
 
 CHECKOUT = Path(__file__).parents[1]
 DEMO = CHECKOUT / "assets" / "demo" / "character" / "train"  # 8 pictures: views x 2 = steps with the settings below

@@ -12,9 +12,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from PIL import Image, ImageDraw
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from trainer.contract.settings import validated
-from trainer.families.base import Family
-from trainer.families.load import load_family
+from trainer.contract.settings.config import validated
+from trainer.engine.families.base import Family
+from trainer.engine.families.load import load_family
 
 SIZE_PX = 64
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}

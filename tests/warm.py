@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from trainer.contract import process
-from trainer.contract.runs import RunFolder
-from trainer.contract.workfolder import Request
+from trainer.runs import process
+from trainer.runs.folder import RunFolder
+from trainer.runs.workfolder import Request
 
 if TYPE_CHECKING:
-    from trainer.training import Training
+    from trainer.engine.state import Training
 
 
 class Fork:
@@ -28,7 +28,7 @@ class Fork:
         """Train the run; `ask` is asked of it after its first step."""
         # Each test process has one server of its own, which no other thread or training has touched before the fork
         context = get_context("forkserver")
-        context.set_forkserver_preload(["trainer.loop"])
+        context.set_forkserver_preload(["trainer.engine.loop"])
         run.forget_requests()
         self._process = context.Process(target=_train, args=(str(run.path), str(run.log_file), ask))
         self._process.start()
@@ -49,7 +49,7 @@ class Fork:
 
 def asking(what: Request) -> Callable[[Training], None]:
     """To stand in place of the loop's `rest`: the run is asked for this after each step."""
-    from trainer import loop
+    from trainer.engine import loop
 
     rest = loop.rest
 
@@ -61,8 +61,8 @@ def asking(what: Request) -> Callable[[Training], None]:
 
 
 def _train(run: str, log_file: str, ask: Request | None) -> None:
-    from trainer import loop
     from trainer.__main__ import main
+    from trainer.engine import loop
 
     if ask:
         loop.rest = asking(ask)

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from trainer import several
 from trainer.contract.errors import (
     DeviceLost,
     OutOfMemory,
@@ -30,10 +29,11 @@ from trainer.contract.errors import (
 )
 from trainer.contract.events import EventLog, RunFailed
 from trainer.contract.home import sweep
-from trainer.contract.process import Group
-from trainer.contract.queue import Queue
-from trainer.contract.runs import RunFolder
-from trainer.contract.systemerrors import BrokenInstall, Unexpected, of_system
+from trainer.contract.system_errors import BrokenInstall, Unexpected, of_system
+from trainer.engine.distributed import launcher
+from trainer.runs.folder import RunFolder
+from trainer.runs.process import Group
+from trainer.runs.queue import Queue
 
 RESERVE_BYTES = 2**16
 
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> int:
         return 0
     signal.signal(signal.SIGTERM, _terminated)
     first = os.environ.get("RANK", "0") == "0"
-    if arguments[1:] == [several.LED]:
-        several.end_with_launcher()
+    if arguments[1:] == [launcher.LED]:
+        launcher.end_with_launcher()
         return _train_and_log(run, first, led=True)
     group = Group.read(arguments[1:])
     if not first or group.machine > 0:
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
 
 def _work(run: RunFolder, group: Group, first: bool) -> int:
     """This process's part of the group's training."""
-    return several.launch_and_log(run, group) if group.size > 1 else _train_and_log(run, first)
+    return launcher.launch_and_log(run, group) if group.size > 1 else _train_and_log(run, first)
 
 
 def _awaited() -> RunFolder | None:
@@ -85,10 +85,10 @@ def _awaited() -> RunFolder | None:
 
 def _load_libraries() -> None:
     """Import what training needs. All of it stays, so the garbage collector, a sixth of the time, is kept off it."""
-    if "trainer.loop" in sys.modules:
+    if "trainer.engine.loop" in sys.modules:
         return
     gc.disable()
-    import trainer.loop  # noqa: F401
+    import trainer.engine.loop  # noqa: F401
 
     gc.freeze()
     gc.enable()
@@ -106,7 +106,7 @@ def _train_and_log(run: RunFolder, first: bool, led: bool = False) -> int:
             room.unlink(missing_ok=True)  # so that the reason fits on a disk that is full
             with suppress(OSError):
                 if led:
-                    several.leave_word(error)
+                    launcher.leave_word(error)
                 else:
                     log.write(RunFailed(code=error.code, message=error.message, hint=error.hint))
             with suppress(OSError):
@@ -135,7 +135,7 @@ def _train(run: RunFolder, log: EventLog) -> None:
     """The training, with what the system may raise turned into errors the user can act on."""
     try:
         _load_libraries()
-        from trainer.loop import train
+        from trainer.engine.loop import train
 
         train(run, log)
     except TrainerError:
@@ -152,7 +152,7 @@ def _named(error: Exception) -> TrainerError:
     """What the libraries raise, by its name where it has one."""
     import torch
 
-    from trainer.device import out_of_memory
+    from trainer.engine.device import out_of_memory
 
     short = out_of_memory(error)
     if short:

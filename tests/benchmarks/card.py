@@ -23,8 +23,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from trainer.contract.events import Phase, RunFailed, RunFinished, RunStarted, Step, Warned, read_events  # noqa: E402
 from trainer.contract.home import Home  # noqa: E402
-from trainer.contract.runs import RunFolder  # noqa: E402
-from trainer.contract.settings import validated  # noqa: E402
+from trainer.contract.settings.config import validated  # noqa: E402
+from trainer.runs.folder import RunFolder  # noqa: E402
 
 WARM_UP = 5  # steps left out of the median
 

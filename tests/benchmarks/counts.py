@@ -27,10 +27,10 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 import originals  # noqa: E402
 
-from trainer.adapters import attach  # noqa: E402
-from trainer.assembly import keep_less  # noqa: E402
-from trainer.contract.settings import AdapterSettings  # noqa: E402
-from trainer.families import names  # noqa: E402
+from trainer.contract.settings.config import AdapterSettings  # noqa: E402
+from trainer.engine.adapters.lora import attach  # noqa: E402
+from trainer.engine.assembly import keep_less  # noqa: E402
+from trainer.engine.families import lora_names  # noqa: E402
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
 RANK = 16
@@ -74,14 +74,14 @@ class Bare:
         return self.parts[name]
 
     def lora_slots(self, targets: str, components: Any) -> Any:
-        slots = names.unet_slots(self.parts["unet"].config, targets)
+        slots = lora_names.unet_slots(self.parts["unet"].config, targets)
         for component in components[1:]:
             config = self.parts[component].config.to_dict()
-            slots |= names.text_slots(config, targets, component, names.TWO_ENCODERS[component])
+            slots |= lora_names.text_slots(config, targets, component, lora_names.TWO_ENCODERS[component])
         return slots
 
     def kohya_name(self, component: Any, path: str) -> str:
-        return names.kohya_name(component, path, names.TWO_ENCODERS)
+        return lora_names.kohya_name(component, path, lora_names.TWO_ENCODERS)
 
 
 def plain() -> nn.Module:
@@ -96,7 +96,7 @@ def plain() -> nn.Module:
 
 
 def ours(level: Any, family: str = "sd15", dtype: torch.dtype = torch.bfloat16, dropout: float = 0.0) -> nn.Module:
-    """The UNet as `trainer.assembly` makes it."""
+    """The UNet as `trainer.engine.assembly` makes it."""
     bare = Bare(family, dtype)
     adapter = attach(bare, AdapterSettings(rank=RANK, alpha=RANK, dropout=dropout), seed=0)
     unet = faked(bare.component("unet"))

@@ -21,12 +21,12 @@ from PIL import Image  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 
 from assets.pocket.build.style import style_distance  # noqa: E402
-from trainer.contract.buckets import Size, crop_to  # noqa: E402
-from trainer.contract.captions import scan, with_trigger  # noqa: E402
 from trainer.contract.home import POCKET, Home  # noqa: E402
-from trainer.contract.pictures import load_picture  # noqa: E402
-from trainer.contract.runs import RunFolder  # noqa: E402
-from trainer.data.images import normalised, to_pixels  # noqa: E402
+from trainer.dataset.buckets import Size, crop_to  # noqa: E402
+from trainer.dataset.captions import scan, with_trigger  # noqa: E402
+from trainer.dataset.images import load_picture  # noqa: E402
+from trainer.engine.data.images import normalised, to_pixels  # noqa: E402
+from trainer.runs.folder import RunFolder  # noqa: E402
 
 SIDE = 64
 

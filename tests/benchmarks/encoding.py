@@ -23,12 +23,12 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import save  # noqa: E402
 
-from trainer.contract.captions import scan  # noqa: E402
 from trainer.contract.home import POCKET, atomic_write  # noqa: E402
-from trainer.contract.settings import DatasetSettings, validated  # noqa: E402
-from trainer.data.batches import choose_cuts, encode_dataset  # noqa: E402
-from trainer.data.cache import TensorCache, digest  # noqa: E402
-from trainer.families.load import load_family  # noqa: E402
+from trainer.contract.settings.config import DatasetSettings, validated  # noqa: E402
+from trainer.dataset.captions import scan  # noqa: E402
+from trainer.engine.data.batches import choose_cuts, encode_dataset  # noqa: E402
+from trainer.engine.data.cache import TensorCache, digest  # noqa: E402
+from trainer.engine.families.load import load_family  # noqa: E402
 
 
 def photographs(folder: Path, count: int, side: int) -> None:

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from trainer.contract.memory import QUANTIZED
-from trainer.contract.settings import Quantize
-from trainer.held import HeldWeight, hold
+from trainer.contract.settings.config import Quantize
+from trainer.engine.frozen.quantized import HeldWeight, hold
+from trainer.planning.memory import QUANTIZED
 
 SHAPES = ((1280, 1280), (10240, 1280))
 

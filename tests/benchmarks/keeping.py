@@ -24,15 +24,15 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 
-from trainer import loop  # noqa: E402
 from trainer.contract.events import EventLog  # noqa: E402
 from trainer.contract.home import POCKET, Home  # noqa: E402
 from trainer.contract.presets import FOLDER, load_preset, overlay, settled  # noqa: E402
-from trainer.contract.runs import RunFolder  # noqa: E402
-from trainer.data.batches import Sample  # noqa: E402
-from trainer.fitting import Ladder  # noqa: E402
-from trainer.objectives import Batch, sample_rng  # noqa: E402
-from trainer.optim import learning_rate_factor, set_learning_rate  # noqa: E402
+from trainer.engine import loop  # noqa: E402
+from trainer.engine.data.batches import Sample  # noqa: E402
+from trainer.engine.objectives import Batch, sample_rng  # noqa: E402
+from trainer.engine.optim import learning_rate_factor, set_learning_rate  # noqa: E402
+from trainer.engine.savings import Ladder  # noqa: E402
+from trainer.runs.folder import RunFolder  # noqa: E402
 
 DEMO = ROOT / "assets" / "demo"
 STEPS = 100

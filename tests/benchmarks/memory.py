@@ -1,4 +1,4 @@
-"""What a training will take, counted: `python tests/benchmarks/memory.py` writes `trainer/contract/memory.json`.
+"""What a training will take, counted: `python tests/benchmarks/memory.py` writes `trainer/planning/memory.json`.
 
 Published architectures at full size on tensors that have shapes and lifetimes only (`counts.py`), so it needs no card
 and gives the same everywhere; about half an hour. The counts themselves go to `tests/fixtures/counted-memory.json`;
@@ -22,13 +22,13 @@ import torch  # noqa: E402
 from benchmarks.counts import LEVELS, NOTHING_COMPUTED, RANK, Bare, counted, faked, ours, step  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from trainer.adapters import attach  # noqa: E402
-from trainer.assembly import keep_less  # noqa: E402
-from trainer.contract import memory  # noqa: E402
-from trainer.contract.settings import AdapterSettings, validated  # noqa: E402
-from trainer.families.parts import HELD, in_tiles  # noqa: E402
-from trainer.held import BLOCK  # noqa: E402
-from trainer.streaming import blocks_of, streamed  # noqa: E402
+from trainer.contract.settings.config import AdapterSettings, validated  # noqa: E402
+from trainer.engine.adapters.lora import attach  # noqa: E402
+from trainer.engine.assembly import keep_less  # noqa: E402
+from trainer.engine.families.parts import HELD, in_tiles  # noqa: E402
+from trainer.engine.frozen.quantized import BLOCK  # noqa: E402
+from trainer.engine.frozen.streaming import blocks_of, streamed  # noqa: E402
+from trainer.planning import memory  # noqa: E402
 
 FAMILIES = ("sd15", "sd2", "sdxl")
 SIZES, BATCHES = (512, 768, 1024), (1, 2, 4)
@@ -139,21 +139,21 @@ def facts(family: str, peaks: dict[str, dict[str, list[float]]]) -> dict[str, An
 
 
 def _packed(unet: nn.Module) -> Iterator[int]:
-    """Weights of the convolutions that a CPU packs (`trainer/packing.py`), a second time for the backward pass."""
+    """Weights of the convolutions that a CPU packs (`frozen/packing.py`), a second time for the backward pass."""
     for name, module in unet.named_modules():
         if type(module) is nn.Conv2d and module.stride == (1, 1) and not name.endswith(("proj_in", "proj_out")):
             yield module.weight.numel()
 
 
 def _held(unet: nn.Module) -> Iterator[int]:
-    """Sizes of the weights that can be held in fewer bits (`trainer/held.py`)."""
+    """Sizes of the weights that can be held in fewer bits (`trainer/engine/frozen/quantized.py`)."""
     for name, weight in unet.named_parameters():
         if name.startswith(HELD) and weight.ndim > 1 and weight.numel() % BLOCK == 0:
             yield weight.numel()
 
 
 def _streamed(unet: nn.Module) -> Iterator[int]:
-    """Sizes of the blocks that can be streamed (`trainer/streaming.py`)."""
+    """Sizes of the blocks that can be streamed (`trainer/engine/frozen/streaming.py`)."""
     for block in blocks_of(unet):
         yield sum(getattr(owner, name).numel() for owner, name in streamed(block))
 

@@ -26,13 +26,13 @@ from urllib.request import Request, urlopen
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from app.feed import PAUSE, Feed  # noqa: E402
-from app.monitor import Watches  # noqa: E402
+from app.live.feed import PAUSE, Feed  # noqa: E402
+from app.live.monitor import Watches  # noqa: E402
 from trainer.contract.events import EventLog, RunStarted, Step  # noqa: E402
 from trainer.contract.home import Home  # noqa: E402
-from trainer.contract.queue import Queue  # noqa: E402
-from trainer.contract.runs import RunFolder  # noqa: E402
-from trainer.contract.settings import validated  # noqa: E402
+from trainer.contract.settings.config import validated  # noqa: E402
+from trainer.runs.folder import RunFolder  # noqa: E402
+from trainer.runs.queue import Queue  # noqa: E402
 
 STEPS, STARTS, TICKS = 20_000, 3, 200
 PORT = 7935

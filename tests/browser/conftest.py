@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from site_at_work import PATIENCE_SECONDS, Site
 
 import launch
-from trainer.contract import process
+from trainer.runs import process
 
 HERE = Path(__file__).parent
 LIMIT_MS = PATIENCE_SECONDS * 1000

@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 from site_at_work import Site, end, reached, until
 from the_page import press, shows, status, step
 
-from trainer.contract.runs import RunFolder
+from trainer.runs.folder import RunFolder
 
 LONG = {"views": 4000}  # more than any test waits for
 SOME = {"views": 24}  # 48 steps: long enough to be interrupted, short enough to be awaited

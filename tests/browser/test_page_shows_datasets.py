@@ -16,8 +16,8 @@ from playwright.sync_api import Locator, Page, Route, expect
 from site_at_work import DEMO, Site, until
 from the_page import press
 
-from trainer.contract.buckets import buckets
-from trainer.contract.overlay import Entry, entries_of, overlay_file
+from trainer.dataset.buckets import buckets
+from trainer.dataset.overlay import Entry, entries_of, overlay_file
 
 MANY = 5000
 COLUMNS = """() => {

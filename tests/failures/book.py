@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.failures import FILE
+from app.kit.failures import FILE
 
 CASES: dict[str, Case] = {}
 
@@ -26,7 +26,7 @@ class Seen:
 class Case:
     """One thing that goes wrong."""
 
-    group: str  # what the user was about: one of app.failures.GROUPS
+    group: str  # what the user was about: one of app.kit.failures.GROUPS
     code: str
     name: str  # of all cases, its own
     happens: Callable[[Any], Seen]  # given a Scene

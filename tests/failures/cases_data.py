@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from failures.book import case
-from trainer.contract.overlay import Entry, change
+from trainer.dataset.overlay import Entry, change
 
 CAPTION = "a red house by the lake"
 

@@ -9,9 +9,9 @@ import hub_server
 import torch
 from safetensors.torch import save_file
 
-import trainer.convert
+import trainer.tools.convert
 from failures.book import case
-from trainer.contract import hub as hub_module
+from trainer.models import hub as hub_module
 
 NAME = "ana/small-model"
 CONTENT = b"full" * 2000
@@ -100,15 +100,15 @@ def a_note_in_the_files_place(scene):
 
 @case("model", "unsupported_model", trains=True)
 def libraries_that_name_their_layers_otherwise(scene):
-    from trainer import adapters
+    from trainer.engine.adapters import lora
 
-    scene.patch.setattr(adapters, "_attach_to", lambda *_: {})
+    scene.patch.setattr(lora, "_attach_to", lambda *_: {})
     return scene.train(scene.new_run(), "unsupported_model")
 
 
 @case("model", "non_finite_latents", trains=True)
 def a_vae_that_overflows(scene):
-    from trainer.families.unet import StableDiffusion
+    from trainer.engine.families.unet import StableDiffusion
 
     plain = StableDiffusion.encode_image
 
@@ -177,7 +177,7 @@ def a_disk_without_room_for_a_model(scene):
     usage = namedtuple("usage", "total used free")
     small = SimpleNamespace(disk_usage=lambda _: usage(10**9, 10**9, 2000))
     scene.patch.setattr(hub_module, "shutil", small)
-    scene.patch.setattr("trainer.contract.huberrors.shutil", small)
+    scene.patch.setattr("trainer.models.hub_errors.shutil", small)
     return fetched(scene, "no_room", SD)
 
 
@@ -193,7 +193,7 @@ def converted(scene, held, *more):
         path.write_bytes(held)
     else:
         torch.save(held, path)
-    return scene.console(path, *more, main=trainer.convert.main)
+    return scene.console(path, *more, main=trainer.tools.convert.main)
 
 
 @case("runs", "conversion_refused")

@@ -13,9 +13,10 @@ import psutil
 
 import app.ui
 from failures.book import case
-from trainer.contract import captioners, captionjobs, process
-from trainer.contract.runs import RunFolder
-from trainer.contract.settings import validated
+from trainer.captioning import catalogue, jobs
+from trainer.contract.settings.config import validated
+from trainer.runs import process
+from trainer.runs.folder import RunFolder
 
 
 @case("install", "not_allowed")
@@ -70,7 +71,7 @@ def a_disk_without_room_for_a_run(scene):
 def a_disk_with_too_little_room_for_all_of_a_run(scene):
     usage = namedtuple("usage", "total used free")
     scene.patch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 10**6, 10**6))
-    scene.patch.setattr("trainer.contract.memory.knows", lambda *_: True)
+    scene.patch.setattr("trainer.planning.memory.knows", lambda *_: True)
     base = headers.write(scene.folder / "models" / "base.safetensors", headers.sd15())
     return scene.refused(preset="sd15-style", model__base_model=base)
 
@@ -78,8 +79,8 @@ def a_disk_with_too_little_room_for_all_of_a_run(scene):
 @case("settings", "unknown_preset")
 def a_preset_that_is_not_there(scene):
     scene.patch.setattr("trainer.contract.presets.FOLDER", scene.folder / "presets")
-    scene.patch.setattr("trainer.cli.FOLDER", scene.folder / "presets")
-    scene.patch.setattr("app.pages.plan.FOLDER", scene.folder / "presets")
+    scene.patch.setattr("trainer.console.main.FOLDER", scene.folder / "presets")
+    scene.patch.setattr("app.train.plan.FOLDER", scene.folder / "presets")
     scene.home.presets.mkdir(parents=True)
     (scene.home.presets / "oil.toml").write_text('intent = "Oil."\n')
     return scene.refused(preset="oli")
@@ -219,7 +220,7 @@ def a_trainer_that_was_killed(scene):
 
 @case("runs", "export")
 def a_lora_that_is_to_be_copied_to_no_folder(scene):
-    from app.pages.result import Result
+    from app.live.result import Result
 
     run = scene.new_run()
     (run.path / "ana.safetensors").touch()
@@ -236,13 +237,13 @@ def a_copy_of_a_data_set_where_something_is_already(scene):
 
 @case("captioning", "extra_missing")
 def a_library_for_captions_that_is_not_installed(scene):
-    scene.patch.setattr(captioners, "find_spec", lambda _: None)
+    scene.patch.setattr(catalogue, "find_spec", lambda _: None)
     return scene.console("--caption", scene.pictures(), "--with", "wd14", "--home", scene.home.root)
 
 
 @case("captioning", "not_a_captioner")
 def a_folder_that_holds_no_captioner(scene):
-    scene.patch.setattr(captioners, "find_spec", lambda _: True)
+    scene.patch.setattr(catalogue, "find_spec", lambda _: True)
     (scene.folder / "tagger").mkdir()
     given = ("--with", "wd14", "--model", scene.folder / "tagger", "--home", scene.home.root)
     return scene.console("--caption", scene.pictures(), *given)
@@ -250,15 +251,15 @@ def a_folder_that_holds_no_captioner(scene):
 
 @case("captioning", "download_needed")
 def a_captioner_that_is_still_to_be_fetched(scene):
-    scene.patch.setattr(captioners, "find_spec", lambda _: True)
-    scene.patch.setattr(captioners, "local_folder", lambda *_: None)
+    scene.patch.setattr(catalogue, "find_spec", lambda _: True)
+    scene.patch.setattr(catalogue, "local_folder", lambda *_: None)
     return scene.console("--caption", scene.pictures(), "--with", "wd14", "--home", scene.home.root)
 
 
 @case("captioning", "captioning_busy")
 def a_folder_that_is_being_captioned(scene):
     folder = scene.pictures()
-    job = captionjobs.prepare(scene.home, captioners.caption_settings({"folder": str(folder)}))
+    job = jobs.prepare(scene.home, catalogue.caption_settings({"folder": str(folder)}))
     job.record(psutil.Process())
     return scene.console("--caption", folder, "--with", "file-names", "--home", scene.home.root)
 

@@ -18,8 +18,11 @@ import torch
 import trainer.__main__
 from failures.book import case
 from failures.scene import copied
-from trainer import loop, strain, strength
-from trainer.contract import home, memory, process
+from trainer.contract import home
+from trainer.engine import loop, strength_strip
+from trainer.engine.watch import power
+from trainer.planning import memory
+from trainer.runs import process
 
 CONSTANT = {"learning_rate": 0.001, "schedule": "constant", "warmup": 0.0}
 
@@ -142,9 +145,9 @@ def computers_that_do_not_find_each_other(scene):
 
 @case("train", "computers_differ", trains=True)
 def computers_that_hold_different_pictures(scene):
-    from trainer import together
+    from trainer.engine.distributed import collectives
 
-    scene.patch.setattr(together, "everywhere", lambda _, number: [number, number - 1])
+    scene.patch.setattr(collectives, "everywhere", lambda _, number: [number, number - 1])
     return scene.train(scene.new_run(), "computers_differ")
 
 
@@ -154,18 +157,18 @@ def a_battery_that_is_weak(scene):
     told = lambda: SimpleNamespace(percent=next(charge), power_plugged=False, secsleft=100)  # noqa: E731
     scene.patch.setattr(psutil, "sensors_battery", told, raising=False)
     scene.patch.setattr(psutil, "sensors_temperatures", dict, raising=False)
-    scene.patch.setattr(strain.shutil, "which", lambda _: None)
-    scene.patch.setattr(strain, "LOOK_EVERY", 0.0)
+    scene.patch.setattr(power.shutil, "which", lambda _: None)
+    scene.patch.setattr(power, "LOOK_EVERY", 0.0)
     scene.patch.setattr(loop, "REST_SECONDS", 0.0)
     return scene.train(scene.new_run(model={"battery_limit": 10}), "resting", 0)
 
 
 @case("train", "memory_spills", trains=True)
 def steps_that_take_much_longer(scene):
-    from trainer import telling
+    from trainer.engine import reporting
 
-    scene.patch.setattr(telling, "nearly_full", lambda _: True)
-    scene.patch.setattr("trainer.pace.Pace.jumped", lambda *_: (0.8, 4.2))
+    scene.patch.setattr(reporting, "nearly_full", lambda _: True)
+    scene.patch.setattr("trainer.engine.watch.anomalies.Pace.jumped", lambda *_: (0.8, 4.2))
     return scene.train(scene.new_run(), "memory_spills", 0)
 
 
@@ -175,13 +178,13 @@ def losses_that_leave_their_band(scene):
         band.recent = [0.413] * 50
         return 0.182, 0.413
 
-    scene.patch.setattr("trainer.pace.Band.left", left)
+    scene.patch.setattr("trainer.engine.watch.anomalies.Band.left", left)
     return scene.train(scene.new_run(), "loss_rises", 0)
 
 
 @case("train", "time_lost", trains=True)
 def a_computer_that_sleeps(scene):
-    scene.patch.setattr("trainer.pace.Clock.slept", lambda *_: 7.5 * 3600)
+    scene.patch.setattr("trainer.engine.watch.anomalies.Clock.slept", lambda *_: 7.5 * 3600)
     return scene.train(scene.new_run(), "time_lost", 0)
 
 
@@ -197,10 +200,10 @@ def the_built_in_model(scene):
 
 @case("train", "proof_failed", trains=True)
 def a_file_that_is_not_what_was_trained(scene):
-    from trainer import export
+    from trainer.engine.adapters import lora_file
 
     hashes = count()
-    scene.patch.setattr(export, "body_hash", lambda _: f"{next(hashes)}")
+    scene.patch.setattr(lora_file, "body_hash", lambda _: f"{next(hashes)}")
     return scene.train(scene.new_run(), "proof_failed")
 
 
@@ -261,11 +264,11 @@ def a_checkpoint_of_a_newer_version(scene):
 
 @case("runs", "run")
 def a_strength_strip_of_a_file_that_is_gone(scene):
-    from app.pages.result import Result
+    from app.live.result import Result
 
     def draw(run, file):
         with run.log_file.open("a") as log, contextlib.redirect_stderr(log):
-            code = strength.main([str(run.path), file])
+            code = strength_strip.main([str(run.path), file])
         return SimpleNamespace(wait=lambda: code)
 
     scene.patch.setattr(process, "draw_strip", draw)

@@ -20,19 +20,20 @@ from rich.console import Console
 from warm import asking
 
 import app.api
-import app.checks
+import app.dataset.checks
 import app.ui
 import trainer.__main__
-import trainer.convert
-from app.monitor import Watch
-from app.pages import live
+import trainer.tools.convert
+from app.live import parts
+from app.live.monitor import Watch
 from failures.book import Seen
-from trainer import cli, loop
-from trainer.contract import process
+from trainer.console import main
 from trainer.contract.events import RunFailed, Warned, read_events
 from trainer.contract.home import CHECKOUT, Home
-from trainer.contract.process import Group
-from trainer.contract.runs import RunFolder
+from trainer.engine import loop
+from trainer.runs import process
+from trainer.runs.folder import RunFolder
+from trainer.runs.process import Group
 
 ERROR = re.compile(r"^Error \((\w+)\): (.*)\n  → (.*)\n  More on the page: /help#(\w+)$", re.MULTILINE)
 FINDING = re.compile(r"^[✗!·] (\w+)  (.*)\n(?:    ([^→\n].*)\n)?    → (.*)$", re.MULTILINE)
@@ -75,7 +76,7 @@ class Scene:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return folder
 
-    def console(self, *arguments: object, main: Callable[[list[str]], int] = cli.main) -> Seen:
+    def console(self, *arguments: object, main: Callable[[list[str]], int] = main.main) -> Seen:
         """What a console program says that ends in an error."""
         code = main([str(argument) for argument in arguments])
         return self._told(code)
@@ -117,7 +118,7 @@ class Scene:
         """What the console and the page say of a training that fails, or that a warning is about."""
 
         self._train_here()
-        assert cli.follow(run, Group.of(run), Console(highlight=False)) == expected
+        assert main.follow(run, Group.of(run), Console(highlight=False)) == expected
         output = self._output()
         told = [event for event in read_events(run.events_file)[0] if isinstance(event, RunFailed | Warned)]
         kind = RunFailed if expected else Warned
@@ -127,7 +128,7 @@ class Scene:
         watch = Watch(run)
         watch.tick()
         watch.view.warnings = watch.view.warnings[-1:] if isinstance(event, RunFailed) else [event]
-        card = live.notices(watch, "en")
+        card = parts.notices(watch, "en")
         assert f"{escape(event.message)}<p>{escape(event.hint)} " in card
         log = run.log_file.read_text()
         assert ("Traceback" in log) == isinstance(event, RunFailed), "the technical story is in log.txt"
@@ -158,7 +159,7 @@ class Scene:
             return SimpleNamespace(poll=lambda: ended, returncode=ended)
 
         self.patch.setattr(process, "start", start_here)
-        self.patch.setattr(cli, "POLL_SECONDS", 0.0)
+        self.patch.setattr(main, "POLL_SECONDS", 0.0)
 
     def card(self, html: str, code: str) -> Seen:
         """What a card of the page says."""
@@ -168,14 +169,14 @@ class Scene:
     def doctor(self, folder: Path, code: str, *flags: object, page: bool = True, **asked: Any) -> Seen:
         """What the doctor says of a folder, in the console and on the page: the same."""
         given = ["--preset", "sd15-style", "--home", self.home.root, "--doctor", folder, *flags]
-        cli.main([str(one) for one in given])
+        main.main([str(one) for one in given])
         output = self._output()
         found = {one[0]: one for one in FINDING.findall(output)}
         assert code in found, output
         _, message, why, hint = found[code]
         if not page:
             return self.seen(code, message, hint, why)
-        check = next(one for one in app.checks.answers(self.home) if one.__name__ == "check")
+        check = next(one for one in app.dataset.checks.answers(self.home) if one.__name__ == "check")
         question = {"folder": str(folder), "preset": "sd15-style", "start": True, **asked}
         said = check(question, None)
         while said["state"] == "running":

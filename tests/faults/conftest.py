@@ -28,8 +28,8 @@ def merged(changes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pictures: Path) -> Callable[..., Any]:
     """Make a small run, in a home of its own or in that of another run."""
     from trainer.contract.home import Home
-    from trainer.contract.runs import RunFolder
-    from trainer.contract.settings import validated
+    from trainer.contract.settings.config import validated
+    from trainer.runs.folder import RunFolder
 
     def make(home: Home | None = None, **changes: dict[str, Any]) -> RunFolder:
         values = merged(changes)

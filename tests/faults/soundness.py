@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load, load_file
 
 from trainer.contract.home import LEFT_BEHIND
-from trainer.contract.runs import RunFolder
-from trainer.data.cache import CHECKSUM_BYTES
+from trainer.engine.data.cache import CHECKSUM_BYTES
+from trainer.runs.folder import RunFolder
 
 
 def _picture(path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 from injected import Fault, Injector
 
-from trainer.contract.runs import RunFolder
+from trainer.runs.folder import RunFolder
 
 Job = tuple[str, Fault, float | None]
 FILE_OPERATIONS = ".operations"  # in the home: what a trainer did there
@@ -25,7 +25,7 @@ class Stage:
 
     def __init__(self, first: RunFolder) -> None:
         context = get_context("forkserver")
-        context.set_forkserver_preload(["trainer.loop"])
+        context.set_forkserver_preload(["trainer.engine.loop"])
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(str(first.path), theirs), daemon=True)
         self._process.start()

@@ -15,8 +15,8 @@ import warm
 from safetensors.numpy import load_file
 from site_at_work import Site, failure, until
 
-from app.feed import PAUSE
-from trainer.contract import process
+from app.live.feed import PAUSE
+from trainer.runs import process
 
 FLOODS, TABS, SLOW = 4, 20, 150
 

@@ -11,9 +11,9 @@ import tally
 import warm
 from soundness import differences, faults_of
 
-from trainer.contract import process
 from trainer.contract.events import RunFinished, RunStarted, read_events
 from trainer.contract.home import CHECKOUT
+from trainer.runs import process
 
 
 def wait_for_step(run, step):

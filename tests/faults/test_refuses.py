@@ -8,7 +8,7 @@ from PIL import Image
 
 from trainer.contract.events import RunFailed
 from trainer.contract.presets import read_toml
-from trainer.contract.runs import RunFolder
+from trainer.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

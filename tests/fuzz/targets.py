@@ -15,27 +15,27 @@ from typing import Any
 
 from PIL import Image
 
-from app import captioning, captions, checks, trained
-from app.feed import parts_of
-from app.form import SETTINGS, api_name
-from app.monitor import Watch
-from app.pages.pictures import pictures_html
-from app.pages.plan import read
-from app.pages.result import facts
-from app.pages.runcards import card, look
-from trainer.contract.basemodels import identify
-from trainer.contract.captionjobs import CaptionJob
-from trainer.contract.captions import captions_of, scan, tag_frequency
-from trainer.contract.clients import civitai_text
+from app.dataset import captioning, checks, grid, picture
+from app.kit.form import SETTINGS, api_name
+from app.live.feed import parts_of
+from app.live.monitor import Watch
+from app.live.result import facts
+from app.runs.cards import card, look
+from app.train.pictures import pictures_html
+from app.train.plan import read
+from trainer.captioning.from_metadata import of_comfy, of_parameters, plain_prompt, prompt_of
+from trainer.captioning.jobs import CaptionJob
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
-from trainer.contract.overlay import Entry, change, entries_of, history, overlay_file, redo, undo
 from trainer.contract.presets import import_preset, load_preset
-from trainer.contract.prompts import of_comfy, of_parameters, plain_prompt, prompt_of
-from trainer.contract.queue import Queue
-from trainer.contract.runs import RunFolder
-from trainer.contract.settings import validated
-from trainer.contract.startfile import check_start
+from trainer.contract.settings.config import validated
+from trainer.dataset.captions import captions_of, scan, tag_frequency
+from trainer.dataset.overlay import Entry, change, entries_of, history, overlay_file, redo, undo
+from trainer.models.identify import identify
+from trainer.models.lora_header import check_start
+from trainer.runs.folder import RunFolder
+from trainer.runs.handover import civitai_text
+from trainer.runs.queue import Queue
 
 Target = Callable[[Path, bytes], None]
 REQUEST: Any = SimpleNamespace(headers={}, query_params={})
@@ -176,9 +176,9 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def _answers(home: Home) -> list[captions.Answer]:
+def _answers(home: Home) -> list[grid.Answer]:
     """The functions of the Dataset page, but for those that start a process or a thread."""
-    every = [*captions.answers(home), *trained.answers(home), *checks.answers(home), *captioning.answers(home)]
+    every = [*grid.answers(home), *picture.answers(home), *checks.answers(home), *captioning.answers(home)]
     return [one for one in every if one.__name__ not in ("caption_start", "check", "fix")]
 
 

@@ -25,9 +25,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from trainer.contract.home import Home
-from trainer.contract.runs import RunFolder
-from trainer.contract.settings import validated
-from trainer.families.parts import clip_tokenizer
+from trainer.contract.settings.config import validated
+from trainer.engine.families.parts import clip_tokenizer
+from trainer.runs.folder import RunFolder
 
 CHECKOUT = Path(__file__).parents[2]
 STEPS, SEED = 2, 77

@@ -13,15 +13,15 @@ import pytest
 import tiny_captioners
 from PIL import Image
 
-from trainer import caption as captioning
-from trainer import cli
-from trainer.contract import process
-from trainer.contract.captionererrors import CaptioningBusy, DownloadNeeded
-from trainer.contract.captioners import caption_settings
-from trainer.contract.captionjobs import CaptionJob, prepare, start
+from trainer.captioning.catalogue import caption_settings
+from trainer.captioning.errors import CaptioningBusy, DownloadNeeded
+from trainer.captioning.jobs import CaptionJob, prepare, start
+from trainer.console import main
 from trainer.contract.errors import FolderMissing
 from trainer.contract.home import Home
-from trainer.contract.overlay import Entry, change, entries_of, history, undo
+from trainer.dataset.overlay import Entry, change, entries_of, history, undo
+from trainer.engine.captioners import worker as captioning
+from trainer.runs import process
 
 ROOT = Path(__file__).parents[2]
 COUNT = 60
@@ -268,7 +268,7 @@ def test_one_command_captions_and_tells_what_came_of_it(folder, tmp_path):
     ],
 )
 def test_a_command_that_cannot_be_done_says_why(folder, tmp_path, capsys, arguments, told):
-    assert cli.main(["--caption", str(folder), "--home", str(tmp_path / "home"), *arguments]) == 2
+    assert main.main(["--caption", str(folder), "--home", str(tmp_path / "home"), *arguments]) == 2
     assert told in " ".join(capsys.readouterr().out.split())
 
 
@@ -278,6 +278,6 @@ def test_its_flags_are_listed(capsys):
         (["--help"], ("--caption DIR",)),
     ):
         with pytest.raises(SystemExit, match="0"):
-            cli.main(arguments)
+            main.main(arguments)
         shown = capsys.readouterr().out
         assert all(flag in shown for flag in flags)

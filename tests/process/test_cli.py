@@ -14,18 +14,18 @@ import hub_server
 import psutil
 import pytest
 
-from trainer import cli as console
+from trainer.console import main as console
 from trainer.contract.home import Home
 from trainer.contract.presets import FOLDER, list_presets, save_preset
-from trainer.contract.queue import Queue
-from trainer.contract.runs import RunFolder
-from trainer.contract.settings import validated
+from trainer.contract.settings.config import validated
+from trainer.runs.folder import RunFolder
+from trainer.runs.queue import Queue
 
 CHECKOUT = Path(__file__).parents[2]
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "trainer.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "trainer.console.main", *map(str, arguments)]
 
 
 def environment(**extra):

@@ -6,10 +6,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from warm import asking
 
-from trainer import loop
 from trainer.__main__ import main
 from trainer.contract.events import RunFailed, RunFinished, Warned, read_events
-from trainer.export import client_delta
+from trainer.engine import loop
+from trainer.engine.adapters.lora_file import client_delta
 
 LEARNS = {"optimizer": {"learning_rate": 0.02}, "dataset": {"views": 2}}
 

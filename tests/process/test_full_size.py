@@ -17,10 +17,10 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLP
 from peak import Peak
 from safetensors import safe_open
 
-from trainer.contract import process
-from trainer.contract.estimate import foreseen
 from trainer.contract.events import Phase, Step, read_events
-from trainer.contract.memory import details
+from trainer.planning.estimate import foreseen
+from trainer.planning.memory import details
+from trainer.runs import process
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TENSORS = {"sd15": 792, "sd2": 990, "sdxl": 2958}

@@ -10,13 +10,13 @@ import tiny
 import torch
 import warm
 
-from trainer.adapters import attach
-from trainer.contract.buckets import plan
-from trainer.contract.captions import pictures_of
-from trainer.contract.settings import validated
-from trainer.data.batches import TextStates, encode_dataset, samples_of_step
-from trainer.data.cache import TensorCache
-from trainer.objectives import Batch, make_schedule, sample_rng, training_loss
+from trainer.contract.settings.config import validated
+from trainer.dataset.buckets import plan
+from trainer.dataset.captions import pictures_of
+from trainer.engine.adapters.lora import attach
+from trainer.engine.data.batches import TextStates, encode_dataset, samples_of_step
+from trainer.engine.data.cache import TensorCache
+from trainer.engine.objectives import Batch, make_schedule, sample_rng, training_loss
 
 STEPS = 50
 SETTINGS = {
@@ -81,7 +81,7 @@ def plain(tmp_path_factory):
 def trained(tmp_path_factory):
     """Gives the losses of a real run with these model settings."""
     from trainer.contract.home import Home
-    from trainer.contract.runs import RunFolder
+    from trainer.runs.folder import RunFolder
 
     home, made = Home(tmp_path_factory.mktemp("home")), {}
 

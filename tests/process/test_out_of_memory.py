@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer import loop, results, saving
 from trainer.__main__ import main
 from trainer.contract.events import RunFailed, RunFinished, Warned, read_events
-from trainer.families import parts
+from trainer.engine import loop, outputs, results
+from trainer.engine.families import parts
 
 PHASES = {
     "while the base model is read": (parts, "_fill", 0),
@@ -15,7 +15,7 @@ PHASES = {
     "while the adapter is made": (loop, "add_adapter", 0),
     "in the first step": (loop, "update", 0),
     "in a later step": (loop, "update", 5),
-    "while a checkpoint is saved": (saving, "save_checkpoint", 1),
+    "while a checkpoint is saved": (outputs, "save_checkpoint", 1),
     "while a file is written": (results, "export", 1),
 }
 

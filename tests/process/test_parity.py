@@ -14,8 +14,8 @@ STEPS, SEED = 8, 77
 @pytest.fixture(scope="module", params=["fp32", "bf16"])
 def trained(request, tmp_path_factory, tiny_model, pictures):
     from trainer.contract.home import Home
-    from trainer.contract.runs import RunFolder
-    from trainer.contract.settings import validated
+    from trainer.contract.settings.config import validated
+    from trainer.runs.folder import RunFolder
 
     config = validated(
         {

@@ -6,13 +6,13 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from trainer import saving
 from trainer.__main__ import main
-from trainer.contract.basemodels import SD2_MARKER
 from trainer.contract.events import Lora, RunFinished, RunStarted, Step, Warned, read_events
 from trainer.contract.home import Home
 from trainer.contract.presets import FOLDER, list_presets, overlay
-from trainer.contract.runs import RunFolder
+from trainer.engine import outputs
+from trainer.models.identify import SD2_MARKER
+from trainer.runs.folder import RunFolder
 
 # 2026-11-22, diffusers 0.42: SDXL's scheduler hands NumPy 2.4 a tensor, whose __array__ has the older signature
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -61,7 +61,7 @@ def trained(tmp_path_factory):
         return runs[config]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving, "draw_strip", lambda *_: None)  # six pictures a run, which have tests of their own
+        patch.setattr(outputs, "draw_strip", lambda *_: None)  # six pictures a run, which have tests of their own
         yield train
 
 

@@ -19,16 +19,17 @@ import warm
 from safetensors.torch import load_file
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from trainer import cli, several
 from trainer.__main__ import main
-from trainer.contract import process
+from trainer.console.main import main as in_console
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.events import RunFailed, RunFinished, RunStarted, Step, read_events
 from trainer.contract.home import Home
-from trainer.contract.process import Group
-from trainer.contract.runs import RunFolder
-from trainer.contract.settings import validated
-from trainer.families.unet import StableDiffusion
+from trainer.contract.settings.config import validated
+from trainer.engine.distributed import launcher
+from trainer.engine.families.unet import StableDiffusion
+from trainer.runs import process
+from trainer.runs.folder import RunFolder
+from trainer.runs.process import Group
 
 # 5 pictures x 8 views at batch 4 = 10 steps
 WHOLE = {"dataset": {"views": 8, "batch_size": 4, "caption_dropout": 0.2}, "adapter": {"text_encoder": True}}
@@ -112,7 +113,7 @@ def noted(name, plain, note):
 def train_as_two(runs, computers, notes):
     """The exit codes of two processes, forked from one that has imported PyTorch already."""
     context, port = get_context("forkserver"), free_port()
-    context.set_forkserver_preload(["trainer.loop"])
+    context.set_forkserver_preload(["trainer.engine.loop"])
     ranks = [context.Process(target=as_rank, args=(i, runs[i], computers, port, notes[i])) for i in range(2)]
     for one in ranks:
         one.start()
@@ -194,7 +195,7 @@ def test_two_processes_go_on_where_one_paused_and_the_console_shows_only_the_tra
     run = new_run(**WHOLE)
     assert warm.start(run, "pause").wait() == 0
     assert run.status() == "paused"
-    assert cli.main(["--resume", run.path.name, "--home", str(run.home.root), "--processes", "2"]) == 0
+    assert in_console(["--resume", run.path.name, "--home", str(run.home.root), "--processes", "2"]) == 0
     console = capsys.readouterr().out
     assert "Resumed at step" in console
     assert "Completed at step 10" in console
@@ -226,10 +227,10 @@ def test_a_group_fails_for_the_earliest_reason_of_its_own(tmp_path):
         file = tmp_path / f"{rank}.json"
         file.write_text(json.dumps({"message": code, "hint": "Do.", "code": code, "timestamp": when}))
         failures[rank] = ProcessFailure(rank, 100 + rank, 2, str(file))
-    assert several._cause(ChildFailedError("trainer", failures)).code == "disk_full"
+    assert launcher._cause(ChildFailedError("trainer", failures)).code == "disk_full"
     del failures[1], failures[2]
     failures[4] = ProcessFailure(4, 104, -signal.SIGKILL, "")
-    cause = several._cause(ChildFailedError("trainer", failures))
+    cause = launcher._cause(ChildFailedError("trainer", failures))
     assert (cause.code, "number 4 (SIGKILL)" in cause.message) == ("process_lost", True)
 
 
@@ -237,11 +238,11 @@ def test_more_processes_than_graphics_cards_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     config = validated({"dataset": {"batch_size": 4}})
-    several._check(config, Group(2))
+    launcher._check(config, Group(2))
     with pytest.raises(
         InvalidSettings, match=r"model.processes = 3, but this computer has 2 graphics cards\."
     ) as caught:
-        several._check(config, Group(3))
+        launcher._check(config, Group(3))
     assert "--processes 2" in caught.value.hint
 
 
@@ -262,7 +263,7 @@ def test_macs_graphics_cards_are_refused_for_they_cannot_send_to_each_other(monk
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     config = validated({"dataset": {"batch_size": 4}})
     with pytest.raises(InvalidSettings, match=r"model\.device = mps") as caught:
-        several._check(config, Group(1, 2, 0, "first:29500"))
+        launcher._check(config, Group(1, 2, 0, "first:29500"))
     assert "--model.device cpu" in caught.value.hint
 
 
@@ -285,7 +286,7 @@ def test_more_processes_than_pictures_in_a_step_are_refused_before_the_start(new
     ],
 )
 def test_flags_of_several_computers_that_do_not_fit_together_are_refused(alone, given, tmp_path, capsys):
-    assert cli.main(["--config", str(alone.config_file), "--home", str(tmp_path / "none"), *given]) == 2
+    assert in_console(["--config", str(alone.config_file), "--home", str(tmp_path / "none"), *given]) == 2
     assert "do not fit together" in " ".join(capsys.readouterr().out.split())
     assert not (tmp_path / "none").exists()
 
@@ -293,5 +294,5 @@ def test_flags_of_several_computers_that_do_not_fit_together_are_refused(alone, 
 def test_the_queue_keeps_a_runs_own_number_of_processes(new_run, capsys):
     run = new_run()
     home = str(run.home.root)
-    assert cli.main(["--resume", run.path.name, "--home", home, "--queue", "--processes", "2"]) == 2
+    assert in_console(["--resume", run.path.name, "--home", home, "--queue", "--processes", "2"]) == 2
     assert "keeps its number of processes (1)" in " ".join(capsys.readouterr().out.split())

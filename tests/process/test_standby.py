@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from app.standby import LOOK_SECONDS, SPARE_BYTES, Standby
-from trainer.contract import process
+from app.server.standby import LOOK_SECONDS, SPARE_BYTES, Standby
 from trainer.contract.events import EventLog, RunFinished
 from trainer.contract.home import CHECKOUT
+from trainer.runs import process
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_a_run_starts_without_it_when_it_has_died(new_run):
 def test_it_ends_with_the_process_that_asked_for_it():
     """Killed, not told: nothing but the end of its input reaches the one that stands by."""
     script = (
-        "from trainer.contract import process; process.stand_by(); print(process._ready[0].pid, flush=True); input()"
+        "from trainer.runs import process; process.stand_by(); print(process._ready[0].pid, flush=True); input()"
     )
     owner = subprocess.Popen(
         [sys.executable, "-c", script], cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ

@@ -1,4 +1,4 @@
-"""The strength strip, by trainers and by `python -m trainer.strength`, on the tiny model."""
+"""The strength strip, by trainers and by `python -m trainer.engine.strength_strip`, on the tiny model."""
 
 import shutil
 
@@ -7,11 +7,11 @@ import pytest
 import warm
 from PIL import Image, ImageOps
 
-from trainer import loop, saving, strength
 from trainer.__main__ import main
-from trainer.contract import process
 from trainer.contract.events import Phase, Warned, read_events
-from trainer.contract.sheets import CELL_PX, GAP_PX, STRENGTHS, TOP_PX, UNDER_PX, strip_name
+from trainer.engine import loop, outputs, strength_strip
+from trainer.runs import process
+from trainer.runs.sheets import CELL_PX, GAP_PX, STRENGTHS, TOP_PX, UNDER_PX, strip_name
 
 LEARNS = {"optimizer": {"learning_rate": 0.02}, "preview": {"steps": 2, "prompts": ["ball", "box", "hat"]}}
 
@@ -52,8 +52,8 @@ def contents(run):
 def finished(tmp_path_factory, tiny_model, pictures):
     """One whole run of 10 steps, text encoder included."""
     from trainer.contract.home import Home
-    from trainer.contract.runs import RunFolder
-    from trainer.contract.settings import validated
+    from trainer.contract.settings.config import validated
+    from trainer.runs.folder import RunFolder
 
     config = validated(
         {
@@ -112,7 +112,7 @@ def test_an_earlier_file_has_a_strip_of_its_own(finished, tmp_path):
     copy = type(finished)(tmp_path / "home" / "runs" / "copy")
     shutil.copytree(finished.path, copy.path)
     (early,) = copy.path.glob("geprüft-*.safetensors")
-    assert strength.main([str(copy.path), early.name]) == 0
+    assert strength_strip.main([str(copy.path), early.name]) == 0
     made, last = sheet(copy.path / strip_name(early.name)), sheet(copy.path / "geprüft.strength.png")
     assert difference(cell(made, 0), cell(last, 0)) < 0.1
     assert difference(cell(made, 4), cell(last, 4)) > 1.0
@@ -139,7 +139,7 @@ def test_a_stopped_run_has_its_strip_a_paused_one_has_none(new_run, monkeypatch)
 @pytest.mark.parametrize("wish", ["stop", "pause"])
 def test_asked_to_end_while_it_draws_the_strip_a_run_is_complete_without(new_run, monkeypatch, wish):
     run = new_run(dataset={"views": 1})
-    monkeypatch.setattr(saving, "write_sidecars", lambda training: training.run.request(wish))
+    monkeypatch.setattr(outputs, "write_sidecars", lambda training: training.run.request(wish))
     assert main([str(run.path)]) == 0
     assert run.status() == "completed"
     assert not list(run.path.glob("*.strength.png"))

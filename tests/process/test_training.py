@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from trainer.__main__ import main
-from trainer.contract import process
 from trainer.contract.errors import RunBusy
 from trainer.contract.events import RunFailed, RunFinished, RunStarted, Step, Warned, read_events
-from trainer.contract.queue import Queue
+from trainer.runs import process
+from trainer.runs.queue import Queue
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -50,8 +50,8 @@ def wait_for_step(run, step, child):
 def finished(tmp_path_factory, tiny_model, pictures):
     """One whole run: 5 pictures x 4 views at batch 2 = 10 steps, text encoder included."""
     from trainer.contract.home import Home
-    from trainer.contract.runs import RunFolder
-    from trainer.contract.settings import validated
+    from trainer.contract.settings.config import validated
+    from trainer.runs.folder import RunFolder
 
     config = validated(
         {

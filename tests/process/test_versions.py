@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from trainer.__main__ import main
-from trainer.contract import process
 from trainer.contract.errors import InvalidSettings, NewerVersion
 from trainer.contract.events import RunFailed, RunStarted, read_events
 from trainer.contract.home import Home
 from trainer.contract.presets import load_preset
-from trainer.contract.queue import Queue
-from trainer.contract.runs import RunFolder
+from trainer.runs import process
+from trainer.runs.folder import RunFolder
+from trainer.runs.queue import Queue
 
 OLD = Path(__file__).parents[1] / "fixtures" / "versions" / "0.1"
 

@@ -13,31 +13,31 @@ from safetensors.torch import save_file
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from app.chart import ChartLabels
-from app.feed import parts_of
-from app.files import routes, thumbnail_url
-from app.monitor import Watch
-from app.pages.cards import problem_card
-from app.pages.pictures import keep_dropped, pictures_html
-from app.pages.presetbox import own_list
-from app.pages.result import facts
-from app.pages.runcards import card, comparison, look
-from app.shelf import Pictures
-from app.text import words
-from trainer.contract.captions import scan
-from trainer.contract.clients import civitai_text
+from app.dataset.folder import Pictures
+from app.kit.cards import problem_card
+from app.kit.text import words
+from app.live.chart import ChartLabels
+from app.live.feed import parts_of
+from app.live.monitor import Watch
+from app.live.result import facts
+from app.runs.cards import card, comparison, look
+from app.server.files import routes, thumbnail_url
+from app.train.pictures import keep_dropped, pictures_html
+from app.train.preset_box import own_list
+from trainer.captioning.from_metadata import prompt_of
 from trainer.contract.errors import InvalidSettings, RunMissing, TrainerError
 from trainer.contract.events import EventLog, Lora, Phase, RunFailed, RunStarted, RunView, Sample, Step, Warned
 from trainer.contract.home import Home, atomic_write, user_path
-from trainer.contract.overlay import Entry, change, entries_of
-from trainer.contract.pictures import load_picture
 from trainer.contract.presets import save_preset
-from trainer.contract.prompts import prompt_of
-from trainer.contract.runs import RunFolder
-from trainer.contract.sections import plain_file_name
-from trainer.contract.settings import validated
-from trainer.contract.sheets import before_after
-from trainer.contract.startfile import check_start
+from trainer.contract.settings.config import validated
+from trainer.contract.settings.fields import plain_file_name
+from trainer.dataset.captions import scan
+from trainer.dataset.images import load_picture
+from trainer.dataset.overlay import Entry, change, entries_of
+from trainer.models.lora_header import check_start
+from trainer.runs.folder import RunFolder
+from trainer.runs.handover import civitai_text
+from trainer.runs.sheets import before_after
 
 SCRIPT = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no such names")

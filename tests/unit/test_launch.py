@@ -47,8 +47,8 @@ if __name__ == "__main__":
 
 def make_checkout(folder: Path, dependencies: list[str]) -> Path:
     root = folder / "Prüf stand"
-    (root / "trainer").mkdir(parents=True)
-    (root / "trainer" / "cli.py").write_text(STUB)
+    (root / "trainer" / "console").mkdir(parents=True)
+    (root / "trainer" / "console" / "main.py").write_text(STUB)
     shutil.copy(ROOT / "launch.py", root)
     declare(root, dependencies)
     return root
@@ -253,11 +253,11 @@ def test_where_nothing_is_said_of_a_training_the_page_opens(arguments):
 
 @pytest.mark.parametrize("arguments", [["--preset", "x"], ["--help"], ["wait"], ["--home", "x", "--list-presets"]])
 def test_everything_else_is_the_consoles(arguments):
-    assert launch.program(arguments) == ["trainer.cli", *arguments]
+    assert launch.program(arguments) == ["trainer.console.main", *arguments]
 
 
 def test_convert_is_the_converters_word():
-    assert launch.program(["convert", "a model.ckpt"]) == ["trainer.convert", "a model.ckpt"]
+    assert launch.program(["convert", "a model.ckpt"]) == ["trainer.tools.convert", "a model.ckpt"]
 
 
 def test_plain_launch_hands_over_to_the_page(checkout):
@@ -275,8 +275,8 @@ def test_the_trainer_gets_the_arguments_and_the_users_folder_and_its_exit_code_c
 
 
 def test_a_trainer_in_the_users_folder_is_not_ours(checkout, tmp_path):
-    (tmp_path / "trainer").mkdir()
-    (tmp_path / "trainer" / "cli.py").write_text("raise SystemExit('the wrong trainer')")
+    (tmp_path / "trainer" / "console").mkdir(parents=True)
+    (tmp_path / "trainer" / "console" / "main.py").write_text("raise SystemExit('the wrong trainer')")
     assert start(checkout, "--help", cwd=tmp_path).returncode == 7
 
 

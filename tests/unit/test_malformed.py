@@ -8,14 +8,14 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from app.files import routes, thumbnail_url
-from trainer.contract.captions import look, scan
-from trainer.contract.doctor import examine
-from trainer.contract.doctorexport import export
+from app.server.files import routes, thumbnail_url
 from trainer.contract.errors import UnreadableImage
 from trainer.contract.home import Home
-from trainer.contract.pictures import load_picture
-from trainer.contract.settings import validated
+from trainer.contract.settings.config import validated
+from trainer.dataset.captions import look, scan
+from trainer.dataset.export import export
+from trainer.dataset.images import load_picture
+from trainer.doctor.examine import examine
 
 # What Pillow says of such files on the side is for a console; what it raises is tested here
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from trainer.contract.errors import InvalidSettings
-from trainer.contract.words import size
+from trainer.contract.units import size
 
 LONGEST_NAME = 255  # bytes, on every file system in use
 CHECKOUT = Path(__file__).resolve().parents[2]

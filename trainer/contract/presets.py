@@ -10,12 +10,12 @@ from typing import Any
 
 import tomlkit
 
-from trainer.contract.chosen import check_chosen, resolved
 from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
 from trainer.contract.home import CHECKOUT, atomic_write, user_path
-from trainer.contract.sections import Section, plain_file_name
-from trainer.contract.settings import SECTIONS, TrainConfig, validated
-from trainer.contract.startfile import check_start
+from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
+from trainer.contract.settings.fields import Section, plain_file_name
+from trainer.models.compatible import check_chosen, resolved
+from trainer.models.lora_header import check_start
 
 FOLDER = CHECKOUT / "presets"
 # What a preset does not keep

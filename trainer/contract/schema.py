@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from trainer.contract.sections import Level
-from trainer.contract.settings import SECTIONS
+from trainer.contract.settings.config import SECTIONS
+from trainer.contract.settings.fields import Level
 
 Kind = Literal["switch", "whole", "number", "choice", "text", "texts"]
 BOUNDS = (("Ge", "from"), ("Gt", "above"), ("Le", "to"), ("Lt", "below"))

@@ -1,0 +1,183 @@
+"""What the doctor finds in the picture folder, looked for beside the page, and its fixes."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+from app.dataset.folder import Pictures
+from app.dataset.grid import Answer, GridData, answer, made
+from app.dataset.picture import AsTrained
+from app.kit.text import say
+from trainer.contract.errors import DatasetError, isolated
+from trainer.contract.home import Home
+from trainer.contract.settings.config import TrainConfig
+from trainer.dataset.captions import look
+from trainer.dataset.overlay import existing_overlay, overlay_file
+from trainer.doctor.examine import Finding, examine
+
+KEPT = 4  # checks whose findings are remembered
+AT_ONCE = 400  # pictures that are checked without being asked
+
+
+class FindingData(TypedDict):
+    """One finding."""
+
+    level: str
+    message: str
+    why: str
+    hint: str
+    names: list[str]
+    fix: int  # pictures that its fix changes; 0: there is none
+
+
+class CheckData(TypedDict):
+    """How far the check is, and what it found."""
+
+    state: str  # "idle", "running", "done" or "failed"
+    done: int
+    of: int
+    error: str
+    findings: list[FindingData]
+    resolution: int  # px, for which they are judged
+
+
+class Check:
+    """One look at a folder in a thread of its own, which ends early when nobody wants its findings any more."""
+
+    def __init__(self, home: Home, folder: Path, config: TrainConfig, pictures: int) -> None:
+        self.findings: list[Finding] = []
+        self.done, self.of, self.error = 0, pictures, ""
+        self.finished = threading.Event()
+        self.unwanted = threading.Event()
+        self._asked = home, folder, config
+        threading.Thread(target=self._run, name="check", daemon=True).start()
+
+    def _run(self) -> None:
+        home, folder, config = self._asked
+        with isolated("The check", self._fail, hint="Check the pictures again."):
+            repeats = config.dataset.folder_repeats
+            items, problems = look(folder, existing_overlay(home, folder), folder_repeats=repeats)
+            self.findings = examine(items, problems, config, home, self._told)
+        self.finished.set()
+
+    def _told(self, done: int, of: int) -> None:
+        if self.unwanted.is_set():
+            raise DatasetError("The check was given up.", hint="Check again.")
+        self.done, self.of = done, of
+
+    def _fail(self, _code: str, message: str, hint: str) -> None:
+        self.error = f"{message} {hint}"
+
+    @property
+    def state(self) -> str:
+        """Running, done or failed."""
+        return "running" if not self.finished.is_set() else "failed" if self.error else "done"
+
+
+@dataclass
+class Checks:
+    """The checks of this server, each by everything that its findings hang on."""
+
+    home: Home
+    known: dict[tuple[object, ...], Check] = field(default_factory=dict)
+    followed: set[Path] = field(default_factory=set)  # folders that were checked, and are again with every change
+    using: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, pictures: Pictures, config: TrainConfig, *, start: bool = False, again: bool = False) -> Check | None:
+        """The check of this folder as it is now, if there is one or one is to be started.
+
+        A folder that was checked is checked anew with every change; an unfinished check of how it was is given up.
+
+        Args:
+            pictures: The folder.
+            config: What it is to be trained for.
+            start: Begin one, if there is none.
+            again: And where the last one failed.
+        """
+        folder = pictures.folder
+        key = (folder, _version(pictures), config.model_dump_json())
+        with self.using:
+            known = self.known.get(key)
+            if known is not None and not (again and known.state == "failed"):
+                return known
+            if not (start or again or folder in self.followed):
+                return None
+            self.followed.add(folder)
+            for (other, *_), check in self.known.items():
+                if other == folder:
+                    check.unwanted.set()
+            self.known[key] = Check(self.home, folder, config, len(pictures.names))
+            while len(self.known) > KEPT:
+                self.known.pop(next(iter(self.known))).unwanted.set()
+            return self.known[key]
+
+
+class Checked(AsTrained):
+    """A question for the findings; `start` begins the check however many pictures there are."""
+
+    start: bool = False
+
+
+class Mended(AsTrained):
+    """The finding to be mended, by its place in the list."""
+
+    number: int
+    message: str  # what it said, so that no other one is mended
+
+
+def answers(home: Home) -> list[Answer]:
+    """The functions that the script calls for the findings, by their names."""
+    checks = Checks(home)
+
+    def check(asked: Checked, _tongue: str) -> CheckData:
+        """How far the check is; a folder of few pictures is checked at once."""
+        pictures, config = Pictures.of(home, asked.folder, again=False), asked.config(home)
+        found = checks.of(pictures, config, start=len(pictures.names) <= AT_ONCE, again=asked.start)
+        state, error = (found.state, found.error) if found is not None else ("idle", "")
+        return {
+            "state": state,
+            "done": found.done if found is not None else 0,
+            "of": found.of if found is not None else len(pictures.names),
+            "error": error,
+            "findings": [_told(one, pictures) for one in found.findings]
+            if found is not None and state == "done"
+            else [],
+            "resolution": config.dataset.resolution,
+        }
+
+    def fix(asked: Mended, tongue: str) -> GridData:
+        """The finding mended, as one change that can be undone."""
+        found = checks.of(Pictures.of(home, asked.folder), asked.config(home))
+        findings = found.findings if found is not None and found.state == "done" else []
+        finding = findings[asked.number] if asked.number < len(findings) else None
+        if finding is None or not finding.fix or finding.message != asked.message:
+            raise DatasetError("The pictures have changed since they were checked.", hint="See what is found now.")
+        what = say(tongue, "dataset.did.fix", message=finding.message.partition(":")[0])
+        return made(home, asked, finding.fix, what, tongue)
+
+    return [answer(Checked, check), answer(Mended, fix)]
+
+
+def _version(pictures: Pictures) -> tuple[object, ...]:
+    """What tells this state of the folder and its overlay from others."""
+    overlay = overlay_file(pictures.home, pictures.folder)
+    changed = overlay.stat().st_mtime_ns if overlay.is_file() else 0
+    return pictures.stamp, changed
+
+
+def _told(finding: Finding, pictures: Pictures) -> FindingData:
+    """One finding, ready for JSON; of its pictures those that the page shows."""
+    known = set(pictures.names)
+    paths = [path.absolute() for path in finding.pictures]
+    names = [path.relative_to(pictures.folder).as_posix() for path in paths if path.is_relative_to(pictures.folder)]
+    return {
+        "level": finding.level,
+        "message": finding.message,
+        "why": finding.why,
+        "hint": finding.hint,
+        "names": [name for name in names if name in known],
+        "fix": len(finding.fix or ()),
+    }

@@ -1,0 +1,73 @@
+"""The Dataset page: the pictures of a folder with their captions, to be edited in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gradio as gr
+from gradio.components.base import server
+
+from app.dataset import captioning, checks, grid, picture
+from app.dataset.folder import Pictures
+from app.dataset.grid import Answer, GridData, opened
+from app.kit.cards import problem_card
+from app.kit.component import Element, asset
+from app.kit.text import label, language, say
+from app.train.form import EXAMPLE, preset_choices
+from trainer.contract.errors import TrainerError
+from trainer.contract.home import Home
+
+# The address names the folder, so a reload, a bookmark and the Train page's link all come to the same
+OPEN = "(images) => { location.search = '?' + new URLSearchParams({ images }); }"
+
+
+class CaptionGrid(Element):
+    """A folder's pictures and captions; its value is what `opened` gives, or None for no folder."""
+
+    SCRIPTS = tuple(
+        f"dataset/{name}.js" for name in ("grid", "tags", "picture", "mask", "checks", "captioner", "start")
+    )
+    TEMPLATE = asset("dataset/page.html")
+
+    def serve(self, functions: Iterable[Answer]) -> None:
+        """Let the script call these functions by their names."""
+        marked: Callable[[Any], Any] = server
+        for function in functions:
+            self.server_fns.append(marked(function))
+            setattr(self, function.__name__, function)
+
+
+def build(home: Home, demo: gr.Blocks) -> None:
+    """The page's components, and what happens when it is opened."""
+    gr.Markdown(label("dataset.heading"), elem_classes="heading")
+    with gr.Row(elem_id="dataset-folder"):
+        images = gr.Textbox(label=label("dataset.folder"), scale=4, min_width=260, max_lines=1)
+        open_button = gr.Button(label("dataset.open"), scale=1, min_width=120)
+    problem = gr.HTML(elem_id="dataset-problem")
+    shown = CaptionGrid(elem_id="dataset")
+    shown.serve([*grid.answers(home), *picture.answers(home), *checks.answers(home), *captioning.answers(home)])
+
+    def arrive(request: gr.Request) -> tuple[str, str, GridData | None]:
+        """The folder that the address names, what hinders to show it, and its first pictures."""
+        folder = str(request.query_params.get("images", "")).strip()
+        return folder, *first_page(home, folder, language(request))
+
+    gr.on([open_button.click, images.submit], None, images, None, js=OPEN, api_visibility="private")
+    demo.load(arrive, None, [images, problem, shown], api_visibility="private", show_progress="hidden")
+
+
+def first_page(home: Home, folder: str, tongue: str) -> tuple[str, GridData | None]:
+    """What hinders to show the folder, as HTML, and what the grid shows of it."""
+    if not folder:
+        return f'<p class="quiet">{say(tongue, "dataset.no_folder")}</p>', None
+    try:
+        pictures = Pictures.of(home, folder, read=False)
+    except TrainerError as error:
+        return problem_card(error), None
+    return "", {
+        **opened(pictures, tongue),
+        "presets": preset_choices(home),
+        "preset": EXAMPLE,
+        "captioners": captioning.captioners(),
+    }

@@ -1,0 +1,124 @@
+"""The Help page: the texts of `assets/docs`, all settings by their declarations, and all that can go wrong."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app.kit.failures import table
+from app.kit.text import ENGLISH, label, language, say
+from trainer.contract.home import CHECKOUT, Home
+from trainer.contract.schema import SettingInfo, all_settings
+from trainer.contract.settings.config import SECTIONS
+
+DOCS = CHECKOUT / "assets" / "docs"
+SETTINGS, FAILURES = "settings", "failures"  # the parts that are no text
+PARTS = ("getting-started", SETTINGS, "troubleshooting", FAILURES, "api", "security")
+# The parts come after the browser has looked for what the address names, and what is folded it would not open
+TO_ANCHOR = """() => {
+  const go = () => {
+    const wanted = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    wanted?.closest("details")?.setAttribute("open", "");
+    wanted?.scrollIntoView();
+  };
+  window.addEventListener("hashchange", go);
+  go();
+}"""
+
+
+def build(home: Home) -> None:
+    """The page's parts, in the present layout."""
+    gr.Markdown(label("help.title"), elem_id="help-title")
+    contents = gr.HTML(contents_table(home, "en"), elem_classes="help-contents")
+    for part in PARTS:
+        gr.Markdown(f"## {label(f'help.{part}')}", elem_id=anchor(part), elem_classes="help-heading")
+        if part == SETTINGS:
+            settings = gr.HTML(settings_table("en"), elem_classes="help-settings")
+        elif part == FAILURES:
+            failures = gr.HTML(table("en"), elem_classes="help-settings")
+        else:
+            gr.Markdown(text_of(part), elem_classes="help-text")
+
+    def translate(request: gr.Request) -> list[str] | dict[str, object]:
+        """What the server says itself, in the browser's language."""
+        tongue = language(request)
+        return gr.skip() if tongue == "en" else [contents_table(home, tongue), settings_table(tongue), table(tongue)]
+
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    gr.on(None, translate, None, [contents, settings, failures], **private).then(
+        None, None, None, js=TO_ANCHOR, api_visibility="private"
+    )
+
+
+def anchor(part: str) -> str:
+    """The id of a part's heading."""
+    return f"help-{part}"
+
+
+def link(part: str) -> str:
+    """Where a link to a part leads; with the page's name, since the document's base is the start page."""
+    return f"help#{anchor(part)}"
+
+
+def text_of(part: str) -> str:
+    """A file's text without its heading, which the page translates; links to other files lead to their parts."""
+    _, _, text = (DOCS / f"{part}.md").read_text(encoding="utf-8").partition("\n")
+    for other in PARTS:
+        for ending in ("md", "json"):
+            text = text.replace(f"]({other}.{ending})", f"]({link(other)})")
+    return text
+
+
+def contents_table(home: Home, tongue: str) -> str:
+    """Links to the page's parts, and where this home's runs and presets lie."""
+    links = "".join(f'<li><a href="{link(part)}">{escape(say(tongue, f"help.{part}"))}</a></li>' for part in PARTS)
+    runs, presets = (f"<code>{escape(str(folder))}</code>" for folder in (home.runs, home.presets))
+    places = say(tongue, "help.places", runs=runs, presets=presets)
+    nav = f'<nav aria-label="{escape(say(tongue, "help.contents"))}"><ul>{links}</ul></nav>'
+    return f'{nav}<p class="quiet">{places}</p>'
+
+
+def settings_table(tongue: str) -> str:
+    """Every setting with its flag, what it does, what is allowed, and its default; by section, folded."""
+    groups = "".join(_section(section, tongue) for section in SECTIONS)
+    return f"<p>{escape(say(tongue, 'help.settings_intro'))}</p>{groups}"
+
+
+def _section(section: str, tongue: str) -> str:
+    heads = "".join(
+        f'<th scope="col">{escape(say(tongue, f"help.{head}"))}</th>'
+        for head in ("setting", "meaning", "range", "default")
+    )
+    rows = "".join(_row(info, tongue) for info in all_settings() if info.section == section)
+    purpose = escape(SECTIONS[section].__doc__ or "")
+    return (
+        f"<details><summary><h3>{section.capitalize()}</h3> <span>{purpose}</span></summary>"
+        f'<div class="help-scroll" tabindex="0" role="region" aria-label="{section.capitalize()}">'
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>"
+    )
+
+
+def _row(info: SettingInfo, tongue: str) -> str:
+    key = f"setting.{info.place}"
+    name = say(tongue, key) if key in ENGLISH else info.label
+    cells = (info.help, allowed(info, tongue), default(info, tongue))
+    shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f'<tr><th scope="row">{escape(name)}<code>--{info.place}</code></th>{shown}</tr>'
+
+
+def allowed(info: SettingInfo, tongue: str) -> str:
+    """The values a setting takes, in words."""
+    if info.kind == "switch":
+        return say(tongue, "help.on_off")
+    return ", ".join(info.choices) or info.range_text or say(tongue, "help.anything")
+
+
+def default(info: SettingInfo, tongue: str) -> str:
+    """A setting's default, in words."""
+    if info.kind == "switch":
+        return say(tongue, "help.on" if info.default else "help.off")
+    if info.default in ("", ()):
+        return say(tongue, "help.empty")
+    return format(info.default, "g") if info.kind == "number" else str(info.default)

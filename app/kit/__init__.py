@@ -1,0 +1,1 @@
+"""Building blocks of the page: components, texts, cards, errors."""

@@ -1,0 +1,228 @@
+"""The loss chart: what it shows as plain numbers, and the component that draws them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.kit.component import Element
+from trainer.contract.events import RunView
+
+FloatArray = NDArray[np.float64]
+ROW = 64
+SMOOTHING = 0.95  # TensorBoard's weight of the past: an average over about 1 / (1 - 0.95) = 20 steps
+MAX_POINTS = 1500  # about one a pixel on a wide screen
+
+HTML_TEMPLATE = """
+<figure class="chart">
+  <div class="chart-head">
+    <p class="chart-summary"></p>
+    <button type="button" class="chart-log" aria-pressed="false"></button>
+  </div>
+  <svg class="chart-plot" role="img" tabindex="0">
+    <g class="chart-grid"></g>
+    <path class="chart-marks"></path>
+    <path class="chart-raw"></path>
+    <path class="chart-smooth"></path>
+    <path class="chart-cursor"></path>
+    <path class="chart-dot"></path>
+  </svg>
+  <p class="chart-readout"></p>
+</figure>
+"""
+
+CSS_TEMPLATE = """
+.chart { margin: 0; color: var(--body-text-color); }
+.chart-head { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: 4px 12px; }
+.chart-summary, .chart-readout { margin: 0; font-variant-numeric: tabular-nums; }
+.chart-readout { min-height: 3em; font-size: 12px; line-height: 1.5; color: var(--body-text-color-subdued); }
+.chart-log {
+  min-height: 32px; padding: 2px 12px; font-size: 12px; cursor: pointer; border-radius: var(--radius-sm);
+  border: 1px solid var(--border-color-primary); background: transparent; color: var(--body-text-color);
+}
+.chart-log::before { content: "○ "; }
+.chart-log[aria-pressed="true"]::before { content: "● "; }
+.chart-log[aria-pressed="true"] { border-color: var(--color-accent); }
+.chart-log:focus-visible, .chart-plot:focus-visible { outline: 2px solid var(--color-accent); outline-offset: 2px; }
+.chart-plot { display: block; width: 100%; height: 240px; margin: 4px 0; touch-action: pan-y; }
+.chart-plot path { fill: none; stroke-linecap: round; stroke-linejoin: round; }
+.chart-grid path { stroke: var(--border-color-primary); }
+.chart-grid text { fill: var(--body-text-color-subdued); font-size: 11px; font-variant-numeric: tabular-nums; }
+.chart-marks { stroke: var(--body-text-color-subdued); stroke-dasharray: 2 4; opacity: 0.7; }
+.chart-raw { stroke: var(--color-accent); opacity: 0.3; }
+.chart-smooth { stroke: var(--color-accent); stroke-width: 2; }
+.chart-cursor { stroke: var(--body-text-color); opacity: 0.6; }
+.chart-dot { stroke: var(--body-text-color); stroke-width: 7; }
+"""
+
+
+@dataclass(frozen=True)
+class ChartLabels:
+    """Every word the chart shows; names in braces are filled in, and stay when translated."""
+
+    title: str = "Loss by step"
+    log: str = "Log scale"
+    legend: str = "Faint: every step. Strong: smoothed. Dashed: previews. Point at the curve or use the arrow keys."
+    step: str = "step"
+    loss: str = "loss"
+    smoothed: str = "smoothed"
+    learning_rate: str = "learning rate"
+    empty: str = "No steps yet: the curve begins with the first one."
+    begun: str = "Loss {loss} at step {step} of {total}."
+    going: str = "Loss {loss}, {trend}; lowest {lowest} at step {lowest_step} of {total}."
+    broken: str = "The loss is not a number at step {step} of {total}."
+    falling: str = "falling"
+    rising: str = "rising"
+    steady: str = "steady"
+
+
+ENGLISH = ChartLabels()
+
+
+class ChartData(TypedDict):
+    """What the chart draws, ready for JSON: None stands where a number is not finite."""
+
+    points: list[list[float | None]]  # step, loss, smoothed loss, learning rate
+    markers: list[int]  # steps at which previews were drawn
+    total: int  # planned steps: the right end of the x axis
+    summary: str
+    words: dict[str, str]  # the labels: they come with the data because each reader may have another language
+
+
+def chart_data(view: RunView, total: int, labels: ChartLabels = ENGLISH, max_points: int = MAX_POINTS) -> ChartData:
+    """What the chart shows of a run.
+
+    Args:
+        view: The run's events so far.
+        total: Planned steps.
+        labels: The chart's words in the reader's language.
+        max_points: Most points to draw, at least 5; the average and the summary see every step.
+    """
+    losses = np.asarray([step.loss for step in view.steps])
+    averages = smoothed(losses)
+    kept = thinned(losses, max_points)
+    steps = [view.steps[i] for i in kept]
+    columns = [_short(losses[kept]), _short(averages[kept]), _short(np.asarray([step.lr for step in steps]))]
+    points = [[step.step, *values] for step, *values in zip(steps, *columns, strict=True)]
+    return {
+        "points": points,
+        "markers": sorted({sample.step for sample in view.samples}),
+        "total": total,
+        "summary": summary(view, losses, averages, total, labels),
+        "words": asdict(labels),
+    }
+
+
+def smoothed(losses: Sequence[float] | FloatArray, weight: float = SMOOTHING) -> FloatArray:
+    """Bias-corrected exponential average up to each loss (Kingma & Ba 2015, arXiv:1412.6980, section 3).
+
+    Losses that are not finite are passed over; before the first finite one the average is NaN.
+    """
+    every = np.asarray(losses, dtype=float)
+    finite = np.isfinite(every)
+    missing = weight ** np.arange(1, finite.sum() + 1)  # the share still held by the zero that the average began with
+    with np.errstate(all="ignore"):  # losses near the end of what a float can hold
+        averages = _averages(every[finite], weight) / (1 - missing)
+    corrected = np.concatenate(([math.nan], averages))
+    result: FloatArray = corrected[np.cumsum(finite)]
+    return result
+
+
+def _averages(losses: FloatArray, weight: float) -> FloatArray:
+    """The average that begins with zero: row by row of `ROW` losses, so that only rows are walked through in Python."""
+    count = len(losses)
+    rows = np.zeros(math.ceil(count / ROW) * ROW)
+    rows[:count] = losses
+    lag = np.arange(ROW)[:, None] - np.arange(ROW)  # of each loss in a row behind each place in it
+    within = rows.reshape(-1, ROW) @ np.where(lag >= 0, (1 - weight) * weight ** np.maximum(lag, 0), 0.0).T
+    last = accumulate(within[:, -1].tolist(), lambda past, row: weight**ROW * past + row, initial=0.0)
+    carried = np.fromiter(last, dtype=float, count=len(within) + 1)[:-1]
+    made: FloatArray = (within + carried[:, None] * weight ** np.arange(1, ROW + 1)).ravel()[:count]
+    return made
+
+
+def thinned(losses: Sequence[float] | FloatArray, bound: int) -> list[int]:
+    """Ascending indices worth drawing, at most `bound` (5 or more): the ends, and of every stretch its extremes.
+
+    A stretch is a power of two long and counted from the start, so that new steps leave the drawn curve as it is.
+    A loss that is not finite is kept once a stretch: it is a gap in the curve.
+    """
+    count = len(losses)
+    if count <= bound:
+        return list(range(count))
+    every = np.asarray(losses, dtype=float)
+    finite = np.isfinite(every)
+    kept_of_each = 2 if finite.all() else 3
+    length = 2
+    while kept_of_each * math.ceil(count / length) + 2 > bound:
+        length *= 2
+    rows = math.ceil(count / length)
+    starts = np.arange(rows) * length
+    table = np.concatenate((every, np.full(rows * length - count, math.nan))).reshape(rows, length)
+    drawn = np.isfinite(table)
+    any_drawn = drawn.any(axis=1)
+    lowest = (starts + np.where(drawn, table, math.inf).argmin(axis=1))[any_drawn]
+    highest = (starts + np.where(drawn, table, -math.inf).argmax(axis=1))[any_drawn]
+    gaps = np.flatnonzero(~finite)
+    first_gaps = gaps[np.unique(gaps // length, return_index=True)[1]]
+    kept: list[int] = np.unique(np.concatenate(([0, count - 1], lowest, highest, first_gaps))).astype(int).tolist()
+    return kept
+
+
+def trend(losses: Sequence[float] | FloatArray) -> int:
+    """-1, 0 or 1: whether finite losses fall, stay or rise, by the means of the last two fifths of the run.
+
+    A change counts if it is more than twice its standard error: losses of single steps scatter widely. A run under 40
+    steps (2 or more) is compared by its halves.
+    """
+    length = max(20, len(losses) // 5) if len(losses) >= 40 else len(losses) // 2
+    recent, before = (np.asarray(part) for part in (losses[-length:], losses[-2 * length : -length]))
+    with np.errstate(all="ignore"):  # losses near the end of what a float can hold
+        change = float(recent.mean() - before.mean())
+        error = float(np.sqrt((recent.var() + before.var()) / length))
+    if not abs(change) > 2 * error:  # not `<=`: NaN is no change either
+        return 0
+    return -1 if change < 0 else 1
+
+
+def summary(view: RunView, losses: FloatArray, averages: FloatArray, total: int, labels: ChartLabels) -> str:
+    """The curve in one sentence, for everyone who does not see it."""
+    if not view.steps:
+        return labels.empty
+    last = view.steps[-1]
+    words = {"step": last.step, "total": max(total, last.step), "loss": f"{averages[-1]:.3f}"}
+    if not math.isfinite(last.loss):
+        return labels.broken.format(**words)
+    finite = np.flatnonzero(np.isfinite(losses))
+    if len(finite) < 10:
+        return labels.begun.format(**words)
+    settled = finite[min(20, len(finite) // 2) :]  # an average of few steps is low or high by chance
+    lowest = int(settled[averages[settled].argmin()])
+    direction = trend(losses[finite])
+    words["trend"] = {-1: labels.falling, 0: labels.steady, 1: labels.rising}[direction]
+    words |= {"lowest": f"{averages[lowest]:.3f}", "lowest_step": view.steps[lowest].step}
+    return labels.going.format(**words)
+
+
+def _short(every: FloatArray) -> list[float | None]:
+    """Five significant digits, more than a screen can show; None where JSON cannot say it."""
+    with np.errstate(all="ignore"):
+        factor = 10.0 ** (4 - np.floor(np.log10(np.abs(every))))
+        made = np.round(every * factor) / factor
+        rounded = np.where(np.isfinite(made), made, every)  # zero, and the ends of what a float can hold
+    return [number if math.isfinite(number) else None for number in rounded.tolist()]
+
+
+class LossChart(Element):
+    """A run's loss, live; the feed brings it what `chart_data` gives."""
+
+    SCRIPTS = ("chart.js",)
+    TEMPLATE = HTML_TEMPLATE
+    STYLE = CSS_TEMPLATE
+    EMPTY = chart_data(RunView(), total=0)

@@ -1,0 +1,127 @@
+"""The live panel of the Train page: which run is shown, its buttons, its result. What is live comes by the feed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from app.kit.action_errors import told
+from app.kit.component import PRIVATE
+from app.kit.text import label, language
+from app.live import parts
+from app.live.chart import LossChart
+from app.live.compare import Compare
+from app.live.feed import PATIENCE_SECONDS, Feed, Headline, place
+from app.live.result import Result
+from app.live.waiting import Waiting
+from trainer.contract.home import Home
+from trainer.runs.folder import RunFolder
+from trainer.runs.process import force_quit
+from trainer.runs.queue import Queue
+from trainer.runs.workfolder import Request
+
+ASKS: dict[Request, str] = {"stop": "live.stop", "pause": "live.pause", "save": "live.save", "sample": "live.sample"}
+CONTINUES = ("stopped", "paused", "failed", "interrupted")
+
+
+class Panel:
+    """The panel's components; `shown` holds the name of the run."""
+
+    def __init__(self, home: Home, feed: Feed) -> None:
+        self.home, self.feed = home, feed
+        with gr.Column(elem_id="panel", scale=3, min_width=360):
+            self.shown = Headline("", elem_id="headline")
+            with gr.Row(elem_classes="asks"):
+                self.asks = {
+                    what: gr.Button(label(key), size="sm", min_width=90, visible=False) for what, key in ASKS.items()
+                }
+                self.force = gr.Button(label("live.force"), size="sm", variant="stop", visible=False)
+                self.resume = gr.Button(label("live.resume"), size="sm", variant="primary", visible=False)
+            place("notices")
+            self.waiting = Waiting(home)
+            self.result = Result(home)
+            LossChart()
+            with gr.Row(elem_classes="previews", equal_height=False):
+                place("board")
+                Compare()
+            with gr.Accordion(label("live.log"), open=False, visible=False) as self.fold:
+                gr.HTML('<pre class="log" data-part="log" tabindex="0"></pre>', apply_default_css=False)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `frame` may change."""
+        buttons = [*self.asks.values(), self.force, self.resume]
+        return [*buttons, self.fold, *self.waiting.outputs, *self.result.outputs]
+
+    def frame(self, name: str, file: str | None, request: gr.Request) -> dict[Any, Any]:
+        """Buttons, files and waiting runs, as they are now."""
+        tongue, watch = language(request), self.feed.watch(name)
+        waiting = self.waiting.parts(tongue)
+        if watch is None:
+            hidden = [*self.asks.values(), self.force, self.resume, self.fold]
+            return {**{part: gr.update(visible=False) for part in hidden}, **waiting, **self.result.hidden()}
+        status = watch.status
+        running, waits = status == "running", watch.run in Queue(self.home).waiting()
+        overdue = any((watch.run.asked_for(what) or 0) > PATIENCE_SECONDS for what in parts.ENDINGS)
+        overdue = overdue or watch.hangs_since(time.time()) is not None
+        return {
+            **{button: gr.update(visible=running) for button in self.asks.values()},
+            self.force: gr.update(visible=running and overdue),
+            self.resume: gr.update(visible=status in CONTINUES and not waits),
+            self.fold: gr.update(visible=True),
+            **waiting,
+            **self.result.parts(watch, file, not running, tongue),
+        }
+
+
+def wire(panel: Panel, demo: gr.Blocks) -> None:
+    """Stop, pause, continue, and what follows the feed."""
+    home, queue = panel.home, Queue(panel.home)
+    frame: dict[str, Any] = {
+        "fn": panel.frame,
+        "inputs": [panel.shown, panel.result.file],
+        "outputs": panel.outputs,
+        "queue": False,
+        "trigger_mode": "always_last",
+        **PRIVATE,
+    }
+    gr.on([panel.shown.submit, panel.result.file.input], **frame)
+    for what, button in panel.asks.items():
+        button.click(told(_asking(home, what)), panel.shown, None, **PRIVATE)
+
+    def end_now(run: str) -> None:
+        """End a trainer that does not answer."""
+        force_quit(RunFolder.named(home, run))
+
+    panel.force.click(told(end_now), panel.shown, None, **PRIVATE)
+
+    def go_on(run: str) -> None:
+        """Continue from the run's last checkpoint, after the runs that are before it."""
+        queue.start(RunFolder.named(home, run))
+
+    panel.resume.click(told(go_on), panel.shown, None, **PRIVATE)
+    panel.result.wire(panel.shown)
+    panel.waiting.wire()
+
+    def attach(request: gr.Request) -> str:
+        """The run that the address names, else the one that is being trained, else the newest."""
+        queue.take_over()
+        runs = RunFolder.all(home)
+        wished = str(request.query_params.get("run", ""))
+        if any(run.path.name == wished for run in runs):
+            return wished
+        active = queue.active()
+        return active.path.name if active else runs[0].path.name if runs else ""
+
+    demo.load(attach, None, panel.shown, **PRIVATE)
+
+
+def _asking(home: Home, what: Request) -> Callable[[str], None]:
+    def ask(run: str) -> None:
+        """Ask the run's trainer for this; it looks once per step."""
+        RunFolder.named(home, run).request(what)
+
+    return ask

@@ -1,0 +1,118 @@
+"""The live panel's parts as HTML: pure functions of a watch, so that every tab and every reload shows the same."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from html import escape
+
+from app.kit.failures import link
+from app.kit.text import say
+from app.live.monitor import Watch
+from app.server.files import run_url
+from trainer.contract.events import RunFailed, RunFinished, RunView, Sample, Status
+from trainer.contract.units import duration
+from trainer.runs.folder import RunFolder
+from trainer.runs.workfolder import Request
+
+LOG_LINES, LOG_BYTES = 40, 2**14
+ENDINGS: tuple[Request, ...] = ("stop", "pause")
+BOARD_COLUMNS = 24  # the newest ones; older previews stay in the run's folder
+
+
+def status_words(status: Status, view: RunView, language: str) -> str:
+    """The status by its name; of a run under way what it does just now."""
+    if status == "running" and view.phase is not None and view.phase.name != "train":
+        return say(language, f"phase.{view.phase.name}")
+    if status == "stopped" and isinstance(view.ended, RunFinished) and view.ended.step == 0:
+        return say(language, "state.stopped_early")  # with nothing that could have been saved
+    return say(language, f"state.{status}")
+
+
+def headline(watch: Watch, language: str) -> str:
+    """State, step, speed and the time left, as a status line with a progress bar."""
+    status = watch.status
+    words = [f"<strong>{status_words(status, watch.view, language)}</strong>"]
+    if watch.steps_total:
+        words.append(say(language, "live.step", step=watch.step, total=watch.steps_total))
+    each, left = watch.seconds_per_step, watch.seconds_left
+    if status == "running" and each is not None and left is not None:
+        clock = time.strftime("%H:%M", time.localtime(time.time() + left))
+        words.append(say(language, "live.speed", seconds=f"{each:.2f}"))
+        words.append(say(language, "live.left", duration=duration(left), clock=clock))
+    if status == "running":
+        hangs = watch.hangs_since(time.time())
+        if hangs is not None:
+            words.append(say(language, "live.hangs", clock=time.strftime("%H:%M", time.localtime(hangs))))
+        words += [say(language, f"live.asked_{what}") for what in ENDINGS if watch.run.asked_for(what) is not None]
+    share = watch.step / watch.steps_total if watch.steps_total else 0.0
+    bar = f'<progress max="1" value="{share:.4f}" aria-label="{say(language, "live.progress")}"></progress>'
+    name = escape(watch.run.path.name)
+    return (
+        f'<div class="headline {status}"><h2>{name}</h2><p role="status">{" · ".join(words)}</p>{bar}'
+        f"{device_line(watch, language)}</div>"
+    )
+
+
+def device_line(watch: Watch, language: str) -> str:
+    """Where it is computed and how much memory it takes."""
+    started = watch.view.started
+    if started is None:
+        return ""
+    memory = watch.view.steps[-1].memory_gib if watch.view.steps else started.memory_gib
+    return f'<p class="quiet">{escape(started.device)} · {say(language, "live.memory", gib=f"{memory:.2f}")}</p>'
+
+
+def notices(watch: Watch, language: str) -> str:
+    """Warnings, and the failure if there is one: what happened, the value seen, what to do."""
+    cards = [
+        f'<div class="notice" role="note"><strong>{say(language, "live.note")}</strong> {escape(w.message)}'
+        f"<p>{escape(w.hint)} {link(w.code)}</p></div>"
+        for w in watch.view.warnings[-3:]
+    ]
+    if isinstance(watch.view.ended, RunFailed):
+        failed = watch.view.ended
+        cards.append(
+            f'<div class="notice failure" role="alert"><strong>{say(language, "state.failed")}:</strong> '
+            f"{escape(failed.message)}<p>{escape(failed.hint)} {link(failed.code)}</p></div>"
+        )
+    return "".join(cards)
+
+
+def board(watch: Watch, language: str) -> str:
+    """Previews: one row per prompt, one column per step, from step 0 on."""
+    rows: dict[int, dict[int, Sample]] = {}
+    for sample in watch.view.samples:
+        rows.setdefault(sample.index, {})[sample.step] = sample
+    if not rows:
+        return f'<p class="quiet">{say(language, "live.no_previews")}</p>'
+    every = sorted({step for row in rows.values() for step in row})
+    steps = [every[0], *every[1:][-BOARD_COLUMNS:]]
+    head = "".join(f'<th scope="col">{say(language, "live.at_step", step=step)}</th>' for step in steps)
+    lines = [
+        f'<tr><th scope="row">{escape(next(iter(row.values())).prompt)}</th>'
+        + "".join(_picture(watch.run, row[step]) if step in row else "<td></td>" for step in steps)
+        + "</tr>"
+        for _, row in sorted(rows.items())
+    ]
+    return (
+        f'<div class="board" tabindex="0" role="region" aria-label="{say(language, "live.board")}"><table dir="ltr">'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _picture(run: RunFolder, sample: Sample) -> str:
+    url = run_url(run, sample.file)
+    described = escape(f"{sample.prompt}, {sample.step}", quote=True)
+    return f'<td><a href="{url}" target="_blank"><img src="{url}" alt="{described}" loading="lazy"></a></td>'
+
+
+def log_tail(run: RunFolder) -> str:
+    """The last lines of the process's raw output."""
+    try:
+        with run.log_file.open("rb") as file:
+            file.seek(max(run.log_file.stat().st_size - LOG_BYTES, 0))
+            lines = deque(file.read().decode(errors="replace").splitlines(), maxlen=LOG_LINES)
+    except FileNotFoundError:
+        return ""
+    return "\n".join(line.rpartition("\r")[2] for line in lines)

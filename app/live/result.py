@@ -1,0 +1,150 @@
+"""Result: what a run left, and how to take it away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from app.kit.cards import alert_card, good_card, problem_card
+from app.kit.component import PRIVATE
+from app.kit.text import label, language, say
+from app.live.monitor import Watch
+from app.live.parts import log_tail
+from app.server.files import run_url
+from trainer.contract.errors import TrainerError
+from trainer.contract.events import Lora
+from trainer.contract.home import Home, user_path
+from trainer.contract.units import size
+from trainer.runs import process
+from trainer.runs.folder import RunFolder
+from trainer.runs.handover import civitai_text, copy_lora, find_clients
+from trainer.runs.sheets import strip_name
+
+TO_CLIPBOARD = "(text) => { if (text && navigator.clipboard) navigator.clipboard.writeText(text).catch(() => {}); }"
+
+
+class Result:
+    """The section's components; hidden until the shown run has a LoRA file and has ended."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        with gr.Column(visible=False, elem_id="result") as self.section:
+            gr.Markdown(label("result.heading"), elem_classes="heading")
+            self.file = gr.Dropdown([], label=label("result.file"), info=label("result.file_info"), interactive=True)
+            self.facts = gr.HTML(apply_default_css=False)
+            self.strip = gr.HTML(apply_default_css=False)
+            self.draw = gr.Button(label("result.draw_strip"), size="sm", visible=False)
+            clients = [(f"{client.name}: {client.lora_folder}", str(client.lora_folder)) for client in find_clients()]
+            self.folder = gr.Dropdown(
+                clients,
+                value=clients[0][1] if clients else None,
+                allow_custom_value=True,
+                label=label("result.folder"),
+                info=label("result.folder_info"),
+            )
+            with gr.Row(elem_classes="asks"):
+                self.copy = gr.Button(label("result.copy"), size="sm", min_width=120)
+                self.civitai = gr.Button(label("result.civitai"), size="sm", min_width=120)
+                self.again = gr.Button(label("result.again"), size="sm", min_width=120)
+                self.go_on = gr.Button(label("result.go_on"), size="sm", min_width=120)
+            self.said = gr.HTML(apply_default_css=False)
+            self.text = gr.Textbox(label=label("result.civitai_text"), lines=8, visible=False, buttons=["copy"])
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What may change."""
+        return [self.section, self.file, self.facts, self.strip, self.draw]
+
+    def parts(self, watch: Watch, file: str | None, ended: bool, tongue: str) -> dict[Any, Any]:
+        """The run's files, the chosen one's facts and its strength strip; the newest file if none is chosen."""
+        loras = {lora.file: lora for lora in reversed(watch.view.loras)}
+        if not loras or not ended:
+            return self.hidden()
+        lora = loras.get(file or "") or next(iter(loras.values()))
+        there = (watch.run.path / strip_name(lora.file)).is_file()
+        return {
+            self.section: gr.update(visible=True),
+            self.file: gr.update(
+                choices=[(f"{one.file}  ({size(one.bytes)})", one.file) for one in loras.values()], value=lora.file
+            ),
+            self.facts: facts(watch.run, lora, tongue),
+            self.strip: strip(watch.run, lora.file, tongue) if there else "",
+            self.draw: gr.update(visible=not there),
+        }
+
+    def hidden(self) -> dict[Any, Any]:
+        """Nothing to take away yet."""
+        return {self.section: gr.update(visible=False)}
+
+    def wire(self, shown: Component) -> None:
+        """The section's buttons; `shown` holds the run's name."""
+        chosen = [shown, self.file]
+        self.draw.click(self._draw, chosen, [self.draw, self.said], **PRIVATE)
+        self.copy.click(self._copy, [*chosen, self.folder], self.said, **PRIVATE)
+        made = self.civitai.click(self._civitai, chosen, [self.text, self.said], **PRIVATE)
+        made.then(None, self.text, None, js=TO_CLIPBOARD, api_visibility="private")
+
+    def _draw(self, run: str, file: str, request: gr.Request) -> Iterator[Any]:
+        """Draw the strip in a process of its own; once it is there, the feed has it shown."""
+        tongue = language(request)
+        try:
+            folder = RunFolder.named(self.home, run)
+            child = process.draw_strip(folder, file)
+        except TrainerError as error:
+            yield gr.skip(), problem_card(error)
+            return
+        yield gr.update(interactive=False), good_card(say(tongue, "result.drawing"))
+        code = child.wait()
+        why = log_tail(folder).splitlines()[-1:] if code == 2 else []  # it says so last
+        failed = alert_card(escape("".join(why)) or say(tongue, "result.draw_failed"))
+        yield gr.update(interactive=True), failed if code else ""
+
+    def _copy(self, run: str, file: str, folder: str | None, request: gr.Request) -> str:
+        """Copy the chosen file into a WebUI's folder."""
+        tongue = language(request)
+        if not (folder or "").strip():
+            return alert_card(say(tongue, "result.no_folder"))
+        try:
+            copied = copy_lora(RunFolder.named(self.home, run), file, user_path(str(folder)))
+        except TrainerError as error:
+            return problem_card(error)
+        return good_card(say(tongue, "result.copied", path=escape(str(copied))))
+
+    def _civitai(self, run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401
+        """The text for Civitai, which the browser then copies."""
+        try:
+            text = civitai_text(RunFolder.named(self.home, run), file)
+        except TrainerError as error:
+            return gr.skip(), problem_card(error)
+        return gr.update(value=text, visible=True), good_card(say(language(request), "result.civitai_copied"))
+
+
+def facts(run: RunFolder, lora: Lora, tongue: str) -> str:
+    """A LoRA file's download link, size, trigger word and hash."""
+    word = run.config().dataset.trigger_word
+    rows = [
+        (say(tongue, "result.size"), size(lora.bytes)),
+        (say(tongue, "result.trigger"), escape(word) or say(tongue, "result.no_trigger")),
+        ("SHA-256", f'<code title="{escape(lora.sha256)}">{escape(lora.sha256[:16])}…</code>'),
+        (say(tongue, "result.where"), f"<code>{escape(str(run.path / lora.file))}</code>"),
+    ]
+    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)
+    link = (
+        f'<a class="download" href="{run_url(run, lora.file)}" download>'
+        f"{say(tongue, 'result.download', file=escape(lora.file))}</a>"
+    )
+    return f'{link}<dl class="facts">{listed}</dl>'
+
+
+def strip(run: RunFolder, file: str, tongue: str) -> str:
+    """The strength strip's picture."""
+    url = run_url(run, strip_name(file))
+    title = say(tongue, "result.strip")
+    return (
+        f'<h3>{title}</h3><p class="quiet">{say(tongue, "result.strip_info")}</p>'
+        f'<a href="{url}" target="_blank"><img class="strip" src="{url}" alt="{title}" loading="lazy"></a>'
+    )

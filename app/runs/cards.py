@@ -1,0 +1,382 @@
+"""Runs as cards, and two of them side by side, as HTML: pure functions of what their folders hold."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path, PureWindowsPath
+from typing import Any, Literal
+from urllib.parse import quote
+
+from app.kit.form import SETTINGS
+from app.kit.text import ENGLISH, say
+from app.live.chart import smoothed, thinned
+from app.live.monitor import Watch, Watches
+from app.live.parts import status_words
+from app.server.files import run_url, thumbnail_url
+from trainer.contract.errors import TrainerError
+from trainer.contract.events import RunFailed, RunView, Sample, Status
+from trainer.contract.presets import flat
+from trainer.contract.settings.config import TrainConfig
+from trainer.contract.units import duration
+from trainer.runs.folder import RunFolder
+
+State = Status | Literal["damaged"]
+Pair = tuple["Glance", "Glance"]
+Curve = Sequence[tuple[int, float]]  # step, smoothed loss
+
+WIDTH, HEIGHT = 100.0, 40.0  # units of a curve's drawing; the page stretches it to the room there is
+SPARK_POINTS, CURVE_POINTS = 80, 600
+MARKS: dict[State, str] = {  # drawn on 16 × 16, so that a state has a shape besides its words
+    "waiting": "M8 2.5a5.5 5.5 0 1 0 .01 0M8 5v3.2l2.2 1.4",
+    "running": "M5 3l8 5-8 5z",
+    "completed": "M3 8.5l3.5 3.5L13 4.5",
+    "stopped": "M4 4h8v8H4z",
+    "paused": "M5.5 3.5v9M10.5 3.5v9",
+    "failed": "M4 4l8 8M12 4l-8 8",
+    "interrupted": "M9 2L4 9h4l-1 5 5-7H8z",
+    "damaged": "M8 2l6.5 11.5h-13zM8 6.5v3M8 11.5v.1",
+}
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What can be known of a run, also of one whose files are damaged."""
+
+    run: RunFolder
+    watch: Watch
+    config: TrainConfig | None  # None: it cannot be read
+    problem: str = ""  # what is wrong with the folder
+
+    @property
+    def name(self) -> str:
+        """The run's own name: that of its folder, which no other run has."""
+        return self.run.path.name
+
+    @property
+    def state(self) -> State:
+        """The run's state, or that its files cannot be read."""
+        return "damaged" if self.problem else state_of(self.watch)
+
+
+def look(run: RunFolder, watches: Watches) -> Glance:
+    """The run, with whatever of it can be read."""
+    watch, config, problems = Watch(run), None, []
+    try:
+        watch = watches(run)
+    except OSError as error:
+        problems.append(f"{run.events_file} cannot be read: {error.strerror}.")
+    try:
+        config = run.config()
+    except TrainerError as error:
+        problems.append(error.message)
+    return Glance(run, watch, config, " ".join(problems))
+
+
+def state_of(watch: Watch) -> Status:
+    """The run's state; its process is looked for only while the log tells no end."""
+    return watch.status if watch.view.ended is None else watch.view.status(alive=False)
+
+
+def card(glance: Glance, language: str) -> str:
+    """One run: picture, name, state, how far it came, its loss, what it was trained on and when."""
+    title = escape((glance.config.output.name if glance.config else "") or glance.name)
+    if not glance.problem:
+        title = f'<a href="{train_url(glance.name)}" title="{escape(glance.name, quote=True)}">{title}</a>'
+    return (
+        f'<li class="run-card">{_picture(glance, language)}<div class="run-words"><h3>{title}</h3>'
+        f"{_state_line(glance, language)}{_remark(glance, language)}"
+        f'<p class="quiet">{escape(" · ".join(_made_from(glance)))}</p>'
+        f'<p class="quiet run-when">{" ".join(_when(glance, language))}</p></div>'
+        f"{spark(glance.watch.view, language)}</li>"
+    )
+
+
+def train_url(name: str) -> str:
+    """The address of the page that shows this run."""
+    return f"/?run={quote(name, safe='')}"
+
+
+def _picture(glance: Glance, language: str) -> str:
+    """The newest preview, small."""
+    samples = glance.watch.view.samples
+    newest = max(samples, key=lambda sample: (sample.step, -sample.index), default=None)
+    file = picture_file(glance.run, newest) if newest else None
+    if newest is None or file is None:
+        return f'<div class="run-picture run-blank"><span>{say(language, "runs.no_preview")}</span></div>'
+    return (
+        f'<div class="run-picture"><img src="{thumbnail_url(file)}" '
+        f'alt="{described(newest, language)}" loading="lazy"></div>'
+    )
+
+
+def picture_file(run: RunFolder, sample: Sample) -> Path | None:
+    """A preview's file, if it is there and inside the run's folder: a damaged log may name any."""
+    try:
+        file = run.inside(sample.file)
+        return file if file.is_file() else None
+    except (TrainerError, OSError, ValueError):  # the last is a name that no file can have
+        return None
+
+
+def described(sample: Sample, language: str) -> str:
+    """A preview in words, for an attribute."""
+    return escape(f"{sample.prompt}, {say(language, 'live.at_step', step=sample.step)}", quote=True)
+
+
+def _state_line(glance: Glance, language: str) -> str:
+    """Mark and name of the state and the steps done; a bar while it runs."""
+    state, watch = glance.state, glance.watch
+    words = [f"<strong>{state_words(state, watch.view, language)}</strong>"]
+    if watch.steps_total:
+        words.append(f"<span>{say(language, 'live.step', step=watch.step, total=watch.steps_total)}</span>")
+    line = f'<p class="run-state run-{state}">{mark(state)}<span>{" ".join(words)}</span></p>'
+    if state != "running":
+        return line
+    share = watch.step / watch.steps_total if watch.steps_total else 0.0
+    return f'{line}<progress max="1" value="{share:.4f}" aria-label="{say(language, "live.progress")}"></progress>'
+
+
+def state_words(state: State, view: RunView, language: str) -> str:
+    """As on the Train page, but for the states that want a look here."""
+    if state == "damaged":
+        return say(language, "runs.damaged")
+    if state == "interrupted":
+        return say(language, "runs.interrupted")
+    return status_words(state, view, language)
+
+
+def mark(state: State) -> str:
+    """The state's small sign; the words beside it say the same."""
+    return f'<svg class="run-mark" viewBox="0 0 16 16" aria-hidden="true"><path d="{MARKS[state]}"/></svg>'
+
+
+def _remark(glance: Glance, language: str) -> str:
+    """What is wrong, or what to do to go on."""
+    ended = glance.watch.view.ended
+    if glance.problem:
+        return f'<p class="run-problem">{escape(glance.problem)}</p>'
+    if isinstance(ended, RunFailed):
+        return f'<p class="run-problem">{escape(ended.message)}</p>'
+    if glance.state in ("interrupted", "paused"):
+        return f"<p>{say(language, 'runs.continue')}</p>"
+    return ""
+
+
+def _made_from(glance: Glance) -> list[str]:
+    """Family, base model and preset, as far as they are known."""
+    started, config = glance.watch.view.started, glance.config
+    family = started.family if started else config.model.family if config else ""
+    base = started.base_model if started else config.model.base_model if config else ""
+    # The last part of a path; this class knows both separators
+    return list(filter(None, [family, PureWindowsPath(base).name, config.preset if config else ""]))
+
+
+def _when(glance: Glance, language: str) -> list[str]:
+    """The day it was made, and how long its steps took."""
+    words = []
+    with suppress(OSError):  # deleted at this moment: the next look leaves it out
+        words.append(f"<span>{date(glance.run.config_file.stat().st_mtime, language)}</span>")
+    seconds = sum(step.seconds for step in glance.watch.view.steps)
+    if seconds:
+        words.append(f"<span>{say(language, 'runs.trained', duration=duration(seconds))}</span>")
+    return words
+
+
+def date(seconds: float, language: str) -> str:
+    """A moment, given in Unix seconds, by the reader's calendar and this computer's clock."""
+    moment = time.localtime(seconds)
+    return say(
+        language,
+        "runs.date",
+        day=moment.tm_mday,
+        month=say(language, "runs.months").split()[moment.tm_mon - 1],
+        year=moment.tm_year,
+        clock=time.strftime("%H:%M", moment),
+    )
+
+
+def spark(view: RunView, language: str) -> str:
+    """The smoothed loss as a small line, and in words for who does not see it."""
+    points = curve(view, SPARK_POINTS)
+    if len(points) < 2:
+        return ""
+    frame = Frame.around([points])
+    return (
+        f'<svg class="run-spark" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(in_words(points, language), quote=True)}"><path d="{frame.path(points)}"/></svg>'
+    )
+
+
+def curve(view: RunView, bound: int) -> Curve:
+    """The smoothed loss, at most `bound` points (5 or more).
+
+    Left out are losses that are not finite, and the beginning, where an average of few steps is high or low by chance.
+    """
+    averages = smoothed([step.loss for step in view.steps]).tolist()
+    points = [
+        (step.step, round(mean, 12)) for step, mean in zip(view.steps, averages, strict=True) if math.isfinite(mean)
+    ]
+    settled = points[min(20, len(points) // 2) :]  # rounded, for a flat curve is lowest at its start
+    return [settled[i] for i in thinned([mean for _, mean in settled], bound)]
+
+
+def in_words(points: Curve, language: str) -> str:
+    """A curve in one sentence; its lowest point is among those drawn."""
+    (step, last), (lowest_step, lowest) = points[-1], min(points, key=lambda point: point[1])
+    return say(
+        language, "runs.spark", loss=f"{last:.3f}", step=step, lowest=f"{lowest:.3f}", lowest_step=lowest_step
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The part of the plane that a drawing shows."""
+
+    first: int
+    last: int
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, curves: Sequence[Curve]) -> Frame:
+        """The smallest frame that holds all these points, of which there must be one."""
+        steps = [step for points in curves for step, _ in points]
+        losses = [loss for points in curves for _, loss in points]
+        return cls(min(steps), max(steps), min(losses), max(losses))
+
+    def path(self, points: Curve) -> str:
+        """The points as SVG path data, a line's width away from the upper and lower edge."""
+        wide, tall = (self.last - self.first) or 1, (self.high - self.low) or 1.0
+        places = [
+            f"{WIDTH * (step - self.first) / wide:.2f} {1 + (HEIGHT - 2) * (self.high - loss) / tall:.2f}"
+            for step, loss in points
+        ]
+        return "M" + "L".join(places)
+
+
+def comparison(pair: Pair, language: str) -> str:
+    """Two runs side by side: settings that differ, curves, newest previews."""
+    names = "".join(
+        f'<li><span class="run-letter">{letter}</span><a href="{train_url(one.name)}">{escape(one.name)}</a> '
+        f'<span class="run-state run-{one.state}">{mark(one.state)}'
+        f"<span>{state_words(one.state, one.watch.view, language)}</span></span>"
+        + (f'<p class="run-problem">{escape(one.problem)}</p>' if one.problem else "")
+        + "</li>"
+        for letter, one in zip("AB", pair, strict=True)
+    )
+    parts = [differing_settings(pair, language), both_curves(pair, language), both_previews(pair, language)]
+    return f'<ul class="run-pair">{names}</ul>{"".join(parts)}'
+
+
+def differing_settings(pair: Pair, language: str) -> str:
+    """A table of the settings that the two runs do not share; the name is left out, for it changes nothing."""
+    head = f"<h3>{say(language, 'runs.settings')}</h3>"
+    if pair[0].config is None or pair[1].config is None:
+        return f'{head}<p class="quiet">{say(language, "runs.unknown_settings")}</p>'
+    ours, theirs = flat(pair[0].config), flat(pair[1].config)
+    rows = "".join(
+        f'<tr><th scope="row">{_setting_name(place, language)}</th>'
+        f"<td>{_setting_value(place, ours[place], language)}</td>"
+        f"<td>{_setting_value(place, theirs[place], language)}</td></tr>"
+        for place in ours
+        if ours[place] != theirs[place] and place != "output.name"
+    )
+    if not rows:
+        return f'{head}<p class="quiet">{say(language, "runs.same_settings")}</p>'
+    columns = f'<th scope="col">{say(language, "runs.setting")}</th><th scope="col">A</th><th scope="col">B</th>'
+    return f'{head}<table class="run-settings"><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _setting_name(place: str, language: str) -> str:
+    """A setting's name as the Train page has it, and its place: several sections have a seed."""
+    key = {"preset": "train.preset", "goal": "runs.goal"}.get(place, f"setting.{place}")
+    name = escape(say(language, key) if key in ENGLISH else SETTINGS[place].label)
+    return f"{name} <code>{place}</code>" if place in SETTINGS else name
+
+
+def _setting_value(place: str, value: Any, language: str) -> str:  # noqa: ANN401 - any setting's value
+    """A setting's value for people, as HTML."""
+    match value:
+        case bool():
+            return say(language, "runs.on" if value else "runs.off")
+        case int() | float():
+            return f"{value:.10g} {SETTINGS[place].unit}".rstrip()
+        case tuple():
+            return "<br>".join(map(escape, value)) or say(language, "runs.nothing")
+        case _:
+            return escape(value) or say(language, "runs.nothing")
+
+
+def both_curves(pair: Pair, language: str) -> str:
+    """Both smoothed losses in one drawing, told apart by colour and dashes, and each in words."""
+    head = f"<h3>{say(language, 'runs.curves')}</h3>"
+    curves = [curve(one.watch.view, CURVE_POINTS) for one in pair]
+    if not any(curves):
+        return f'{head}<p class="quiet">{say(language, "runs.no_curves")}</p>'
+    told = [in_words(points, language) if points else say(language, "runs.no_curves") for points in curves]
+    legend = "".join(
+        f'<li><svg viewBox="0 0 32 8" aria-hidden="true"><path class="run-line-{letter}" d="M0 4H32"/></svg>'
+        f"<strong>{letter}</strong> {escape(words)}</li>"
+        for letter, words in zip("AB", told, strict=True)
+    )
+    return f'{head}{_drawing(curves, " ".join(told), language)}<ul class="run-legend">{legend}</ul>'
+
+
+def _drawing(curves: Sequence[Curve], described_as: str, language: str) -> str:
+    """The curves within their axes; the numbers stand outside the drawing, which is stretched."""
+    frame = Frame.around([points for points in curves if points])
+    lines = "".join(
+        f'<path class="run-line-{letter}" d="{frame.path(points)}"/>'
+        for letter, points in zip("AB", curves, strict=True)
+        if points
+    )
+    losses = "".join(f"<span>{loss:.3f}</span>" for loss in (frame.high, (frame.high + frame.low) / 2, frame.low))
+    steps = "".join(f"<span>{say(language, 'live.at_step', step=step)}</span>" for step in (frame.first, frame.last))
+    return (
+        f'<div class="run-chart"><div class="run-losses" aria-hidden="true">{losses}</div>'
+        f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(described_as, quote=True)}">'
+        f'<path class="run-grid" d="M0 1H100M0 20H100M0 39H100"/>{lines}</svg>'
+        f'<div class="run-steps" aria-hidden="true">{steps}</div></div>'
+    )
+
+
+def both_previews(pair: Pair, language: str) -> str:
+    """The newest preview of every prompt, one run beside the other."""
+    head = f"<h3>{say(language, 'runs.previews')}</h3>"
+    ours, theirs = (newest_by_prompt(one.watch.view) for one in pair)
+    if not ours and not theirs:
+        return f'{head}<p class="quiet">{say(language, "runs.no_previews")}</p>'
+    blocks = []
+    for key in dict.fromkeys([*ours, *theirs]):
+        figures = "".join(
+            _figure(one.run, letter, found.get(key), language)
+            for letter, one, found in zip("AB", pair, (ours, theirs), strict=True)
+        )
+        blocks.append(f'<li><h4>{escape(key[0])}</h4><div class="run-two">{figures}</div></li>')
+    return f'{head}<ul class="run-previews">{"".join(blocks)}</ul>'
+
+
+def newest_by_prompt(view: RunView) -> dict[tuple[str, int], Sample]:
+    """Each prompt's newest preview; where a prompt is drawn several times, the second number counts."""
+    found: dict[tuple[str, int], Sample] = {}
+    for sample in {sample.index: sample for sample in view.samples}.values():
+        times = sum(prompt == sample.prompt for prompt, _ in found)
+        found[sample.prompt, times] = sample
+    return found
+
+
+def _figure(run: RunFolder, letter: str, sample: Sample | None, language: str) -> str:
+    """One run's preview of a prompt."""
+    if sample is None or picture_file(run, sample) is None:
+        picture, words = '<div class="run-blank"></div>', say(language, "runs.no_preview")
+    else:
+        url, words = run_url(run, sample.file), say(language, "live.at_step", step=sample.step)
+        image = f'<img src="{url}" alt="{letter}: {described(sample, language)}" loading="lazy">'
+        picture = f'<a href="{url}" target="_blank">{image}</a>'
+    return f"<figure>{picture}<figcaption>{letter} · {words}</figcaption></figure>"

@@ -1,0 +1,1 @@
+"""The server around the page: access, limits, files."""

@@ -1,0 +1,159 @@
+"""What pressing Train will do, in one sentence, or what is wrong with the settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.kit.form import SETTINGS, api_name, config_of, help_of, shown_values
+from app.kit.text import say
+from trainer.contract.errors import InvalidSettings, ModelError, TrainerError
+from trainer.contract.home import Home
+from trainer.contract.presets import FOLDER, load_preset, overlay, settled
+from trainer.contract.settings.config import TrainConfig
+from trainer.contract.units import duration, size
+from trainer.dataset.buckets import plan
+from trainer.dataset.captions import first_caption, pictures_of
+from trainer.dataset.overlay import with_overlays
+from trainer.models.compatible import check_chosen
+from trainer.planning.estimate import disk_bytes, estimate, foreseen
+from trainer.planning.memory import GIB
+
+
+def preset_config(home: Home, preset: str) -> TrainConfig:
+    """A preset's settings over the defaults.
+
+    Raises:
+        TrainerError: There is none of that name, or it cannot be used.
+    """
+    return overlay({"preset": load_preset(preset, FOLDER, home.presets).values})[0]
+
+
+def settings_of(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
+    """The settings that the page's inputs hold.
+
+    Raises:
+        InvalidSettings: Naming what is wrong.
+    """
+    values = {place: named[api_name(place)] for place in SETTINGS}
+    return config_of(values, preset, preset_config(home, preset).goal)
+
+
+def read(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
+    """The same, ready to be a run's: with what was edited on the Dataset page, if anything was.
+
+    Raises:
+        TrainerError: Naming what is wrong.
+    """
+    config = settled(settings_of(home, preset, named))
+    return config.model_copy(update={"dataset": with_overlays(config.dataset, home)})
+
+
+def model_problems(home: Home, preset: str, named: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with the base model or with settings beside it, by place; told before there are pictures."""
+    try:
+        check_chosen(settings_of(home, preset, named))
+    except InvalidSettings as error:
+        return error.places
+    except ModelError as error:
+        return {"model.base_model": f"{error.message} {error.hint}"}
+    return {}
+
+
+def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
+    """Steps, time, memory and files of these settings.
+
+    Raises:
+        TrainerError: The pictures cannot be used.
+    """
+    items, _ = pictures_of(config.dataset)
+    made, known = plan(len(items), config.dataset), estimate(home, config)
+    parts = [
+        say(
+            tongue,
+            "plan.steps",
+            pictures=made.pictures,
+            views=f"{made.views_per_picture:.4g}",
+            steps=made.steps,
+            batch=config.dataset.batch_size * config.dataset.accumulation,
+        )
+    ]
+    captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
+    drawn = known.drawing(config, made, captions, config.model.processes)
+    if made.base_views:
+        dataset = config.dataset
+        parts.append(
+            say(tongue, "plan.protect", pictures=dataset.protect_pictures, share=f"{dataset.protect_share:.0%}")
+        )
+    if known.seconds_per_step is not None:
+        seconds = known.seconds_per_step * made.steps / (1 - drawn.share)
+        parts.append(say(tongue, "plan.time", duration=duration(seconds)))
+    else:
+        parts.append(say(tongue, "plan.time_unknown"))
+    key, sign = ("plan.previews_many", "⚠ ") if drawn.many else ("plan.previews", "")
+    parts.append(sign + say(tongue, key, pictures=drawn.pictures, share=drawn.percent))
+    parts += _memory(config, known.memory_gib, tongue)
+    if known.bytes_per_file is not None:
+        parts.append(say(tongue, "plan.files_of", files=config.output.files, size=size(known.bytes_per_file)))
+    else:
+        parts.append(say(tongue, "plan.files", files=config.output.files))
+    needed = disk_bytes(config, made.steps, captions)
+    if needed is not None:
+        parts.append(say(tongue, "plan.disk", size=size(needed)))
+    return " · ".join(parts)
+
+
+def smaller(home: Home, preset: str, named: dict[str, Any]) -> int | None:
+    """The resolution in px that would fit where this one does not."""
+    try:
+        made = foreseen(settings_of(home, preset, named))
+    except TrainerError:
+        return None
+    return made.smaller if made else None
+
+
+def _memory(config: TrainConfig, measured: float | None, tongue: str) -> list[str]:
+    """What it takes, as measured in an earlier run if there was one, and what is given up for it to fit."""
+    plan = foreseen(config)
+    if plan is None:
+        return [] if measured is None else [say(tongue, "plan.memory", gib=f"{measured:.1f}")]
+    takes, room = f"{plan.peak / GIB if measured is None else measured:.1f}", f"{(plan.budget or 0) / GIB:.1f}"
+    savings, said = plan.savings, [say(tongue, "plan.memory_of", gib=takes, room=room)]
+    if not plan.fits:
+        said = [f"⚠ {say(tongue, 'plan.too_large', gib=takes, room=room)}"]
+        if plan.smaller is None:
+            said.append(say(tongue, "plan.close_others"))
+    if plan.processes > 1:
+        said.append(say(tongue, "plan.each", processes=plan.processes))
+    if savings.level != "none" and config.model.checkpointing == "auto":
+        said.append(say(tongue, f"plan.saving.{savings.level}"))
+    if savings.batch_size < config.dataset.batch_size:
+        said.append(say(tongue, "plan.saving.batch", size=savings.batch_size))
+    if plan.tiled:
+        said.append(say(tongue, "plan.saving.tiles"))
+    if savings.quantize != "none":
+        said.append(say(tongue, "plan.saving.bits", bits=savings.quantize.removesuffix("bit")))
+    if plan.besides:
+        said.append(say(tongue, "plan.saving.stream", gib=f"{plan.besides / GIB:.1f}"))
+    return said
+
+
+def strength(config: TrainConfig) -> float:
+    """Learning strength: how far an update goes, whatever the rank."""
+    return config.optimizer.learning_rate * config.adapter.alpha / config.adapter.rank
+
+
+def differing(values: dict[str, Any], base: TrainConfig) -> dict[str, Any]:
+    """The preset's value wherever a control shows another; `values` by place."""
+    usual = shown_values(base)
+    return {place: usual[place] for place in values if not _same(values[place], usual[place])}
+
+
+def _same(one: Any, other: Any) -> bool:  # noqa: ANN401 - any setting's value
+    if isinstance(other, str):
+        return (one or "").strip() == other.strip()
+    return bool(one == other)
+
+
+def info_of(place: str, wrong: dict[str, str]) -> str:
+    """The text under a setting's name: what is wrong with it, or its help."""
+    return f"⚠ {wrong[place]}" if place in wrong else help_of(SETTINGS[place])

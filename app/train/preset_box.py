@@ -1,0 +1,117 @@
+"""Presets of one's own: save, rename, delete, take one in, give one away."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from app.kit.cards import good_card, problem_card
+from app.kit.component import PRIVATE
+from app.kit.text import label, language, say
+from app.train.plan import preset_config, settings_of
+from trainer.contract.errors import TrainerError
+from trainer.contract.home import Home
+from trainer.contract.presets import delete_preset, import_preset, list_presets, rename_preset, save_preset
+
+if TYPE_CHECKING:
+    from app.train.form import TrainForm
+
+
+class PresetBox:
+    """The fold with its fields and buttons, and what these do."""
+
+    def __init__(self, home: Home, page: TrainForm) -> None:
+        self.home, self.page = home, page
+        with gr.Accordion(label("preset.heading"), open=False) as self.fold:
+            gr.Markdown(label("preset.help"))
+            with gr.Row(elem_classes="fields"):
+                self.name = gr.Textbox(label=label("preset.name"))
+                self.intent = gr.Textbox(label=label("preset.intent"))
+            with gr.Row(elem_classes="asks"):
+                self.save = gr.Button(label("preset.save"), size="sm", min_width=90)
+                self.rename = gr.Button(label("preset.rename"), size="sm", min_width=90)
+                self.delete = gr.Button(label("preset.delete"), size="sm", min_width=90)
+                words: Any = label("preset.import")  # its type says str, but it is translated like every button's
+                self.take = gr.UploadButton(words, file_types=[".toml"], size="sm", min_width=90)
+            self.said, self.listed = gr.HTML(apply_default_css=False), gr.HTML(apply_default_css=False)
+        self._wire()
+
+    def _wire(self) -> None:
+        page = self.page
+        chosen: dict[str, Any] = {"preset": page.preset}
+        outputs = [self.said, self.listed, *page.everything]
+        asked: dict[str, Any] = {"name": self.name, "intent": self.intent, **page.form.named()}
+        self.save.click(self._save, inputs_kwargs=asked, outputs=outputs, **PRIVATE)
+        self.rename.click(self._rename, inputs_kwargs={**chosen, "name": self.name}, outputs=outputs, **PRIVATE)
+        self.delete.click(self._delete, inputs_kwargs=chosen, outputs=outputs, **PRIVATE)
+        self.take.upload(self._take, inputs_kwargs={"file": self.take}, outputs=outputs, **PRIVATE)
+        self.fold.expand(self._list, None, self.listed, **PRIVATE)
+
+    def _save(self, request: gr.Request, preset: str, name: str, intent: str, **named: Any) -> Any:  # noqa: ANN401
+        """Save what the form holds under this name; only the preset that is being changed is replaced."""
+        wished = (name or "").strip()
+        try:
+            config = settings_of(self.home, preset, named)
+            made = save_preset(self.home.presets, wished, config, intent or "", replace=wished == preset)
+        except TrainerError as error:
+            return {self.said: problem_card(error)}
+        kept = {key: named[key] for key in ("dataset_images", "output_name") if named[key]}
+        return self._shown(made.name, "preset.saved", language(request), **kept)
+
+    def _rename(self, request: gr.Request, preset: str, name: str) -> Any:  # noqa: ANN401
+        """Give the chosen preset another name."""
+        try:
+            made = rename_preset(self.home.presets, preset, (name or "").strip())
+        except TrainerError as error:
+            return {self.said: problem_card(error)}
+        return self._told(made.name, "preset.renamed", language(request)) | {
+            self.page.preset: self.page.choices(made.name)
+        }
+
+    def _delete(self, request: gr.Request, preset: str) -> Any:  # noqa: ANN401
+        """Delete the chosen preset; the form keeps its values."""
+        try:
+            goal = preset_config(self.home, preset).goal
+            delete_preset(self.home.presets, preset)
+        except TrainerError as error:
+            return {self.said: problem_card(error)}
+        usual = self.page.choices(self.page.usual(goal))
+        return self._told(preset, "preset.deleted", language(request)) | {self.page.preset: usual}
+
+    def _take(self, request: gr.Request, file: str) -> Any:  # noqa: ANN401
+        """Take in a preset file, and show its values."""
+        try:
+            made = import_preset(self.home.presets, Path(file))
+        except TrainerError as error:
+            return {self.said: problem_card(error)}
+        return self._shown(made.name, "preset.imported", language(request))
+
+    def _list(self, request: gr.Request) -> str:
+        """The user's presets."""
+        return own_list(self.home, language(request))
+
+    def _shown(self, preset: str, key: str, tongue: str, **kept: Any) -> dict[Any, Any]:  # noqa: ANN401
+        config = preset_config(self.home, preset)
+        return self._told(preset, key, tongue) | self.page.show(config, tongue, **kept)
+
+    def _told(self, preset: str, key: str, tongue: str) -> dict[Any, Any]:
+        return {
+            self.said: good_card(say(tongue, key, name=escape(preset))),
+            self.listed: own_list(self.home, tongue),
+        }
+
+
+def own_list(home: Home, tongue: str) -> str:
+    """The user's presets, each to be downloaded as a file."""
+    usable, broken = list_presets(home.presets)
+    rows = [
+        f'<li><a href="/atelier/preset/{quote(one.name)}.toml" download>{escape(one.name)}</a> '
+        f'<span class="quiet">{escape(one.intent)}</span></li>'
+        for one in usable
+    ]
+    rows += [f'<li class="quiet">⚠ {escape(error.message)}</li>' for error in broken]
+    return f'<p>{say(tongue, "preset.download")}</p><ul class="files">{"".join(rows)}</ul>' if rows else ""

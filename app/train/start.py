@@ -1,0 +1,69 @@
+"""The Train button: from the form to a run in the panel; and from a run back to the form."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app.kit.action_errors import told
+from app.kit.cards import good_card, problem_card
+from app.kit.component import PRIVATE
+from app.kit.text import language, say
+from app.live.panel import Panel
+from app.train.form import TrainForm, going_on, start_run
+from app.train.plan import read
+from trainer.contract.errors import TrainerError
+from trainer.runs.folder import RunFolder
+
+# Focus goes to the button itself, where a keyboard or a screen reader goes on
+TO_TRAIN = "() => document.getElementById('start').focus()"
+
+
+def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
+    """What joins the two halves of the page."""
+    home = form.home
+
+    def begin(request: gr.Request, preset: str, **named: Any) -> Any:  # noqa: ANN401 - settings of many kinds
+        """Train with these settings, at once or after the runs that are before it."""
+        try:
+            run = start_run(home, read(home, preset, named))
+        except TrainerError as error:
+            return {form.problem: problem_card(error)}
+        if run.process() is None:
+            return {form.problem: good_card(say(language(request), "queue.added", name=run.path.name))}
+        return {form.problem: "", panel.shown: run.path.name}
+
+    form.start.click(told(begin), inputs_kwargs=form.form.named(), outputs=[panel.shown, form.problem], **PRIVATE)
+
+    def again(run: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
+        """Fill the form with the shown run's settings."""
+        try:
+            return form.show(RunFolder.named(home, run).config(), language(request))
+        except TrainerError as error:
+            return {form.problem: problem_card(error)}
+
+    filled = [*form.everything, form.problem]
+    panel.result.again.click(told(again), panel.shown, filled, **PRIVATE)
+
+    def go_on(run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
+        """Fill the form so that Train goes on from the chosen LoRA file."""
+        tongue = language(request)
+        try:
+            config = going_on(home, RunFolder.named(home, run), file)
+        except TrainerError as error:
+            return {form.problem: problem_card(error)}
+        ready = say(tongue, "train.go_on", file=escape(file), name=escape(config.output.name))
+        return {**form.show(config, tongue), form.problem: good_card(ready)}
+
+    chosen = [panel.shown, panel.result.file]
+    panel.result.go_on.click(told(go_on), chosen, filled, **PRIVATE).then(
+        None, None, None, js=TO_TRAIN, api_visibility="private"
+    )
+
+    def arrive(request: gr.Request) -> Any:  # noqa: ANN401 - an update or nothing
+        """The picture folder that the address names, as the Dataset page's link does."""
+        return request.query_params.get("images") or gr.skip()
+
+    demo.load(arrive, None, form.form.controls["dataset.images"], **PRIVATE)

@@ -1,0 +1,399 @@
+import hashlib
+import inspect
+import re
+from html import unescape
+from types import SimpleNamespace
+from urllib.parse import parse_qsl, urlsplit
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from app.api import register, state_of
+from app.kit.form import SETTINGS, api_name, shown_values
+from app.live.monitor import Watch, Watches
+from app.train import plan
+from app.train.base_model import base_models
+from app.train.form import EXAMPLE, TrainForm, going_on, intent_html, next_name, preset_choices, preset_for, start_run
+from app.train.pictures import dataset_link, keep_dropped, pictures_html
+from app.train.preset_box import own_list
+from trainer.contract.errors import FolderMissing, InvalidSettings, RunMissing
+from trainer.contract.events import EventLog, RunFailed, Step
+from trainer.contract.home import Home
+from trainer.contract.presets import FOLDER, list_presets, save_preset
+from trainer.contract.settings.config import validated
+from trainer.dataset.overlay import Entry, change, overlay_file
+from trainer.planning.memory import GIB, MemoryPlan, Savings
+from trainer.runs import process
+from trainer.runs.folder import RunFolder
+from trainer.runs.queue import Queue
+
+ENGLISH = gr.Request(headers={"accept-language": "en"})
+PRESETS = [preset.name for preset in list_presets(FOLDER)[0]]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pictures, two captions."""
+    made = tmp_path / "Bilder ä & <b>"
+    made.mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(made / f"{number}.png")
+    for number in range(2):
+        (made / f"{number}.txt").write_text(f"a <i>cat</i>, number {number}")
+    return made
+
+
+@pytest.fixture
+def form(home, in_blocks):
+    return in_blocks(lambda: TrainForm(home))
+
+
+def named(home, preset, **changes):
+    """What the inputs hold when this preset was chosen and some were changed."""
+    values = shown_values(plan.preset_config(home, preset))
+    return {api_name(place): value for place, value in values.items()} | changes
+
+
+# pictures
+
+
+def test_a_folder_is_shown_with_counts_and_problems_and_everything_escaped(home, folder):
+    html = pictures_html(home, folder, "en")
+    assert "3 pictures, 2 with captions" in html
+    assert html.count("<img") == 3
+    assert "1 of 3 pictures have no caption" in html
+    assert "<i>cat" not in html
+    assert str(folder) not in html  # only addresses of thumbnails
+
+
+def test_the_data_set_is_looked_at_as_it_will_be_trained(home, folder):
+    values = named(home, "sd15-character", dataset_images=str(folder), dataset_trigger_word="ana & co")
+    html = dataset_link("sd15-character", values | {"dataset_resolution": 640}, "en")
+    address = urlsplit(unescape(re.search('href="([^"]+)"', html)[1]))
+    assert (address.path, dict(parse_qsl(address.query))) == (
+        "/dataset",
+        {"images": str(folder), "preset": "sd15-character", "trigger": "ana & co", "resolution": "640"},
+    )
+
+
+@pytest.mark.parametrize("images", ["", "  ", None, "/no/such/folder"])
+def test_without_a_folder_no_link_leads_to_it(home, images):
+    assert dataset_link("pocket-style", named(home, "pocket-style", dataset_images=images), "en") == ""
+
+
+def test_a_wrong_folder_is_named_with_what_to_do(home, tmp_path):
+    html = pictures_html(home, tmp_path / "no such", "en")
+    assert 'role="alert"' in html
+    assert "no such does not exist" in html
+
+
+def test_dropped_files_are_copied_pictures_and_captions_only(home, folder):
+    (folder / "virus.exe").write_bytes(b"MZ")
+    before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    kept = keep_dropped(home, sorted(folder.iterdir()))
+    assert kept.is_relative_to(home.root / "datasets")
+    assert {path.name for path in kept.iterdir()} == before.keys() - {"virus.exe"}
+    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()} == before
+    assert keep_dropped(home, []) != kept
+
+
+def test_a_drop_that_fails_leaves_no_half_folder(home, folder, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        keep_dropped(home, [folder / "0.png", tmp_path / "gone.png"])
+    assert list((home.root / "datasets").iterdir()) == []
+
+
+# the plan
+
+
+def test_the_plan_says_steps_batch_and_files(home, folder):
+    config = plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=str(folder), dataset_views=8))
+    told = plan.sentence(home, config, "en")
+    assert told.startswith("3 pictures × 8 views = 3 steps at batch 8")
+    assert "writes 2 files" in told
+
+
+def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
+    inputs = named(home, "pocket-style", dataset_images=str(folder), dataset_views=66, preview_every=99)
+    config = plan.read(home, "pocket-style", inputs)
+    assert "known after the first steps" in plan.sentence(home, config, "en")
+    run = RunFolder.create(home, config)
+    with EventLog(run.events_file) as log:
+        for step in (1, 2, 3):
+            log.write(Step(step=step, epoch=0, loss=0.1, lr=1e-3, grad_norm=1.0, seconds=60.0, memory_gib=1.5))
+    told = plan.sentence(home, config, "en")
+    assert (
+        "about 55 min" in told
+    )  # 3 pictures x 66 views at batch 8: 24.75 steps of a minute, and 18 previews of 40 passes
+    assert "needs 1.5 GiB" in told
+
+
+@pytest.mark.parametrize(
+    "free, savings, words",
+    [
+        (24, Savings("none", 2, 1), ["about 5.0 of 24.0 GiB"]),
+        (6, Savings("blocks", 1, 2), ["transformer blocks are computed twice", "in batches of 1"]),
+        (4, Savings("full", 1, 2, "4bit"), ["needs about 5.0 GiB, and only 4.0 are free", "held in 4 bits"]),
+        (6, Savings("none", 2, 1, "4bit", stream=True), ["blocks streamed from system memory, 1.4 GiB there"]),
+    ],
+)
+def test_the_plan_tells_what_is_given_up_for_memory(monkeypatch, tmp_path, free, savings, words):
+    besides = round(1.4 * GIB) if savings.stream else 0
+    made = MemoryPlan(savings, {"base": 3 * GIB, "activations": 2 * GIB}, free * GIB, besides)
+    monkeypatch.setattr(plan, "foreseen", lambda _config: made)
+    config = validated({"dataset": {"images": "assets/demo/style/train", "batch_size": 2}})
+    told = plan.sentence(Home(tmp_path), config, "en")
+    assert all(word in told for word in words)
+    assert ("system memory" in told) == savings.stream
+
+
+def test_where_nothing_fits_the_plan_has_a_button_for_the_size_that_does(form, home, monkeypatch):
+    made = MemoryPlan(Savings("full", 1, 2, "4bit"), {"base": 5 * GIB}, 4 * GIB, processes=2, smaller=448)
+    monkeypatch.setattr(plan, "foreseen", lambda _config: made)
+    config = validated({"dataset": {"images": "assets/demo/style/train"}})
+    told = plan.sentence(home, config, "en")
+    assert "in each of 2 processes" in told
+    assert "close other programs" not in told
+    assert plan.smaller(home, "sd15-style", named(home, "sd15-style")) == 448
+    blocks = form.smaller.parent
+    while blocks.parent is not None:
+        blocks = blocks.parent
+    clicks = [one for one in blocks.fns.values() if (form.smaller._id, "click") in one.targets]
+    assert [one.outputs for one in clicks] == [[form.form.controls["dataset.resolution"]]]
+    assert clicks[0].fn({"fits_at": 448}) == 448
+
+
+def test_where_nothing_fits_at_any_size_the_plan_says_what_else_to_do(home, monkeypatch):
+    made = MemoryPlan(Savings("full", 1, 2, "4bit"), {"base": 5 * GIB}, 4 * GIB)
+    monkeypatch.setattr(plan, "foreseen", lambda _config: made)
+    assert "close other programs" in plan.sentence(
+        home, validated({"dataset": {"images": "assets/demo/style/train"}}), "en"
+    )
+    assert plan.smaller(home, "sd15-style", named(home, "sd15-style")) is None
+
+
+def test_captions_edited_on_the_dataset_page_are_trained(home, folder):
+    inputs = named(home, "pocket-style", dataset_images=str(folder))
+    assert plan.read(home, "pocket-style", inputs).dataset.captions == ""
+    change(home, folder, {"2.png": Entry("a dog")})
+    assert plan.read(home, "pocket-style", inputs).dataset.captions == str(overlay_file(home, folder))
+
+
+def test_a_missing_folder_is_an_error(home, tmp_path):
+    config = plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=str(tmp_path / "no")))
+    with pytest.raises(FolderMissing):
+        plan.sentence(home, config, "en")
+
+
+# what differs, what is wrong
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_fresh_preset_differs_in_nothing(home, preset):
+    config = plan.preset_config(home, preset)
+    assert plan.differing(shown_values(config), config) == {}
+
+
+def test_a_changed_setting_is_marked_with_the_presets_value(home):
+    config = plan.preset_config(home, "sd15-style")
+    values = shown_values(config) | {"adapter.rank": 64, "preview.negative_prompt": "  ", "dataset.flip": False}
+    assert plan.differing(values, config) == {"adapter.rank": 32, "dataset.flip": True}
+
+
+def test_what_contradicts_stands_at_every_field_concerned(form, home, folder):
+    inputs = named(home, "pocket-style", dataset_images=str(folder), objective_min_timestep=900,
+                   objective_max_timestep=300)  # fmt: skip
+    told, wrong = form._told("pocket-style", inputs, "en")
+    assert set(wrong) == {"objective.min_timestep", "objective.max_timestep"}
+    assert "900" in told
+    assert plan.info_of("objective.min_timestep", wrong).startswith("⚠")
+    assert plan.info_of("adapter.rank", wrong) == plan.info_of("adapter.rank", {})
+
+
+@pytest.mark.parametrize("name, value", [("adapter_rank", 999), ("dataset_views", 0), ("output_name", "a/b")])
+def test_a_value_out_of_range_is_named_at_its_field(form, home, folder, name, value):
+    inputs = named(home, "pocket-style", dataset_images=str(folder), **{name: value})
+    _, wrong = form._told("pocket-style", inputs, "en")
+    assert [api_name(place) for place in wrong] == [name]
+
+
+# presets
+
+
+@pytest.mark.parametrize("goal", ["style", "character", "concept"])
+@pytest.mark.parametrize("present", PRESETS)
+def test_a_goal_has_a_preset_of_the_same_model_if_there_is_one(home, goal, present):
+    chosen = plan.preset_config(home, preset_for(home, goal, present))
+    assert chosen.goal == goal
+    if goal != "concept":
+        assert chosen.model.base_model == plan.preset_config(home, present).model.base_model
+
+
+def test_the_example_is_ready_to_train(form, home):
+    config = plan.preset_config(home, EXAMPLE)
+    filled = form.show(config, "en", output_name="example")
+    values = {place: filled[control] for place, control in form.form.controls.items()}
+    read = plan.read(home, EXAMPLE, {api_name(place): value for place, value in values.items()})
+    assert read.output.name == "example"
+    assert "24 pictures" in plan.sentence(home, read, "en")
+
+
+def test_every_setting_is_on_the_form_once_with_a_reset_button(form):
+    assert set(form.form.controls) == set(form.form.resets) == set(SETTINGS)
+    assert len(form.form.named()) == len(SETTINGS) + 1
+
+
+def test_own_presets_come_first_and_are_marked(home):
+    save_preset(home.presets, "mine & co", validated({"adapter": {"rank": 4}}), "for <i>me</i>")
+    assert preset_choices(home)[0] == ("mine & co", "mine & co")
+    assert "(your own)" in intent_html(home, "mine & co", "en")
+    assert "<i>" not in intent_html(home, "mine & co", "en")
+    listed = own_list(home, "en")
+    assert "mine%20%26%20co.toml" in listed
+    assert ">mine &amp; co<" in listed
+    (home.presets / "broken.toml").write_text("rank = [")
+    assert "broken.toml" in own_list(home, "en")
+
+
+def test_the_base_models_are_the_built_in_one_the_presets_and_those_used_before(home):
+    RunFolder.create(home, validated({"model": {"base_model": "/models/mine"}}))
+    names = [name for name, _ in base_models(home)]
+    assert names[0] == "pocket"
+    assert "/models/mine" in names
+    assert len(names) == len(set(names))
+
+
+# from a result back to the form
+
+
+def lora(path, rank=8, alpha=4.0):
+    """A LoRA file of one layer, as far as its header goes."""
+    save_file({"x.lora_down.weight": np.zeros((rank, 2), "f"), "x.alpha": np.array(alpha, "f")}, path)
+    return path
+
+
+def test_a_run_goes_on_with_its_own_settings_from_the_chosen_file_under_a_new_name(form, home, folder):
+    values = named(home, "pocket-style", dataset_images=str(folder), adapter_rank=8, adapter_alpha=4.0,
+                   output_name="Bär & 7")  # fmt: skip
+    run = RunFolder.create(home, plan.read(home, "pocket-style", values))
+    file = lora(run.path / "Bär & 7-000002.safetensors")
+    shown = form.show(going_on(home, run, file.name), "en")
+    inputs = {api_name(place): shown[control] for place, control in form.form.controls.items()}
+    changed = {name for name, value in inputs.items() if value != values[name]}
+    assert changed == {"adapter_start_from", "output_name"}
+    assert (inputs["adapter_start_from"], inputs["output_name"]) == (str(file.resolve()), "Bär & 8")
+    told, wrong = form._told("pocket-style", inputs, "en")
+    assert wrong == {}
+    assert "Goes on from Bär &amp; 7-000002.safetensors." in told
+
+
+def test_the_plan_marks_rank_and_alpha_that_are_not_the_files(form, home, folder, tmp_path):
+    file = lora(tmp_path / "small.safetensors", rank=4, alpha=1.0)
+    inputs = named(home, "pocket-style", dataset_images=str(folder), adapter_start_from=str(file), adapter_rank=8,
+                   adapter_alpha=1.0)  # fmt: skip
+    told, wrong = form._told("pocket-style", inputs, "en")
+    assert wrong == {"adapter.rank": "small.safetensors has 4."}
+    assert "small.safetensors has rank 4; the run is to have rank 8." in told
+
+
+@pytest.mark.parametrize("preset", ["", "deleted since"])
+def test_settings_of_a_preset_that_is_not_there_are_shown_beside_the_goals_usual_one(form, preset):
+    config = validated({"preset": preset, "goal": "character", "adapter": {"rank": 5}})
+    shown = form.show(config, "en")
+    assert shown[form.preset]["value"] == "pocket-character"
+    assert shown[form.form.controls["adapter.rank"]] == 5
+
+
+def test_a_run_does_not_go_on_from_a_file_outside_its_folder(home):
+    run = RunFolder.create(home, validated({}))
+    with pytest.raises(RunMissing):
+        going_on(home, run, "../other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "expected"),
+    [
+        ("ana", [], "ana 2"),
+        ("ana", ["ana", "ana 2", "ana 3"], "ana 4"),
+        ("ana 2", ["ana 2"], "ana 3"),
+        ("ana in 3D", [], "ana in 3D 2"),
+        ("7", [], "7 2"),
+        ("ana 9", ["ana 10"], "ana 11"),
+    ],
+)
+def test_names_are_counted_up_past_those_of_other_runs(home, name, taken, expected):
+    for other in taken:
+        RunFolder.create(home, validated({"output": {"name": other}}))
+    assert next_name(home, name) == expected
+
+
+# start, and the API
+
+
+@pytest.fixture
+def api(home, in_blocks, monkeypatch):
+    """The endpoints by name; no process is started."""
+    monkeypatch.setattr(process, "start", lambda _run: None)
+    found = {}
+    monkeypatch.setattr("app.api.api", lambda act, api_name: found.update({api_name: act}))
+    in_blocks(lambda: register(home, Watches()))
+    return SimpleNamespace(**found)
+
+
+def test_start_by_name_takes_the_presets_values_for_what_is_not_given(api, home, folder):
+    parameters = list(inspect.signature(api.start).parameters)
+    given = {"preset": "pocket-character", "dataset_images": str(folder), "adapter_rank": 4}
+    name = api.start(*[given.get(parameter) for parameter in parameters])
+    config = RunFolder.find(home, name).config()
+    assert (config.adapter.rank, config.adapter.text_encoder, config.dataset.views) == (4, True, 160)
+    assert config.preset == "pocket-character"
+
+
+def test_the_api_says_what_is_wrong_and_what_to_do(api):
+    with pytest.raises(gr.Error, match="No preset called"):
+        api.start("no-such")
+    with pytest.raises(gr.Error, match="no such"):
+        api.status("no such")
+
+
+def test_status_and_runs_tell_state_step_and_error(api, home):
+    run = RunFolder.create(home, validated({"output": {"name": "ana"}}))
+    with EventLog(run.events_file) as log:
+        log.write(Step(step=3, epoch=0, loss=0.25, lr=1e-3, grad_norm=1.0, seconds=1.0, memory_gib=1.5))
+        log.write(RunFailed(code="x", message="The disk is full.", hint="Make room.", phase="train"))
+    told = api.status(run.path.name)
+    assert (told["state"], told["step"], told["loss"], told["error"]) == ("failed", 3, 0.25, "The disk is full.")
+    assert api.status("") == told
+    assert api.runs() == [told]
+    assert state_of(Watch(run))["state"] == "waiting"
+
+
+def test_requests_reach_the_run(api, home):
+    run = RunFolder.create(home, validated({}))
+    for what in ("stop", "pause", "save", "sample"):
+        assert getattr(api, what)(run.path.name) == run.path.name
+        assert run.asked_for(what) is not None
+
+
+def test_the_queue_can_be_read_and_changed(api, home):
+    runs = [RunFolder.create(home, validated({"output": {"name": name}})) for name in ("a", "b", "c")]
+    with Queue(home)._changing() as waiting:
+        waiting.extend(runs)
+    names = [run.path.name for run in runs]
+    assert api.queue() == names
+    assert api.queue_move(names[2], 0) == [names[2], names[0], names[1]]
+    assert api.queue_remove(names[0]) == [names[2], names[1]]
+
+
+def test_a_run_of_pictures_that_cannot_be_used_is_not_made(home, tmp_path):
+    with pytest.raises(FolderMissing):
+        start_run(home, validated({"dataset": {"images": str(tmp_path / "no")}}))
+    assert RunFolder.all(home) == []
+
+
+def test_settings_without_a_folder_are_no_run(home):
+    with pytest.raises(InvalidSettings, match="No picture folder"):
+        plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=""))

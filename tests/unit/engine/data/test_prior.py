@@ -1,0 +1,116 @@
+from collections import Counter
+
+import pytest
+import torch
+
+from trainer.__main__ import main
+from trainer.contract.errors import InvalidSettings
+from trainer.contract.events import EventLog, RunFinished, read_events
+from trainer.contract.settings.config import DatasetSettings, validated
+from trainer.dataset.buckets import plan
+from trainer.dataset.captions import Item
+from trainer.engine import loop
+from trainer.engine.data.batches import samples_of_step
+from trainer.engine.data.prior import Protector, class_prompts, without_trigger
+from trainer.engine.objectives import sample_rng, training_loss
+from trainer.engine.savings import Ladder
+
+PROTECTED = {"protect": True, "protect_prompt": "ball", "protect_pictures": 3}
+
+
+def prepared(run):
+    with EventLog(run.events_file) as log:
+        return loop.prepare(run, log, Ladder(run.config()))
+
+
+def test_the_base_draws_once_and_later_runs_find_its_pictures(new_run, monkeypatch):
+    first = prepared(new_run(dataset=PROTECTED))
+    files = sorted((first.run.home.cache / "drawn").iterdir())
+    assert len(files) == 3
+    assert first.data.drawn.buckets == first.data.buckets[:3]  # so that they share forward passes
+    monkeypatch.setattr("trainer.engine.data.prior.Protector._draw", lambda *_: pytest.fail("drawn again"))
+    again = prepared(new_run(dataset=PROTECTED))
+    assert torch.equal(again.data.drawn.posteriors[0, False].mean, first.data.drawn.posteriors[0, False].mean)
+
+
+@pytest.mark.parametrize(("wish", "reason"), [("stop", "stopped"), ("pause", "paused")])
+def test_asked_to_end_while_they_are_drawn_the_run_ends_at_once_and_draws_on_later(new_run, monkeypatch, wish, reason):
+    run = new_run(dataset={**PROTECTED, "views": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(Protector, "_draw", asking_once(run, wish, Protector._draw))
+        assert main([str(run.path)]) == 0
+    (ended,) = [event for event in read_events(run.events_file)[0] if isinstance(event, RunFinished)]
+    assert (ended.reason, ended.step) == (reason, 0)
+    drawn = list((run.home.cache / "drawn").iterdir())
+    assert len(drawn) == 1
+    assert not list(run.path.glob("*.safetensors"))
+    assert main([str(run.path)]) == 0
+    assert run.status() == "completed"
+    assert len(list((run.home.cache / "drawn").iterdir())) == 3
+
+
+def asking_once(run, wish, plain):
+    def draw(*given):
+        plain(*given)
+        run.request(wish)
+
+    return draw
+
+
+def test_a_damaged_picture_is_drawn_again(new_run):
+    first = prepared(new_run(dataset=PROTECTED))
+    file = min((first.run.home.cache / "drawn").iterdir())
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    prepared(new_run(dataset=PROTECTED))
+    assert file.read_bytes() == whole
+
+
+def test_a_step_learns_from_both_and_keeps_the_base_at_its_own(new_run):
+    training = prepared(new_run(dataset=PROTECTED))
+    steps = range(training.plan.steps)
+    chosen = [loop.samples_of_step(step, training.plan, training.data, training.config.dataset, 42) for step in steps]
+    with_both = next(step for step in steps if {sample.drawn for sample in chosen[step]} == {True, False})
+    batch = loop.batch_of(training, chosen[with_both])
+    assert batch.drawn.tolist() == [sample.drawn for sample in chosen[with_both]]
+    rng = [sample_rng(42, with_both, sample.index) for sample in chosen[with_both]]
+    with torch.no_grad():
+        losses = training_loss(training.family.predict, training.base_prediction, batch, training.schedule, rng)
+    assert losses[batch.drawn].max() < 1e-6, "the adapter has learnt nothing yet: it answers as the base does"
+    assert losses[~batch.drawn].min() > 1e-3
+    loss, norm = loop.update(training, with_both)
+    assert loss > 0
+    assert norm > 0
+
+
+@pytest.mark.parametrize(("share", "batch", "accumulation"), [(0.25, 4, 1), (0.25, 1, 1), (0.1, 3, 2), (0.5, 2, 1)])
+def test_own_pictures_are_shown_as_often_as_without_protection(new_run, share, batch, accumulation):
+    training = prepared(new_run(dataset=PROTECTED))
+    settings = DatasetSettings(
+        **PROTECTED, protect_share=share, batch_size=batch, accumulation=accumulation, views=9, resolution=64
+    )
+    made = plan(5, settings)
+    samples = [s for step in range(made.steps) for s in samples_of_step(step, made, training.data, settings, 1)]
+    own = Counter(sample.item for sample in samples if not sample.drawn)
+    drawn = Counter(sample.item for sample in samples if sample.drawn)
+    assert set(own.values()) == {9}
+    assert max(drawn.values()) - min(drawn.values()) <= 1
+    assert drawn.total() / len(samples) == pytest.approx(share, abs=0.01)
+    assert made.passes(made.steps) == 9
+
+
+def test_what_is_drawn_is_told_without_trigger_words_or_by_its_own_prompt(tmp_path):
+    items = [
+        Item(tmp_path / "a.png", text, 64, 64) for text in ("mimi, a cat", "photo of Mimi, sleeping", "a cat", "mimics")
+    ]
+    settings = DatasetSettings(protect=True, trigger_word="mimi")
+    assert class_prompts(items, settings, 0) == ["a cat", "photo of, sleeping", "mimics"]
+    assert class_prompts(items, settings.model_copy(update={"protect_prompt": "a pet"}), 0) == ["a pet"]
+    assert class_prompts(items, DatasetSettings(trigger_word="mimi"), 0) == []
+    assert without_trigger("mimi", "mimi") == ""
+
+
+def test_protection_needs_to_know_what_is_learnt_from_what_is_kept():
+    with pytest.raises(InvalidSettings, match="protect_prompt"):
+        validated({"dataset": {"protect": True}})
+    validated({"dataset": {"protect": True, "concepts": [{"images": "x", "trigger_word": "ana"}]}})

@@ -1,0 +1,99 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from trainer.contract.errors import InvalidSettings
+from trainer.contract.presets import settled
+from trainer.contract.settings.config import AdapterSettings, validated
+from trainer.models.lora_header import check_start
+
+
+def lora(path, ranks=(4,), alphas=(2.0,), dtype=torch.float32):
+    """A LoRA file of as many layers as there are ranks."""
+    tensors = {}
+    for number, (rank, alpha) in enumerate(zip(ranks, alphas, strict=True)):
+        tensors[f"lora_unet_{number}.alpha"] = torch.tensor(alpha, dtype=dtype)
+        tensors[f"lora_unet_{number}.lora_down.weight"] = torch.zeros(rank, 8, dtype=dtype)
+        tensors[f"lora_unet_{number}.lora_up.weight"] = torch.zeros(8, rank, dtype=dtype)
+    save_file(tensors, path)
+    return path
+
+
+def settings(path, rank=4, alpha=2.0):
+    return AdapterSettings(rank=rank, alpha=alpha, start_from=str(path))
+
+
+def test_without_a_file_there_is_nothing_to_check():
+    check_start(AdapterSettings())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("alpha", [2.0, 0.3])
+def test_a_file_of_the_same_rank_and_alpha_fits_whatever_its_format(tmp_path, dtype, alpha):
+    file = lora(tmp_path / "ana.safetensors", (4, 4), (alpha, alpha), dtype)
+    check_start(settings(file, alpha=alpha))
+
+
+@pytest.mark.parametrize(
+    ("wished", "told", "hint", "places"),
+    [
+        ({"rank": 8}, "has rank 4; the run is to have rank 8", "--adapter.rank 4", {"adapter.rank"}),
+        ({"alpha": 2.1}, "has alpha 2; the run is to have alpha 2.1", "--adapter.alpha 2", {"adapter.alpha"}),
+        (
+            {"rank": 8, "alpha": 8.0},
+            "has rank 4 and alpha 2; the run is to have rank 8 and alpha 8",
+            "--adapter.rank 4 --adapter.alpha 2",
+            {"adapter.rank", "adapter.alpha"},
+        ),
+    ],
+)
+def test_another_rank_or_alpha_is_refused_with_what_to_set(tmp_path, wished, told, hint, places):
+    with pytest.raises(InvalidSettings) as caught:
+        check_start(settings(lora(tmp_path / "ana.safetensors"), **wished))
+    assert caught.value.message == f"ana.safetensors {told}."
+    assert caught.value.hint == f"Set {hint}."
+    assert set(caught.value.places) == places
+
+
+@pytest.mark.parametrize(("ranks", "alphas"), [((4, 8), (2.0, 2.0)), ((4, 4), (2.0, 4.0))])
+def test_a_file_of_several_ranks_or_alphas_is_refused(tmp_path, ranks, alphas):
+    with pytest.raises(InvalidSettings, match="different rank or alpha"):
+        check_start(settings(lora(tmp_path / "ana.safetensors", ranks, alphas)))
+
+
+@pytest.mark.parametrize("data", [b"", b"<!doctype html><title>Log in</title>", b"\x80\x04.", b"\xff" * 40])
+def test_a_file_of_another_kind_is_named_with_what_it_is(tmp_path, data):
+    (tmp_path / "odd.safetensors").write_bytes(data)
+    with pytest.raises(InvalidSettings, match=r"The LoRA file .*odd\.safetensors cannot be used: it ") as caught:
+        check_start(settings(tmp_path / "odd.safetensors"))
+    assert set(caught.value.places) == {"adapter.start_from"}
+
+
+def test_a_file_that_is_cut_short_is_refused(tmp_path):
+    file = lora(tmp_path / "ana.safetensors")
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(InvalidSettings, match="cut short"):
+        check_start(settings(file))
+
+
+@pytest.mark.parametrize("name", ["model.diffusion_model.out.0.weight", "unet.conv_in.lora_A.weight", "x.alpha"])
+def test_tensors_of_other_names_are_no_lora(tmp_path, name):
+    save_file({name: torch.zeros(4, 4)}, tmp_path / "base.safetensors")
+    with pytest.raises(InvalidSettings, match="is no LoRA file in kohya's form"):
+        check_start(settings(tmp_path / "base.safetensors"))
+
+
+def test_a_file_that_is_not_there_is_named_with_its_path(tmp_path):
+    with pytest.raises(InvalidSettings) as caught:
+        check_start(settings(tmp_path / "gone.safetensors"))
+    assert caught.value.message == f"The LoRA file {tmp_path / 'gone.safetensors'} does not exist."
+
+
+def test_a_run_names_the_file_by_its_full_path_and_is_not_made_if_that_does_not_fit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lora(tmp_path / "ana.safetensors")
+    values = {"dataset": {"images": "pictures"}, "adapter": {"rank": 4, "alpha": 2.0, "start_from": "ana.safetensors"}}
+    assert settled(validated(values)).adapter.start_from == str(tmp_path / "ana.safetensors")
+    values["adapter"]["rank"] = 16
+    with pytest.raises(InvalidSettings, match="has rank 4"):
+        settled(validated(values))

@@ -1,0 +1,1 @@
+"""Every setting, declared once: type, range, unit and help text."""

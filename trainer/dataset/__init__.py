@@ -1,0 +1,1 @@
+"""A folder of images with captions: found, read, edited and laid out in buckets and views."""

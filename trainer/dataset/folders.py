@@ -1,0 +1,207 @@
+"""The files below a folder: hidden ones passed over, links followed only where they stay within."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from trainer.contract.errors import FolderMissing
+from trainer.dataset.formats import SUFFIXES
+from trainer.dataset.problems import Problem, listed
+
+MASK = ".mask.png"  # after a picture's name without its suffix
+# What is not taken: what is said of it, what to do, and why it matters
+LEFT = {
+    "link_outside": (
+        "Links that lead out of the folder are not followed",
+        "Copy their files into the folder, or give the folder that they lie in as a concept.",
+        "A link could bring in pictures that nobody meant to train on.",
+    ),
+    "link_broken": (
+        "Links that lead nowhere are passed over",
+        "Remove them, or put their files back.",
+        "A picture that was meant to be trained is missing.",
+    ),
+    "folder_closed": (
+        "Folders that cannot be opened are passed over",
+        "Give yourself the right to read them, or move them away.",
+        "Their pictures are missing from the training.",
+    ),
+    "name_unreadable": (
+        "Files with names that are no text are passed over",
+        "Rename them.",
+        "Neither captions nor a log can speak of a file whose name cannot be written.",
+    ),
+}
+REPEATS = re.compile(r"([1-9]\d{0,2})_(.+)")  # kohya's "10_ana woman"; a year is no number of repeats
+
+
+@dataclass
+class Listing:
+    """The files below a folder, and what was noticed on the way."""
+
+    folder: Path
+    files: dict[str, Path]  # by path relative to the folder with forward slashes, in order
+    problems: list[Problem]
+
+    @cached_property
+    def pictures(self) -> dict[str, Path]:
+        """Those that are named like a picture, without the masks."""
+        return {name: path for name, path in self.files.items() if _is_picture(name)}
+
+    @cached_property
+    def masks(self) -> dict[str, Path]:
+        """Masks by the name of their picture without its suffix."""
+        return {name[: -len(MASK)]: path for name, path in self.files.items() if name.lower().endswith(MASK)}
+
+
+def listing(folder: Path, apart: Collection[Path] = ()) -> Listing:
+    """Every file below the folder, but for those below the folders `apart`, which are resolved.
+
+    Raises:
+        FolderMissing: No such folder.
+    """
+    if not folder.is_dir():
+        raise FolderMissing(folder)
+    real = os.path.realpath(folder)
+    walk = _Walk(folder, real, [path for path in apart if path.is_relative_to(real)])
+    walk.go()
+    names = sorted(walk.files, key=lambda name: name.split("/"))
+    return Listing(folder, {name: walk.files[name] for name in names}, _noticed(walk))
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """What a folder's name says as in kohya's tools: how often its pictures are shown, and in which words."""
+
+    count: int = 1
+    words: str = ""
+    folder: str = ""  # that name
+
+
+def repeats_of(folder: Path, name: str) -> Repeats:
+    """What the folders of a file say, the nearest one that says something; `folder` is the outermost."""
+    return _said_by(folder.absolute().name, name.rpartition("/")[0])
+
+
+def words_of_folder(name: str) -> str:
+    """What a folder's name says, without kohya's repeats."""
+    match = REPEATS.fullmatch(name)
+    return (match[2] if match else name).strip()
+
+
+@lru_cache(maxsize=1000)
+def _said_by(outermost: str, within: str) -> Repeats:
+    for part in (*reversed(within.split("/")), outermost):
+        if match := REPEATS.fullmatch(part):
+            return Repeats(int(match[1]), match[2].strip(), part)
+    return Repeats()
+
+
+def _is_picture(name: str) -> bool:
+    lower = name.lower()
+    return lower.endswith(SUFFIXES) and not lower.endswith(MASK)
+
+
+@dataclass
+class _Walk:
+    """One way through a folder."""
+
+    root: Path
+    real_root: str
+    apart: Collection[Path]  # folders within it that are not entered, by whatever way
+    seen: set[str] = field(default_factory=set)  # real paths of what is not to be taken again
+    files: dict[str, Path] = field(default_factory=dict)
+    links: list[tuple[str, Path]] = field(default_factory=list)
+    left: dict[str, list[Path]] = field(default_factory=dict)  # by a code of LEFT
+
+    def leave(self, code: str, path: Path) -> None:
+        """Note what is not taken, and why."""
+        self.left.setdefault(code, []).append(path)
+
+    def go(self) -> None:
+        """Find the files, then follow the links: so that what is there itself goes before what leads to it."""
+        self.seen.update(os.fspath(path) for path in self.apart)
+        self._enter(self.root, "", self.real_root)
+        while self.links:
+            links, self.links = sorted(self.links), []
+            for name, path in links:
+                self._follow(name, path)
+
+    def _enter(self, folder: Path, prefix: str, real: str) -> None:
+        """Note the files of a folder and of those within; names start with `prefix`."""
+        folders = deque([(folder, prefix, real)])
+        while folders:
+            folder, prefix, real = folders.popleft()
+            if real in self.seen:
+                continue
+            self.seen.add(real)
+            try:
+                with os.scandir(folder) as found:
+                    entries = list(found)
+            except OSError:
+                self.leave("folder_closed", folder)
+                continue
+            for entry in entries:
+                name, path = prefix + entry.name, Path(entry.path)
+                if entry.name.startswith("."):
+                    continue
+                if not _can_be_written(entry.name):
+                    self.leave("name_unreadable", path)
+                elif _is_link(entry):
+                    self.links.append((name, path))
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append((path, f"{name}/", os.path.join(real, entry.name)))  # noqa: PTH118 - ten thousand times
+                elif entry.is_file(follow_symlinks=False):
+                    self.files[name] = path
+                    self.seen.add(os.path.join(real, entry.name))  # noqa: PTH118
+
+    def _follow(self, name: str, path: Path) -> None:
+        """Take what a link leads to, if it lies within the folder and was not found already."""
+        try:
+            real = os.path.realpath(path, strict=True)
+        except OSError:  # leads nowhere, or in a circle
+            self.leave("link_broken", path)
+            return
+        if not Path(real).is_relative_to(self.real_root):
+            self.leave("link_outside", path)
+        elif any(Path(real).is_relative_to(folder) for folder in self.apart):
+            return
+        elif path.is_dir():
+            self._enter(path, f"{name}/", real)
+        elif path.is_file() and real not in self.seen:
+            self.seen.add(real)
+            self.files[name] = path
+
+
+def _is_link(entry: os.DirEntry[str]) -> bool:
+    """Whether this leads elsewhere: a symbolic link, or a junction, as Windows makes for folders."""
+    if sys.platform == "win32" and entry.is_dir(follow_symlinks=False):
+        return entry.stat(follow_symlinks=False).st_reparse_tag == stat.IO_REPARSE_TAG_MOUNT_POINT or entry.is_symlink()
+    return entry.is_symlink()
+
+
+def _can_be_written(name: str) -> bool:
+    """Whether a file's name is text: a disk may hold names of any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _noticed(walk: _Walk) -> list[Problem]:
+    """What the walk had to leave, in words."""
+    problems = []
+    for code, paths in walk.left.items():
+        message, hint, why = LEFT[code]
+        named = () if code == "name_unreadable" else tuple(paths)  # no page and no log could show it
+        problems.append(Problem(code, f"{message}: {listed(paths)}.", hint, named, why))
+    return problems

@@ -1,0 +1,358 @@
+"""What is changed here about pictures, kept beside them in spirit only: the user's folder is read and never written to.
+
+Each folder of pictures has one in the home, `datasets/<name>-<8 hex>/metadata.jsonl`, in the format of Hugging Face
+datasets with keys of our own: one `{"file_name": "relative/path.png", "text": "caption", "focus": [0.5, 0.3], "mask":
+"masks/1f2e.png", "left_out": true}` a line, each key only where it says something. Beside it `history.jsonl` keeps
+every change, to be undone and done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from filelock import FileLock
+
+from trainer.contract.errors import DatasetError
+from trainer.contract.home import Home, append_line, atomic_write
+from trainer.contract.settings.concepts import Concept
+from trainer.contract.settings.config import DatasetSettings
+from trainer.dataset.encodings import plain
+
+READABLE = 60  # letters of the folder's own name in that of its overlay
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What holds here for one picture in place of what its folder says."""
+
+    text: str | None = None  # None: the picture's own caption holds; empty: it has none
+    focus: tuple[float, float] | None = None  # what the crop keeps in view: shares of width and height
+    mask: str | None = None  # path relative to the overlay's folder
+    left_out: bool = False  # not trained
+
+
+# What reading a line of something else may raise
+SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+Entries = dict[str, Entry]  # by the picture's path, relative to its folder and with forward slashes
+Replaced = dict[str, Entry | None]  # what stood there before; None: there was no entry
+Update = Entry | None | Callable[[Entry], Entry | None]  # an entry, none, or what is made of the one that stands there
+
+
+@dataclass(frozen=True)
+class Change:
+    """One step to go back or forward: what it puts in place, and what the user did."""
+
+    puts: Replaced
+    what: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """Its pictures."""
+        return list(self.puts)
+
+
+@dataclass
+class History:
+    """The changes that stand and those taken back, each list's next step last; for many readers, so not to change."""
+
+    done: list[Change] = field(default_factory=list)
+    undone: list[Change] = field(default_factory=list)
+
+
+def overlay_file(home: Home, folder: Path) -> Path:
+    """Where the changes to this picture folder lie; the file is there once something was changed."""
+    path = folder.expanduser().resolve()
+    name = re.sub(r"[^\w.-]+", "-", path.name)[:READABLE].strip("-.") or "pictures"
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    return home.root / "datasets" / f"{name}-{digest}" / "metadata.jsonl"
+
+
+def existing_overlay(home: Home, folder: Path) -> Path | None:
+    """The same, if it is there."""
+    path = overlay_file(home, folder)
+    return path if path.is_file() else None
+
+
+def read_overlay(path: Path) -> Entries:
+    """The entries of a metadata.jsonl, each on one line.
+
+    Raises:
+        DatasetError: Not there, not UTF-8, or a line that is no such entry.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a caption may hold other separators of lines
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"The captions {path} cannot be read: {error}.",
+            hint="Give a metadata.jsonl in UTF-8, or leave dataset.captions empty.",
+        ) from None
+    return dict(_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def entries_of(home: Home, folder: Path) -> Entries:
+    """The same for a picture folder; none if nothing was changed there.
+
+    Raises:
+        DatasetError: The overlay cannot be read.
+    """
+    path = existing_overlay(home, folder)
+    return read_overlay(path) if path else {}
+
+
+def with_overlays(dataset: DatasetSettings, home: Home) -> DatasetSettings:
+    """The settings with what was changed here about their folders, each where they name no captions of its own."""
+
+    def changed(folder: DatasetSettings | Concept) -> dict[str, str]:
+        """One folder and its captions."""
+        images = Path(folder.images).expanduser()
+        own = Path(folder.captions).expanduser() if folder.captions else existing_overlay(home, images)
+        return {"images": str(images), "captions": str(own or "")}
+
+    concepts = tuple(concept.model_copy(update=changed(concept)) for concept in dataset.concepts)
+    return dataset.model_copy(update={**changed(dataset), "concepts": concepts})
+
+
+def overlays_in(dataset: DatasetSettings, home: Home) -> list[str]:
+    """The captions of such settings that are changes made here."""
+    folders: list[DatasetSettings | Concept] = [dataset, *dataset.concepts]
+    return [one.captions for one in folders if one.captions == str(overlay_file(home, Path(one.images)))]
+
+
+def change(home: Home, folder: Path, changes: Mapping[str, Update], what: str = "") -> list[str]:
+    """Give pictures other entries, as one change that `undo` takes back; gives back those for which something changed.
+
+    Args:
+        home: Where the overlay lies.
+        folder: The picture folder.
+        changes: By the picture's path, relative to the folder and with forward slashes. None removes the entry. Who
+            changes a part of it gives a function, such as `partial(replace, text="a bear")`: it is applied to what
+            stands there by then, and takes nothing back that somebody else did meanwhile.
+        what: The change in the user's words, told when it is undone.
+
+    Raises:
+        DatasetError: A name that is no file of the folder, a value out of range, or an overlay that cannot be read.
+    """
+    for name in changes:
+        _inside(folder, name)
+    with _changing(home, folder) as entries:
+        fresh = {name: _tidy(name, _edited(edit, entries.get(name, Entry()))) for name, edit in changes.items()}
+        before = {name: entries.get(name) for name, entry in fresh.items() if entries.get(name) != entry}
+        if before:
+            _note(history_file(home, folder), {"before": _spelt(before), "what": what})
+            _put(entries, fresh)
+    return list(before)
+
+
+def undo(home: Home, folder: Path) -> Change | None:
+    """Take the last change back; gives back what that was, None if there is nothing left to undo.
+
+    Raises:
+        DatasetError: The overlay cannot be read.
+    """
+    return _go(home, folder, "undone")
+
+
+def redo(home: Home, folder: Path) -> Change | None:
+    """Make the change again that was undone last; gives back what that was, None if there is none.
+
+    Raises:
+        DatasetError: The overlay cannot be read.
+    """
+    return _go(home, folder, "redone")
+
+
+def history(home: Home, folder: Path) -> History:
+    """What can be undone and done again; a line that a crash cut short, or that is none, is passed over."""
+    file = history_file(home, folder)
+    try:
+        seen = file.stat()
+    except FileNotFoundError:
+        return History()
+    return _history(file, seen.st_mtime_ns, seen.st_size)
+
+
+@lru_cache(maxsize=2)
+def _history(file: Path, _changed: int, _bytes: int) -> History:
+    """The same, read once: the file only ever grows."""
+    known = History()
+    for line in file.read_bytes().split(b"\n"):
+        with suppress(*SENSELESS):
+            _replay(known, json.loads(line))
+    return known
+
+
+def history_file(home: Home, folder: Path) -> Path:
+    """Every change, every undoing and redoing of one, a line each; only ever added to."""
+    return overlay_file(home, folder).with_name("history.jsonl")
+
+
+def _go(home: Home, folder: Path, way: str) -> Change | None:
+    """One step back ("undone") or forward ("redone")."""
+    with _changing(home, folder) as entries:
+        known = history(home, folder)
+        steps = known.done if way == "undone" else known.undone
+        if not steps:
+            return None
+        step = steps[-1]
+        _note(history_file(home, folder), {way: _spelt({name: entries.get(name) for name in step.puts})})
+        _put(entries, step.puts)
+        return step
+
+
+def _replay(known: History, record: dict[str, Any]) -> None:
+    """Go on by one line of the history; the lines of undoing once held only `true`, which cannot be done again."""
+    if "before" in record:
+        known.done.append(Change(_entries(record["before"]), record.get("what", "")))
+        known.undone.clear()
+    elif "undone" in record and known.done:
+        what = known.done.pop().what
+        if record["undone"] is not True:
+            known.undone.append(Change(_entries(record["undone"]), what))
+    elif "redone" in record and known.undone:
+        known.done.append(Change(_entries(record["redone"]), known.undone.pop().what))
+
+
+def _entries(record: dict[str, Any]) -> Replaced:
+    """A record's entries; each was once no more than a caption."""
+    return {
+        name: Entry(text=one) if isinstance(one, str) else None if one is None else _entry(one)
+        for name, one in record.items()
+    }
+
+
+def _spelt(entries: Replaced) -> dict[str, dict[str, Any] | None]:
+    """The same, ready for JSON."""
+    return {name: None if entry is None else _told(entry) for name, entry in entries.items()}
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    """What an entry says, under the names it has in the file."""
+    said = {"text": entry.text, "focus": entry.focus, "mask": entry.mask, "left_out": entry.left_out or None}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _line(path: Path, number: int, line: str) -> tuple[str, Entry]:
+    """Picture and entry of one line."""
+    try:
+        said = json.loads(line)
+        name, entry = str(PurePosixPath(_text(said, "file_name"))), _entry(said)
+        return name, Entry(text=_text(said, "text")) if entry == Entry() else entry  # the key it lacks is named
+    except SENSELESS as error:
+        raise DatasetError(
+            f"Line {number} of {path} is no caption: {type(error).__name__}: {error}.",
+            hint='Each line must read {"file_name": "picture.png", "text": "its caption"}.',
+        ) from None
+
+
+def _entry(said: dict[str, Any]) -> Entry:
+    """What one line says.
+
+    Raises:
+        TypeError: A value of another kind.
+        ValueError: A value out of range.
+    """
+    text = plain(_text(said, "text")) if "text" in said else None
+    mask = _text(said, "mask") if "mask" in said else None
+    left_out = said.get("left_out", False)
+    if not isinstance(left_out, bool):
+        raise TypeError(f"left_out is {left_out!r}, not true or false")
+    return _checked(Entry(text, _focus(said.get("focus")), mask, left_out))
+
+
+def _focus(value: object) -> tuple[float, float] | None:
+    match value:
+        case None:
+            return None
+        case [float() | int() as x, float() | int() as y]:
+            return float(x), float(y)
+    raise TypeError(f"focus is {value!r}, not two numbers")
+
+
+def _checked(entry: Entry) -> Entry:
+    """The same entry.
+
+    Raises:
+        ValueError: A focus beside the picture, or a mask outside the overlay's folder.
+    """
+    if entry.focus is not None and not all(0 <= share <= 1 for share in entry.focus):
+        raise ValueError(f"focus is {list(entry.focus)}, not two shares from 0 to 1")
+    if entry.mask is not None:
+        mask = PurePosixPath(entry.mask)
+        if mask.is_absolute() or ".." in mask.parts or not mask.parts or re.search(r"[\\:\0]", entry.mask):
+            raise ValueError(f"mask is {entry.mask!r}, not a path within the folder")
+    return entry
+
+
+def _edited(edit: Update, entry: Entry) -> Entry | None:
+    """What an edit makes of the entry that stands there."""
+    return edit(entry) if callable(edit) else edit
+
+
+def _tidy(name: str, entry: Entry | None) -> Entry | None:
+    """The entry as it is written: its text on one line, and none at all if it says nothing."""
+    if entry is None:
+        return None
+    try:
+        tidy = _checked(entry if entry.text is None else replace(entry, text=plain(entry.text)))
+    except ValueError as error:
+        raise DatasetError(f"{name} cannot be changed: {error}.", hint="Open the folder again.") from None
+    return None if tidy == Entry() else tidy
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    if not isinstance(entry[key], str):
+        raise TypeError(f"{key} is {entry[key]!r}, not a text")
+    return str(entry[key])
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The folder's file of this name.
+
+    Raises:
+        DatasetError: There is none, or the name leads out of the folder.
+    """
+    root = folder.expanduser().resolve()
+    path = Path(os.path.normpath(root / name))
+    there = os.path.isfile(path)  # noqa: PTH113 - unlike Path's own it says no to a name that none can have
+    if not there or not path.is_relative_to(root) or path.relative_to(root).as_posix() != name:
+        raise DatasetError(f"There is no picture {name!r} in {folder}.", hint="Open the folder again.")
+    return path
+
+
+@contextmanager
+def _changing(home: Home, folder: Path) -> Iterator[Entries]:
+    """The folder's entries, to be changed by one process at a time; written if they were."""
+    file = overlay_file(home, folder)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(".lock")):
+        before = read_overlay(file) if file.is_file() else {}
+        entries = dict(before)
+        yield entries
+        if entries != before:
+            lines = [
+                json.dumps({"file_name": name, **_told(entries[name])}, ensure_ascii=False) for name in sorted(entries)
+            ]
+            atomic_write(file, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _put(entries: Entries, fresh: Replaced) -> None:
+    """Set these entries, and remove those that are None."""
+    for name, entry in fresh.items():
+        if entry is None:
+            entries.pop(name, None)
+        else:
+            entries[name] = entry
+
+
+def _note(file: Path, record: dict[str, Any]) -> None:
+    """Add one line to the history: before the change itself, so a crash between them leaves nothing to lose."""
+    append_line(file, json.dumps(record, ensure_ascii=False).encode())

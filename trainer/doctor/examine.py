@@ -1,0 +1,169 @@
+"""What is wrong with a data set, before hours go into training it: which pictures, why it matters, and a fix.
+
+Pictures are only ever read. A fix is a change of the folder's overlay, so it can be undone like every other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from trainer.contract.home import Home
+from trainer.contract.settings.config import TrainConfig
+from trainer.dataset.captions import Item, Problem
+from trainer.dataset.overlay import Entry, entries_of
+from trainer.doctor.captions import caption_signs
+from trainer.doctor.cases import CASES, Level, Sign
+from trainer.doctor.images import picture_signs
+
+NAMED = 5  # pictures that a message names, the rest is counted
+ENOUGH = {"style": 20, "character": 10, "concept": 10}  # pictures that this goal wants
+IMBALANCE = 4.0  # times as many views
+ORDER: tuple[Level, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Finding(Problem):
+    """One thing worth knowing about a data set."""
+
+    level: Level = "warning"  # note: nothing is wrong
+    folder: Path | None = None  # whose overlay the fix changes
+    fix: Mapping[str, Callable[[Entry], Entry]] | None = (
+        None  # for `overlay.change(home, folder, fix)`, if there is one
+    )
+
+
+def examine(
+    items: Sequence[Item],
+    problems: Sequence[Problem],
+    config: TrainConfig,
+    home: Home,
+    told: Callable[[int, int], None] | None = None,
+) -> list[Finding]:
+    """What `items` would do to a training, gravest first; pictures that are left out already are passed over.
+
+    Args:
+        items: The pictures, as `captions.look` gives them.
+        problems: What it noticed beside them.
+        config: What they are to be trained for: goal, resolution, trigger word, caption length.
+        home: Holds the overlays.
+        told: Called with the pictures looked at so far, and all; from this thread.
+    """
+    folders = _Folders(config, home)
+    trained = [item for item in items if not folders.entry(item.path).left_out]
+    signs = [*picture_signs(trained, config, told), *caption_signs(trained, config), *_set_signs(trained, config)]
+    found = [*_known(problems, folders), *_findings(signs, folders)]
+    return sorted(found, key=lambda finding: ORDER.index(finding.level))
+
+
+class _Folders:
+    """The folders of a data set, and what their overlays say."""
+
+    def __init__(self, config: TrainConfig, home: Home) -> None:
+        chosen = [config.dataset.images, *(concept.images for concept in config.dataset.concepts)]
+        roots = [Path(folder).expanduser().absolute() for folder in chosen if folder]
+        self._roots = sorted(roots, key=lambda root: -len(root.parts))  # of nested ones the inner one has the picture
+        self._entries = {root: entries_of(home, root) for root in roots}
+
+    def place(self, picture: Path) -> tuple[Path, str] | None:
+        """Folder and name of a picture, unless it lies elsewhere."""
+        path = picture.absolute()
+        return next(((root, path.relative_to(root).as_posix()) for root in self._roots if root in path.parents), None)
+
+    def entry(self, picture: Path) -> Entry:
+        """What the overlay says of a picture so far."""
+        place = self.place(picture)
+        return self._entries[place[0]].get(place[1], Entry()) if place else Entry()
+
+
+def _known(problems: Sequence[Problem], folders: _Folders) -> list[Finding]:
+    """What the reader noticed, with a reason and a fix where there is one."""
+    found = []
+    for problem in problems:
+        case = CASES.get(problem.code)
+        trained = [path for path in problem.pictures if not folders.entry(path).left_out]
+        if problem.pictures and not trained:
+            continue
+        groups = _by_folder([Sign(problem.code, path) for path in trained], folders) or {None: []}
+        for folder, signs in groups.items():
+            finding = Finding(
+                problem.code,
+                problem.message,
+                problem.hint,
+                tuple(sign.picture for sign in signs if sign.picture),
+                problem.why or (case.why if case else ""),
+                case.level if case else "warning",
+                folder,
+                _fix(signs, folders),
+            )
+            found.append(finding)
+    return found
+
+
+def _findings(signs: Iterable[Sign], folders: _Folders) -> list[Finding]:
+    """Signs of one kind as one finding for each folder."""
+    kinds: dict[tuple[str, str], list[Sign]] = {}
+    for sign in signs:
+        kinds.setdefault((sign.code, sign.subject), []).append(sign)
+    found = []
+    for (code, subject), same in kinds.items():
+        case = CASES[code]
+        title = case.title.format(subject=subject)
+        for folder, here in _by_folder(same, folders).items():
+            shown = dict.fromkeys(path for sign in here for path in (*sign.beside, sign.picture) if path)
+            message = f"{title}: {_named(here)}." if shown else f"{title}."
+            fix = _fix(here, folders)
+            found.append(Finding(code, message, case.hint, tuple(shown), case.why, case.level, folder, fix))
+    return found
+
+
+def _by_folder(signs: Sequence[Sign], folders: _Folders) -> dict[Path | None, list[Sign]]:
+    """The signs of each folder; those of the whole set, or of pictures that lie elsewhere, under None."""
+    groups: dict[Path | None, list[Sign]] = {}
+    for sign in signs:
+        place = folders.place(sign.picture) if sign.picture else None
+        groups.setdefault(place[0] if place else None, []).append(sign)
+    return groups
+
+
+def _named(signs: Sequence[Sign]) -> str:
+    """The first pictures by name, and how many more."""
+    pictures = [(sign.picture.name, sign.detail) for sign in signs if sign.picture]
+    names = [f"{name} ({detail})" if detail else name for name, detail in pictures]
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _fix(signs: Sequence[Sign], folders: _Folders) -> dict[str, Callable[[Entry], Entry]] | None:
+    """What mends these signs, as changes of the overlay's entries."""
+    changes: dict[str, Callable[[Entry], Entry]] = {}
+    for sign in signs:
+        place = folders.place(sign.picture) if sign.picture else None
+        if sign.picture is None or place is None:
+            continue
+        case = CASES.get(sign.code)
+        if sign.mend is not None:
+            changes[place[1]] = sign.mend
+        elif case is not None and case.leave_out:
+            changes[place[1]] = partial(replace, left_out=True)
+    return changes or None
+
+
+def _set_signs(items: Sequence[Item], config: TrainConfig) -> list[Sign]:
+    """What the numbers of pictures say."""
+    signs = []
+    wanted = ENOUGH[config.goal]
+    if 0 < len(items) < wanted:
+        signs.append(Sign("few_pictures", subject=f"{len(items)}; for a {config.goal}, {wanted} or more serve well"))
+    shares: dict[int, float] = {}
+    for item in items:
+        shares[item.concept] = shares.get(item.concept, 0.0) + item.weight
+    most = max(shares.values(), default=0.0)
+    for concept, views in sorted(shares.items()):
+        if views * IMBALANCE < most:
+            members = [item.path for item in items if item.concept == concept]
+            subject = f"one view in {most / views:.3g}"
+            signs += [Sign("concept_imbalance", path, subject=subject) for path in members]
+    return signs

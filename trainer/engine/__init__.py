@@ -1,0 +1,1 @@
+"""The training itself. With `trainer.tools`, the only place that imports torch."""

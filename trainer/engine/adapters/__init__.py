@@ -1,0 +1,1 @@
+"""LoRA layers: attached, computed, and written as a file."""

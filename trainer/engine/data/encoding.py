@@ -1,0 +1,225 @@
+"""Pictures to posteriors: decoded and cut by threads some pictures ahead, encoded in batches, kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainer.contract.errors import NonFiniteLatents, UnreadableImage
+from trainer.contract.settings.config import DatasetSettings
+from trainer.dataset.buckets import Crop, Size
+from trainer.dataset.captions import Item
+from trainer.dataset.images import Picture, read_mask, read_picture
+from trainer.engine.data.cache import TensorCache, digest, dtype_name
+from trainer.engine.data.images import in_latents, normalised, to_pixels
+from trainer.engine.families.base import Family
+
+Progress = Callable[[int, int], None]
+BATCH_PX = 512 * 512  # pictures larger than this fill any device alone, and a batch takes no more memory than one
+MOST_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A picture at one of its sizes."""
+
+    item: Item
+    crop: Crop
+    mirrors: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Scaled posterior of one picture, mean and std, each (C, h, w) float32; and its mask (1, h, w) from 0 to 1."""
+
+    mean: Tensor
+    std: Tensor
+    mask: Tensor | None = None
+
+
+def masks_of(encoded: Sequence[Encoded]) -> Tensor | None:
+    """The masks of pictures of one size, (B, 1, h, w), all of a picture that has none; None if none has one."""
+    if all(one.mask is None for one in encoded):
+        return None
+    return torch.stack([torch.ones_like(one.mean[:1]) if one.mask is None else one.mask for one in encoded])
+
+
+@dataclass
+class Prepared:
+    """What a thread has made of a cut: posteriors that the cache has, pixels (3, H, W) of the others, by mirrored."""
+
+    cut: Cut
+    digest: str = ""
+    mask: Tensor | None = None
+    known: dict[bool, dict[str, Tensor]] = field(default_factory=dict)
+    missing: dict[bool, tuple[str, Tensor]] = field(default_factory=dict)  # with their keys
+    error: UnreadableImage | None = None
+
+    def encoded(self, mirrored: bool, scaling_factor: float) -> Encoded:
+        """Posterior and mask, mirrored or not."""
+        mask = self.mask.flip(2) if self.mask is not None and mirrored else self.mask
+        known = self.known[mirrored]
+        return Encoded(known["mean"] * scaling_factor, known["std"] * scaling_factor, mask)
+
+
+class Encoder:
+    """Encodes cuts for one model and its settings."""
+
+    def __init__(self, family: Family, settings: DatasetSettings, dtype: torch.dtype, cache: TensorCache) -> None:
+        self._family, self._settings, self._cache = family, settings, cache
+        self._made: dict[str, dict[str, Tensor]] = {}
+        self._how = (settings.background, family.encoder_key("vae"), dtype_name(dtype))
+
+    def encode(self, cuts: Sequence[Cut], progress: Progress) -> list[Prepared]:
+        """The cuts in order, each with all its posteriors, or the error that kept it from being decoded.
+
+        Raises:
+            NonFiniteLatents: The VAE overflowed.
+        """
+        threads = min(os.cpu_count() or 1, MOST_THREADS)
+        made: list[Prepared] = []
+        waiting: dict[Size, list[Prepared]] = {}
+        done = 0
+        with ThreadPoolExecutor(threads) as pool:
+            writes: list[Future[object]] = []
+
+            def _finish(batch: list[Prepared]) -> int:
+                for key, tensors in self._encode(batch):
+                    writes.append(pool.submit(self._cache.write, key, tensors))
+                return len(batch)
+
+            for prepared in _ahead(pool, self._prepare, cuts, 2 * threads):
+                made.append(prepared)
+                if prepared.error:
+                    done += 1
+                else:
+                    batch = waiting.setdefault(prepared.cut.crop.bucket, [])
+                    batch.append(prepared)
+                    if _pixels(batch) + _pixels([prepared]) > BATCH_PX:
+                        done += _finish(waiting.pop(prepared.cut.crop.bucket))
+                progress(done, len(cuts))
+            for batch in waiting.values():
+                done += _finish(batch)
+                progress(done, len(cuts))
+        for write in writes:
+            write.result()  # a full disk is told
+        return made
+
+    def _prepare(self, cut: Cut) -> Prepared:
+        """What can be done without the model."""
+        prepared = Prepared(cut)
+        try:
+            self._read(prepared)
+        except UnreadableImage as error:
+            if isinstance(error.__context__, MemoryError):  # the picture is not at fault
+                raise error.__context__ from None
+            prepared.error = error
+            prepared.missing.clear()
+        return prepared
+
+    def _read(self, prepared: Prepared) -> None:
+        """Fill in digest, mask, and posteriors or pixels.
+
+        The bytes that are digested are the ones that are decoded, so a file that changes meanwhile is no lie later.
+
+        Raises:
+            UnreadableImage: The picture or its mask cannot be decoded, or they do not belong together.
+        """
+        item, crop = prepared.cut.item, prepared.cut.crop
+        content = _bytes(item.path)
+        prepared.digest = hashlib.sha256(content).hexdigest()
+        picture: Picture | None = None
+        for mirrored in prepared.cut.mirrors:
+            key = digest("latents", prepared.digest, crop, mirrored, *self._how)
+            stored = self._cache.read(key)
+            if stored is not None:
+                prepared.known[mirrored] = stored
+                continue
+            picture = picture or read_picture(item.path, content, crop.scaled)
+            prepared.missing[mirrored] = key, to_pixels(picture.on(self._settings.background), crop, mirrored)
+        prepared.mask = self._mask(item, crop, prepared.digest, content)
+
+    def _mask(self, item: Item, crop: Crop, picture: str, content: bytes) -> Tensor | None:
+        """Which latents are learnt, (1, h, w): the item's own mask, or else where it is opaque, if that is wished."""
+        if item.mask is not None and item.mask.is_file():
+            source, path, data = "mask", item.mask, _bytes(item.mask)
+            drawn = hashlib.sha256(data).hexdigest()
+        elif self._settings.alpha_mask:
+            source, path, data, drawn = "alpha", item.path, content, picture
+        else:
+            return None
+        per_latent = self._family.spec.pixels_per_latent
+
+        def _make() -> dict[str, Tensor]:
+            alpha = source == "alpha"
+            shown = read_picture(path, data).alpha if alpha else read_mask(path, item.width, item.height, data)
+            if shown is None:
+                return {"mask": torch.ones(1, crop.bucket.height // per_latent, crop.bucket.width // per_latent)}
+            return {"mask": in_latents(to_pixels(shown, crop), per_latent)}
+
+        return self._cache.get(digest(source, drawn, crop, per_latent), _make)["mask"]
+
+    def _encode(self, batch: list[Prepared]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Fill in the missing posteriors of cuts of one size; gives each with its key.
+
+        What is known already is encoded once more beside what is not: a batch of another shape gives other last bits,
+        and a run that was killed while it encoded would not be the same.
+        """
+        order = [(prepared, mirrored) for prepared in batch for mirrored in prepared.cut.mirrors]
+        room = max(BATCH_PX // _pixels(batch[:1]) * len(batch[0].cut.mirrors), 1)
+        for start in range(0, len(order), room):
+            chosen = order[start : start + room]
+            if not any(mirrored in prepared.missing for prepared, mirrored in chosen):
+                continue
+            pixels = torch.stack([self._shown(prepared, mirrored) for prepared, mirrored in chosen])
+            posterior = self._family.encode_image(normalised(pixels))
+            for (prepared, mirrored), mean, std in zip(chosen, posterior.mean, posterior.std, strict=True):
+                if not (mean.isfinite().all() and std.isfinite().all()):
+                    raise NonFiniteLatents(prepared.cut.item.path)
+                if mirrored in prepared.missing:
+                    key, tensors = prepared.missing[mirrored][0], {"mean": mean.clone(), "std": std.clone()}
+                    prepared.known[mirrored] = self._made.setdefault(key, tensors)  # the same picture twice is one
+                    yield key, prepared.known[mirrored]
+        for prepared in batch:
+            prepared.missing.clear()
+
+    def _shown(self, prepared: Prepared, mirrored: bool) -> Tensor:
+        """A cut's pixels, read again if its posterior is known."""
+        if mirrored in prepared.missing:
+            return prepared.missing[mirrored][1]
+        item, crop = prepared.cut.item, prepared.cut.crop
+        picture = read_picture(item.path, _bytes(item.path), crop.scaled)
+        return to_pixels(picture.on(self._settings.background), crop, mirrored)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Cut], Prepared], cuts: Sequence[Cut], most: int
+) -> Iterator[Prepared]:
+    """What is made of the cuts, in order, at most so many ahead of the one that is given."""
+    begun: deque[Future[Prepared]] = deque()
+    for cut in cuts:
+        begun.append(pool.submit(work, cut))
+        if len(begun) > most:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
+
+
+def _pixels(batch: Sequence[Prepared]) -> int:
+    sizes = ((one.cut.crop.bucket, len(one.cut.mirrors)) for one in batch)
+    return sum(size.width * size.height * times for size, times in sizes)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(path, str(error)) from None

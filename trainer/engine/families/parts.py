@@ -1,0 +1,302 @@
+"""A base model's parts, loaded: from a folder in the diffusers layout, or from one file in the original layout.
+
+Weights go to their place once: files are memory-mapped, modules are built without weights of their own, and each
+tensor is cast alone, and put into fewer bits at once, so that the peak is what is kept and one tensor more (ADR 8, 12).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from trainer.contract.errors import InvalidSettings, NotABaseModel
+from trainer.contract.settings.config import Quantize
+from trainer.dataset.clip_tokens import BEGIN, END, vocabulary
+from trainer.engine.device import out_of_memory
+from trainer.engine.families import original
+from trainer.engine.frozen.malloc import without_holes
+from trainer.engine.frozen.quantized import hold
+from trainer.engine.frozen.streaming import blocks_of, stream
+from trainer.models.identify import BaseModel
+
+CONFIGS = Path(__file__).parent / "configs"
+VARIANTS = (None, "fp16")  # of the weight files in a folder, the first that is there
+HELD = ("down_blocks.", "mid_block.", "up_blocks.")  # first and last convolution are small, and matter much
+CPU = torch.device("cpu")
+TILE_PX = 512  # side of what is decoded at once: small enough to matter, large enough for its norms to be the picture's
+LONGEST_CAPTION = 77  # tokens that CLIP has positions for
+UNREADABLE = (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError)  # what libraries raise
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How weights are kept: in a working dtype, or what is in the UNet's blocks in fewer bits on its device already.
+
+    Or these blocks in system memory, to be streamed to the device.
+    """
+
+    dtype: torch.dtype
+    quantize: Quantize = "none"
+    device: torch.device = CPU
+    stream: bool = False
+
+    @property
+    def vae_dtype(self) -> torch.dtype:
+        """The VAE's dtype: float16 overflows in many of them, and pictures turn black."""
+        return torch.float32 if self.dtype == torch.float16 else self.dtype
+
+    def weight(self, name: str, tensor: Tensor) -> Tensor:
+        """A weight of that name as it is kept."""
+        if self.quantize == "none" or not name.startswith(HELD):
+            return tensor.to(self.dtype)
+        held = hold(tensor.to(self.device, self.dtype), self.quantize)
+        return held.cpu() if self.stream else held
+
+
+@dataclass
+class Parts:
+    """Modules frozen on the CPU in their working dtype, tokenizers, and the scheduler's configuration.
+
+    The UNet's weights are the most by far, and not needed while pictures and captions are encoded.
+    """
+
+    name: str
+    unet: UNet2DConditionModel  # without weights until they are read
+    read_unet: Callable[[], None]
+    unet_files: list[Path]
+    vae: AutoencoderKL
+    text_encoders: list[nn.Module]
+    tokenizers: list[CLIPTokenizer]
+    scheduler: dict[str, Any]
+
+
+@without_holes()
+def load_parts(model: BaseModel, vae: Path | None, kept: Kept) -> Parts:
+    """The parts of a recognised base model, with another VAE in place of its own if one is given.
+
+    Raises:
+        NotABaseModel: A part is missing or cannot be read.
+        InvalidSettings: The other VAE is none, or not for this model.
+    """
+    template = json.loads((CONFIGS / f"{model.family}.json").read_text(encoding="utf-8"))
+    load = _from_folder if model.layout == "folder" else _from_file
+    other = load_vae(vae, template["vae"], kept.vae_dtype) if vae is not None else None
+    with _reading(model.path):
+        parts = load(model.path, template, kept)
+    if vae is not None and other is not None:
+        made, read = other.config.latent_channels, parts.unet.config.in_channels
+        if made != read:
+            raise _no_vae(vae, f"it makes latents of {made} channels, and {model.path.name} reads {read}")
+        parts.vae = other
+    for module in (parts.unet, parts.vae, *parts.text_encoders):
+        module.requires_grad_(requires_grad=False).eval()
+    parts.read_unet = _reading(model.path)(parts.read_unet)
+    return parts
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell what libraries raise as a fault of the base model; that memory ran out is not one."""
+    try:
+        yield
+    except UNREADABLE as error:
+        if out_of_memory(error):
+            raise
+        raise NotABaseModel(path, f"a part cannot be read: {_first_line(error)}") from error
+
+
+def _from_folder(folder: Path, template: dict[str, Any], kept: Kept) -> Parts:
+    local = {"local_files_only": True}
+    unet = UNet2DConditionModel.load_config(folder / "unet", **local)
+    encoders: list[nn.Module] = []
+    tokenizers: list[CLIPTokenizer] = []
+    for number, kind in enumerate(template["text_encoders"]):
+        suffix = "_2" if number else ""
+        cls: Any = CLIPTextModelWithProjection if kind.get("projection") else CLIPTextModel
+        encoders.append(_pretrained(cls, folder / f"text_encoder{suffix}", kept.dtype))
+        tokenizers.append(CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}", **local))
+    files = _chosen(folder / "unet")
+    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    bare, weights = _matched(lambda: UNet2DConditionModel.from_config(unet), tensors)
+    return Parts(
+        name=folder.name,
+        unet=bare,
+        read_unet=partial(_fill_unet, bare, weights, kept),
+        unet_files=files,
+        vae=_channels_last(_pretrained(AutoencoderKL, folder / "vae", kept.vae_dtype)),
+        text_encoders=encoders,
+        tokenizers=tokenizers,
+        scheduler=json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")),
+    )
+
+
+def _pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - diffusers' and transformers' models
+    """A component from its folder, whichever variant of its weights lies there."""
+    variant = next((one for one in VARIANTS if _weights(folder, one)), None)
+    kind = {"dtype": dtype} if cls.__module__.startswith("transformers") else {"torch_dtype": dtype}
+    return cls.from_pretrained(folder, local_files_only=True, use_safetensors=True, variant=variant, **kind)
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that a base model's or a VAE's weights are read from."""
+    if not path.is_dir():
+        return [path]
+    parts = (path / "unet", path / "vae", path / "text_encoder", path / "text_encoder_2", path)
+    return [file for part in parts for file in _chosen(part)]
+
+
+def _chosen(folder: Path) -> list[Path]:
+    """A component's files, of the first variant that is there."""
+    return next(filter(None, (_weights(folder, variant) for variant in VARIANTS)), [])
+
+
+def _weights(folder: Path, variant: str | None) -> list[Path]:
+    """A component's files of a variant: one, or several parts."""
+    middle = f".{variant}" if variant else ""
+    return sorted([*folder.glob(f"*model{middle}.safetensors"), *folder.glob(f"*model{middle}-0*.safetensors")])
+
+
+def _from_file(path: Path, template: dict[str, Any], kept: Kept) -> Parts:
+    tensors = load_file(path)
+    unet = original.unet(tensors, template["unet"])
+    unet_config = template["unet"] | original.unet_widths(unet, template["unet"])
+    bare, weights = _matched(lambda: UNet2DConditionModel.from_config(unet_config), unet)
+    encoders = [_text_encoder(tensors, kind, kept.dtype) for kind in template["text_encoders"]]
+    return Parts(
+        name=path.stem,
+        unet=bare,
+        read_unet=partial(_fill_unet, bare, weights, kept),
+        unet_files=[path],
+        vae=_original_vae(tensors, template["vae"], kept.vae_dtype),
+        text_encoders=encoders,
+        tokenizers=[clip_tokenizer(kind["pad_token"]) for kind in template["tokenizers"]],
+        scheduler=template["scheduler"],
+    )
+
+
+def load_vae(path: Path, template: dict[str, Any], dtype: torch.dtype) -> AutoencoderKL:
+    """A VAE alone: a folder in the diffusers layout, or a file in either layout.
+
+    Raises:
+        InvalidSettings: It is something else.
+    """
+    try:
+        if path.is_dir():
+            return cast("AutoencoderKL", _channels_last(_pretrained(AutoencoderKL, path, dtype)))
+        tensors = load_file(path)
+        if any("encoder.conv_in.weight" in name for name in tensors):
+            return _original_vae(tensors, template, dtype)
+    except UNREADABLE as error:
+        raise _no_vae(path, f"it cannot be read: {_first_line(error)}") from error
+    raise _no_vae(path, "it holds no VAE")
+
+
+@contextmanager
+def in_tiles(vae: AutoencoderKL) -> Iterator[None]:
+    """Let the VAE decode larger pictures in overlapping tiles, at a quarter of the memory at 1024 px.
+
+    Not for longer than that, as it would encode in tiles, too.
+    """
+    vae.enable_tiling()
+    vae.tile_sample_min_size = TILE_PX
+    vae.tile_latent_min_size = TILE_PX // 2 ** (len(vae.config.block_out_channels) - 1)
+    try:
+        yield
+    finally:
+        vae.disable_tiling()
+
+
+def _no_vae(path: Path, seen: str) -> InvalidSettings:
+    """The refusal of a VAE of the user's choice."""
+    hint = "Choose a VAE for this kind of model, a .safetensors file or a folder; leave it empty for the model's own."
+    return InvalidSettings(f"model.vae = {path} cannot be used: {seen}.", hint=hint, places={"model.vae": f"{seen}."})
+
+
+def _first_line(error: Exception) -> str:
+    """What a library says of an error, without its details."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _original_vae(tensors: Mapping[str, Tensor], template: dict[str, Any], dtype: torch.dtype) -> AutoencoderKL:
+    state = original.vae(tensors, template)
+    config = template | original.vae_widths(state)
+    return cast("AutoencoderKL", _channels_last(_filled(lambda: AutoencoderKL.from_config(config), state, Kept(dtype))))
+
+
+def _text_encoder(tensors: Mapping[str, Tensor], kind: dict[str, Any], dtype: torch.dtype) -> nn.Module:
+    cls: Any = CLIPTextModelWithProjection if kind.get("projection") else CLIPTextModel
+    state = original.text(tensors, kind["original"])
+    widths = original.text_widths(state)
+    words, _ = vocabulary()
+    config = CLIPTextConfig(
+        **{"projection_dim": kind["projection_dim"]} | widths,
+        hidden_act=kind["hidden_act"],
+        bos_token_id=words[BEGIN],
+        eos_token_id=words[END],
+        pad_token_id=words[END],
+    )
+    return cast("nn.Module", _filled(lambda: cls(config), state, Kept(dtype)))
+
+
+def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
+    """CLIP's tokenizer from the vocabulary that ships with us."""
+    words, merges = vocabulary()
+    return CLIPTokenizer(vocab=dict(words), merges=list(merges), pad_token=pad_token, model_max_length=LONGEST_CAPTION)
+
+
+def _filled(build: Callable[[], Any], state: Mapping[str, Tensor], kept: Kept) -> Any:  # noqa: ANN401
+    """A module of exactly these weights.
+
+    Raises:
+        ValueError: Some are missing.
+    """
+    module, weights = _matched(build, state)
+    _fill(module, weights, kept)
+    return module
+
+
+def _matched(build: Callable[[], Any], state: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+    """A module without weights, and those it wants, by its names; names that only an older library wrote are left out.
+
+    Raises:
+        ValueError: Some are missing.
+    """
+    with init_empty_weights():
+        module = build()
+    wanted = module.state_dict().keys()
+    nested = any(name.startswith("text_model.") for name in wanted)
+    known = {name if nested else name.removeprefix("text_model."): tensor for name, tensor in state.items()}
+    missing = sorted(wanted - known.keys())
+    if missing:
+        raise ValueError(f"{len(missing)} tensors of its {type(module).__name__} are missing, first {missing[0]}")
+    return module, {name: known[name] for name in wanted}
+
+
+@without_holes()
+def _fill(module: nn.Module, weights: dict[str, Tensor], kept: Kept) -> None:
+    """Give the module these weights, which are given up."""
+    module.load_state_dict({name: kept.weight(name, weights.pop(name)) for name in list(weights)}, assign=True)
+
+
+def _fill_unet(unet: nn.Module, weights: dict[str, Tensor], kept: Kept) -> None:
+    """The same for the UNet, whose blocks may stay in system memory."""
+    _fill(unet, weights, kept)
+    if kept.stream:
+        stream(blocks_of(unet), kept.device)
+
+
+def _channels_last(module: Any) -> Any:  # noqa: ANN401
+    return module.to(memory_format=torch.channels_last)

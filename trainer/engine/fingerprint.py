@@ -1,0 +1,81 @@
+"""What a run is made from, by name, so that one that is gone on with can tell what has changed since it began."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from trainer.contract.settings.config import TrainConfig
+from trainer.dataset.problems import listed
+from trainer.engine.data.batches import EncodedDataset
+from trainer.engine.data.cache import digest
+from trainer.engine.families.parts import weight_files
+
+Inputs = dict[
+    str, dict[str, str]
+]  # "picture": {"ana.png": its digest, …}, "caption": …, "setting": {"model.seed": "42"}
+SHORT = 16  # hex digits of a digest: enough to see that something is another
+SAMPLES, SAMPLE_BYTES = 256, 4096
+KINDS = {"picture": "", "caption": "the caption of ", "mask": "the mask of ", "cut": "size, cut or weight of "}
+
+
+def inputs_of(config: TrainConfig, base_model: Path, data: EncodedDataset) -> Inputs:
+    """All that decides what the run learns, but for settings that it could go on with when they are others."""
+    files = weight_files(base_model) + (weight_files(Path(config.model.vae).expanduser()) if config.model.vae else [])
+    settings = {f"adapter.{name}": value for name, value in config.adapter if name != "start_from"}
+    settings |= {"model.seed": config.model.seed, "model.clip_skip": config.model.clip_skip}
+    return {
+        **_pictures(data),
+        "model": {"the base model": digest(*(sampled(file) for file in files))[:SHORT]},
+        "setting": {name: str(value) for name, value in settings.items()},
+    }
+
+
+def sampled(file: Path) -> str:
+    """A digest of a large file's size and of some of its bytes, evenly spread: other weights differ everywhere."""
+    size = file.stat().st_size
+    seen = hashlib.sha256(str(size).encode())
+    with file.open("rb") as weights:
+        for number in range(SAMPLES):
+            weights.seek(size * number // SAMPLES)
+            seen.update(weights.read(SAMPLE_BYTES))
+    return seen.hexdigest()
+
+
+def changes(before: Inputs, now: Inputs) -> list[str]:
+    """What is another now, in words; of many files the first is named."""
+    there, here = before.get("picture", {}).keys(), now.get("picture", {}).keys()
+    told = [_told("", there - here, "gone"), _told("", here - there, "new")]
+    for kind, words in KINDS.items():
+        names = before.get(kind, {}).keys() | now.get(kind, {}).keys()
+        differ = {name for name in names if before.get(kind, {}).get(name) != now.get(kind, {}).get(name)}
+        told.append(_told(words, differ & there & here, "changed"))
+    if before.get("model") != now.get("model"):
+        told.append("the base model is another")
+    old, new = before.get("setting", {}), now.get("setting", {})
+    told += [f"{name} was {old[name]} and is {new[name]}" for name in old if name in new and old[name] != new[name]]
+    return [one for one in told if one]
+
+
+def _pictures(data: EncodedDataset) -> Inputs:
+    """Digests of each picture, its captions, its mask, and of how it is cut and weighed; together, of all its sizes."""
+    made: Inputs = {kind: {} for kind in KINDS}
+    for number, (item, crop, picture) in enumerate(zip(data.items, data.crops, data.digests, strict=True)):
+        name = f"{item.name} ({item.path.parent.name})" if item.concept else item.name
+        mask = data.posteriors[number, False].mask
+        drawn = "" if mask is None else hashlib.sha256(mask.numpy().tobytes()).hexdigest()
+        parts = {"picture": picture, "caption": digest(item.caption, *item.others), "mask": drawn}
+        for kind, seen in (parts | {"cut": digest(crop, item.weight)}).items():
+            earlier = made[kind].get(name)  # at another of its sizes
+            made[kind][name] = (digest(earlier, seen) if earlier else seen)[:SHORT]
+    return made
+
+
+def _told(what: str, names: set[str], how: str) -> str:
+    """As in "the caption of a.png and 3 more changed"; nothing where there are no names."""
+    if not names:
+        return ""
+    words = listed([Path(os.fsdecode(name)) for name in sorted(names)])
+    verb = how if how == "changed" else f"{'is' if len(names) == 1 else 'are'} {how}"
+    return f"{what}{words} {verb}"

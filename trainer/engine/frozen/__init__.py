@@ -1,0 +1,1 @@
+"""The frozen base model's weights and activations in less memory."""

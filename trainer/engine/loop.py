@@ -1,0 +1,313 @@
+"""The training: one loop for every family, readable from top to bottom."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from math import isfinite
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from trainer.contract import events
+from trainer.contract.errors import NonFiniteLoss
+from trainer.contract.events import EventLog
+from trainer.dataset.buckets import micro_batches, plan
+from trainer.dataset.captions import captions_of, first_caption, pictures_of
+from trainer.dataset.problems import unreadable
+from trainer.engine.assembly import add_adapter, learn_text, put_away, start_from
+from trainer.engine.checkpoints import load_checkpoint
+from trainer.engine.data.batches import Sample, encode_dataset, samples_of_step
+from trainer.engine.data.cache import TensorCache
+from trainer.engine.data.encoding import masks_of
+from trainer.engine.data.prior import Protector, class_prompts
+from trainer.engine.device import DTYPES, free_bytes, make_accelerator, out_of_memory
+from trainer.engine.distributed.collectives import check_alike, everywhere, sum_gradients
+from trainer.engine.families.load import chosen_model, load_family
+from trainer.engine.families.read_ahead import ReadAhead
+from trainer.engine.fingerprint import inputs_of
+from trainer.engine.objectives import Batch, make_schedule, sample_rng, training_loss
+from trainer.engine.optim import learning_rate_factor, make_optimizer, set_learning_rate
+from trainer.engine.outputs import checkpoint, finish, keep_last_good, lora_stem, preview, save_when_due, state_of
+from trainer.engine.previews import Painter, PreviewBoard
+from trainer.engine.reporting import EndedEarly, Preparing, tell_problems, tell_start, tell_step
+from trainer.engine.results import write_lora
+from trainer.engine.savings import Ladder
+from trainer.engine.state import Training
+from trainer.engine.watch.nonfinite import Guardian, cause_of
+from trainer.planning.disk import check_space, held, run_bytes
+from trainer.planning.preview_schedule import preview_prompts
+from trainer.runs.folder import RunFolder
+
+REST_SECONDS = 1.0  # between two looks whether something was asked
+LONG_RUN = 100  # steps from which on two more are a small price
+
+
+def train(run: RunFolder, log: EventLog) -> None:
+    """Train the run in `run` to its end, or until it is asked to stop or pause.
+
+    When memory runs out, it goes on from the last checkpoint with one saving more; when losses, gradients or weights
+    are no longer finite, with half the learning rate.
+
+    Raises:
+        TrainerError: Anything the user can act on; what was saved before stays.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    began, ladder, guardian = time.monotonic(), Ladder(run.config(), processes), Guardian()
+    while True:
+        mend: Callable[[], None]
+        try:
+            _train(prepare(run, log, ladder), guardian, began)
+        except EndedEarly as wish:
+            kept = run.view().checkpoints
+            step = kept[-1].step if kept else 0
+            log.write(events.RunFinished(reason=wish.reason, step=step, seconds=time.monotonic() - began))
+            return
+        except NonFiniteLoss as error:
+            mend = partial(guardian.go_back, error.with_traceback(None), log)
+        except (RuntimeError, MemoryError) as error:
+            short = out_of_memory(error)
+            if not short or processes > 1:  # the other processes wait in vain
+                raise
+            mend = partial(ladder.step_down, short, log)
+        else:
+            return
+        mend()  # here, where the error with all it holds is gone
+
+
+def _train(training: Training, guardian: Guardian, began: float) -> None:
+    """From the first step, or that of the newest checkpoint, to the end."""
+    training.guardian, went_back = guardian, guardian.went_back
+    first = resume(training)
+    if first == 0:
+        rehearse(training)
+        preview(training)
+    elif not went_back:  # just now: before it left this checkpoint, it made all that belongs there
+        save_when_due(training, again=True)
+    try:
+        _steps(training, first, began)
+    except NonFiniteLoss:
+        if guardian.went_back:
+            keep_last_good(training)
+        raise
+
+
+def _steps(training: Training, first: int, began: float) -> None:
+    """The steps from this one on, and what ends the run."""
+    for step in range(first, training.plan.steps):
+        since = time.monotonic()
+        factor = learning_rate_factor(step, training.plan.steps, training.config.optimizer)
+        lr = set_learning_rate(training.optimizer, factor * training.guardian.rate)
+        try:
+            loss, grad_norm = update(training, step)
+        except NonFiniteLoss as error:
+            training.step = step + 1
+            training.guardian.leave_out(error, training.log)
+        else:
+            training.step, training.guardian.in_a_row = step + 1, 0
+            tell_step(training, loss, lr, grad_norm, time.monotonic() - since)
+        save_when_due(training)
+        rest(training)
+        ending = honour_requests(training)
+        if ending:
+            finish(training, ending, time.monotonic() - began)
+            return
+    finish(training, "completed", time.monotonic() - began)
+
+
+def rehearse(training: Training) -> None:
+    """Try the largest batch of a long run twice, so that memory that runs out does so now and not in hours.
+
+    Its gradients are thrown away. Where all pictures have one size the first step is as large.
+    """
+    sizes = training.data.buckets
+    if training.plan.steps < LONG_RUN or len(set(sizes)) == 1:
+        return
+    config, largest = training.config, max(range(len(sizes)), key=lambda item: sizes[item].width * sizes[item].height)
+    caption = captions_of(training.data.items[largest], config.dataset, config.model.seed)[0]
+    sample = Sample(0, largest, mirrored=False, caption=caption)
+    for _ in range(2):
+        learn(training, [sample] * config.dataset.batch_size, 0, 1)
+    training.optimizer.zero_grad()
+
+
+def update(training: Training, step: int) -> tuple[float, float]:
+    """One optimizer update over the step's samples; gives back mean loss and gradient norm before clipping.
+
+    Each process takes every n-th sample. Losses are divided by the whole step's sample count, and gradients are
+    summed over processes, so neither batch shape nor process count changes the update.
+
+    Raises:
+        NonFiniteLoss: One of the two is not finite; no weight has changed.
+    """
+    accelerator, config = training.accelerator, training.config
+    samples = samples_of_step(step, training.plan, training.data, config.dataset, config.model.seed)
+    mine = range(accelerator.process_index, len(samples), accelerator.num_processes)
+    sizes = [training.data.size(sample) for sample in samples]
+    shares = torch.zeros(len(samples), device=accelerator.device)  # of the mean loss, by sample
+    for places in micro_batches(mine, sizes, config.dataset.batch_size):
+        # Dropout draws from the global generator: seeded like a sample that no step has, not like this one's noise
+        torch.manual_seed(sample_rng(config.model.seed, step, -1 - places[0]).initial_seed())
+        shares[list(places)] = learn(training, [samples[place] for place in places], step, len(samples))
+    parameters = training.adapter.parameters()
+    sum_gradients(accelerator, parameters)
+    norm = accelerator.clip_grad_norm_(parameters, config.optimizer.clip_norm or float("inf"))
+    both = torch.cat([cast("Tensor", accelerator.reduce(shares, "sum")), cast("Tensor", norm).to(shares).view(1)])
+    *losses, grad_norm = both.tolist()  # one wait for the device
+    loss = sum(losses)
+    if accelerator.scaler is not None or isfinite(loss + grad_norm):  # a gradient scaler leaves steps out by itself
+        training.optimizer.step()
+    training.optimizer.zero_grad()
+    if training.guardian.scaler_helps(accelerator.optimizer_step_was_skipped):
+        grad_norm = 0.0
+    if not isfinite(loss + grad_norm):
+        names = [training.data.item(sample).name for sample in samples]
+        what = f"gradient became {grad_norm}" if isfinite(loss) else f"loss became {loss}"
+        cause = cause_of(names, losses, training.precision)
+        raise NonFiniteLoss(what, step + 1, training.optimizer.param_groups[0]["lr"], cause)
+    return loss, grad_norm
+
+
+def learn(training: Training, chosen: list[Sample], step: int, of: int) -> Tensor:
+    """Add these samples' gradients, of a step of so many; gives back each one's share of its mean loss, (B,)."""
+    rng = [sample_rng(training.config.model.seed, step, sample.index) for sample in chosen]
+    with training.accelerator.autocast():
+        batch = batch_of(training, chosen)
+        losses = training_loss(training.family.predict, training.base_prediction, batch, training.schedule, rng)
+    shares = losses / of
+    training.accelerator.backward(shares.sum())
+    return shares.detach()
+
+
+def batch_of(training: Training, samples: list[Sample]) -> Batch:
+    """The samples' tensors on the device, in one batch."""
+    device = training.accelerator.device
+    encoded = [training.data.encoded(sample) for sample in samples]
+    return Batch(
+        mean=torch.stack([e.mean for e in encoded]).to(device),
+        std=torch.stack([e.std for e in encoded]).to(device),
+        conditioning=training.text([sample.caption for sample in samples], device).framed(
+            torch.tensor([training.data.frame(sample) for sample in samples], device=device)
+        ),
+        uncaptioned=torch.tensor([not sample.caption for sample in samples], device=device),
+        drawn=torch.tensor([sample.drawn for sample in samples], device=device) if training.data.drawn else None,
+        mask=masks_of(encoded),
+    )
+
+
+def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
+    """Load the base model, encode data and captions once, attach the adapter."""
+    started = time.time()
+    config = run.config()
+    items, problems = pictures_of(config.dataset)
+    tell_problems(log, problems)
+    accelerator, dtype = make_accelerator(config.model)
+    room = min(everywhere(accelerator, free_bytes(accelerator.device)))  # all of them save the same
+    report = Preparing(run, log, listens=accelerator.num_processes == 1).report
+    report("load")(0, 1)
+    with accelerator.local_main_process_first():  # fetched by the one that can tell of it
+        model = chosen_model(config, report("download"))
+    config = ladder.fit(model, accelerator.device, dtype, room, log)
+    family = load_family(config, accelerator.device, dtype)
+    schedule = make_schedule(family.noise, config.objective)
+
+    drawn = class_prompts(items, config.dataset, config.model.seed)
+    captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
+    prompts = preview_prompts(config, [first_caption(item, config.dataset, config.model.seed) for item in items])
+    progress, writes = report("encode"), accelerator.is_local_main_process
+    # The other processes then read what the first has made
+    with accelerator.local_main_process_first(), ReadAhead(family.unet_files) as ahead:
+        cache = TensorCache(run.home.cache / family.spec.name, writes, missed=ahead.start)
+        known = [*captions, *prompts, *drawn, ""]
+        # Before the pictures, which then have the text encoders' memory
+        text = learn_text(family, config, known, dtype=dtype, cache=cache, progress=progress)
+        data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
+        if ladder.tiled:
+            family.draw_in_tiles()
+        if drawn:
+            told = {"drawing": report("protect"), "encoding": progress}
+            data = Protector(config, family, text, accelerator).add(data, drawn, dtype=dtype, cache=cache, **told)
+        put_away(family, config)
+        cache.trim(config.dataset.cache_limit)
+    tell_problems(log, unreadable(data.broken))
+    weights = [item.weight for item in data.items[:: 1 + len(config.dataset.further_resolutions)]]
+    made = plan(len(weights), config.dataset, weights)
+    adapter = add_adapter(family, config)
+    trained = sum(parameter.numel() for parameter in adapter.parameters())
+    check_space(run.path, run_bytes(config, trained, made.steps, len(prompts)) - held(run.path))
+    optimizer = accelerator.prepare(make_optimizer(adapter, config.optimizer))
+    board = PreviewBoard(run, log, Painter(config, family, text, prompts, accelerator))
+    return Training(
+        run=run,
+        log=log,
+        config=config,
+        accelerator=accelerator,
+        precision=next(name for name, value in DTYPES.items() if value == dtype),
+        family=family,
+        data=data,
+        inputs=inputs_of(config, model.path, data),
+        text=text,
+        board=board,
+        plan=made,
+        schedule=schedule,
+        adapter=adapter,
+        optimizer=optimizer,
+        started=started,
+    )
+
+
+def resume(training: Training) -> int:
+    """Continue from the newest checkpoint, if there is one, and say that the run starts; gives back the first step."""
+    expected = state_of(training)
+    check_alike(training.accelerator, "pictures, masks or captions (by digest)", int(expected.dataset[:8], 16))
+    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, expected, training.log)
+    check_alike(training.accelerator, "checkpoints (by step)", state.step if state else 0)
+    if state is not None:
+        training.step = training.saved = state.step
+        if not training.guardian.went_back:
+            training.guardian.rate, training.guardian.in_a_row = state.rate, state.in_a_row
+        if training.accelerator.scaler is not None and state.gradient_scaler is not None:
+            training.accelerator.scaler.load_state_dict(state.gradient_scaler)
+    elif training.config.adapter.start_from:
+        start_from(training.adapter, training.config.adapter, training.log)
+    tell_start(training)
+    if training.family.labels.note and training.step == 0:
+        note = training.family.labels.note
+        training.log.write(events.Warned(code="fits_only_its_model", message=note, hint="Good for trying things out."))
+    training.log.write(events.Phase(name="train", done=training.step, total=training.plan.steps))
+    return training.step
+
+
+def rest(training: Training) -> None:
+    """Save and wait while the computer is short of power or too hot, or until the run is asked for something."""
+    if not any(everywhere(training.accelerator, bool(training.strain.look(training.config.model)))):
+        return
+    checkpoint(training)
+    why = training.strain.why or "another computer's battery or heat"
+    hint = "It goes on by itself once that has passed; everything is saved."
+    training.log.write(events.Warned(code="resting", message=f"The run waits: {why}.", hint=hint))
+    asked = False
+    while not asked and any(everywhere(training.accelerator, bool(training.strain.look(training.config.model)))):
+        time.sleep(REST_SECONDS)
+        asked = any(everywhere(training.accelerator, any(training.run.control.glob("*"))))
+
+
+def honour_requests(training: Training) -> str:
+    """Do what the control files ask; gives back "stopped" or "paused" if the run is to end now."""
+    if _asked(training, "save"):
+        checkpoint(training)
+        write_lora(training, lora_stem(training))
+    if _asked(training, "sample"):
+        preview(training)
+    if _asked(training, "stop"):
+        return "stopped"
+    return "paused" if _asked(training, "pause") else ""
+
+
+def _asked(training: Training, what: str) -> bool:
+    """Whether the main process found a request; all processes get the same answer."""
+    asked = training.accelerator.is_main_process and training.run.take_request(what)  # type: ignore[arg-type]
+    return any(everywhere(training.accelerator, asked))

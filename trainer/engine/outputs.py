@@ -1,0 +1,118 @@
+"""What a run keeps on its way and at its end: resumable states, LoRA files, previews."""
+
+from __future__ import annotations
+
+from trainer.contract import events
+from trainer.contract.errors import NonFiniteLoss
+from trainer.engine.checkpoints import State, load_checkpoint, save_checkpoint
+from trainer.engine.results import draw_strip, write_lora, write_sidecars
+from trainer.engine.state import Training
+from trainer.engine.watch.nonfinite import cause_of, sound
+from trainer.planning.preview_schedule import DEFAULT_PREVIEWS, due
+
+DEFAULT_CHECKPOINTS = 10
+
+
+def state_of(training: Training) -> State:
+    """What a checkpoint at this point records."""
+    scaler = training.accelerator.scaler
+    return State(
+        step=training.step,
+        dataset=training.data.fingerprint(),
+        total_views=training.plan.total_views,
+        effective_batch=training.plan.effective_batch,
+        gradient_scaler=scaler.state_dict() if scaler is not None else None,
+        rate=training.guardian.rate,
+        in_a_row=training.guardian.in_a_row,
+        inputs=training.inputs,
+    )
+
+
+def lora_stem(training: Training, rate: float | None = None) -> str:
+    """What a LoRA file on the way is called; one from before the run went back keeps its name, and is another.
+
+    Args:
+        training: It, after so many updates.
+        rate: Share of the learning rate with which it came there, if not the present one.
+    """
+    stem = f"{training.config.output.name}-{training.step:06}"
+    return f"{stem}-half-rate" if (rate or training.guardian.rate) < 1 else stem
+
+
+def save_when_due(training: Training, again: bool = False) -> None:
+    """Checkpoint, LoRA file and previews at their intervals; the end of the run has its own.
+
+    Args:
+        training: It, after a step.
+        again: It goes on from that step: what a kill after the checkpoint kept from being made is made now.
+    """
+    config, step, steps = training.config, training.step, training.plan.steps
+    if step == steps or training.guardian.in_a_row:  # what is gone back to should be good
+        return
+    if due(step, steps, config.output.checkpoint_every, DEFAULT_CHECKPOINTS):
+        checkpoint(training)
+    if due(step, steps, 0, config.output.files):
+        watch_weights(training)
+        write_lora(training, lora_stem(training))
+    if due(step, steps, config.preview.every, DEFAULT_PREVIEWS):
+        preview(training, again)
+
+
+def checkpoint(training: Training) -> None:
+    """Save a resumable state, by the first process alone."""
+    if training.saved == training.step:
+        return
+    watch_weights(training)
+    training.saved = training.step
+    if training.accelerator.is_main_process:
+        keep = training.config.output.keep_checkpoints
+        target = save_checkpoint(
+            training.run.checkpoints, training.adapter, training.optimizer, state_of(training), keep
+        )
+        training.log.write(events.Checkpoint(step=training.step, folder=f"checkpoints/{target.name}"))
+    training.accelerator.wait_for_everyone()
+
+
+def keep_last_good(training: Training) -> None:
+    """Write the LoRA of the newest checkpoint, if there is one."""
+    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, state_of(training))
+    if state is not None:
+        training.step = state.step
+        write_lora(training, lora_stem(training, state.rate))
+
+
+def watch_weights(training: Training) -> None:
+    """Nothing is written of weights that are not finite.
+
+    Raises:
+        NonFiniteLoss: One is not.
+    """
+    if not sound(training.adapter.parameters()):
+        cause = cause_of([], [], training.precision)
+        raise NonFiniteLoss("weights are no numbers", training.step, training.optimizer.param_groups[0]["lr"], cause)
+
+
+def preview(training: Training, again: bool = False) -> None:
+    """Draw the preview prompts with the adapter as it is now; if that may have been done, those that are missing."""
+    if training.accelerator.is_main_process and not (again and training.board.has(training.step)):
+        training.adapter.use_dropout(wanted=False)
+        training.board.draw(training.step)
+        training.adapter.use_dropout(wanted=True)
+    training.accelerator.wait_for_everyone()
+
+
+def finish(training: Training, reason: str, seconds: float) -> None:
+    """Last checkpoint, LoRA file, previews and strip, then the event that ends the run; a pause only saves."""
+    name = training.config.output.name
+    checkpoint(training)
+    if reason == "completed":
+        write_lora(training, name)
+        preview(training)
+        write_sidecars(training)
+        draw_strip(training, name)
+    elif reason == "stopped":
+        name = lora_stem(training)
+        write_lora(training, name)
+        preview(training)
+        draw_strip(training, name)
+    training.log.write(events.RunFinished(reason=reason, step=training.step, seconds=seconds))  # type: ignore[arg-type]

@@ -1,0 +1,134 @@
+"""Previews: the same prompts and seeds at step 0 and on, as PNG files with their parameters; and the strength strip."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from PIL import Image, PngImagePlugin
+
+from trainer.contract.errors import isolated
+from trainer.contract.events import EventLog, Sample, Warned
+from trainer.contract.home import atomic_write
+from trainer.contract.settings.config import TrainConfig
+from trainer.engine.adapters.lora import Adapter
+from trainer.engine.data.batches import TextStates
+from trainer.engine.families.base import Family, RenderOptions
+from trainer.planning.preview_schedule import MOST_STRIP_PROMPTS
+from trainer.runs.folder import RunFolder
+from trainer.runs.sheets import STRENGTHS, strength_sheet, strip_name
+
+TOGETHER = 512 * 512  # px drawn at once: small pictures cost little more in company, large ones would cost memory
+
+
+def preview_options(config: TrainConfig, indices: Sequence[int]) -> RenderOptions:
+    """How the previews of these numbers are drawn."""
+    wished = config.preview
+    return RenderOptions(
+        seeds=tuple(wished.seed + index for index in indices),
+        steps=wished.steps,
+        guidance_scale=wished.guidance_scale,
+        width=wished.width or config.dataset.resolution,
+        height=wished.height or config.dataset.resolution,
+    )
+
+
+@dataclass(frozen=True)
+class Painter:
+    """What a run's prompts are drawn with."""
+
+    config: TrainConfig
+    family: Family
+    text: TextStates
+    prompts: tuple[str, ...]
+    accelerator: Accelerator
+
+    @torch.no_grad()
+    def paint(self, *indices: int) -> list[Image.Image]:
+        """The prompts of these numbers as the model draws them now; a trained text encoder speaks as it is now, too."""
+        with self.accelerator.autocast():
+            positive = self.text([self.prompts[index] for index in indices], self.accelerator.device)
+            negative = self.text([self.config.preview.negative_prompt], self.accelerator.device)
+            return self.family.render(positive, negative, preview_options(self.config, indices))
+
+    def groups(self) -> Iterator[range]:
+        """The numbers of the prompts, those side by side that are drawn together."""
+        options = preview_options(self.config, ())
+        most = max(1, TOGETHER // (options.width * options.height))
+        for first in range(0, len(self.prompts), most):
+            yield range(first, min(first + most, len(self.prompts)))
+
+
+def paint_strip(painter: Painter, adapter: Adapter, target: Path, go_on: Callable[[int, int], bool]) -> None:
+    """Write the strength strip of the adapter as it is: the first prompts, each at every strength.
+
+    Args:
+        painter: Draws the prompts; if it has none, there is no strip.
+        adapter: Without dropout.
+        target: The PNG, replaced if it is there.
+        go_on: Called before each picture with how many are done and how many there will be; if it says no, there is
+            no strip.
+    """
+    prompts = painter.prompts[:MOST_STRIP_PROMPTS]
+    painted: list[Image.Image] = []
+    for index, strength in product(range(len(prompts)), STRENGTHS):
+        if not go_on(len(painted), len(prompts) * len(STRENGTHS)):
+            return
+        with adapter.scaled(strength):
+            painted += painter.paint(index)
+    if painted:
+        atomic_write(target, strength_sheet(prompts, painted))
+
+
+@dataclass(frozen=True)
+class PreviewBoard:
+    """The previews of a run: drawn, written down and told."""
+
+    run: RunFolder
+    log: EventLog
+    painter: Painter
+
+    def has(self, step: int) -> bool:
+        """Whether every prompt has been drawn after so many updates, and told."""
+        return sum(sample.step == step for sample in self.run.view().samples) >= len(self.painter.prompts)
+
+    def draw(self, step: int) -> None:
+        """Draw every prompt after `step` updates; a failure is a warning, and the training's chance is untouched."""
+        for group in self.painter.groups():
+            numbers = f"{group.start + 1}" if len(group) == 1 else f"{group.start + 1} to {group.stop}"
+            with isolated(f"Preview {numbers} at step {step}", self._warn):
+                for index, picture in zip(group, self.painter.paint(*group), strict=True):
+                    self._keep(step, index, picture)
+
+    def draw_strip(self, adapter: Adapter, lora_file: str, go_on: Callable[[int, int], bool]) -> None:
+        """Draw the strength strip of a LoRA file just written; a failure is a warning."""
+        with isolated(f"The strength strip of {lora_file}", self._warn):
+            paint_strip(self.painter, adapter, self.run.path / strip_name(lora_file), go_on)
+
+    def _keep(self, step: int, index: int, picture: Image.Image) -> None:
+        config, prompt = self.painter.config, self.painter.prompts[index]
+        options, name = preview_options(config, [index]), f"{step:06}-{index}.png"
+        atomic_write(self.run.samples / name, png(picture, config, prompt, options))
+        self.log.write(Sample(step=step, index=index, prompt=prompt, seed=options.seeds[0], file=f"samples/{name}"))
+
+    def _warn(self, code: str, message: str, hint: str) -> None:
+        self.log.write(Warned(code=code, message=message, hint=hint))
+
+
+def png(picture: Image.Image, config: TrainConfig, prompt: str, options: RenderOptions) -> bytes:
+    """A PNG with A1111-style generation parameters."""
+    parameters = (
+        f"{prompt}\nNegative prompt: {config.preview.negative_prompt}\n"
+        f"Steps: {options.steps}, CFG scale: {options.guidance_scale:g}, Seed: {options.seeds[0]}, "
+        f"Size: {options.width}x{options.height}, Lora: {config.output.name}"
+    )
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", parameters)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", pnginfo=info)
+    return buffer.getvalue()

@@ -1,0 +1,56 @@
+"""What a run holds while it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from trainer.contract.events import EventLog
+from trainer.contract.settings.config import TrainConfig
+from trainer.dataset.buckets import Plan
+from trainer.engine.adapters.lora import Adapter
+from trainer.engine.data.batches import EncodedDataset, TextStates
+from trainer.engine.families.base import Conditioning, Family
+from trainer.engine.fingerprint import Inputs
+from trainer.engine.objectives import NoiseSchedule
+from trainer.engine.previews import PreviewBoard
+from trainer.engine.watch.anomalies import Band, Clock, Pace
+from trainer.engine.watch.nonfinite import Guardian
+from trainer.engine.watch.power import Strain
+from trainer.runs.folder import RunFolder
+
+
+@dataclass
+class Training:
+    """Everything a run holds while it trains."""
+
+    run: RunFolder
+    log: EventLog
+    config: TrainConfig
+    accelerator: Accelerator
+    precision: str
+    family: Family
+    data: EncodedDataset
+    inputs: Inputs
+    text: TextStates
+    board: PreviewBoard
+    plan: Plan
+    schedule: NoiseSchedule
+    adapter: Adapter
+    optimizer: torch.optim.Optimizer
+    started: float
+    step: int = 0  # updates done
+    saved: int = -1  # the step of the newest checkpoint
+    guardian: Guardian = field(default_factory=Guardian)
+    pace: Pace = field(default_factory=Pace)
+    band: Band = field(default_factory=Band)
+    clock: Clock = field(default_factory=Clock)
+    strain: Strain = field(default_factory=Strain)
+
+    def base_prediction(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """What the base model would answer without the adapter."""
+        with self.adapter.switched_off():
+            return self.family.predict(noisy, t, conditioning)

@@ -1,0 +1,78 @@
+"""`python -m trainer.engine.strength_strip RUN FILE`: one LoRA file's strength strip; errors exit with code 2.
+
+A trainer draws the strip of its last file itself; this is for the others, whenever somebody asks.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from trainer.contract.errors import LoraRefused, RunError, TrainerError
+from trainer.contract.home import Home
+from trainer.engine.adapters.lora_file import put_into
+from trainer.engine.assembly import add_adapter, learn_text
+from trainer.engine.data.cache import TensorCache
+from trainer.engine.device import make_accelerator
+from trainer.engine.families.load import load_family
+from trainer.engine.previews import Painter, paint_strip
+from trainer.planning.preview_schedule import preview_prompts
+from trainer.runs.folder import RunFolder
+from trainer.runs.sheets import strip_name
+
+
+def main(arguments: list[str]) -> int:
+    """Draw the strip; 0 when it is there, 2 when there is a reason why not."""
+    folder, file = arguments
+    try:
+        draw(RunFolder.find(Home.find(), folder), file)
+    except TrainerError as error:
+        print(f"{error.message} {error.hint}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+def draw(run: RunFolder, file: str) -> None:
+    """Write the strip of a LoRA file beside it; nothing else in the run's folder changes.
+
+    Raises:
+        TrainerError: The file is not the run's or does not fit it, there is no prompt, or the base model is gone.
+    """
+    path = lora_file(run, file)
+    config = run.config()
+    # What was drawn before, rather than today's captions: the pictures may have changed or moved
+    prompts = preview_prompts(config, [sample.prompt for sample in run.view().samples])
+    if not prompts:
+        raise RunError(
+            f'The run "{run.path.name}" has no previews, so there is no prompt to draw.',
+            hint="Start a run that has --preview.prompts.",
+        )
+    accelerator, dtype = make_accelerator(config.model)
+    family = load_family(config, accelerator.device, dtype)
+    cache = TensorCache(run.home.cache / family.spec.name)
+    text = learn_text(family, config, prompts, dtype=dtype, cache=cache, progress=lambda _done, _total: None)
+    adapter = add_adapter(family, config)
+    lacking = put_into(adapter, path)
+    if lacking:
+        raise LoraRefused(path, f"lacks {len(lacking)} of the run's layers, first {lacking[0]}")
+    adapter.use_dropout(wanted=False)
+    painter = Painter(config, family, text, prompts, accelerator)
+    paint_strip(painter, adapter, run.path / strip_name(file), lambda _done, _total: True)
+
+
+def lora_file(run: RunFolder, file: str) -> Path:
+    """The path of one of the run's LoRA files by its plain name.
+
+    Raises:
+        RunError: There is none of that name, or it lies elsewhere.
+    """
+    if Path(file).name != file or not file.endswith(".safetensors") or not run.inside(file).is_file():
+        raise RunError(
+            f'The run "{run.path.name}" has no LoRA file called "{file}".',
+            hint="Choose one of the .safetensors files that lie in the run's folder.",
+        )
+    return run.inside(file)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,67 @@
+"""A computer that is short of power or too hot: the run saves, waits, and goes on by itself."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+
+from trainer.contract.settings.config import ModelSettings
+
+LOOK_EVERY = 30.0  # seconds
+CHARGED = 5  # percent above the limit from which on the battery will do
+COOLED = 10  # °C below the limit at which it goes on
+SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "amdgpu")  # of processors and graphics cards
+ASKED_SECONDS = 10  # a driver that hangs must not hang the training
+
+
+@dataclass
+class Strain:
+    """Looks now and then whether the computer needs a rest."""
+
+    why: str = ""
+    _looked: float = float("-inf")
+
+    def look(self, limits: ModelSettings) -> str:
+        """Why to rest now; empty if all is well. Once resting, it takes a little more than the limit to go on."""
+        if time.monotonic() - self._looked >= LOOK_EVERY:
+            self._looked = time.monotonic()
+            resting = bool(self.why)
+            self.why = weak_battery(limits.battery_limit + resting * CHARGED if limits.battery_limit else 0)
+            self.why = self.why or heat(limits.heat_limit - resting * COOLED if limits.heat_limit else 0)
+        return self.why
+
+
+def weak_battery(limit: int) -> str:
+    """What is wrong with the battery if it has less than this many percent and nothing charges it; 0: never mind."""
+    battery = psutil.sensors_battery() if limit and hasattr(psutil, "sensors_battery") else None
+    if battery is None or battery.power_plugged or battery.percent >= limit:
+        return ""
+    return f"the battery is at {battery.percent:.0f} % and not charged"
+
+
+def heat(limit: int) -> str:
+    """What is too hot, if anything is above this many °C; 0: never mind."""
+    hottest = max(temperatures(), default=0.0) if limit else 0.0
+    return f"a processor or graphics card has {hottest:.0f} °C" if hottest > limit else ""
+
+
+def temperatures() -> Iterator[float]:
+    """°C of processors and graphics cards, as far as the system and NVIDIA's driver tell."""
+    if hasattr(psutil, "sensors_temperatures"):  # Linux and FreeBSD alone
+        for chip, sensors in psutil.sensors_temperatures().items():
+            if chip in SENSORS:
+                yield from (sensor.current for sensor in sensors)
+    asking = shutil.which("nvidia-smi")
+    if asking is None:
+        return
+    command = [asking, "--query-gpu=temperature.gpu", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=ASKED_SECONDS, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    yield from (float(line) for line in told.stdout.split() if line.isdecimal())

@@ -1,0 +1,1 @@
+"""Base models and LoRA files on disk and on the Hugging Face hub, read from their headers alone."""

@@ -1,0 +1,131 @@
+"""What can go wrong between a user and a model of the Hugging Face hub, as errors to act on.
+
+HubError (a ModelError)
+├── HubOffline · HubUnreachable · HubRefused · NotOnTheHub
+└── NothingToTrain · NoRoom · DamagedDownload
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer.contract.errors import ModelError
+from trainer.contract.units import size
+
+
+class HubError(ModelError):
+    """A model of the hub cannot be had."""
+
+    code = "hub"
+
+
+class HubOffline(HubError):
+    """The user forbade going to the network."""
+
+    code = "hub_offline"
+
+    def __init__(self, name: str, cache: str) -> None:
+        super().__init__(
+            f"HF_HUB_OFFLINE is set and {name} is not in the cache ({cache}).",
+            hint="Unset HF_HUB_OFFLINE to download it, or give a folder or file on this computer.",
+        )
+
+
+class HubUnreachable(HubError):
+    """No answer, or a broken one."""
+
+    code = "hub_unreachable"
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(
+            f"The Hugging Face hub could not be reached for {name}: {cause}.",
+            hint="Check the connection and start again; what has arrived is kept.",
+        )
+
+
+class HubRefused(HubError):
+    """The model is gated, or the access token is not accepted."""
+
+    code = "hub_refused"
+
+    def __init__(self, name: str) -> None:
+        repository = "/".join(name.split("/")[:2])
+        super().__init__(
+            f"The Hugging Face hub does not hand out {name} to you.",
+            hint=f"Accept the licence on https://huggingface.co/{repository} and set HF_TOKEN to your access token.",
+        )
+
+
+class NotOnTheHub(HubError):
+    """Nothing of that name, or private."""
+
+    code = "not_on_the_hub"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"No model {name} on the Hugging Face hub, and nothing of that path on this computer.",
+            hint="Check the spelling (owner/name); for a private model set HF_TOKEN to your access token.",
+        )
+
+
+class NothingToTrain(HubError):
+    """The repository holds no base model in a form that can be read."""
+
+    code = "no_model_in_repository"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} holds no Stable Diffusion model as .safetensors.",
+            hint="Choose a repository with model_index.json and .safetensors weights, or with one .safetensors file.",
+        )
+
+
+class NoRoom(HubError):
+    """The model does not fit on the disk."""
+
+    code = "no_room"
+
+    def __init__(self, name: str, missing: int, folder: Path) -> None:
+        free = shutil.disk_usage(folder).free
+        super().__init__(
+            f"{name} needs {size(missing)} more, but {folder} has room for {size(free)}.",
+            hint="Free some space, or set HF_HUB_CACHE to a folder on a larger disk.",
+        )
+
+
+class DamagedDownload(HubError):
+    """A file arrived with other content than the hub announced."""
+
+    code = "damaged_download"
+
+    def __init__(self, name: str, file: str) -> None:
+        super().__init__(
+            f"{file} of {name} arrived damaged and was thrown away.",
+            hint="Start again; if it happens twice, something between here and the hub changes the data.",
+        )
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """What the hub's client raises on behalf of a model, turned into errors the user can act on."""
+    import httpx2
+    from huggingface_hub import constants, errors
+
+    try:
+        yield
+    except errors.OfflineModeIsEnabled as error:
+        raise HubOffline(name, constants.HF_HUB_CACHE) from error
+    except errors.GatedRepoError as error:
+        raise HubRefused(name) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
+        raise NotOnTheHub(name) from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise HubRefused(name) from error
+        raise (NotOnTheHub(name) if status == 404 else HubUnreachable(name, f"it answered {status}")) from error
+    except (httpx2.HTTPError, errors.FileMetadataError) as error:
+        raise HubUnreachable(name, str(error) or type(error).__name__) from error

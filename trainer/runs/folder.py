@@ -1,0 +1,113 @@
+"""Run folders: created by the launcher, filled by the trainer, read by everybody."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from trainer.contract.errors import FolderMissing, RunBusy, RunMissing
+from trainer.contract.home import Home, atomic_write, user_path
+from trainer.contract.presets import read_toml, to_toml
+from trainer.contract.settings.config import TrainConfig, validated
+from trainer.runs.workfolder import WorkFolder
+
+
+@dataclass(frozen=True)
+class RunFolder(WorkFolder):
+    """One run's folder. Paths only; what happened is in its events."""
+
+    @classmethod
+    def create(cls, home: Home, config: TrainConfig) -> RunFolder:
+        """A fresh folder with the complete, resolved `config.toml`; its name is the LoRA's name and the time."""
+        slug = re.sub(r"[^\w.-]+", "-", config.output.name).strip("-.") or "lora"
+        stem = f"{slug}-{time.strftime('%Y%m%d-%H%M%S')}"
+        home.runs.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, 1000):
+            path = home.runs / (stem if attempt == 1 else f"{stem}-{attempt}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            run = cls(path)
+            run.control.mkdir()
+            atomic_write(run.config_file, to_toml(config).encode())
+            return run
+        raise FolderMissing(home.runs / stem)
+
+    @classmethod
+    def find(cls, home: Home, name: str) -> RunFolder:
+        """A run by its name in the home, or by its path.
+
+        Raises:
+            RunMissing: Nothing there.
+            InvalidSettings: No file can have that path.
+        """
+        path = user_path(name)
+        for candidate in (home.runs / path, path):
+            if (candidate / "config.toml").is_file():
+                return cls(candidate.resolve())
+        raise cls._missing(home, name)
+
+    @classmethod
+    def named(cls, home: Home, name: str) -> RunFolder:
+        """A run of the home by its name alone: whoever asks over the network is shown no other folder.
+
+        Raises:
+            RunMissing: Nothing there.
+        """
+        path = home.runs / user_path(f"./{name}")
+        if name in ("", "..") or PurePath(name).name != name or not (path / "config.toml").is_file():
+            raise cls._missing(home, name)
+        return cls(path.resolve())
+
+    @classmethod
+    def _missing(cls, home: Home, name: str) -> RunMissing:
+        return RunMissing(name, [run.path.name for run in cls.all(home)][:5])
+
+    @classmethod
+    def all(cls, home: Home) -> list[RunFolder]:
+        """Every run of the home, newest first."""
+        found = [cls(file.parent) for file in home.runs.glob("*/config.toml")]
+        return sorted(found, key=lambda run: run.config_file.stat().st_mtime, reverse=True)
+
+    @property
+    def home(self) -> Home:
+        """The home this run lies in."""
+        return Home(self.path.parent.parent)
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved settings, never edited afterwards."""
+        return self.path / "config.toml"
+
+    @property
+    def samples(self) -> Path:
+        """Folder of previews."""
+        return self.path / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of resumable states."""
+        return self.path / "checkpoints"
+
+    def config(self) -> TrainConfig:
+        """The run's settings."""
+        return validated(read_toml(self.config_file))
+
+    def busy(self, pid: int | None) -> RunBusy:
+        """The error of whoever wants this run while that process trains it."""
+        return RunBusy(self.path.name, pid)
+
+    def inside(self, relative: str) -> Path:
+        """A file of this run by its relative name.
+
+        Raises:
+            RunMissing: The name leads out of the folder.
+        """
+        target = (self.path / relative).resolve()
+        if not target.is_relative_to(self.path.resolve()):
+            raise RunMissing(os.fspath(relative), [])
+        return target

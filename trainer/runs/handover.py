@@ -1,0 +1,313 @@
+"""Taking a LoRA out: WebUIs on this computer, a copy in their LoRA folder, and a text for Civitai."""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path, PurePath
+
+import psutil
+
+from trainer.contract.errors import ExportError, ModelError
+from trainer.contract.events import Lora
+from trainer.contract.home import sync_folder
+from trainer.contract.settings.config import TrainConfig
+from trainer.models.headers import read_header
+from trainer.runs.folder import RunFolder
+
+OWN = "My LoRA folder"
+VARIABLE = "ATELIER_LORA_FOLDER"
+SIDECARS = (".json", ".preview.png")
+SEARCH_SECONDS = 3.0  # a sleeping disk or a slow share must not hold up the page
+MOST_FOLDERS = 500  # of one place; who has more in a Downloads folder has no WebUI behind them
+BELOW_HOME = (
+    *("", "Documents", "Desktop", "Downloads", "pinokio/api"),
+    *("AppData/Roaming/StabilityMatrix", ".config/StabilityMatrix"),
+)
+# Full of folders that are no WebUIs, or behind a question of the system whether this program may look
+PASSED_OVER = {"windows", "program files", "program files (x86)", "programdata", "library", "appdata", "node_modules"}
+PASSED_OVER |= {"pictures", "music", "movies", "videos", "site-packages"}
+TOP_TAGS = 20
+# What Civitai calls the base models, by how a LoRA file says it
+BASES = {"sd_v1": "SD 1.5", "sd_v2": "SD 2.1", "sd_v2_v": "SD 2.1 768", "sdxl_base_v1-0": "SDXL 1.0"}
+
+
+@dataclass(frozen=True)
+class Client:
+    """A program that draws with LoRAs, and the folder it reads them from."""
+
+    name: str
+    lora_folder: Path
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a program is recognised: its LoRA folder, and what else lies in its folder."""
+
+    name: str
+    loras: str
+    markers: tuple[str, ...]
+
+
+# The first that fits wins: Forge and SD.Next hold all that AUTOMATIC1111 does. InvokeAI 4 and later take LoRAs in
+# through their model manager only, so there is no folder to copy into
+LAYOUTS = (
+    _Layout("StabilityMatrix", "Models/Lora", ("Packages",)),
+    _Layout("SwarmUI", "Models/Lora", ("launchtools", "src")),
+    _Layout("SD.Next", "models/Lora", ("webui.py", "installer.py")),
+    _Layout("Forge", "models/Lora", ("webui.py", "modules_forge")),
+    _Layout("AUTOMATIC1111", "models/Lora", ("webui.py", "modules")),
+    _Layout("Fooocus", "models/loras", ("launch.py", "fooocus_version.py")),
+    _Layout("ComfyUI", "models/loras", ("main.py", "nodes.py")),
+    _Layout("ComfyUI", "models/loras", ("custom_nodes", "user")),  # the desktop program keeps its code elsewhere
+    _Layout("InvokeAI", "autoimport/lora", ("invokeai.yaml",)),
+)
+
+
+def find_clients(home_dirs: Sequence[Path] | None = None) -> list[Client]:
+    """WebUIs on this computer that have a LoRA folder; those named in ATELIER_LORA_FOLDER come first.
+
+    Args:
+        home_dirs: Home folders to look in and below; None for the user's, this computer's drives and /opt.
+    """
+    named = filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))
+    clients = [Client(OWN, Path(folder.strip()).expanduser()) for folder in named]
+    homes = [Path.home()] if home_dirs is None else home_dirs
+    places = [home / below for home in homes for below in BELOW_HOME]
+    found = _search([*places, *_drives()] if home_dirs is None else places)
+    seen = {client.lora_folder.resolve() for client in clients}
+    for client in found:
+        folder = client.lora_folder.resolve()  # packages of StabilityMatrix link to its one folder
+        if folder not in seen:
+            seen.add(folder)
+            clients.append(client)
+    return clients
+
+
+def _drives() -> list[Path]:
+    """Where WebUIs lie beyond the home folder: the roots of built-in drives on Windows, else /opt."""
+    if os.name != "nt":
+        return [Path("/opt")]
+    return [Path(part.mountpoint) for part in psutil.disk_partitions() if "fixed" in part.opts]
+
+
+def _search(places: Sequence[Path]) -> list[Client]:
+    """WebUIs in these places and up to two folders below, as far as the time allows."""
+    found: list[Client] = []
+    until = time.monotonic() + SEARCH_SECONDS
+    waiting = [(place, 2) for place in places]
+    looked: set[Path] = set()
+    for folder, depth in waiting:  # grows as it goes: near folders first
+        if time.monotonic() >= until:
+            break
+        if folder in looked:
+            continue
+        looked.add(folder)
+        client = _recognised(folder)
+        if client:
+            found.append(client)
+        if client and client.name == "StabilityMatrix":
+            waiting.append((folder / "Packages", 1))
+        elif not client and depth:
+            waiting += [(inner, depth - 1) for inner in _folders(folder)]
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder that may hold a WebUI; none where the system does not let us look."""
+    try:
+        with os.scandir(folder) as entries:
+            wanted = (e for e in entries if not e.name.startswith((".", "$")) and e.name.lower() not in PASSED_OVER)
+            return sorted(Path(entry.path) for entry in islice((e for e in wanted if e.is_dir()), MOST_FOLDERS))
+    except OSError:
+        return []
+
+
+def _recognised(folder: Path) -> Client | None:
+    """The WebUI whose folder this is."""
+    try:
+        for layout in LAYOUTS:
+            loras = folder / layout.loras
+            if loras.is_dir() and all((folder / marker).exists() for marker in layout.markers):
+                return Client(layout.name, loras)
+    except OSError:  # no permission
+        return None
+    return None
+
+
+def copy_lora(run: RunFolder, file: str, folder: Path) -> Path:
+    """Copy a LoRA file and its sidecars into a folder; gives back where it lies there.
+
+    Nothing is overwritten: the same file already there is the result, and where another one has the name, the copy
+    is numbered ("ana-2.safetensors"), sidecars likewise. Files appear whole or not at all.
+
+    Raises:
+        ExportError: The run has no such file, or the folder cannot take it; nothing is left behind.
+    """
+    source = run.inside(file)
+    if source.parent != run.path.resolve() or source.suffix != ".safetensors" or not source.is_file():
+        raise _no_such_file(run, file, sorted(path.name for path in run.path.glob("*.safetensors")))
+    if not folder.is_dir():
+        raise ExportError(f"There is no folder {folder}.", hint="Give the folder your WebUI reads LoRAs from.")
+    beside = {ending: source.with_suffix(ending) for ending in SIDECARS}
+    sources = {ending: path for ending, path in beside.items() if path.is_file()} | {".safetensors": source}
+    try:
+        target = _target(source, folder)
+        if not target.exists():
+            _place(sources, target)
+    except OSError as error:
+        raise _refused(folder, error) from error
+    return target
+
+
+def _target(source: Path, folder: Path) -> Path:
+    """The first name that is free with all its sidecars, or under which this very file lies there already."""
+    stems = (source.stem if number == 1 else f"{source.stem}-{number}" for number in count(1))
+    return next(target for stem in stems if _fits(source, target := folder / f"{stem}{source.suffix}"))
+
+
+def _fits(source: Path, target: Path) -> bool:
+    if target.exists():
+        return filecmp.cmp(source, target, shallow=False)
+    return not any(target.with_suffix(ending).exists() for ending in SIDECARS)
+
+
+def _place(sources: dict[str, Path], target: Path) -> None:
+    """Copy files beside each other: first all under passing names, then each under its own, the LoRA last."""
+    fresh: dict[str, Path] = {}
+    try:
+        for ending, source in sources.items():
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=".atelier-", suffix=".part")
+            fresh[ending] = Path(name)
+            with os.fdopen(handle, "wb") as copy, source.open("rb") as original:
+                shutil.copyfileobj(original, copy, 2**20)
+                copy.flush()
+                os.fsync(copy.fileno())
+            fresh[ending].chmod(0o644)  # mkstemp's 0600 would hide it from a WebUI of another user
+        for ending, part in fresh.items():
+            part.replace(target.with_suffix(ending))
+    finally:
+        for part in fresh.values():
+            part.unlink(missing_ok=True)
+    sync_folder(target.parent)
+
+
+def _refused(folder: Path, error: OSError) -> ExportError:
+    """What the system said, in plain words."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ExportError(f"No space is left in {folder}.", hint="Free some, or choose a folder on another disk.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ExportError(f"{folder} cannot be written to.", hint="Choose another folder, or allow writing to it.")
+    return ExportError(
+        f"The LoRA could not be copied to {folder}: {error.strerror or error}.", hint="Choose another folder."
+    )
+
+
+def _no_such_file(run: RunFolder, file: str, known: list[str]) -> ExportError:
+    hint = f"It has: {', '.join(known)}." if known else "It has none yet: press Save now, or wait for its end."
+    return ExportError(f"The run {run.path.name} has no LoRA file {file}.", hint=hint)
+
+
+def civitai_text(run: RunFolder, file: str) -> str:
+    """Plain text to paste at Civitai: what the LoRA is, how to use it, how it was trained, its hashes.
+
+    Raises:
+        ExportError: The run has written no such file.
+    """
+    config, loras = run.config(), {lora.file: lora for lora in run.view().loras}
+    if file not in loras:
+        raise _no_such_file(run, file, sorted(loras))
+    lora, header = loras[file], _header(run.inside(file))
+    parts = [_use(config, lora, header), _training(config, lora, header), _tags(header), _hashes(lora, header)]
+    texts = ["\n".join(lines) for lines in parts]
+    return "\n\n".join(text for text in texts if text) + "\n\nTrained with Atelier\n"
+
+
+def _use(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterator[str]:
+    """Title, base model, trigger words, strength."""
+    stem = PurePath(lora.file).stem
+    yield config.output.name or stem
+    yield f"Version: {stem}, {lora.step} steps"
+    if config.model.base_model == "pocket":
+        yield "Base model: pocket, the miniature built into Atelier"
+        yield "This LoRA fits only that model; it does nothing for Stable Diffusion in a WebUI."
+    else:
+        name = PurePath(config.model.base_model).name
+        base = BASES.get(header.get("ss_base_model_version", ""))
+        yield f"Base model: {base}, trained on {name}" if base else f"Base model: {name}"
+    yield f"Type: LoRA, {config.goal}"
+    yield f"Trigger words: {config.dataset.trigger_word or 'none'}"
+    yield "Suggested strength: 1 (0.6 to 1 together with other LoRAs)"
+    yield f"In AUTOMATIC1111, Forge and SD.Next: <lora:{stem}:1>"
+
+
+def _training(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterator[str]:
+    """Pictures, views, steps, and the settings that decide what is learnt."""
+    dataset, adapter, optimizer, objective = config.dataset, config.adapter, config.optimizer, config.objective
+    batch = dataset.batch_size * dataset.accumulation
+    yield "Training"
+    pictures = _whole(header.get("ss_num_train_images"))
+    if pictures:
+        yield f"Pictures: {pictures}, each shown about {lora.step * batch / pictures:.4g} times"
+    yield f"Steps: {lora.step} at batch {dataset.batch_size}" + (
+        f" × {dataset.accumulation} (accumulation)" if dataset.accumulation > 1 else ""
+    )
+    yield f"Resolution: {dataset.resolution} px"
+    yield f"Rank: {adapter.rank}, alpha: {adapter.alpha:g}"
+    text = f", text encoder {optimizer.text_learning_rate:g}" if adapter.text_encoder else ", text encoder not trained"
+    yield f"Learning rate: UNet {optimizer.learning_rate:g}{text}"
+    yield f"Optimizer: AdamW, weight decay {optimizer.weight_decay:g}"
+    yield f"Schedule: {optimizer.schedule}, warm-up {optimizer.warmup:.0%} of the steps"
+    extras = {
+        "min-SNR gamma": objective.min_snr_gamma,
+        "noise offset": objective.noise_offset,
+        "caption dropout": dataset.caption_dropout,
+        "LoRA dropout": adapter.dropout,
+    }
+    named = [f"{name} {value:g}" for name, value in extras.items() if value]
+    named += ["tags shuffled"] * dataset.shuffle_tags + ["pictures mirrored"] * dataset.flip
+    if named:
+        yield f"Also: {', '.join(named)}"
+    yield f"Seed: {config.model.seed}"
+
+
+def _tags(header: dict[str, str]) -> Iterator[str]:
+    """The most frequent tags of the captions, as the file itself holds them."""
+    try:
+        folders: dict[str, dict[str, int]] = json.loads(header.get("ss_tag_frequency", "{}"))
+        counts = [entry for tags in folders.values() for entry in tags.items()]
+        most = sorted(counts, key=lambda entry: -entry[1])[:TOP_TAGS]
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return
+    if most:
+        yield "Most frequent tags"
+        yield ", ".join(f"{tag} ({times})" for tag, times in most)
+
+
+def _hashes(lora: Lora, header: dict[str, str]) -> Iterator[str]:
+    """Hashes under the names Civitai gives them."""
+    yield "Hashes"
+    yield f"AutoV2: {lora.sha256[:10].upper()}"
+    if header.get("sshs_model_hash"):
+        yield f"AutoV3: {header['sshs_model_hash'][:12].upper()}"
+    yield f"SHA-256: {lora.sha256.upper()}"
+
+
+def _header(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing where it cannot be read."""
+    try:
+        return read_header(path).metadata
+    except ModelError:
+        return {}
+
+
+def _whole(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0

@@ -1,0 +1,170 @@
+"""Runs that wait their turn: one trains, the others stand in `queue.json`; no page needs to be open.
+
+Who starts a run, and a trainer that ends, both call `advance`: under one file lock, the first waiting run is started
+if no other one is alive.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from filelock import FileLock
+
+from trainer.contract.errors import DeviceLost, DiskFull, NewerVersion, RunBusy, RunError, RunMissing, Terminated
+from trainer.contract.events import RunFailed, RunFinished
+from trainer.contract.home import Home, atomic_write
+from trainer.runs import process
+from trainer.runs.folder import RunFolder
+from trainer.runs.workfolder import UNUSABLE
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The home's queue. Every method may be called by several processes at once."""
+
+    home: Home
+
+    def waiting(self) -> list[RunFolder]:
+        """The runs that wait, in the order in which they will be trained; those deleted since are left out."""
+        try:
+            names = json.loads(self.home.queue_file.read_text(encoding="utf-8"))["waiting"]
+            runs = [RunFolder(self.home.runs / str(name)) for name in names]
+        except UNUSABLE:  # none yet, or not ours to read: nobody waits
+            return []
+        there = os.path.isfile  # unlike Path's own it says no to a name that none can have
+        return [run for run in runs if run.path.parent == self.home.runs and there(run.config_file)]
+
+    def active(self) -> RunFolder | None:
+        """The run whose process is alive, other than this very process."""
+        for run in RunFolder.all(self.home):
+            trainer = run.process()
+            if trainer is not None and trainer.pid != os.getpid():
+                return run
+        return None
+
+    def start(self, run: RunFolder) -> bool:
+        """Train the run now if nothing else is trained, else put it last in the queue.
+
+        Returns:
+            Whether it was started at once.
+
+        Raises:
+            RunBusy: It is being trained already.
+        """
+        busy = run.process()
+        if busy is not None:
+            raise RunBusy(run.path.name, busy.pid)
+        with self._changing() as runs:
+            if run not in runs:
+                runs.append(run)
+        return self.advance() == run
+
+    def advance(self) -> RunFolder | None:
+        """Start the first waiting run, unless one is alive; gives back what was started.
+
+        A run that cannot be started leaves the queue, and the next one is tried.
+        """
+        with self._changing() as runs:
+            return self._start_first(runs)
+
+    def _start_first(self, runs: list[RunFolder]) -> RunFolder | None:
+        while runs and self.active() is None:
+            run = runs.pop(0)
+            try:
+                process.start(run)
+            except (RunError, OSError):
+                continue
+            return run
+        return None
+
+    def _refuse_newer(self) -> None:
+        """What a later version wrote is not overwritten."""
+        with suppress(OSError, ValueError, KeyError, TypeError):  # nothing to lose
+            seen = json.loads(self.home.queue_file.read_text(encoding="utf-8"))["v"]
+            if seen > VERSION:
+                raise NewerVersion(self.home.queue_file.name, seen, VERSION)
+
+    def hand_over(self, run: RunFolder) -> None:
+        """Called by the run's own trainer as its last act: start the next one.
+
+        Not where `_holds` says so. In any case the run counts as ended from here on, though its process has still to
+        go: one that is put into the queue in that moment would otherwise wait for nobody.
+        """
+        with self._changing() as runs:
+            run.release()
+            if not _holds(run):
+                self._start_first(runs)
+
+    def take_over(self) -> None:
+        """Start the next one in place of a trainer that was killed, and so has handed nothing over."""
+        last = max(RunFolder.all(self.home), key=_seen, default=None)
+        killed = last is not None and last.process_file.exists()
+        if last is None or killed or not _holds(last):
+            self.advance()
+
+    def move(self, run: RunFolder, place: int) -> None:
+        """Put a waiting run at this place, 0 being next.
+
+        Raises:
+            RunMissing: It does not wait.
+        """
+        with self._changing() as runs:
+            self._take(runs, run)
+            runs.insert(max(place, 0), run)
+
+    def remove(self, run: RunFolder) -> None:
+        """Let a run wait no longer; its folder stays.
+
+        Raises:
+            RunMissing: It does not wait.
+        """
+        with self._changing() as runs:
+            self._take(runs, run)
+
+    def _take(self, runs: list[RunFolder], run: RunFolder) -> None:
+        try:
+            runs.remove(run)
+        except ValueError:
+            raise RunMissing(run.path.name, [waiting.path.name for waiting in runs]) from None
+
+    @contextmanager
+    def _changing(self) -> Iterator[list[RunFolder]]:
+        """The waiting runs, to be changed by one process at a time; written if they were."""
+        self.home.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.home.root / ".queue.lock"):
+            self._refuse_newer()
+            before = self.waiting()
+            runs = list(before)
+            yield runs
+            if runs != before:
+                names = [run.path.name for run in runs]
+                atomic_write(self.home.queue_file, json.dumps({"v": VERSION, "waiting": names}, indent=1).encode())
+
+
+def _seen(run: RunFolder) -> float:
+    """When a trainer was last seen at this run, Unix seconds; 0 for one that waits."""
+    seen = 0.0
+    for file in (run.process_file, run.events_file):
+        with suppress(OSError):  # it has neither yet, or has just ended
+            seen = max(seen, file.stat().st_mtime)
+    return seen
+
+
+def _holds(run: RunFolder) -> bool:
+    """Whether the others wait on after this run's end.
+
+    So it is after a pause, which is there to free the card, and after what they would meet too: a system that goes
+    down, a full disk, a card without which they would be trained on the processor.
+    """
+    match run.view().ended:
+        case RunFinished(reason=reason):
+            return reason == "paused"
+        case RunFailed(code=code):
+            return code in (Terminated.code, DiskFull.code, DeviceLost.code)
+    return True

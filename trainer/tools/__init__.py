@@ -1,0 +1,1 @@
+"""Programs that change model files, each started as a process of its own. They may import torch."""
