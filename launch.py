@@ -387,9 +387,7 @@ def main(arguments: list[str]) -> int:
 
 
 def program(arguments: list[str]) -> list[str]:
-    """Module and arguments: the page's where nothing is said of a training, else the converter's or the console's."""
-    if arguments[:1] == ["convert"]:
-        return ["trainer.tools.convert", *arguments[1:]]
+    """Module and arguments: the page's where nothing is said of a training, else the console's."""
     flags = {word.partition("=")[0] for word in arguments if word.startswith("-")}
     of_the_page = flags <= PAGE_FLAGS and (not arguments or arguments[0].startswith("-"))
     return ["app.ui" if of_the_page else "trainer.console.main", *arguments]

@@ -12,11 +12,12 @@ from gradio.events import api
 from app.kit.action_errors import told
 from app.kit.form import SETTINGS, api_name, shown
 from app.live.monitor import Watch, Watches
-from app.train.form import EXAMPLE, start_run
-from app.train.plan import preset_config, read
+from app.train.plan import read
+from app.train.presets import EXAMPLE, preset_config
+from app.train.start import start_run
 from trainer.contract.events import RunFailed
 from trainer.contract.home import Home
-from trainer.contract.presets import flat
+from trainer.contract.toml import flat
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
 from trainer.runs.workfolder import Request

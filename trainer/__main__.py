@@ -18,19 +18,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from trainer.contract.errors import (
-    DeviceLost,
-    OutOfMemory,
-    ProcessLost,
-    RunBusy,
-    Terminated,
-    TrainerError,
-    isolated,
-)
+from trainer.contract.errors import Terminated, TrainerError, isolated
 from trainer.contract.events import EventLog, RunFailed
-from trainer.contract.home import sweep
-from trainer.contract.system_errors import BrokenInstall, Unexpected, of_system
+from trainer.contract.files import sweep
+from trainer.contract.system_errors import BrokenInstall, of_system
 from trainer.engine.distributed import launcher
+from trainer.runs.errors import RunBusy
 from trainer.runs.folder import RunFolder
 from trainer.runs.process import Group
 from trainer.runs.queue import Queue
@@ -145,23 +138,9 @@ def _train(run: RunFolder, log: EventLog) -> None:
     except ImportError as error:
         raise BrokenInstall(str(error)) from error
     except Exception as error:
-        raise _named(error) from error
+        from trainer.engine.errors import named
 
-
-def _named(error: Exception) -> TrainerError:
-    """What the libraries raise, by its name where it has one."""
-    import torch
-
-    from trainer.engine.device import out_of_memory
-
-    short = out_of_memory(error)
-    if short:
-        return OutOfMemory(short)
-    if isinstance(error, torch.AcceleratorError):
-        return DeviceLost(str(error).splitlines()[0])
-    if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):  # gloo has no error of its own
-        return ProcessLost("the connection to it broke")
-    return Unexpected(error)
+        raise named(error) from error
 
 
 if __name__ == "__main__":

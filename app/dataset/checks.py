@@ -11,11 +11,12 @@ from app.dataset.folder import Pictures
 from app.dataset.grid import Answer, GridData, answer, made
 from app.dataset.picture import AsTrained
 from app.kit.text import say
-from trainer.contract.errors import DatasetError, isolated
+from trainer.contract.errors import isolated
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
-from trainer.dataset.captions import look
+from trainer.dataset.errors import DatasetError
 from trainer.dataset.overlay import existing_overlay, overlay_file
+from trainer.dataset.scan import look
 from trainer.doctor.examine import Finding, examine
 
 KEPT = 4  # checks whose findings are remembered

@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-from trainer.contract.errors import NoImages
 from trainer.contract.home import Home, user_path
-from trainer.dataset.captions import Item, look, tag_frequency, tags_of, with_entry
+from trainer.dataset.captions import Item, tag_frequency, tags_of
+from trainer.dataset.errors import NoImages
 from trainer.dataset.folders import listing
 from trainer.dataset.overlay import Entries, Entry, entries_of, overlay_file
+from trainer.dataset.scan import look, with_entry
 
 KEPT = 4  # folders
 Choice = Literal["all", "bare", "changed", "left_out"]

@@ -15,13 +15,14 @@ from pydantic import BaseModel, ValidationError, field_validator
 from app.dataset.folder import CHOICES, Choice, Pictures
 from app.kit.text import language, say, words
 from app.server.files import thumbnail_url
-from trainer.contract.errors import DatasetError, TrainerError
+from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home, user_path
 from trainer.contract.settings.fields import invalid
 from trainer.contract.system_errors import system_explained
 from trainer.dataset.bulk_edit import Edit, changed
 from trainer.dataset.captions import Item
 from trainer.dataset.encodings import plain
+from trainer.dataset.errors import DatasetError
 from trainer.dataset.overlay import Update, change, history, overlay_file, redo, undo
 
 FIRST = 24  # cards that come with the names: more than a first screen shows

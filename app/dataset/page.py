@@ -14,7 +14,7 @@ from app.dataset.grid import Answer, GridData, opened
 from app.kit.cards import problem_card
 from app.kit.component import Element, asset
 from app.kit.text import label, language, say
-from app.train.form import EXAMPLE, preset_choices
+from app.train.presets import EXAMPLE, preset_choices
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 

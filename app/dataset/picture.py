@@ -17,17 +17,19 @@ from pydantic import Field
 from app.dataset.folder import Pictures
 from app.dataset.grid import Answer, Asked, GridData, answer, item_of, made
 from app.kit.text import say
-from app.train.plan import preset_config
-from trainer.contract.errors import DatasetError, InvalidSettings
-from trainer.contract.home import Home, atomic_write
+from app.train.presets import preset_config
+from trainer.contract.errors import InvalidSettings
+from trainer.contract.files import atomic_write
+from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig, validated
 from trainer.contract.units import size
 from trainer.dataset.buckets import Crop, crops, grid_step
 from trainer.dataset.captions import Item, captions_of
 from trainer.dataset.clip_tokens import reading
+from trainer.dataset.errors import DatasetError
 from trainer.dataset.images import cut, load_picture, read_mask, read_picture, same_shape
 from trainer.dataset.overlay import overlay_file, with_overlays
-from trainer.models.depths import depths_of
+from trainer.models.lookup import depths_of
 
 STAGE_PX = 1100  # long side of the picture that a crop or mask is drawn on
 MASK_PX = 2048  # longest side of a mask

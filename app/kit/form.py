@@ -10,9 +10,9 @@ from gradio.blocks import Block
 from gradio.components import Component
 
 from app.kit.text import label, setting_label
-from trainer.contract.presets import flat
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
+from trainer.contract.toml import flat
 
 SETTINGS = {info.place: info for info in all_settings()}
 SEARCH = """(wanted) => {

@@ -19,9 +19,10 @@ from trainer.contract.errors import TrainerError
 from trainer.contract.events import Lora
 from trainer.contract.home import Home, user_path
 from trainer.contract.units import size
+from trainer.models.webuis import find_clients
 from trainer.runs import process
 from trainer.runs.folder import RunFolder
-from trainer.runs.handover import civitai_text, copy_lora, find_clients
+from trainer.runs.handover import civitai_text, copy_lora
 from trainer.runs.sheets import strip_name
 
 TO_CLIPBOARD = "(text) => { if (text && navigator.clipboard) navigator.clipboard.writeText(text).catch(() => {}); }"

@@ -9,7 +9,8 @@ import gradio as gr
 
 from app.kit.text import label, language, say
 from app.live.monitor import Watches
-from app.runs.cards import card, comparison, look, state_of
+from app.runs.cards import card, look, state_of
+from app.runs.comparison import comparison
 from trainer.contract.home import Home
 from trainer.runs.folder import RunFolder
 

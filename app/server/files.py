@@ -22,7 +22,8 @@ from starlette.staticfiles import NotModifiedResponse
 
 from app.server.safety import logged_in, refusal
 from trainer.contract.errors import isolated
-from trainer.contract.home import Home, atomic_write
+from trainer.contract.files import atomic_write
+from trainer.contract.home import Home
 from trainer.dataset.buckets import Size
 from trainer.dataset.images import read_picture
 from trainer.runs.folder import RunFolder

@@ -11,15 +11,15 @@ import gradio as gr
 from app.kit.component import PRIVATE
 from app.kit.form import Form
 from app.kit.text import language, say
-from app.train.plan import preset_config
+from app.train.presets import preset_config
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.presets import FOLDER, list_presets
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.units import size
-from trainer.models.compatible import located, models_here, name_of, resolved
 from trainer.models.hub import is_hub_name, look
 from trainer.models.identify import BaseModel, identify
+from trainer.models.lookup import located, models_here, name_of, resolved
 from trainer.runs.folder import RunFolder
 
 if TYPE_CHECKING:

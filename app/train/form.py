@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
-from itertools import count
 from pathlib import PurePath
 from typing import Any
 
@@ -15,26 +14,21 @@ from app.kit.component import PRIVATE
 from app.kit.form import SETTINGS, Form, advanced, api_name, shown_values
 from app.kit.text import label, language, say
 from app.train import pictures
-from app.train.base_model import DECIDING, BaseModelField, earlier, model_of, remedy_of
-from app.train.plan import differing, info_of, model_problems, preset_config, read, sentence, smaller, strength
+from app.train.base_model import DECIDING, BaseModelField, model_of, remedy_of
+from app.train.plan import differing, info_of, model_problems, read, sentence, smaller, strength
 from app.train.preset_box import PresetBox
-from trainer.contract.errors import InvalidSettings, ModelError, TrainerError
+from app.train.presets import EXAMPLE, alike, intent_html, preset_choices, preset_config, preset_for, usual_preset
+from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
-from trainer.contract.presets import FOLDER, OF_ONE_RUN, list_presets
+from trainer.contract.presets import OF_ONE_RUN
 from trainer.contract.settings.config import TrainConfig
-from trainer.dataset.buckets import plan
-from trainer.dataset.captions import first_caption, pictures_of
-from trainer.planning.disk import check_space
-from trainer.planning.estimate import disk_bytes
-from trainer.runs.folder import RunFolder
-from trainer.runs.queue import Queue
+from trainer.models.errors import ModelError
 
 NAMED = ("output.name", "dataset.trigger_word", "model.base_model")
 SHAPE = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", "dataset.views")
 ON_THE_PAGE = ("dataset.images", *NAMED, *SHAPE)
 OF_THE_USER = (*OF_ONE_RUN, "dataset.trigger_word", "dataset.captions")  # a preset leaves these as they are
 GOALS = ("style", "character", "concept")
-EXAMPLE = "pocket-style"
 
 
 class TrainForm:
@@ -74,7 +68,7 @@ class TrainForm:
                 self.start = gr.Button(label("train.start"), variant="primary", elem_id="start", size="lg")
                 self.problem = gr.HTML(elem_id="problem", apply_default_css=False)
                 advanced(self.form, ON_THE_PAGE)
-                PresetBox(home, self)
+                PresetBox(home, self.preset, self.form.named(), self.everything, self.show)
         self._wire(example)
 
     @property
@@ -88,7 +82,7 @@ class TrainForm:
         Settings of no preset, or of one that is gone, are shown beside the usual one for their goal.
         """
         choices = preset_choices(self.home)
-        preset = config.preset if (config.preset, config.preset) in choices else self.usual(config.goal)
+        preset = config.preset if (config.preset, config.preset) in choices else usual_preset(self.home, config.goal)
         return {
             self.preset: gr.update(value=preset, choices=choices),
             self.goal: config.goal,
@@ -96,14 +90,6 @@ class TrainForm:
             self.intent: intent_html(self.home, preset, tongue),
             **self.form.filled(config, **kept),
         }
-
-    def choices(self, chosen: str) -> Any:  # noqa: ANN401 - an update
-        """The presets there are now, this one chosen."""
-        return gr.update(choices=preset_choices(self.home), value=chosen)
-
-    def usual(self, goal: str) -> str:
-        """The built-in preset that stands for a goal."""
-        return preset_for(self.home, goal, EXAMPLE)
 
     def _wire(self, example: gr.Button) -> None:
         home, controls = self.home, self.form.controls
@@ -239,79 +225,3 @@ def _preset_value(home: Home, place: str) -> Callable[[str], Any]:
         return shown_values(preset_config(home, preset))[place]
 
     return value
-
-
-def preset_choices(home: Home) -> list[tuple[str, str]]:
-    """The presets by name, the user's own first."""
-    usable, _ = list_presets(home.presets, FOLDER)
-    return [(preset.name, preset.name) for preset in usable]
-
-
-def preset_for(home: Home, goal: str, present: str) -> str:
-    """The built-in preset of this goal nearest to the present one: of the same base model, else of the same family.
-
-    For settings of any family it is Stable Diffusion 1.x's, the smallest.
-    """
-    usable, _ = list_presets(FOLDER)
-    fitting = [one.name for one in usable if one.values.get("goal", "style") == goal]
-    model = preset_config(home, present).model
-
-    def nearness(name: str) -> tuple[bool, bool]:
-        """How near a preset is, first what matters most."""
-        own = preset_config(home, name).model
-        family = "sd15" if model.family == "auto" else model.family
-        return own.base_model == model.base_model, own.family == family
-
-    return max(fitting, key=nearness)
-
-
-def alike(home: Home, *presets: str) -> bool:
-    """Whether presets are for the same models."""
-    configs = [preset_config(home, preset) for preset in presets]
-    return len({(config.model.family, config.dataset.resolution) for config in configs}) == 1
-
-
-def intent_html(home: Home, preset: str, tongue: str) -> str:
-    """The preset's one sentence, and its goal."""
-    usable, _ = list_presets(home.presets, FOLDER)
-    found = next((one for one in usable if one.name == preset), None)
-    own = f" <em>{say(tongue, 'preset.own')}</em>" if found is not None and found.own else ""
-    return f'<p class="quiet">{escape(found.intent)}{own}</p>' if found is not None else ""
-
-
-def going_on(home: Home, run: RunFolder, file: str) -> TrainConfig:
-    """The run's settings for another run that goes on from one of its LoRA files, under the next free name.
-
-    Raises:
-        RunMissing: The file's name leads out of the run's folder.
-        InvalidSettings: The run's settings were written by another version.
-    """
-    config = run.config()
-    adapter = config.adapter.model_copy(update={"start_from": str(run.inside(file))})
-    output = config.output.model_copy(update={"name": next_name(home, config.output.name)})
-    return config.model_copy(update={"adapter": adapter, "output": output})
-
-
-def next_name(home: Home, name: str) -> str:
-    """The name, counted up: "ana", "ana 2", "ana 3"; the first that none of the newest runs has."""
-    stem, _, number = name.rpartition(" ")
-    if not (stem and number.isdecimal()):
-        stem, number = name, "1"
-    taken = {config.output.name for config in earlier(home)}
-    return next(made for n in count(int(number) + 1) if (made := f"{stem} {n}") not in taken)
-
-
-def start_run(home: Home, config: TrainConfig) -> RunFolder:
-    """A run of these settings, started or put last in the queue.
-
-    Raises:
-        TrainerError: The pictures cannot be used, or the disk has too little room.
-    """
-    items, _ = pictures_of(config.dataset)
-    captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
-    needed = disk_bytes(config, plan(len(items), config.dataset).steps, captions)
-    if needed is not None:
-        check_space(home.runs, needed)
-    run = RunFolder.create(home, config)
-    Queue(home).start(run)
-    return run

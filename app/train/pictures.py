@@ -20,8 +20,8 @@ from app.server.files import thumbnail_url
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home, user_path
 from trainer.dataset import caption_files, formats
-from trainer.dataset.captions import look
 from trainer.dataset.overlay import existing_overlay
+from trainer.dataset.scan import look
 
 THUMBNAILS = 12
 DROPPED = (*formats.SUFFIXES, *caption_files.SUFFIXES)

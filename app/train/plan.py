@@ -6,26 +6,20 @@ from typing import Any
 
 from app.kit.form import SETTINGS, api_name, config_of, help_of, shown_values
 from app.kit.text import say
-from trainer.contract.errors import InvalidSettings, ModelError, TrainerError
+from app.train.presets import preset_config
+from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
-from trainer.contract.presets import FOLDER, load_preset, overlay, settled
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.units import duration, size
-from trainer.dataset.buckets import plan
-from trainer.dataset.captions import first_caption, pictures_of
+from trainer.dataset.captions import first_caption
 from trainer.dataset.overlay import with_overlays
+from trainer.dataset.scan import pictures_of
+from trainer.dataset.views import plan
 from trainer.models.compatible import check_chosen
+from trainer.models.errors import ModelError
 from trainer.planning.estimate import disk_bytes, estimate, foreseen
 from trainer.planning.memory import GIB
-
-
-def preset_config(home: Home, preset: str) -> TrainConfig:
-    """A preset's settings over the defaults.
-
-    Raises:
-        TrainerError: There is none of that name, or it cannot be used.
-    """
-    return overlay({"preset": load_preset(preset, FOLDER, home.presets).values})[0]
+from trainer.planning.ready import settled
 
 
 def settings_of(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:

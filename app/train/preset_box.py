@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
@@ -12,20 +13,33 @@ import gradio as gr
 from app.kit.cards import good_card, problem_card
 from app.kit.component import PRIVATE
 from app.kit.text import label, language, say
-from app.train.plan import preset_config, settings_of
+from app.train.plan import settings_of
+from app.train.presets import offered, preset_config, usual_preset
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.contract.presets import delete_preset, import_preset, list_presets, rename_preset, save_preset
 
-if TYPE_CHECKING:
-    from app.train.form import TrainForm
-
 
 class PresetBox:
-    """The fold with its fields and buttons, and what these do."""
+    """The fold with its fields and buttons, and what these do.
 
-    def __init__(self, home: Home, page: TrainForm) -> None:
-        self.home, self.page = home, page
+    Args:
+        home: Holds the user's presets.
+        preset: The form's list of presets.
+        named: All controls of the form by their API names.
+        everything: All that `show` updates.
+        show: Updates that fill the form with settings.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        preset: gr.Dropdown,
+        named: Mapping[str, Any],
+        everything: Sequence[Any],
+        show: Callable[..., dict[Any, Any]],
+    ) -> None:
+        self.home, self.preset, self.show = home, preset, show
         with gr.Accordion(label("preset.heading"), open=False) as self.fold:
             gr.Markdown(label("preset.help"))
             with gr.Row(elem_classes="fields"):
@@ -38,13 +52,10 @@ class PresetBox:
                 words: Any = label("preset.import")  # its type says str, but it is translated like every button's
                 self.take = gr.UploadButton(words, file_types=[".toml"], size="sm", min_width=90)
             self.said, self.listed = gr.HTML(apply_default_css=False), gr.HTML(apply_default_css=False)
-        self._wire()
+        self._wire({"name": self.name, "intent": self.intent, **named}, [self.said, self.listed, *everything])
 
-    def _wire(self) -> None:
-        page = self.page
-        chosen: dict[str, Any] = {"preset": page.preset}
-        outputs = [self.said, self.listed, *page.everything]
-        asked: dict[str, Any] = {"name": self.name, "intent": self.intent, **page.form.named()}
+    def _wire(self, asked: dict[str, Any], outputs: list[Any]) -> None:
+        chosen: dict[str, Any] = {"preset": self.preset}
         self.save.click(self._save, inputs_kwargs=asked, outputs=outputs, **PRIVATE)
         self.rename.click(self._rename, inputs_kwargs={**chosen, "name": self.name}, outputs=outputs, **PRIVATE)
         self.delete.click(self._delete, inputs_kwargs=chosen, outputs=outputs, **PRIVATE)
@@ -68,9 +79,7 @@ class PresetBox:
             made = rename_preset(self.home.presets, preset, (name or "").strip())
         except TrainerError as error:
             return {self.said: problem_card(error)}
-        return self._told(made.name, "preset.renamed", language(request)) | {
-            self.page.preset: self.page.choices(made.name)
-        }
+        return self._told(made.name, "preset.renamed", language(request)) | {self.preset: offered(self.home, made.name)}
 
     def _delete(self, request: gr.Request, preset: str) -> Any:  # noqa: ANN401
         """Delete the chosen preset; the form keeps its values."""
@@ -79,8 +88,8 @@ class PresetBox:
             delete_preset(self.home.presets, preset)
         except TrainerError as error:
             return {self.said: problem_card(error)}
-        usual = self.page.choices(self.page.usual(goal))
-        return self._told(preset, "preset.deleted", language(request)) | {self.page.preset: usual}
+        usual = offered(self.home, usual_preset(self.home, goal))
+        return self._told(preset, "preset.deleted", language(request)) | {self.preset: usual}
 
     def _take(self, request: gr.Request, file: str) -> Any:  # noqa: ANN401
         """Take in a preset file, and show its values."""
@@ -96,7 +105,7 @@ class PresetBox:
 
     def _shown(self, preset: str, key: str, tongue: str, **kept: Any) -> dict[Any, Any]:  # noqa: ANN401
         config = preset_config(self.home, preset)
-        return self._told(preset, key, tongue) | self.page.show(config, tongue, **kept)
+        return self._told(preset, key, tongue) | self.show(config, tongue, **kept)
 
     def _told(self, preset: str, key: str, tongue: str) -> dict[Any, Any]:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from itertools import count
 from typing import Any
 
 import gradio as gr
@@ -12,10 +13,19 @@ from app.kit.cards import good_card, problem_card
 from app.kit.component import PRIVATE
 from app.kit.text import language, say
 from app.live.panel import Panel
-from app.train.form import TrainForm, going_on, start_run
+from app.train.base_model import earlier
+from app.train.form import TrainForm
 from app.train.plan import read
 from trainer.contract.errors import TrainerError
+from trainer.contract.home import Home
+from trainer.contract.settings.config import TrainConfig
+from trainer.dataset.captions import first_caption
+from trainer.dataset.scan import pictures_of
+from trainer.dataset.views import plan
+from trainer.planning.disk import check_space
+from trainer.planning.estimate import disk_bytes
 from trainer.runs.folder import RunFolder
+from trainer.runs.queue import Queue
 
 # Focus goes to the button itself, where a keyboard or a screen reader goes on
 TO_TRAIN = "() => document.getElementById('start').focus()"
@@ -67,3 +77,41 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
         return request.query_params.get("images") or gr.skip()
 
     demo.load(arrive, None, form.form.controls["dataset.images"], **PRIVATE)
+
+
+def going_on(home: Home, run: RunFolder, file: str) -> TrainConfig:
+    """The run's settings for another run that goes on from one of its LoRA files, under the next free name.
+
+    Raises:
+        RunMissing: The file's name leads out of the run's folder.
+        InvalidSettings: The run's settings were written by another version.
+    """
+    config = run.config()
+    adapter = config.adapter.model_copy(update={"start_from": str(run.inside(file))})
+    output = config.output.model_copy(update={"name": next_name(home, config.output.name)})
+    return config.model_copy(update={"adapter": adapter, "output": output})
+
+
+def next_name(home: Home, name: str) -> str:
+    """The name, counted up: "ana", "ana 2", "ana 3"; the first that none of the newest runs has."""
+    stem, _, number = name.rpartition(" ")
+    if not (stem and number.isdecimal()):
+        stem, number = name, "1"
+    taken = {config.output.name for config in earlier(home)}
+    return next(made for n in count(int(number) + 1) if (made := f"{stem} {n}") not in taken)
+
+
+def start_run(home: Home, config: TrainConfig) -> RunFolder:
+    """A run of these settings, started or put last in the queue.
+
+    Raises:
+        TrainerError: The pictures cannot be used, or the disk has too little room.
+    """
+    items, _ = pictures_of(config.dataset)
+    captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
+    needed = disk_bytes(config, plan(len(items), config.dataset).steps, captions)
+    if needed is not None:
+        check_space(home.runs, needed)
+    run = RunFolder.create(home, config)
+    Queue(home).start(run)
+    return run

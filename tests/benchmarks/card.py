@@ -21,10 +21,10 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from trainer.contract.events import Phase, RunFailed, RunFinished, RunStarted, Step, Warned, read_events  # noqa: E402
-from trainer.contract.home import Home  # noqa: E402
-from trainer.contract.settings.config import validated  # noqa: E402
-from trainer.runs.folder import RunFolder  # noqa: E402
+from trainer.contract.events import Phase, RunFailed, RunFinished, RunStarted, Step, Warned, read_events
+from trainer.contract.home import Home
+from trainer.contract.settings.config import validated
+from trainer.runs.folder import RunFolder
 
 WARM_UP = 5  # steps left out of the median
 

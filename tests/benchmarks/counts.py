@@ -25,12 +25,12 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-import originals  # noqa: E402
+import originals
 
-from trainer.contract.settings.config import AdapterSettings  # noqa: E402
-from trainer.engine.adapters.lora import attach  # noqa: E402
-from trainer.engine.assembly import keep_less  # noqa: E402
-from trainer.engine.families import lora_names  # noqa: E402
+from trainer.contract.settings.learning import AdapterSettings
+from trainer.engine.adapters.lora import attach
+from trainer.engine.families import lora_names
+from trainer.engine.prepare import keep_less
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
 RANK = 16

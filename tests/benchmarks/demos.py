@@ -15,18 +15,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-import torch  # noqa: E402
-from diffusers import AutoencoderKL  # noqa: E402
-from PIL import Image  # noqa: E402
-from safetensors import safe_open  # noqa: E402
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from safetensors import safe_open
 
-from assets.pocket.build.style import style_distance  # noqa: E402
-from trainer.contract.home import POCKET, Home  # noqa: E402
-from trainer.dataset.buckets import Size, crop_to  # noqa: E402
-from trainer.dataset.captions import scan, with_trigger  # noqa: E402
-from trainer.dataset.images import load_picture  # noqa: E402
-from trainer.engine.data.images import normalised, to_pixels  # noqa: E402
-from trainer.runs.folder import RunFolder  # noqa: E402
+from assets.pocket.build.style import style_distance
+from trainer.contract.home import POCKET, Home
+from trainer.dataset.buckets import Size, crop_to
+from trainer.dataset.captions import with_trigger
+from trainer.dataset.images import load_picture
+from trainer.dataset.scan import scan
+from trainer.engine.data.encoding import normalised, to_pixels
+from trainer.runs.folder import RunFolder
 
 SIDE = 64
 

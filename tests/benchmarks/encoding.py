@@ -18,17 +18,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from safetensors.torch import save  # noqa: E402
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
 
-from trainer.contract.home import POCKET, atomic_write  # noqa: E402
-from trainer.contract.settings.config import DatasetSettings, validated  # noqa: E402
-from trainer.dataset.captions import scan  # noqa: E402
-from trainer.engine.data.batches import choose_cuts, encode_dataset  # noqa: E402
-from trainer.engine.data.cache import TensorCache, digest  # noqa: E402
-from trainer.engine.families.load import load_family  # noqa: E402
+from trainer.contract.files import atomic_write
+from trainer.contract.home import POCKET
+from trainer.contract.settings.config import validated
+from trainer.contract.settings.dataset import DatasetSettings
+from trainer.dataset.scan import scan
+from trainer.engine.data.batches import choose_cuts, encode_dataset
+from trainer.engine.data.cache import TensorCache
+from trainer.engine.digests import digest
+from trainer.engine.families.load import load_family
 
 
 def photographs(folder: Path, count: int, side: int) -> None:

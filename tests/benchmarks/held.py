@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from trainer.contract.settings.config import Quantize
+from trainer.contract.settings.model import Quantize
 from trainer.engine.frozen.quantized import HeldWeight, hold
 from trainer.planning.memory import QUANTIZED
 

@@ -20,19 +20,21 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from safetensors import safe_open  # noqa: E402
+import torch
+from PIL import Image
+from safetensors import safe_open
 
-from trainer.contract.events import EventLog  # noqa: E402
-from trainer.contract.home import POCKET, Home  # noqa: E402
-from trainer.contract.presets import FOLDER, load_preset, overlay, settled  # noqa: E402
-from trainer.engine import loop  # noqa: E402
-from trainer.engine.data.batches import Sample  # noqa: E402
-from trainer.engine.objectives import Batch, sample_rng  # noqa: E402
-from trainer.engine.optim import learning_rate_factor, set_learning_rate  # noqa: E402
-from trainer.engine.savings import Ladder  # noqa: E402
-from trainer.runs.folder import RunFolder  # noqa: E402
+from trainer.contract.events import EventLog
+from trainer.contract.home import POCKET, Home
+from trainer.contract.presets import FOLDER, load_preset, overlay
+from trainer.engine import loop, prepare
+from trainer.engine.data.batches import Sample
+from trainer.engine.objectives import Batch, sample_rng
+from trainer.engine.optim import learning_rate_factor, set_learning_rate
+from trainer.engine.prepare import prepare as prepared
+from trainer.engine.savings import Ladder
+from trainer.planning.ready import settled
+from trainer.runs.folder import RunFolder
 
 DEMO = ROOT / "assets" / "demo"
 STEPS = 100
@@ -63,7 +65,7 @@ def trained(folder: Path, preset: str, changes: dict, steps: int = STEPS, classi
         flags.setdefault(section, {}).update(values)
     config = settled(overlay({"preset": load_preset(preset, FOLDER).values, "flags": flags})[0])
     run = RunFolder.create(Home(folder), config)
-    training = loop.prepare(run, EventLog(run.events_file).__enter__(), Ladder(config))
+    training = prepared(run, EventLog(run.events_file).__enter__(), Ladder(config))
     if classic:
         whole = loop.batch_of
         loop.batch_of = lambda *of: replace(whole(*of), drawn=None)
@@ -102,7 +104,7 @@ def errors(training, asked: list[Asked], right: torch.Tensor) -> torch.Tensor:
 def own(training) -> tuple[list[Asked], torch.Tensor]:
     """Questions about the training's own pictures, and the right answers."""
     items = range(len(training.data.items))
-    captions = loop.first_caption
+    captions = prepare.first_caption
     samples = [
         Sample(0, i, mirrored=False, caption=captions(training.data.items[i], training.config.dataset, 42))
         for i in items
@@ -191,15 +193,15 @@ class _more_captions:  # noqa: N801 - used as a context
     """Further captions that a training learns to ask with."""
 
     def __init__(self, captions: list[str]) -> None:
-        self._captions, self._known = captions, loop.learn_text
+        self._captions, self._known = captions, prepare.learn_text
 
     def __enter__(self) -> None:
-        loop.learn_text = lambda family, config, captions, **how: self._known(
+        prepare.learn_text = lambda family, config, captions, **how: self._known(
             family, config, [*captions, *self._captions], **how
         )
 
     def __exit__(self, *_: object) -> None:
-        loop.learn_text = self._known
+        prepare.learn_text = self._known
 
 
 if __name__ == "__main__":

@@ -17,18 +17,19 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from benchmarks.counts import LEVELS, NOTHING_COMPUTED, RANK, Bare, counted, faked, ours, step  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import numpy as np
+import torch
+from benchmarks.counts import LEVELS, NOTHING_COMPUTED, RANK, Bare, counted, faked, ours, step
+from torch import Tensor, nn
 
-from trainer.contract.settings.config import AdapterSettings, validated  # noqa: E402
-from trainer.engine.adapters.lora import attach  # noqa: E402
-from trainer.engine.assembly import keep_less  # noqa: E402
-from trainer.engine.families.parts import HELD, in_tiles  # noqa: E402
-from trainer.engine.frozen.quantized import BLOCK  # noqa: E402
-from trainer.engine.frozen.streaming import blocks_of, streamed  # noqa: E402
-from trainer.planning import memory  # noqa: E402
+from trainer.contract.settings.config import validated
+from trainer.contract.settings.learning import AdapterSettings
+from trainer.engine.adapters.lora import attach
+from trainer.engine.families.parts import HELD, in_tiles
+from trainer.engine.frozen.quantized import BLOCK
+from trainer.engine.frozen.streaming import blocks_of, streamed
+from trainer.engine.prepare import keep_less
+from trainer.planning import memory
 
 FAMILIES = ("sd15", "sd2", "sdxl")
 SIZES, BATCHES = (512, 768, 1024), (1, 2, 4)

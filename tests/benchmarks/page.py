@@ -26,13 +26,13 @@ from urllib.request import Request, urlopen
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from app.live.feed import PAUSE, Feed  # noqa: E402
-from app.live.monitor import Watches  # noqa: E402
-from trainer.contract.events import EventLog, RunStarted, Step  # noqa: E402
-from trainer.contract.home import Home  # noqa: E402
-from trainer.contract.settings.config import validated  # noqa: E402
-from trainer.runs.folder import RunFolder  # noqa: E402
-from trainer.runs.queue import Queue  # noqa: E402
+from app.live.feed import PAUSE, Feed
+from app.live.monitor import Watches
+from trainer.contract.events import EventLog, RunStarted, Step
+from trainer.contract.home import Home
+from trainer.contract.settings.config import validated
+from trainer.runs.folder import RunFolder
+from trainer.runs.queue import Queue
 
 STEPS, STARTS, TICKS = 20_000, 3, 200
 PORT = 7935

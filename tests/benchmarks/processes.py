@@ -15,11 +15,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from trainer.contract.home import Home  # noqa: E402
-from trainer.contract.presets import FOLDER, load_preset, overlay, settled  # noqa: E402
-from trainer.runs import process  # noqa: E402
-from trainer.runs.folder import RunFolder  # noqa: E402
-from trainer.runs.process import Group  # noqa: E402
+from trainer.contract.home import Home
+from trainer.contract.presets import FOLDER, load_preset, overlay
+from trainer.planning.ready import settled
+from trainer.runs import process
+from trainer.runs.folder import RunFolder
+from trainer.runs.process import Group
 
 WARM_UP = 3  # steps left out
 

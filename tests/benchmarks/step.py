@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from trainer.runs.process import MEMORY_KEPT, SAME_SUMS  # noqa: E402
+from trainer.runs.process import MEMORY_KEPT, SAME_SUMS
 
 SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 RANK = 16
@@ -116,14 +116,14 @@ def ours(_dtype: str, which: str, pixels: int, steps: int, peak: Peak) -> list[f
     import torch
     from accelerate import Accelerator
 
-    from trainer.contract.settings.config import AdapterSettings, ObjectiveSettings, OptimizerSettings
+    from trainer.contract.settings.learning import AdapterSettings, ObjectiveSettings, OptimizerSettings
     from trainer.engine.adapters.lora import attach
-    from trainer.engine.assembly import keep_less
     from trainer.engine.families.base import Conditioning, NoiseSpec
     from trainer.engine.families.lora_names import kohya_name, unet_slots
     from trainer.engine.frozen.packing import lay_out
     from trainer.engine.objectives import Batch, make_schedule, sample_rng, training_loss
     from trainer.engine.optim import make_optimizer
+    from trainer.engine.prepare import keep_less
 
     unet = make_unet(which).requires_grad_(False).to(torch.bfloat16, memory_format=torch.channels_last).eval()
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from site_at_work import DEMO, Site, failure, until
 from the_page import field, fill_example, press, quicken, shows, status
 
-from trainer.contract.errors import NoImages
+from trainer.dataset.errors import NoImages
 
 
 def digest(folder: Path) -> str:

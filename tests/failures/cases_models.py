@@ -193,7 +193,8 @@ def converted(scene, held, *more):
         path.write_bytes(held)
     else:
         torch.save(held, path)
-    return scene.console(path, *more, main=trainer.tools.convert.main)
+    target = more[0] if more else path.with_suffix(".safetensors")
+    return scene.console(path, target, main=trainer.tools.convert.main)
 
 
 @case("runs", "conversion_refused")

@@ -18,7 +18,7 @@ import torch
 import trainer.__main__
 from failures.book import case
 from failures.scene import copied
-from trainer.contract import home
+from trainer.contract import files
 from trainer.engine import loop, strength_strip
 from trainer.engine.watch import power
 from trainer.planning import memory
@@ -303,8 +303,8 @@ def a_disk_that_fills_up(scene):
             raise OSError(errno.ENOSPC, "No space left on device")
         plain(handle)
 
-    scene.patch.setattr(home.os, "fsync", fsync)
-    scene.patch.setattr(home, "_free_bytes", lambda _: 512)
+    scene.patch.setattr(files.os, "fsync", fsync)
+    scene.patch.setattr(files, "_free_bytes", lambda _: 512)
     return scene.train(scene.new_run(dataset={"views": 20}, output={"checkpoint_every": 2}), "disk_full")
 
 

@@ -27,7 +27,8 @@ import trainer.tools.convert
 from app.live import parts
 from app.live.monitor import Watch
 from failures.book import Seen
-from trainer.console import main
+from trainer.console import train
+from trainer.console.main import main
 from trainer.contract.events import RunFailed, Warned, read_events
 from trainer.contract.home import CHECKOUT, Home
 from trainer.engine import loop
@@ -76,7 +77,7 @@ class Scene:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return folder
 
-    def console(self, *arguments: object, main: Callable[[list[str]], int] = main.main) -> Seen:
+    def console(self, *arguments: object, main: Callable[[list[str]], int] = main) -> Seen:
         """What a console program says that ends in an error."""
         code = main([str(argument) for argument in arguments])
         return self._told(code)
@@ -118,7 +119,7 @@ class Scene:
         """What the console and the page say of a training that fails, or that a warning is about."""
 
         self._train_here()
-        assert main.follow(run, Group.of(run), Console(highlight=False)) == expected
+        assert train.follow(run, Group.of(run), Console(highlight=False)) == expected
         output = self._output()
         told = [event for event in read_events(run.events_file)[0] if isinstance(event, RunFailed | Warned)]
         kind = RunFailed if expected else Warned
@@ -159,7 +160,7 @@ class Scene:
             return SimpleNamespace(poll=lambda: ended, returncode=ended)
 
         self.patch.setattr(process, "start", start_here)
-        self.patch.setattr(main, "POLL_SECONDS", 0.0)
+        self.patch.setattr(train, "POLL_SECONDS", 0.0)
 
     def card(self, html: str, code: str) -> Seen:
         """What a card of the page says."""

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.contract import home
+from trainer.contract import files
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 AUDITED = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
@@ -66,9 +66,9 @@ class Injector:
         sys.addaudithook(self._audit)
         io.open = self._opened  # type: ignore[assignment]
         os.fsync = self._synced
-        home.FileIO = partial(_Raw, injector=self)  # type: ignore[misc,assignment]
+        files.FileIO = partial(_Raw, injector=self)  # type: ignore[misc,assignment]
         if self.fault.broken_writer:
-            home._write_whole = _write_in_place
+            files._write_whole = _write_in_place
 
     def finish(self) -> None:
         """Leave a list of the operations that there were."""

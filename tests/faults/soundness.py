@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load, load_file
 
-from trainer.contract.home import LEFT_BEHIND
+from trainer.contract.files import LEFT_BEHIND
 from trainer.engine.data.cache import CHECKSUM_BYTES
 from trainer.runs.folder import RunFolder
 

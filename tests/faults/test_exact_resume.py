@@ -11,7 +11,8 @@ from injected import Fault
 from PIL import Image, ImageDraw
 from soundness import differences, faults_of
 
-from trainer.contract.settings.config import Checkpointing, OptimizerSettings, Quantize
+from trainer.contract.settings.learning import OptimizerSettings
+from trainer.contract.settings.model import Checkpointing, Quantize
 
 SIZES = [(80, 64), (64, 80), (64, 64), (96, 48), (80, 64)]
 SCHEDULES = get_args(OptimizerSettings.model_fields["schedule"].annotation)

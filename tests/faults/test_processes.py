@@ -59,7 +59,7 @@ def test_a_trainer_that_was_suspended_counts_as_alive_is_force_quit_and_gone_on_
 def test_the_page_is_killed_and_the_trainer_goes_on(make_run, whole):
     run = make_run()
     page = (
-        "import sys, time\nfrom pathlib import Path\nfrom trainer.contract import process, runs\n"
+        "import sys, time\nfrom pathlib import Path\nfrom trainer.runs import process, runs\n"
         "process.start(runs.RunFolder(Path(sys.argv[1])))\ntime.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", page, str(run.path)], cwd=CHECKOUT) as child:

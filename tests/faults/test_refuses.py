@@ -7,7 +7,7 @@ from injected import Fault
 from PIL import Image
 
 from trainer.contract.events import RunFailed
-from trainer.contract.presets import read_toml
+from trainer.contract.toml import read_toml
 from trainer.runs.folder import RunFolder
 
 

@@ -29,8 +29,9 @@ from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.contract.presets import import_preset, load_preset
 from trainer.contract.settings.config import validated
-from trainer.dataset.captions import captions_of, scan, tag_frequency
+from trainer.dataset.captions import captions_of, tag_frequency
 from trainer.dataset.overlay import Entry, change, entries_of, history, overlay_file, redo, undo
+from trainer.dataset.scan import scan
 from trainer.models.identify import identify
 from trainer.models.lora_header import check_start
 from trainer.runs.folder import RunFolder

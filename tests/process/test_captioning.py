@@ -17,8 +17,8 @@ from trainer.captioning.catalogue import caption_settings
 from trainer.captioning.errors import CaptioningBusy, DownloadNeeded
 from trainer.captioning.jobs import CaptionJob, prepare, start
 from trainer.console import main
-from trainer.contract.errors import FolderMissing
 from trainer.contract.home import Home
+from trainer.dataset.errors import FolderMissing
 from trainer.dataset.overlay import Entry, change, entries_of, history, undo
 from trainer.engine.captioners import worker as captioning
 from trainer.runs import process

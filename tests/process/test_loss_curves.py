@@ -11,8 +11,8 @@ import torch
 import warm
 
 from trainer.contract.settings.config import validated
-from trainer.dataset.buckets import plan
-from trainer.dataset.captions import pictures_of
+from trainer.dataset.scan import pictures_of
+from trainer.dataset.views import plan
 from trainer.engine.adapters.lora import attach
 from trainer.engine.data.batches import TextStates, encode_dataset, samples_of_step
 from trainer.engine.data.cache import TensorCache

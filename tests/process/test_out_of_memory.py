@@ -6,17 +6,17 @@ from safetensors.torch import load_file
 
 from trainer.__main__ import main
 from trainer.contract.events import RunFailed, RunFinished, Warned, read_events
-from trainer.engine import loop, outputs, results
+from trainer.engine import loop, outputs, prepare
 from trainer.engine.families import parts
 
 PHASES = {
     "while the base model is read": (parts, "_fill", 0),
-    "while pictures are encoded": (loop, "encode_dataset", 0),
-    "while the adapter is made": (loop, "add_adapter", 0),
+    "while pictures are encoded": (prepare, "encode_dataset", 0),
+    "while the adapter is made": (prepare, "add_adapter", 0),
     "in the first step": (loop, "update", 0),
     "in a later step": (loop, "update", 5),
     "while a checkpoint is saved": (outputs, "save_checkpoint", 1),
-    "while a file is written": (results, "export", 1),
+    "while a file is written": (outputs, "export", 1),
 }
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from trainer.__main__ import main
 from trainer.contract.events import RunFinished, Warned, read_events
-from trainer.engine import loop
+from trainer.engine import loop, prepare
 from trainer.engine.frozen.quantized import HeldWeight
 from trainer.planning import memory
 
@@ -87,13 +87,13 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_fewer_bits(new_run, monkeypat
 def test_the_plan_is_made_before_the_base_is_loaded(new_run, monkeypatch):
     monkeypatch.setattr(memory, "knows", lambda _family, _numbers: True)
     run = new_run(model={"memory_limit": 0.5})
-    loaded, plain = [], loop.load_family
+    loaded, plain = [], prepare.load_family
 
     def note_and_load(config, device, dtype):
         loaded.append(config.model.quantize)
         return plain(config, device, dtype)
 
-    monkeypatch.setattr(loop, "load_family", note_and_load)
+    monkeypatch.setattr(prepare, "load_family", note_and_load)
     assert main([str(run.path)]) == 0
     assert loaded == ["4bit"]
     assert {event.code for event in events(run, Warned)} >= {"saves_memory", "may_not_fit"}

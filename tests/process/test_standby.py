@@ -75,9 +75,7 @@ def test_a_run_starts_without_it_when_it_has_died(new_run):
 
 def test_it_ends_with_the_process_that_asked_for_it():
     """Killed, not told: nothing but the end of its input reaches the one that stands by."""
-    script = (
-        "from trainer.runs import process; process.stand_by(); print(process._ready[0].pid, flush=True); input()"
-    )
+    script = "from trainer.runs import process; process.stand_by(); print(process._ready[0].pid, flush=True); input()"
     owner = subprocess.Popen(
         [sys.executable, "-c", script], cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ
     )

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from trainer.__main__ import main
-from trainer.contract.errors import RunBusy
 from trainer.contract.events import RunFailed, RunFinished, RunStarted, Step, Warned, read_events
 from trainer.runs import process
+from trainer.runs.errors import RunBusy
 from trainer.runs.queue import Queue
 
 CHECKOUT = Path(__file__).parents[2]

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from trainer.__main__ import main
-from trainer.contract.errors import InvalidSettings, NewerVersion
+from trainer.contract.errors import InvalidSettings
 from trainer.contract.events import RunFailed, RunStarted, read_events
 from trainer.contract.home import Home
 from trainer.contract.presets import load_preset
 from trainer.runs import process
+from trainer.runs.errors import NewerVersion
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
 

@@ -20,21 +20,24 @@ from app.live.chart import ChartLabels
 from app.live.feed import parts_of
 from app.live.monitor import Watch
 from app.live.result import facts
-from app.runs.cards import card, comparison, look
+from app.runs.cards import card, look
+from app.runs.comparison import comparison
 from app.server.files import routes, thumbnail_url
 from app.train.pictures import keep_dropped, pictures_html
 from app.train.preset_box import own_list
 from trainer.captioning.from_metadata import prompt_of
-from trainer.contract.errors import InvalidSettings, RunMissing, TrainerError
+from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.events import EventLog, Lora, Phase, RunFailed, RunStarted, RunView, Sample, Step, Warned
-from trainer.contract.home import Home, atomic_write, user_path
+from trainer.contract.files import atomic_write
+from trainer.contract.home import Home, user_path
 from trainer.contract.presets import save_preset
 from trainer.contract.settings.config import validated
 from trainer.contract.settings.fields import plain_file_name
-from trainer.dataset.captions import scan
 from trainer.dataset.images import load_picture
 from trainer.dataset.overlay import Entry, change, entries_of
+from trainer.dataset.scan import scan
 from trainer.models.lora_header import check_start
+from trainer.runs.errors import RunMissing
 from trainer.runs.folder import RunFolder
 from trainer.runs.handover import civitai_text
 from trainer.runs.sheets import before_after

@@ -257,7 +257,7 @@ def test_everything_else_is_the_consoles(arguments):
 
 
 def test_convert_is_the_converters_word():
-    assert launch.program(["convert", "a model.ckpt"]) == ["trainer.tools.convert", "a model.ckpt"]
+    assert launch.program(["convert", "a model.ckpt"]) == ["trainer.console.main", "convert", "a model.ckpt"]
 
 
 def test_plain_launch_hands_over_to_the_page(checkout):

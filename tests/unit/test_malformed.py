@@ -9,12 +9,12 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from app.server.files import routes, thumbnail_url
-from trainer.contract.errors import UnreadableImage
 from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
-from trainer.dataset.captions import look, scan
+from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.export import export
 from trainer.dataset.images import load_picture
+from trainer.dataset.scan import look, scan
 from trainer.doctor.examine import examine
 
 # What Pillow says of such files on the side is for a console; what it raises is tested here

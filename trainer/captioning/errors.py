@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.contract.errors import RunError, TrainerError
+from trainer.contract.errors import TrainerError
+from trainer.runs.errors import RunError
 
 
 class CaptionerError(TrainerError):

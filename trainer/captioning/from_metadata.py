@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from trainer.contract.errors import UnreadableImage
+from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.formats import UNREADABLE, exif_of, open_picture, read_to_the_end
 
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainer.contract.errors import UnreadableImage
 from trainer.dataset.buckets import Size
 from trainer.dataset.captions import Item, tags_of
+from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.images import read_picture
 
 SIDE, CELLS, ANGLES = 32, 4, 8  # px of the small picture, its cells along a side, directions of edges told apart

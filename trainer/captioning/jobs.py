@@ -20,12 +20,15 @@ import tomlkit
 
 from trainer.captioning.catalogue import CAPTIONERS, Captioner, CaptionSettings, caption_settings
 from trainer.captioning.errors import CaptioningBusy
-from trainer.contract.errors import FolderMissing
 from trainer.contract.events import RunFailed, Status, Warned
-from trainer.contract.home import Home, append_line, atomic_write
-from trainer.contract.presets import read_toml
-from trainer.dataset.captions import Item, Problem, look
+from trainer.contract.files import append_line, atomic_write
+from trainer.contract.home import Home
+from trainer.contract.toml import read_toml
+from trainer.dataset.captions import Item
+from trainer.dataset.errors import FolderMissing
 from trainer.dataset.overlay import Entry, change, existing_overlay, overlay_file
+from trainer.dataset.problems import Problem
+from trainer.dataset.scan import look
 from trainer.runs import process
 from trainer.runs.workfolder import WorkFolder
 

@@ -13,7 +13,7 @@ from trainer.captioning.catalogue import CAPTIONERS, Captioner, CaptionSettings,
 from trainer.captioning.jobs import MODULE, CaptionJob, Progress, prepare
 from trainer.console.errors import show_error
 from trainer.console.flags import Parser
-from trainer.console.main import POLL_SECONDS, progress_bar
+from trainer.console.progress import POLL_SECONDS, progress_bar
 from trainer.contract.events import Event, Phase, RunFailed, Warned, read_events
 from trainer.contract.home import Home
 from trainer.contract.units import size

@@ -12,9 +12,9 @@ from rich.progress import Progress
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
-from trainer.dataset.captions import pictures_of
 from trainer.dataset.export import export
 from trainer.dataset.overlay import change, undo, with_overlays
+from trainer.dataset.scan import pictures_of
 from trainer.doctor.examine import Finding, examine
 
 NAMED = 5  # pictures that were changed back

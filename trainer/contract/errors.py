@@ -14,7 +14,7 @@ TrainerError
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,99 +47,6 @@ class UnknownPreset(TrainerError):
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(f'No preset called "{name}".', hint=f"Choose one of: {', '.join(known)}.")
-
-
-class DatasetError(TrainerError):
-    """The pictures cannot be used."""
-
-    code = "dataset"
-
-
-class FolderMissing(DatasetError):
-    """The picture folder is not there, or is not a folder."""
-
-    code = "folder_missing"
-
-    def __init__(self, folder: Path) -> None:
-        state = "is a file, not a folder" if folder.is_file() else "does not exist"
-        super().__init__(f"The picture folder {folder} {state}.", hint="Give the folder that holds your pictures.")
-
-
-class NoImages(DatasetError):
-    """The folder holds nothing that can be trained on."""
-
-    code = "no_images"
-
-    def __init__(self, folder: Path, other_files: int) -> None:
-        super().__init__(
-            f"No pictures in {folder} ({other_files} other files).",
-            hint="Choose a folder that holds .jpg, .png or .webp files.",
-        )
-
-
-class NothingToTrain(DatasetError):
-    """There are pictures, but none of them can be used."""
-
-    code = "nothing_to_train"
-
-    def __init__(self, folder: Path, why: str) -> None:
-        super().__init__(
-            f"None of the pictures in {folder} can be trained: {why}.",
-            hint="Add pictures that a picture viewer opens, or take some back that were left out.",
-        )
-
-
-class UnreadableImage(DatasetError):
-    """A picture cannot be decoded."""
-
-    code = "unreadable_image"
-
-    def __init__(self, path: Path, cause: str) -> None:
-        self.path = path
-        self.cause = cause
-        super().__init__(
-            f"The picture {path} cannot be read: {cause}.",
-            hint="Open it in a picture viewer and save it again, or take it out of the folder.",
-        )
-
-
-class ModelError(TrainerError):
-    """The base model cannot be used."""
-
-    code = "model"
-
-
-class BaseModelMissing(ModelError):
-    """Nothing at the base model's path."""
-
-    code = "base_model_missing"
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"No base model at {path}.",
-            hint="Give a .safetensors file, a folder in the diffusers layout (it holds model_index.json), a name on "
-            'the Hugging Face hub (owner/name), that of a model on this computer (--models), or "pocket".',
-        )
-
-
-class NotABaseModel(ModelError):
-    """The path exists but holds something else."""
-
-    code = "not_a_base_model"
-
-    def __init__(self, path: Path, seen: str) -> None:
-        self.seen = seen
-        super().__init__(
-            f"{path} is not a base model that can be trained on: {seen}.",
-            hint="Choose a Stable Diffusion 1.x, 2.x or SDXL model: one .safetensors file, or a folder in the "
-            "diffusers layout.",
-        )
-
-
-class UnsupportedModel(ModelError):
-    """A part of the installed libraries is named otherwise than the file format expects."""
-
-    code = "unsupported_model"
 
 
 class TrainingError(TrainerError):
@@ -246,77 +153,6 @@ class ComputersApart(TrainingError):
         )
 
 
-class RunError(TrainerError):
-    """A run folder cannot be used."""
-
-    code = "run"
-
-
-class RunMissing(RunError):
-    """No such run."""
-
-    code = "run_missing"
-
-    def __init__(self, name: str, known: list[str]) -> None:
-        newest = f" The newest are: {', '.join(known)}." if known else " There are no runs yet."
-        super().__init__(f'No run called "{name}".', hint=f"Give a run's name or its folder.{newest}")
-
-
-class RunBusy(RunError):
-    """A process is training in this run folder."""
-
-    code = "run_busy"
-
-    def __init__(self, name: str, pid: int | None) -> None:
-        who = "another process" if pid is None else f"process {pid}"
-        super().__init__(f'The run "{name}" is being trained by {who}.', hint="Stop it first, or wait for it.")
-
-
-class TrainerEnded(RunError):
-    """The trainer's process is gone and has not said why: killed, or short of memory."""
-
-    code = "trainer_ended"
-
-    def __init__(self, name: str, exit_code: int, log: Path) -> None:
-        super().__init__(
-            f"The trainer process ended unexpectedly (exit code {exit_code}); {log} may say why.",
-            hint=f"Go on from the last checkpoint: python launch.py --resume {name}",
-        )
-
-
-class ResumeRefused(RunError):
-    """The run's inputs are no longer what they were."""
-
-    code = "resume_refused"
-
-    def __init__(self, what: str, anyway: str = "Or start a new run with what is there now.") -> None:
-        super().__init__(f"The run cannot go on: {what}.", hint=f"Put it back as it was, then resume. {anyway}")
-
-
-class NewerVersion(RunError):
-    """A file was written by a later version of this program, in a form that this one does not know."""
-
-    code = "newer_version"
-
-    def __init__(self, what: str, seen: object, known: int) -> None:
-        super().__init__(
-            f"{what} was written by a newer version of Atelier (format {seen}; this one reads up to {known}).",
-            hint="Update Atelier, or use the version that wrote it. Nothing was changed.",
-        )
-
-
-class ComputersDiffer(RunError):
-    """What the computers that train a run together must have in common, they have not."""
-
-    code = "computers_differ"
-
-    def __init__(self, what: str, seen: Sequence[object]) -> None:
-        super().__init__(
-            f"The computers hold different {what}: {', '.join(str(value) for value in seen)}.",
-            hint="Copy the first computer's run folder, pictures and captions to the others.",
-        )
-
-
 class ExportError(TrainerError):
     """The LoRA file could not be written or proved."""
 
@@ -342,18 +178,6 @@ class FileExists(ExportError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} exists already.", hint="Move it away or choose another name.")
-
-
-class LoraRefused(TrainerError):
-    """A LoRA file cannot be read, or does not fit the layers that are trained."""
-
-    code = "lora_refused"
-
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(
-            f"{path.name} {why}.",
-            hint="Choose a LoRA file of this base model, made with the same adapter.targets and adapter.text_encoder.",
-        )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from trainer.contract.home import add_line, open_lines
+from trainer.contract.files import add_line, open_lines
 
 HEARTBEAT_SECONDS = 10.0
 Count = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what a browser counts exactly

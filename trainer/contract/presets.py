@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tomlkit
 
 from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
-from trainer.contract.home import CHECKOUT, atomic_write, user_path
+from trainer.contract.files import atomic_write
+from trainer.contract.home import CHECKOUT
 from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
-from trainer.contract.settings.fields import Section, plain_file_name
-from trainer.models.compatible import check_chosen, resolved
-from trainer.models.lora_header import check_start
+from trainer.contract.settings.fields import plain_file_name
+from trainer.contract.toml import Values, flat, read_toml
 
 FOLDER = CHECKOUT / "presets"
 # What a preset does not keep
@@ -28,7 +26,6 @@ OF_ONE_RUN = {
     "model.device",
     "model.processes",
 }
-Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -162,35 +159,6 @@ def _read(path: Path) -> Preset:
     return Preset(path.stem, intent, {"preset": path.stem, **values}, path)
 
 
-def read_toml(path: Path) -> Values:
-    """A TOML file's values.
-
-    Raises:
-        InvalidSettings: Not there, not UTF-8, or not TOML.
-    """
-    try:
-        return _of_today(tomllib.loads(path.read_text(encoding="utf-8-sig")))  # Windows editors put a mark at the start
-    except OSError as error:
-        seen = error.strerror or type(error).__name__
-        raise InvalidSettings(
-            f"{path} cannot be read: {seen}.", hint="Give a file that is there and yours to read."
-        ) from None
-    except (ValueError, RecursionError) as error:  # what text can do
-        raise InvalidSettings(f"{path} cannot be read: {error}.", hint="It must be a TOML file in UTF-8.") from None
-
-
-def _of_today(values: Values) -> Values:
-    """Values that an older version wrote, under the names that they have now."""
-    model = values.get("model")
-    if isinstance(model, dict) and "gradient_checkpointing" in model:  # a switch, before there were levels
-        switched_on = model.pop("gradient_checkpointing")
-        model.setdefault("checkpointing", "full" if switched_on else "none")
-    objective = values.get("objective")
-    if isinstance(objective, dict):
-        objective.pop("mask_floor", None)  # what masks leave out was learnt a little
-    return values
-
-
 def overlay(layers: Mapping[str, Values]) -> tuple[TrainConfig, dict[str, str]]:
     """Put layers of values over the defaults, later ones winning.
 
@@ -217,50 +185,3 @@ def overlay(layers: Mapping[str, Values]) -> tuple[TrainConfig, dict[str, str]]:
                 origins[key] = layer
     config = validated(merged)
     return config, {place: origins.get(place, "default") for place in flat(config)}
-
-
-def settled(config: TrainConfig) -> TrainConfig:
-    """The settings, ready to be a run's: paths absolute, and a name for the file.
-
-    Raises:
-        InvalidSettings: No picture folder, or a base model or a LoRA file that these settings do not suit.
-        ModelError: No base model of that name here, or something else.
-    """
-    if not config.dataset.images:
-        raise InvalidSettings("No picture folder given.", hint="Add --images DIR.")
-    values = config.model_dump()
-    paths = [(values["dataset"], "images"), (values["dataset"], "captions"), (values["model"], "vae")]
-    paths += [(values["adapter"], "start_from")]
-    paths += [(concept, name) for concept in values["dataset"]["concepts"] for name in ("images", "captions")]
-    for section, name in paths:
-        if section[name]:
-            section[name] = _absolute(section[name])
-    values["model"]["base_model"] = resolved(config.model.base_model)
-    values["output"]["name"] = config.output.name or config.preset or "lora"
-    made = validated(values)
-    check_chosen(made)
-    check_start(made.adapter)
-    return made
-
-
-def _absolute(path: str) -> str:
-    return str(user_path(path).resolve())
-
-
-def flat(config: TrainConfig) -> dict[str, Any]:
-    """Every setting's value under its "section.setting" name, in declared order."""
-    values: dict[str, Any] = {}
-    for key, value in config:
-        if isinstance(value, Section):
-            values.update({f"{key}.{name}": inner for name, inner in value})
-        else:
-            values[key] = value
-    return values
-
-
-def to_toml(config: TrainConfig) -> str:
-    """The complete settings as TOML text; `read_toml` of it gives the same settings."""
-    document = tomlkit.document()
-    for key, value in config.model_dump(mode="json", exclude_none=True).items():  # TOML has no nothing
-        document.add(key, tomlkit.item(value))
-    return tomlkit.dumps(document)

@@ -10,10 +10,13 @@ from pathlib import Path, PurePosixPath
 
 import tomlkit
 
-from trainer.contract.errors import DatasetError, FileExists
-from trainer.contract.home import Home, atomic_write, sync_folder
-from trainer.dataset.captions import Item, scan
+from trainer.contract.errors import FileExists
+from trainer.contract.files import atomic_write, sync_folder
+from trainer.contract.home import Home
+from trainer.dataset.captions import Item
+from trainer.dataset.errors import DatasetError
 from trainer.dataset.overlay import existing_overlay
+from trainer.dataset.scan import scan
 
 
 def export(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from trainer.contract.errors import FolderMissing
+from trainer.dataset.errors import FolderMissing
 from trainer.dataset.formats import SUFFIXES
 from trainer.dataset.problems import Problem, listed
 

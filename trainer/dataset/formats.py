@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from trainer.contract.errors import UnreadableImage
+from trainer.dataset.errors import UnreadableImage
 
 # Formats by the names that Pillow gives them: it is never let guess, for some of the others start programs
 FORMATS = {

@@ -10,8 +10,8 @@ from typing import cast
 
 from PIL import Image, ImageCms
 
-from trainer.contract.errors import UnreadableImage
 from trainer.dataset.buckets import Crop, Size
+from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.formats import SIDEWAYS, UNREADABLE, open_picture, orientation
 
 SRGB = ImageCms.createProfile("sRGB")

@@ -21,11 +21,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from trainer.contract.errors import DatasetError
-from trainer.contract.home import Home, append_line, atomic_write
-from trainer.contract.settings.concepts import Concept
-from trainer.contract.settings.config import DatasetSettings
+from trainer.contract.files import append_line, atomic_write
+from trainer.contract.home import Home
+from trainer.contract.settings.dataset import Concept, DatasetSettings
 from trainer.dataset.encodings import plain
+from trainer.dataset.errors import DatasetError
 
 READABLE = 60  # letters of the folder's own name in that of its overlay
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.contract.errors import UnreadableImage
+from trainer.dataset.errors import UnreadableImage
 
 
 @dataclass(frozen=True)

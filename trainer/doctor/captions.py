@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from trainer.contract.settings.config import DatasetSettings, TrainConfig
+from trainer.contract.settings.config import TrainConfig
+from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.captions import CAPTION_VARIANTS, Item, tags_of, wildcards_of, with_choices, with_trigger
 from trainer.dataset.clip_tokens import Reading, reading
 from trainer.dataset.overlay import Entry

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
-from trainer.dataset.captions import Item, Problem
+from trainer.dataset.captions import Item
 from trainer.dataset.overlay import Entry, entries_of
+from trainer.dataset.problems import Problem
 from trainer.doctor.captions import caption_signs
 from trainer.doctor.cases import CASES, Level, Sign
 from trainer.doctor.images import picture_signs
@@ -45,7 +46,7 @@ def examine(
     """What `items` would do to a training, gravest first; pictures that are left out already are passed over.
 
     Args:
-        items: The pictures, as `captions.look` gives them.
+        items: The pictures, as `scan.look` gives them.
         problems: What it noticed beside them.
         config: What they are to be trained for: goal, resolution, trigger word, caption length.
         home: Holds the overlays.

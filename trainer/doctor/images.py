@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainer.contract.errors import UnreadableImage, isolated
+from trainer.contract.errors import isolated
 from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.buckets import Size
 from trainer.dataset.captions import Item
+from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.images import GAP, read_picture
 from trainer.doctor.cases import Sign
 from trainer.doctor.duplicates import Likeness, exact_twins, likeness, near_twins

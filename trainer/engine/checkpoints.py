@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from trainer.contract.errors import NewerVersion, ResumeRefused
 from trainer.contract.events import EventLog, Warned
-from trainer.contract.home import atomic_write, discard, sync_folder
+from trainer.contract.files import atomic_write, discard, sync_folder
 from trainer.engine.adapters.lora import Adapter
 from trainer.engine.fingerprint import Inputs, changes
+from trainer.runs.errors import NewerVersion, ResumeRefused
 
 FORMAT = 2  # 1 knew what the run was made from by `dataset` alone, and could not name what had changed
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.problems import listed
 from trainer.engine.data.batches import EncodedDataset
-from trainer.engine.data.cache import digest
+from trainer.engine.digests import digest
 from trainer.engine.families.parts import weight_files
 
 Inputs = dict[

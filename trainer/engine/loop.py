@@ -15,31 +15,20 @@ from torch import Tensor
 from trainer.contract import events
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.events import EventLog
-from trainer.dataset.buckets import micro_batches, plan
-from trainer.dataset.captions import captions_of, first_caption, pictures_of
-from trainer.dataset.problems import unreadable
-from trainer.engine.assembly import add_adapter, learn_text, put_away, start_from
-from trainer.engine.checkpoints import load_checkpoint
-from trainer.engine.data.batches import Sample, encode_dataset, samples_of_step
-from trainer.engine.data.cache import TensorCache
+from trainer.dataset.captions import captions_of
+from trainer.dataset.views import micro_batches
+from trainer.engine.data.batches import Sample, samples_of_step
 from trainer.engine.data.encoding import masks_of
-from trainer.engine.data.prior import Protector, class_prompts
-from trainer.engine.device import DTYPES, free_bytes, make_accelerator, out_of_memory
-from trainer.engine.distributed.collectives import check_alike, everywhere, sum_gradients
-from trainer.engine.families.load import chosen_model, load_family
-from trainer.engine.families.read_ahead import ReadAhead
-from trainer.engine.fingerprint import inputs_of
-from trainer.engine.objectives import Batch, make_schedule, sample_rng, training_loss
-from trainer.engine.optim import learning_rate_factor, make_optimizer, set_learning_rate
-from trainer.engine.outputs import checkpoint, finish, keep_last_good, lora_stem, preview, save_when_due, state_of
-from trainer.engine.previews import Painter, PreviewBoard
-from trainer.engine.reporting import EndedEarly, Preparing, tell_problems, tell_start, tell_step
-from trainer.engine.results import write_lora
+from trainer.engine.device import out_of_memory
+from trainer.engine.distributed.collectives import everywhere, sum_gradients
+from trainer.engine.objectives import Batch, sample_rng, training_loss
+from trainer.engine.optim import learning_rate_factor, set_learning_rate
+from trainer.engine.outputs import checkpoint, finish, keep_last_good, lora_stem, preview, save_when_due, write_lora
+from trainer.engine.prepare import prepare, resume
+from trainer.engine.reporting import EndedEarly, tell_step
 from trainer.engine.savings import Ladder
 from trainer.engine.state import Training
 from trainer.engine.watch.nonfinite import Guardian, cause_of
-from trainer.planning.disk import check_space, held, run_bytes
-from trainer.planning.preview_schedule import preview_prompts
 from trainer.runs.folder import RunFolder
 
 REST_SECONDS = 1.0  # between two looks whether something was asked
@@ -196,89 +185,6 @@ def batch_of(training: Training, samples: list[Sample]) -> Batch:
         drawn=torch.tensor([sample.drawn for sample in samples], device=device) if training.data.drawn else None,
         mask=masks_of(encoded),
     )
-
-
-def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
-    """Load the base model, encode data and captions once, attach the adapter."""
-    started = time.time()
-    config = run.config()
-    items, problems = pictures_of(config.dataset)
-    tell_problems(log, problems)
-    accelerator, dtype = make_accelerator(config.model)
-    room = min(everywhere(accelerator, free_bytes(accelerator.device)))  # all of them save the same
-    report = Preparing(run, log, listens=accelerator.num_processes == 1).report
-    report("load")(0, 1)
-    with accelerator.local_main_process_first():  # fetched by the one that can tell of it
-        model = chosen_model(config, report("download"))
-    config = ladder.fit(model, accelerator.device, dtype, room, log)
-    family = load_family(config, accelerator.device, dtype)
-    schedule = make_schedule(family.noise, config.objective)
-
-    drawn = class_prompts(items, config.dataset, config.model.seed)
-    captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
-    prompts = preview_prompts(config, [first_caption(item, config.dataset, config.model.seed) for item in items])
-    progress, writes = report("encode"), accelerator.is_local_main_process
-    # The other processes then read what the first has made
-    with accelerator.local_main_process_first(), ReadAhead(family.unet_files) as ahead:
-        cache = TensorCache(run.home.cache / family.spec.name, writes, missed=ahead.start)
-        known = [*captions, *prompts, *drawn, ""]
-        # Before the pictures, which then have the text encoders' memory
-        text = learn_text(family, config, known, dtype=dtype, cache=cache, progress=progress)
-        data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
-        if ladder.tiled:
-            family.draw_in_tiles()
-        if drawn:
-            told = {"drawing": report("protect"), "encoding": progress}
-            data = Protector(config, family, text, accelerator).add(data, drawn, dtype=dtype, cache=cache, **told)
-        put_away(family, config)
-        cache.trim(config.dataset.cache_limit)
-    tell_problems(log, unreadable(data.broken))
-    weights = [item.weight for item in data.items[:: 1 + len(config.dataset.further_resolutions)]]
-    made = plan(len(weights), config.dataset, weights)
-    adapter = add_adapter(family, config)
-    trained = sum(parameter.numel() for parameter in adapter.parameters())
-    check_space(run.path, run_bytes(config, trained, made.steps, len(prompts)) - held(run.path))
-    optimizer = accelerator.prepare(make_optimizer(adapter, config.optimizer))
-    board = PreviewBoard(run, log, Painter(config, family, text, prompts, accelerator))
-    return Training(
-        run=run,
-        log=log,
-        config=config,
-        accelerator=accelerator,
-        precision=next(name for name, value in DTYPES.items() if value == dtype),
-        family=family,
-        data=data,
-        inputs=inputs_of(config, model.path, data),
-        text=text,
-        board=board,
-        plan=made,
-        schedule=schedule,
-        adapter=adapter,
-        optimizer=optimizer,
-        started=started,
-    )
-
-
-def resume(training: Training) -> int:
-    """Continue from the newest checkpoint, if there is one, and say that the run starts; gives back the first step."""
-    expected = state_of(training)
-    check_alike(training.accelerator, "pictures, masks or captions (by digest)", int(expected.dataset[:8], 16))
-    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, expected, training.log)
-    check_alike(training.accelerator, "checkpoints (by step)", state.step if state else 0)
-    if state is not None:
-        training.step = training.saved = state.step
-        if not training.guardian.went_back:
-            training.guardian.rate, training.guardian.in_a_row = state.rate, state.in_a_row
-        if training.accelerator.scaler is not None and state.gradient_scaler is not None:
-            training.accelerator.scaler.load_state_dict(state.gradient_scaler)
-    elif training.config.adapter.start_from:
-        start_from(training.adapter, training.config.adapter, training.log)
-    tell_start(training)
-    if training.family.labels.note and training.step == 0:
-        note = training.family.labels.note
-        training.log.write(events.Warned(code="fits_only_its_model", message=note, hint="Good for trying things out."))
-    training.log.write(events.Phase(name="train", done=training.step, total=training.plan.steps))
-    return training.step
 
 
 def rest(training: Training) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainer.contract.errors import InvalidSettings
-from trainer.contract.settings.config import ObjectiveSettings
+from trainer.contract.settings.learning import ObjectiveSettings
 from trainer.engine.families.base import Conditioning, NoiseSpec
 from trainer.models.identify import Prediction
 

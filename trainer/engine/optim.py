@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from trainer.contract.settings.config import OptimizerSettings
+from trainer.contract.settings.learning import OptimizerSettings
 from trainer.engine.adapters.lora import Adapter
 
 

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from trainer.contract.errors import isolated
 from trainer.contract.events import EventLog, Sample, Warned
-from trainer.contract.home import atomic_write
+from trainer.contract.files import atomic_write
 from trainer.contract.settings.config import TrainConfig
 from trainer.engine.adapters.lora import Adapter
 from trainer.engine.data.batches import TextStates

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainer.contract.events import EventLog
 from trainer.contract.settings.config import TrainConfig
-from trainer.dataset.buckets import Plan
+from trainer.dataset.views import Plan
 from trainer.engine.adapters.lora import Adapter
 from trainer.engine.data.batches import EncodedDataset, TextStates
 from trainer.engine.families.base import Conditioning, Family

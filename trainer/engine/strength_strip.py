@@ -8,15 +8,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from trainer.contract.errors import LoraRefused, RunError, TrainerError
+from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.engine.adapters.lora_file import put_into
-from trainer.engine.assembly import add_adapter, learn_text
 from trainer.engine.data.cache import TensorCache
 from trainer.engine.device import make_accelerator
 from trainer.engine.families.load import load_family
+from trainer.engine.prepare import add_adapter, learn_text
 from trainer.engine.previews import Painter, paint_strip
+from trainer.models.errors import LoraRefused
 from trainer.planning.preview_schedule import preview_prompts
+from trainer.runs.errors import RunError
 from trainer.runs.folder import RunFolder
 from trainer.runs.sheets import strip_name
 

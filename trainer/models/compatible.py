@@ -2,91 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path, PurePath
-from threading import Lock
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from trainer.contract.errors import BaseModelMissing, InvalidSettings
-from trainer.contract.home import POCKET, user_path
-from trainer.contract.settings.config import ObjectiveSettings, TrainConfig
-from trainer.models.headers import readable
-from trainer.models.hub import is_hub_name, local_folder
+from trainer.contract.errors import InvalidSettings
+from trainer.contract.home import user_path
+from trainer.contract.settings.config import TrainConfig
+from trainer.contract.settings.learning import ObjectiveSettings
 from trainer.models.identify import NAMES, BaseModel, Prediction, identify
+from trainer.models.lookup import located, resolved
 
 if TYPE_CHECKING:
-    from trainer.models.installed import Found
-
-FRESH_SECONDS = 60.0
-ENDING = ".safetensors"
-MOST_NAMED = 5
-_looking = Lock()
-
-
-def models_here() -> Sequence[Found]:
-    """Base models on this computer, looked for once a minute at most: the page asks with every change of its form."""
-    with _looking:
-        return _models_of(int(time.monotonic() / FRESH_SECONDS))
-
-
-@lru_cache(maxsize=1)
-def _models_of(_minute: int) -> Sequence[Found]:
-    from trainer.models.installed import find_models  # not above: it knows runs, and these know settled settings
-
-    return tuple(find_models())
-
-
-def name_of(found: Found) -> str:
-    """What chooses a model that was found: its name on the hub, else its path."""
-    from trainer.models.installed import HUB
-
-    return found.name if found.where == HUB else str(found.path)
-
-
-def resolved(base_model: str) -> str:
-    """The same model under a name that holds in every folder: "pocket", its name on the hub, or its full path.
-
-    A bare name that nothing here has is looked for among the models on this computer.
-
-    Raises:
-        BaseModelMissing: None of them has it.
-        NotABaseModel: The system does not let us look.
-        InvalidSettings: Several have it.
-    """
-    if base_model == "pocket" or is_hub_name(base_model):
-        return base_model
-    path = user_path(base_model)
-    with readable(path):
-        bare = path.name == base_model and not path.exists()
-        return _called(base_model) if bare else str(path.resolve())
-
-
-def _called(name: str) -> str:
-    wanted = _stem(name)
-    hits = [one for one in models_here() if _stem(one.name.rpartition("/")[2]) == wanted]
-    if not hits:
-        raise BaseModelMissing(Path(name))
-    if len(hits) > 1:
-        more = f" and {len(hits) - MOST_NAMED} more" if len(hits) > MOST_NAMED else ""
-        raise InvalidSettings(
-            f"{len(hits)} models are called {name}: {', '.join(map(name_of, hits[:MOST_NAMED]))}{more}.",
-            hint="Give the one you mean, as it is written here.",
-            places={"model.base_model": f"{len(hits)} models of that name."},
-        )
-    return name_of(hits[0])
-
-
-def _stem(name: str) -> str:
-    return name.casefold().removesuffix(ENDING)
-
-
-def located(base_model: str) -> Path | None:
-    """Where a base model lies on this computer; None for one of the hub that is still to be fetched."""
-    if base_model == "pocket":
-        return POCKET
-    return local_folder(base_model) if is_hub_name(base_model) else user_path(base_model)
+    pass
 
 
 def check_chosen(config: TrainConfig) -> None:

@@ -13,8 +13,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from trainer.contract.errors import BaseModelMissing, NotABaseModel
 from trainer.contract.units import size as in_words
+from trainer.models.errors import BaseModelMissing, NotABaseModel
 
 FORMATS_LIMIT = 100_000_000  # bytes of header that the format allows
 LARGEST = 32 << 20  # bytes of header read: SDXL's takes 0.4 MB, a thumbnail in the metadata a few more

@@ -21,7 +21,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from trainer.contract.errors import InvalidSettings
-from trainer.contract.home import atomic_write
+from trainer.contract.files import atomic_write
 from trainer.models.hub_errors import DamagedDownload, HubUnreachable, NoRoom, NothingToTrain, NotOnTheHub, explained
 from trainer.models.hub_files import INDEX_FILE, diffusers_files, single_files, whole
 

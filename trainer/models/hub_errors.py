@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.contract.errors import ModelError
 from trainer.contract.units import size
+from trainer.models.errors import ModelError
 
 
 class HubError(ModelError):

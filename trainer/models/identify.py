@@ -12,7 +12,7 @@ from statistics import pstdev
 from typing import Any, Literal
 
 from trainer.contract import units
-from trainer.contract.errors import BaseModelMissing
+from trainer.models.errors import BaseModelMissing
 from trainer.models.headers import Header, WrongFile, read_header, read_numbers, readable
 from trainer.models.lookalikes import (
     FOLDER_ABOVE,

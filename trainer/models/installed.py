@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from trainer.contract.errors import ModelError
+from trainer.models.errors import ModelError
 from trainer.models.hub import cached_models
 from trainer.models.hub_files import INDEX_FILE
 from trainer.models.identify import BaseModel, identify
-from trainer.runs.handover import find_clients
+from trainer.models.webuis import find_clients
 
 # Where each program of `clients` keeps whole models, from its own folder
 MODELS = {

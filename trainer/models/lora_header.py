@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from trainer.contract.errors import InvalidSettings, NotABaseModel
-from trainer.contract.settings.config import AdapterSettings
+from trainer.contract.errors import InvalidSettings
+from trainer.contract.settings.learning import AdapterSettings
+from trainer.models.errors import NotABaseModel
 from trainer.models.headers import read_header, read_numbers
 
 ROUNDING = 2**-8  # other programs write alpha in bf16 too

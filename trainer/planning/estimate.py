@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from trainer.contract.errors import InvalidSettings, ModelError
+from trainer.contract.errors import InvalidSettings
 from trainer.contract.events import Event, Heartbeat, Lora, Sample, Step, read_events
 from trainer.contract.home import Home
-from trainer.contract.presets import flat
 from trainer.contract.settings.config import TrainConfig
-from trainer.dataset.buckets import Plan
-from trainer.models.compatible import located
+from trainer.contract.toml import flat
+from trainer.dataset.views import Plan
+from trainer.models.errors import ModelError
 from trainer.models.identify import identify, unet_numbers
+from trainer.models.lookup import located
 from trainer.planning import memory
 from trainer.planning.disk import run_bytes
 from trainer.planning.machine import machine_for

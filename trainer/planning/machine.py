@@ -14,7 +14,7 @@ from typing import Literal
 
 import psutil
 
-from trainer.contract.settings.config import ModelSettings
+from trainer.contract.settings.model import ModelSettings
 
 Device = Literal["cuda", "mps", "cpu"]
 MIB = 2**20

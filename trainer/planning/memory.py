@@ -14,7 +14,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from trainer.contract.settings.config import Checkpointing, Quantize, TrainConfig
+from trainer.contract.settings.config import TrainConfig
+from trainer.contract.settings.model import Checkpointing, Quantize
 from trainer.dataset.clip_tokens import CHUNK_TOKENS
 
 MIB, GIB = 2**20, 2**30

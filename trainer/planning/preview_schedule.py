@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.contract.settings.config import TrainConfig
-from trainer.dataset.buckets import Plan
+from trainer.dataset.views import Plan
 from trainer.runs.sheets import STRENGTHS
 
 DEFAULT_PREVIEWS = 5

@@ -8,10 +8,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from trainer.contract.errors import FolderMissing, RunBusy, RunMissing
-from trainer.contract.home import Home, atomic_write, user_path
-from trainer.contract.presets import read_toml, to_toml
+from trainer.contract.files import atomic_write
+from trainer.contract.home import Home, user_path
 from trainer.contract.settings.config import TrainConfig, validated
+from trainer.contract.toml import read_toml, to_toml
+from trainer.dataset.errors import FolderMissing
+from trainer.runs.errors import RunBusy, RunMissing
 from trainer.runs.workfolder import WorkFolder
 
 

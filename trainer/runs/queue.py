@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 from filelock import FileLock
 
-from trainer.contract.errors import DeviceLost, DiskFull, NewerVersion, RunBusy, RunError, RunMissing, Terminated
+from trainer.contract.errors import DeviceLost, DiskFull, Terminated
 from trainer.contract.events import RunFailed, RunFinished
-from trainer.contract.home import Home, atomic_write
+from trainer.contract.files import atomic_write
+from trainer.contract.home import Home
 from trainer.runs import process
+from trainer.runs.errors import NewerVersion, RunBusy, RunError, RunMissing
 from trainer.runs.folder import RunFolder
 from trainer.runs.workfolder import UNUSABLE
 

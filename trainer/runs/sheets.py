@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from trainer.contract.events import RunView, Sample
-from trainer.contract.home import atomic_write
+from trainer.contract.files import atomic_write
 from trainer.runs.folder import RunFolder
 
 CELL_PX, GAP_PX, TEXT_PX = 192, 12, 15

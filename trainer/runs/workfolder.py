@@ -15,9 +15,9 @@ from typing import Literal
 import psutil
 from filelock import FileLock, Timeout
 
-from trainer.contract.errors import NewerVersion, RunError
 from trainer.contract.events import PROTOCOL, RunView, Status, read_events
-from trainer.contract.home import atomic_write
+from trainer.contract.files import atomic_write
+from trainer.runs.errors import NewerVersion, RunError
 
 Request = Literal["stop", "pause", "sample", "save"]
 PATIENCE = 10.0  # seconds that one who starts a process may hold its folder before that process does

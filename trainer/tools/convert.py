@@ -1,4 +1,4 @@
-"""`python launch.py convert MODEL.ckpt [TARGET.safetensors]`: a checkpoint's weights in a file that can run nothing.
+"""`python -m trainer.tools.convert MODEL.ckpt TARGET.safetensors`: a checkpoint's weights as safetensors.
 
 A .ckpt is a pickle, a little program that rebuilds what was saved, and a hostile one does what it likes. It is read by
 PyTorch's reader for weights, which knows tensors, numbers, text and lists of them, and stops at anything else.
@@ -17,28 +17,23 @@ from pickle import UnpicklingError  # the name of a failure; nothing here unpick
 from typing import Any, TypeGuard
 
 import torch
-from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from trainer.console.errors import ended
-from trainer.contract.errors import FileExists, ModelError
-from trainer.contract.home import sync_folder
+from trainer.contract.errors import FileExists, TrainerError
+from trainer.contract.files import sync_folder
+from trainer.contract.system_errors import of_system
+from trainer.contract.units import error_lines
 from trainer.contract.units import size as in_words
+from trainer.models.errors import ConversionRefused, ModelError
 from trainer.models.identify import identify
 
 DROPPED = "model_ema."  # the averaged copy of the UNet that some training checkpoints carry along
 WRAPPERS = 8  # dictionaries named state_dict within each other that are opened; a pickle can hold itself
 SHARED = 2  # times the checkpoint's bytes that its tensors may take, for some of them share memory
 WRAPPER = "module."  # put before each name by training on several graphics cards
-
-
-class ConversionRefused(ModelError):
-    """The file is no checkpoint, or one that is not safe to read."""
-
-    code = "conversion_refused"
 
 
 class _Ignored:
@@ -64,19 +59,15 @@ BESIDE_WEIGHTS: list[Any] = [
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Convert the file that is named; 0 on success, 2 on an error the user can act on."""
-    console = Console(highlight=False, soft_wrap=True)
-    if len(arguments) not in (1, 2) or arguments[0].startswith("-"):
-        console.print("python launch.py convert MODEL.ckpt [TARGET.safetensors]", markup=False)
+    """Convert SOURCE to TARGET, and print what was written; 0 on success, 2 on an error the user can act on."""
+    source, target = map(Path, arguments)
+    try:
+        convert(source, target)
+    except (TrainerError, OSError) as raised:
+        error = of_system(raised) if isinstance(raised, OSError) else raised
+        sys.stdout.write(f"{error_lines(error.code, error.message, error.hint)}\n")
         return 2
-    source = Path(arguments[0]).expanduser()
-    target = Path(arguments[1]).expanduser() if len(arguments) == 2 else source.with_suffix(".safetensors")
-    return ended(lambda: _converted(source, target, console), console)
-
-
-def _converted(source: Path, target: Path, console: Console) -> int:
-    convert(source, target)
-    console.print(f"Written: {target}\n{_what_it_is(target)}", markup=False)
+    sys.stdout.write(f"Written: {target}\n{_what_it_is(target)}\n")
     return 0
 
 

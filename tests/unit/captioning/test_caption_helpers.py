@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from trainer.captioning.from_metadata import of_comfy, of_parameters, plain_prompt, prompt_of
 from trainer.captioning.from_names import from_file_name, from_folder_names
 from trainer.captioning.from_similar import Nearest, look_at
-from trainer.contract.errors import UnreadableImage
 from trainer.dataset.captions import Item
+from trainer.dataset.errors import UnreadableImage
 
 A1111 = (
     "a (cat:1.2) on ((a mat)), [soft] light <lora:ana:0.8>\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, Seed: 1"

@@ -8,8 +8,8 @@ from PIL import Image, ImageFilter
 from tests.unit.doctor.test_examine import digests
 from trainer.console import main
 from trainer.console.flags import make_parser
-from trainer.dataset.captions import look, pictures_of
 from trainer.dataset.overlay import Entry, change, entries_of, history, overlay_file
+from trainer.dataset.scan import look, pictures_of
 
 
 @pytest.fixture

@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.contract.events import EventLog, Lora, Phase, Sample, Warned, read_events
-from trainer.contract.presets import flat, overlay, read_toml, to_toml
-from trainer.contract.settings.concepts import Concept
-from trainer.contract.settings.config import SECTIONS, DatasetSettings, TrainConfig, validated
-from trainer.dataset.buckets import Size, buckets, crop_to, micro_batches, nearest_bucket, plan, views_of_step
+from trainer.contract.presets import overlay
+from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
+from trainer.contract.settings.dataset import Concept, DatasetSettings
+from trainer.contract.settings.fields import WINDOWS_DEVICES
+from trainer.contract.toml import flat, read_toml, to_toml
+from trainer.dataset.buckets import Size, buckets, crop_to, nearest_bucket
 from trainer.dataset.captions import shuffled, with_trigger
+from trainer.dataset.views import micro_batches, plan, views_of_step
 
 FEW = settings(max_examples=50, deadline=None)
 SIZES = (Size(64, 64), Size(96, 64), Size(64, 96))
@@ -36,7 +39,11 @@ TOGETHER = {
     },
     "model": {"base_model": texts.filter(bool)},
     "concept": {"images": texts.filter(bool)},
-    "output": {"name": st.text(string.ascii_letters + "äéß猫0123456789-_#='()", max_size=40)},
+    "output": {
+        "name": st.text(string.ascii_letters + "äéß猫0123456789-_#='()", max_size=40).filter(
+            lambda name: name.upper() not in WINDOWS_DEVICES
+        )
+    },
 }
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from trainer.contract.errors import NoImages, Terminated, isolated
+from trainer.contract.errors import Terminated, isolated
+from trainer.dataset.errors import NoImages
 
 
 def caught(error):

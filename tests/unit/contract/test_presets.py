@@ -7,17 +7,15 @@ from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
 from trainer.contract.presets import (
     FOLDER,
     delete_preset,
-    flat,
     import_preset,
     list_presets,
     load_preset,
     overlay,
-    read_toml,
     rename_preset,
     save_preset,
-    to_toml,
 )
 from trainer.contract.settings.config import TrainConfig, validated
+from trainer.contract.toml import flat, read_toml, to_toml
 from trainer.models.hub import is_hub_name
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))

@@ -2,18 +2,9 @@ from collections import Counter
 
 import pytest
 
-from trainer.contract.settings.config import DatasetSettings
-from trainer.dataset.buckets import (
-    Plan,
-    Size,
-    View,
-    buckets,
-    crop_to,
-    micro_batches,
-    nearest_bucket,
-    plan,
-    views_of_step,
-)
+from trainer.contract.settings.dataset import DatasetSettings
+from trainer.dataset.buckets import Size, buckets, crop_to, nearest_bucket
+from trainer.dataset.views import Plan, View, micro_batches, plan, views_of_step
 
 GRIDS = [(512, 64), (1024, 64), (768, 32), (128, 16), (64, 4), (500, 64), (2048, 8)]
 TRIO = [Size(832, 1216), Size(1024, 1024), Size(1216, 832)]

@@ -1,8 +1,8 @@
 import pytest
 
 from tests.unit.dataset.test_captions import draw
-from trainer.dataset.captions import scan
 from trainer.dataset.encodings import decoded
+from trainer.dataset.scan import scan
 
 
 @pytest.fixture

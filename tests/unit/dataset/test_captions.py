@@ -6,21 +6,20 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from trainer.contract.errors import FolderMissing, NoImages, NothingToTrain
-from trainer.contract.settings.config import DatasetSettings
+from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.captions import (
     Item,
     captions_of,
     drawn,
     first_caption,
-    look,
-    scan,
     shuffled,
     tag_frequency,
     with_choices,
     with_trigger,
 )
+from trainer.dataset.errors import FolderMissing, NoImages, NothingToTrain
 from trainer.dataset.formats import ORIENTATION_TAG
+from trainer.dataset.scan import look, scan
 
 
 def draw(path, size=(8, 4), caption=None, **options):

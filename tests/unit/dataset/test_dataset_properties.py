@@ -6,10 +6,11 @@ from pathlib import Path
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from trainer.contract.settings.config import DatasetSettings
-from trainer.dataset.buckets import Plan, Size, bucket_for, buckets, crop_to, plan, views_of_step
+from trainer.contract.settings.dataset import DatasetSettings
+from trainer.dataset.buckets import Size, bucket_for, buckets, crop_to
 from trainer.dataset.captions import Item, captions_of, drawn, tags_of, wildcards_of, with_choices, with_trigger
 from trainer.dataset.encodings import decoded, plain
+from trainer.dataset.views import Plan, plan, views_of_step
 
 FEW = settings(max_examples=60, deadline=None)
 SIZES = (Size(64, 64), Size(96, 64), Size(64, 96))

@@ -6,11 +6,10 @@ import pytest
 from PIL import Image, features
 
 from tests.unit.dataset.test_captions import draw
-from trainer.contract.errors import FolderMissing, NoImages, NothingToTrain
-from trainer.contract.settings.concepts import Concept
-from trainer.contract.settings.config import DatasetSettings
-from trainer.dataset.captions import look, pictures_of, scan
+from trainer.contract.settings.dataset import Concept, DatasetSettings
+from trainer.dataset.errors import FolderMissing, NoImages, NothingToTrain
 from trainer.dataset.formats import ORIENTATION_TAG, PLUGINS, SUFFIXES, picture_size, readable_formats
+from trainer.dataset.scan import look, pictures_of, scan
 
 
 def names(folder, captions=None):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from trainer.contract.errors import UnreadableImage
 from trainer.dataset.buckets import Size, crop_to
+from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.images import LAB, SRGB, cut, load_picture, read_picture
-from trainer.engine.data.images import normalised, to_pixels
+from trainer.engine.data.encoding import normalised, to_pixels
 
 
 def save(folder, picture, name="x.png", **options):

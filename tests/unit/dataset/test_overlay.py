@@ -8,10 +8,9 @@ from functools import partial
 import pytest
 
 from tests.unit.dataset.test_captions import draw
-from trainer.contract.errors import DatasetError, FolderMissing
-from trainer.contract.presets import settled
-from trainer.contract.settings.config import DatasetSettings, validated
-from trainer.dataset.captions import look, pictures_of, scan
+from trainer.contract.settings.config import validated
+from trainer.contract.settings.dataset import DatasetSettings
+from trainer.dataset.errors import DatasetError, FolderMissing
 from trainer.dataset.overlay import (
     Entry,
     change,
@@ -26,6 +25,8 @@ from trainer.dataset.overlay import (
     undo,
     with_overlays,
 )
+from trainer.dataset.scan import look, pictures_of, scan
+from trainer.planning.ready import settled
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ import tomlkit
 from corpus import drawn
 from PIL import Image, ImageFilter
 
-from trainer.contract.errors import DatasetError, FileExists, NothingToTrain
+from trainer.contract.errors import FileExists
 from trainer.contract.settings.config import validated
-from trainer.dataset.captions import look, pictures_of
 from trainer.dataset.clip_tokens import END, reading, tokenizer
+from trainer.dataset.errors import DatasetError, NothingToTrain
 from trainer.dataset.export import export
 from trainer.dataset.formats import ORIENTATION_TAG
 from trainer.dataset.overlay import Entry, change, entries_of, existing_overlay, overlay_file, undo
+from trainer.dataset.scan import look, pictures_of
 from trainer.doctor.captions import without_style
 from trainer.doctor.examine import examine
 from trainer.doctor.sharpness import softness

@@ -5,12 +5,12 @@ import pytest
 import tiny
 import torch
 
-from trainer.contract.errors import NewerVersion, ResumeRefused
 from trainer.contract.events import EventLog, read_events
-from trainer.contract.settings.config import AdapterSettings, OptimizerSettings
+from trainer.contract.settings.learning import AdapterSettings, OptimizerSettings
 from trainer.engine.adapters.lora import attach
 from trainer.engine.checkpoints import FORMAT, State, load_checkpoint, save_checkpoint
 from trainer.engine.optim import make_optimizer
+from trainer.runs.errors import NewerVersion, ResumeRefused
 
 
 @pytest.fixture

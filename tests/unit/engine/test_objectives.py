@@ -3,7 +3,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from trainer.contract.errors import InvalidSettings
-from trainer.contract.settings.config import ObjectiveSettings
+from trainer.contract.settings.learning import ObjectiveSettings
 from trainer.engine.families.base import Conditioning, NoiseSpec
 from trainer.engine.objectives import (
     Batch,

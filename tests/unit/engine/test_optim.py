@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from trainer.contract.settings.config import OptimizerSettings
+from trainer.contract.settings.learning import OptimizerSettings
 from trainer.engine.optim import learning_rate_factor
 
 

@@ -5,18 +5,20 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.contract.errors import LoraRefused, RunBusy, RunError, RunMissing
-from trainer.contract.settings.config import AdapterSettings, validated
+from trainer.contract.settings.config import validated
+from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.adapters.fused import fuse
 from trainer.engine.adapters.lora import attach
 from trainer.engine.adapters.lora_file import client_delta, export, put_into
-from trainer.engine.assembly import add_adapter, learn_text
 from trainer.engine.data.cache import TensorCache
 from trainer.engine.device import make_accelerator
 from trainer.engine.families.base import Conditioning
+from trainer.engine.prepare import add_adapter, learn_text
 from trainer.engine.previews import Painter, paint_strip
 from trainer.engine.strength_strip import draw, lora_file, main
+from trainer.models.errors import LoraRefused
 from trainer.runs import process
+from trainer.runs.errors import RunBusy, RunError, RunMissing
 
 
 def load(tiny_model, dtype=torch.float32):

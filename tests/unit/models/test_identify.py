@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.headers import SD2_MARKER, assemble, clip_l, folder, open_clip, sd2, sd15, sdxl, unet, vae, write
-from trainer.contract.errors import BaseModelMissing, NotABaseModel
 from trainer.contract.home import POCKET
+from trainer.models.errors import BaseModelMissing, NotABaseModel
 from trainer.models.headers import read_header, read_numbers
 from trainer.models.identify import BaseModel, identify
 

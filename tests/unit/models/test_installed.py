@@ -6,10 +6,9 @@ import headers
 import pytest
 from huggingface_hub import constants
 
-from trainer.models import installed
+from trainer.models import installed, webuis
 from trainer.models.installed import HUB, MODELS, find_models
-from trainer.runs import handover
-from trainer.runs.handover import LAYOUTS
+from trainer.models.webuis import LAYOUTS
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
 PROGRAMS = {layout.name: layout for layout in LAYOUTS}
@@ -19,7 +18,7 @@ LORA = {"lora_unet_mid_block.lora_down.weight": (8, 1280), "lora_unet_mid_block.
 @pytest.fixture(autouse=True)
 def nothing_of_this_computer(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv(handover.VARIABLE, raising=False)
+    monkeypatch.delenv(webuis.VARIABLE, raising=False)
     monkeypatch.delenv("INVOKEAI_ROOT", raising=False)
 
 

@@ -6,13 +6,15 @@ import pytest
 from headers import sd2, sd15, sdxl
 from huggingface_hub import constants
 
-from trainer.contract.errors import BaseModelMissing, InvalidSettings, NotABaseModel, TrainerError
+from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import POCKET
-from trainer.contract.presets import settled
 from trainer.contract.settings.config import validated
-from trainer.models import compatible
-from trainer.models.compatible import check, check_chosen, located, models_here, name_of, resolved
+from trainer.models import lookup
+from trainer.models.compatible import check, check_chosen
+from trainer.models.errors import BaseModelMissing, NotABaseModel
 from trainer.models.identify import identify
+from trainer.models.lookup import located, models_here, name_of, resolved
+from trainer.planning.ready import settled
 
 HUB_NAME = "ana/small-model"
 
@@ -28,9 +30,9 @@ def forge(tmp_path, monkeypatch):
     for entry in ("models/Lora", "models/Stable-diffusion", "modules_forge"):
         (program / entry).mkdir(parents=True)
     (program / "webui.py").touch()
-    compatible._models_of.cache_clear()
+    lookup._models_of.cache_clear()
     yield program / "models" / "Stable-diffusion"
-    compatible._models_of.cache_clear()
+    lookup._models_of.cache_clear()
 
 
 def in_hub_cache():
@@ -120,7 +122,7 @@ def test_the_computer_is_looked_through_once_a_minute_at_most(forge, monkeypatch
     monkeypatch.setattr("time.monotonic", lambda: now)
     assert models_here() == ()
     headers.write(forge / "ana.safetensors", sd15())
-    now += compatible.FRESH_SECONDS - 1
+    now += lookup.FRESH_SECONDS - 1
     assert models_here() == ()
     now += 1
     assert [one.name for one in models_here()] == ["ana"]

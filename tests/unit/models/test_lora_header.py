@@ -3,9 +3,10 @@ import torch
 from safetensors.torch import save_file
 
 from trainer.contract.errors import InvalidSettings
-from trainer.contract.presets import settled
-from trainer.contract.settings.config import AdapterSettings, validated
+from trainer.contract.settings.config import validated
+from trainer.contract.settings.learning import AdapterSettings
 from trainer.models.lora_header import check_start
+from trainer.planning.ready import settled
 
 
 def lora(path, ranks=(4,), alphas=(2.0,), dtype=torch.float32):

@@ -8,7 +8,7 @@ from trainer.__main__ import main
 from trainer.contract.errors import DiskShort
 from trainer.contract.events import EventLog, RunFailed, RunFinished, Step, read_events
 from trainer.contract.settings.config import validated
-from trainer.engine import loop
+from trainer.engine.prepare import prepare
 from trainer.engine.savings import Ladder
 from trainer.planning import disk
 from trainer.planning.disk import check_space, held, run_bytes
@@ -28,7 +28,7 @@ def test_a_run_takes_no_more_than_was_foreseen_and_not_far_less(new_run, monkeyp
     monkeypatch.setattr(disk, "BESIDES", 0)
     run = new_run(adapter={"rank": 64}, output={"files": 4, "keep_checkpoints": 3, "checkpoint_every": 2})
     with EventLog(run.events_file) as log:
-        training = loop.prepare(run, log, Ladder(run.config()))
+        training = prepare(run, log, Ladder(run.config()))
         trained = sum(weight.numel() for weight in training.adapter.parameters())
     assert main([str(run.path)]) == 0
     most = run_bytes(run.config(), trained, training.plan.steps, prompts=1)
@@ -70,7 +70,7 @@ def test_what_a_resumed_run_wrote_before_counts_as_there(new_run, monkeypatch):
     assert main([str(run.path)]) == 0
     written = held(run.path)
     with EventLog(run.events_file) as log:
-        training = loop.prepare(run, log, Ladder(run.config()))
+        training = prepare(run, log, Ladder(run.config()))
     trained = sum(weight.numel() for weight in training.adapter.parameters())
     have(monkeypatch, run_bytes(run.config(), trained, training.plan.steps, 1) - written)
     assert main([str(run.path)]) == 0

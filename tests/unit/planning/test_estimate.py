@@ -5,7 +5,7 @@ import pytest
 from trainer.contract.events import EventLog, Lora, Sample, Step
 from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
-from trainer.dataset.buckets import Plan
+from trainer.dataset.views import Plan
 from trainer.planning import estimate as estimates
 from trainer.planning.estimate import estimate, foreseen
 from trainer.planning.machine import Machine

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.contract.settings.config import ModelSettings
+from trainer.contract.settings.model import ModelSettings
 from trainer.engine.device import choose_device, choose_precision
 from trainer.planning import machine
 from trainer.planning.machine import machine_for

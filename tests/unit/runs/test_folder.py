@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from trainer.contract.errors import RunBusy, RunMissing
 from trainer.contract.events import EventLog, RunFinished, RunStarted
 from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
 from trainer.runs import process, workfolder
+from trainer.runs.errors import RunBusy, RunMissing
 from trainer.runs.folder import RunFolder
 
 REQUESTS = ("stop", "pause", "sample", "save")

@@ -8,13 +8,15 @@ import sys
 
 import pytest
 
-from trainer.contract.errors import ExportError, RunMissing
+from trainer.contract.errors import ExportError
 from trainer.contract.events import EventLog, Lora
 from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
-from trainer.runs import handover
+from trainer.models import webuis
+from trainer.models.webuis import OWN, VARIABLE, Client, find_clients
+from trainer.runs.errors import RunMissing
 from trainer.runs.folder import RunFolder
-from trainer.runs.handover import OWN, VARIABLE, Client, civitai_text, copy_lora, find_clients
+from trainer.runs.handover import civitai_text, copy_lora
 
 HEADER = {
     "ss_base_model_version": "sd_v1",
@@ -139,7 +141,7 @@ def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path, monkeypatch):
 
 def test_a_search_that_has_no_time_left_ends(tmp_path, monkeypatch):
     install(tmp_path / "ComfyUI", "models/loras", ["main.py", "nodes.py"])
-    monkeypatch.setattr(handover, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(webuis, "SEARCH_SECONDS", 0.0)
     assert find_clients([tmp_path]) == []
 
 

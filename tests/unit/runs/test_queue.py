@@ -6,11 +6,11 @@ import threading
 import psutil
 import pytest
 
-from trainer.contract.errors import RunBusy, RunMissing
 from trainer.contract.events import EventLog, Heartbeat, RunFailed, RunFinished
 from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
 from trainer.runs import process
+from trainer.runs.errors import RunBusy, RunMissing
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
 

@@ -12,8 +12,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from trainer.console.main import main as console
 from trainer.contract.errors import FileExists
-from trainer.tools.convert import ConversionRefused, convert, main
+from trainer.models.errors import ConversionRefused
+from trainer.tools.convert import convert, main
 
 ROOT = Path(__file__).parents[3]
 
@@ -175,17 +177,21 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path):
     )
     # -B: Python would keep the compiled modules that it, too, can only write in part
     done = subprocess.run(
-        [sys.executable, "-B", "-c", code, str(source)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-B", "-c", code, str(source), str(tmp_path / "a.safetensors")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert "cannot be written" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt"]
 
 
-def test_the_console_tells_what_was_written(tmp_path, capsys):
+def test_the_console_tells_what_was_written(tmp_path, capfd):
     source = saved(tmp_path / "ana [1].ckpt", {"state_dict": small_model()})
-    assert main([str(source)]) == 0
-    written, sentence = capsys.readouterr().out.splitlines()
+    assert console(["convert", str(source)]) == 0
+    written, sentence = capfd.readouterr().out.splitlines()
     assert written == f"Written: {tmp_path / 'ana [1].safetensors'}"
     assert sentence.startswith("SD 1.x, predicts noise, 512 px, fp16,")
 
@@ -194,9 +200,9 @@ def test_the_console_tells_when_it_is_no_base_model_and_when_it_is_refused(tmp_p
     lora = {"lora_unet_x.lora_down.weight": torch.ones(4, 8), "lora_unet_x.lora_up.weight": torch.ones(8, 4)}
     assert main([str(saved(tmp_path / "lora.pt", lora)), str(tmp_path / "made.safetensors")]) == 0
     assert "it is a LoRA" in capsys.readouterr().out
-    assert main([str(tmp_path / "nothing.ckpt")]) == 2
+    assert main([str(tmp_path / "nothing.ckpt"), str(tmp_path / "nothing.safetensors")]) == 2
     assert "Error (conversion_refused): No file at" in capsys.readouterr().out
-    assert main([]) == 2
+    assert console(["convert"]) == 2
     assert "MODEL.ckpt" in capsys.readouterr().out
 
 

@@ -12,9 +12,10 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from trainer.contract.errors import InvalidSettings, UnsupportedModel
-from trainer.contract.settings.config import AdapterSettings
+from trainer.contract.errors import InvalidSettings
+from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.families.base import Component, Family, Slot
+from trainer.models.errors import UnsupportedModel
 
 NAME = "default"  # peft's name of the one adapter
 

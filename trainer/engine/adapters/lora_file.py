@@ -19,11 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor
 
-from trainer.contract.errors import FileExists, LoraRefused, ProofFailed
-from trainer.contract.home import atomic_write, sync_folder
+from trainer.contract.errors import FileExists, ProofFailed
+from trainer.contract.files import atomic_write, sync_folder
 from trainer.engine.adapters.lora import Adapter, LiveLayer
 from trainer.engine.device import DTYPES
 from trainer.engine.families.base import ExportLabels
+from trainer.models.errors import LoraRefused
 
 # Largest error of an exported update relative to the live one: rounding to the file's format, with some room
 TOLERANCE = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1.6e-2}

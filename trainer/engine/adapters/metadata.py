@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from trainer.contract.settings.config import TrainConfig
-from trainer.dataset.buckets import Plan
 from trainer.dataset.captions import first_caption, tag_frequency
+from trainer.dataset.views import Plan
 from trainer.engine.adapters.lora import trained_components
 from trainer.engine.data.batches import EncodedDataset
 from trainer.engine.families.base import ExportLabels

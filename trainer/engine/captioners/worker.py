@@ -11,10 +11,12 @@ import traceback
 from pathlib import Path
 
 from trainer.captioning.jobs import CaptionJob
-from trainer.contract.errors import UnreadableImage, isolated
+from trainer.contract.errors import isolated
 from trainer.contract.events import EventLog, Phase, RunFailed, RunFinished, Warned
-from trainer.dataset.captions import Item, Problem
+from trainer.dataset.captions import Item
 from trainer.dataset.encodings import plain
+from trainer.dataset.errors import UnreadableImage
+from trainer.dataset.problems import Problem
 from trainer.engine.captioners.opening import Caption, Stage, open_captioner
 
 REPORT_SECONDS = 1.0

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from trainer.contract.errors import NothingToTrain, UnreadableImage
-from trainer.contract.settings.config import DatasetSettings
-from trainer.dataset.buckets import Crop, Plan, Size, View, crops, views_of_step
+from trainer.contract.settings.dataset import DatasetSettings
+from trainer.dataset.buckets import Crop, Size, crops
 from trainer.dataset.captions import Item, drawn
-from trainer.engine.data.cache import TensorCache, digest, dtype_name
+from trainer.dataset.errors import NothingToTrain, UnreadableImage
+from trainer.dataset.views import Plan, View, views_of_step
+from trainer.engine.data.cache import TensorCache
 from trainer.engine.data.encoding import Cut, Encoded, Encoder, Progress
+from trainer.engine.digests import digest, dtype_name
 from trainer.engine.families.base import Conditioning, Family
 
 TEXT_BATCH = 16  # captions that are encoded together

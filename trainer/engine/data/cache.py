@@ -13,29 +13,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainer.contract.home import atomic_write
+from trainer.contract.files import atomic_write
 from trainer.planning.memory import GIB
 
 CHECKSUM_BYTES = 32  # SHA-256 of the rest of an entry, in front of it
-
-
-def module_digest(module: nn.Module) -> str:
-    """One digest of a frozen module's weights, wherever they came from and however they lie in memory."""
-    seen = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        seen.update(f"{name} {dtype_name(tensor.dtype)} {tuple(tensor.shape)}".encode())
-        seen.update(tensor.detach().clone().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return seen.hexdigest()
-
-
-def digest(*parts: object) -> str:
-    """SHA-256 over the parts' text, hex."""
-    return hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()
 
 
 class TensorCache:
@@ -114,8 +99,3 @@ def _seen(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_mtime_ns, found.st_size
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """A dtype's short name for keys."""
-    return str(dtype).removeprefix("torch.")

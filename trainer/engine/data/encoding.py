@@ -10,16 +10,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from trainer.contract.errors import NonFiniteLatents, UnreadableImage
-from trainer.contract.settings.config import DatasetSettings
+from trainer.contract.errors import NonFiniteLatents
+from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.buckets import Crop, Size
 from trainer.dataset.captions import Item
-from trainer.dataset.images import Picture, read_mask, read_picture
-from trainer.engine.data.cache import TensorCache, digest, dtype_name
-from trainer.engine.data.images import in_latents, normalised, to_pixels
+from trainer.dataset.errors import UnreadableImage
+from trainer.dataset.images import Picture, cut, read_mask, read_picture
+from trainer.engine.data.cache import TensorCache
+from trainer.engine.digests import digest, dtype_name
 from trainer.engine.families.base import Family
 
 Progress = Callable[[int, int], None]
@@ -205,8 +209,8 @@ def _ahead(
 ) -> Iterator[Prepared]:
     """What is made of the cuts, in order, at most so many ahead of the one that is given."""
     begun: deque[Future[Prepared]] = deque()
-    for cut in cuts:
-        begun.append(pool.submit(work, cut))
+    for one in cuts:
+        begun.append(pool.submit(work, one))
         if len(begun) > most:
             yield begun.popleft().result()
     while begun:
@@ -223,3 +227,19 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UnreadableImage(path, str(error)) from None
+
+
+def to_pixels(picture: Image.Image, crop: Crop, mirrored: bool = False) -> Tensor:
+    """A picture scaled and cut, (3, H, W) uint8 from RGB, (1, H, W) from grey."""
+    shown = np.array(cut(picture, crop, mirrored), dtype=np.uint8)
+    return torch.from_numpy(shown.reshape(*shown.shape[:2], -1)).permute(2, 0, 1)
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """What a VAE reads: bytes (…, H, W) as float32 in [-1, 1]."""
+    return pixels.float().div(127.5).sub(1.0)
+
+
+def in_latents(mask: Tensor, pixels_per_latent: int) -> Tensor:
+    """Each latent's share of white, (1, h, w) float32 in [0, 1], of a grey picture (1, H, W) uint8."""
+    return avg_pool2d(mask.float().div(255.0), pixels_per_latent)

@@ -15,15 +15,17 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from trainer.contract.errors import UnreadableImage
-from trainer.contract.home import atomic_write
-from trainer.contract.settings.config import DatasetSettings, TrainConfig
+from trainer.contract.files import atomic_write
+from trainer.contract.settings.config import TrainConfig
+from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.buckets import Crop, Size
 from trainer.dataset.captions import Item, tags_of, with_choices
+from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.images import load_picture
 from trainer.engine.data.batches import EncodedDataset, TextStates, encode
-from trainer.engine.data.cache import TensorCache, digest, dtype_name, module_digest
+from trainer.engine.data.cache import TensorCache
 from trainer.engine.data.encoding import Cut, Progress
+from trainer.engine.digests import digest, dtype_name, module_digest
 from trainer.engine.families.base import Family, RenderOptions
 
 

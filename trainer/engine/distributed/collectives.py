@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from trainer.contract.errors import ComputersDiffer
+from trainer.runs.errors import ComputersDiffer
 
 
 def everywhere(accelerator: Accelerator, number: int) -> list[int]:

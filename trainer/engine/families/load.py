@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from trainer.contract.errors import NotABaseModel
 from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.clip_tokens import CHUNK_TOKENS
 from trainer.engine.families.base import Family
@@ -15,9 +14,11 @@ from trainer.engine.families.noise import noise_spec
 from trainer.engine.families.parts import Kept, load_parts
 from trainer.engine.families.sdxl import StableDiffusionXL
 from trainer.engine.families.unet import StableDiffusion
-from trainer.models.compatible import check, located
+from trainer.models.compatible import check
+from trainer.models.errors import NotABaseModel
 from trainer.models.hub import fetch, look
 from trainer.models.identify import BaseModel, identify
+from trainer.models.lookup import located
 
 Progress = Callable[[int, int], None]
 FAMILIES: dict[str, type[StableDiffusion]] = {

@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 from diffusers import DDIMScheduler
 
-from trainer.contract.settings.config import ObjectiveSettings
+from trainer.contract.settings.learning import ObjectiveSettings
 from trainer.engine.families.base import NoiseSpec
 from trainer.models.compatible import noise_of
 from trainer.models.identify import Prediction

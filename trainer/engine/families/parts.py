@@ -22,14 +22,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from trainer.contract.errors import InvalidSettings, NotABaseModel
-from trainer.contract.settings.config import Quantize
+from trainer.contract.errors import InvalidSettings
+from trainer.contract.settings.model import Quantize
 from trainer.dataset.clip_tokens import BEGIN, END, vocabulary
 from trainer.engine.device import out_of_memory
 from trainer.engine.families import original
 from trainer.engine.frozen.malloc import without_holes
 from trainer.engine.frozen.quantized import hold
 from trainer.engine.frozen.streaming import blocks_of, stream
+from trainer.models.errors import NotABaseModel
 from trainer.models.identify import BaseModel
 
 CONFIGS = Path(__file__).parent / "configs"

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from trainer.dataset.buckets import grid_step
-from trainer.engine.data.cache import digest, module_digest
 from trainer.engine.device import out_of_memory
+from trainer.engine.digests import digest, module_digest
 from trainer.engine.families import lora_names
 from trainer.engine.families.base import (
     Component,

@@ -11,7 +11,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from trainer.contract.settings.config import Checkpointing
+from trainer.contract.settings.model import Checkpointing
 
 
 def apply_level(unet: nn.Module, level: Checkpointing) -> int:

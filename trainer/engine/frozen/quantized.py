@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from trainer.contract.settings.config import Quantize
+from trainer.contract.settings.model import Quantize
 
 BLOCK = 64  # weights that share a scale, as QLoRA has it
 # NormalFloat: where 16 values lie best for normally distributed weights (Dettmers et al. 2023, arXiv:2305.14314, E)

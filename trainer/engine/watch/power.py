@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from trainer.contract.settings.config import ModelSettings
+from trainer.contract.settings.model import ModelSettings
 
 LOOK_EVERY = 30.0  # seconds
 CHARGED = 5  # percent above the limit from which on the battery will do

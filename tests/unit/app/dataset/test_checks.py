@@ -1,12 +1,12 @@
 import time
 
 import pytest
-from tests.unit.dataset.test_overlay import digest
 
 from app.dataset import checks
 from app.dataset.checks import Check
 from app.dataset.folder import Pictures
 from tests.unit.dataset.test_captions import draw
+from tests.unit.dataset.test_overlay import digest
 from trainer.dataset.overlay import Entry, change, entries_of, undo
 
 AS = {"preset": "pocket-character"}

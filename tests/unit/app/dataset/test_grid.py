@@ -4,15 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.unit.dataset.test_overlay import digest
 
 from app.dataset.folder import CHOICES, Pictures
 from app.dataset.grid import AT_ONCE, FIRST, answers, with_captions
 from app.dataset.page import CaptionGrid, first_page
 from app.kit.text import TABLES
 from tests.unit.dataset.test_captions import draw
-from trainer.contract.errors import FolderMissing
+from tests.unit.dataset.test_overlay import digest
 from trainer.contract.home import CHECKOUT
+from trainer.dataset.errors import FolderMissing
 from trainer.dataset.folders import listing
 from trainer.dataset.overlay import Entry, change, entries_of
 

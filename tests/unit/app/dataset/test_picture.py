@@ -8,21 +8,22 @@ import pytest
 import tiny
 import torch
 from PIL import Image
-from tests.unit.dataset.test_overlay import digest
 
 from app.dataset import picture
 from app.dataset.picture import PNG
 from tests.unit.dataset.test_captions import draw
+from tests.unit.dataset.test_overlay import digest
 from trainer.contract.presets import FOLDER, list_presets
-from trainer.contract.settings.config import ModelSettings
+from trainer.contract.settings.model import ModelSettings
 from trainer.dataset.buckets import grid_step
-from trainer.dataset.captions import Item, captions_of, look
+from trainer.dataset.captions import Item, captions_of
 from trainer.dataset.images import read_mask
 from trainer.dataset.overlay import Entry, change, entries_of, existing_overlay, overlay_file, undo
+from trainer.dataset.scan import look
 from trainer.engine.data.batches import choose_cuts, encode_dataset
 from trainer.engine.data.cache import TensorCache
 from trainer.engine.families.base import Posterior
-from trainer.models.depths import PUBLISHED, depths_of
+from trainer.models.lookup import PUBLISHED, depths_of
 
 AS = {"preset": "sd15-character", "trigger_word": "ana", "resolution": 256}
 

@@ -12,7 +12,7 @@ from failures.fixture import scene  # noqa: F401
 from app.kit import failures
 from app.kit.cards import problem_card
 from app.kit.text import TABLES
-from trainer.contract.errors import NoImages
+from trainer.dataset.errors import NoImages
 
 ROOT = Path(__file__).parents[4]
 SOURCES = [*sorted((ROOT / "trainer").rglob("*.py")), *sorted((ROOT / "app").rglob("*.py"))]

@@ -14,20 +14,8 @@ from PIL import Image
 from app.kit.text import TABLES
 from app.live.chart import smoothed
 from app.live.monitor import Watches
-from app.runs.cards import (
-    MARKS,
-    Frame,
-    card,
-    comparison,
-    curve,
-    date,
-    in_words,
-    look,
-    newest_by_prompt,
-    picture_file,
-    spark,
-    train_url,
-)
+from app.runs.cards import MARKS, Frame, card, curve, date, in_words, look, picture_file, spark, train_url
+from app.runs.comparison import comparison, newest_by_prompt
 from app.runs.page import CARDS, Runs, build, card_list
 from trainer.contract.events import EventLog, Phase, RunFailed, RunFinished, RunStarted, RunView, Sample, Step
 from trainer.contract.home import Home

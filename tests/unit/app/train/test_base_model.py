@@ -9,7 +9,6 @@ from PIL import Image
 
 from app.kit.form import api_name, shown_values
 from app.kit.text import TABLES
-from app.train import plan
 from app.train.base_model import (
     asked_of_hub,
     base_models,
@@ -20,7 +19,8 @@ from app.train.base_model import (
     remedy_label,
     remedy_of,
 )
-from app.train.form import TrainForm, alike, preset_for
+from app.train.form import TrainForm
+from app.train.presets import alike, preset_config, preset_for
 from trainer.contract.presets import FOLDER, list_presets, save_preset
 from trainer.contract.settings.config import validated
 from trainer.models.hub import fetch, look
@@ -56,7 +56,7 @@ def model(tmp_path, tensors, name="ana", **options):
 
 def told(form, base_model, **changes):
     """What is wrong at which field, before there is a folder of pictures."""
-    values = shown_values(plan.preset_config(form.home, "pocket-style")) | {"dataset.images": ""}
+    values = shown_values(preset_config(form.home, "pocket-style")) | {"dataset.images": ""}
     named = {api_name(place): value for place, value in values.items()} | {"model_base_model": str(base_model)}
     return form._told("pocket-style", named | changes, "en")[1]
 
@@ -148,7 +148,7 @@ def test_a_setting_that_the_model_rules_out_is_marked(form, tmp_path):
 
 def test_with_pictures_the_plan_says_it_too(form, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "ana.png")
-    values = shown_values(plan.preset_config(form.home, "pocket-style"))
+    values = shown_values(preset_config(form.home, "pocket-style"))
     named = {api_name(place): value for place, value in values.items()}
     named |= {"dataset_images": str(tmp_path), "model_base_model": "/no/such.safetensors"}
     card, wrong = form._told("pocket-style", named, "en")
@@ -212,7 +212,7 @@ def test_the_button_says_what_it_does_in_every_language(tongue):
 @pytest.mark.parametrize("preset", [preset.name for preset in list_presets(FOLDER)[0]])
 @pytest.mark.parametrize("goal", ["style", "character", "concept"])
 def test_another_goal_stays_with_the_family(home, preset, goal):
-    present, other = (plan.preset_config(home, name) for name in (preset, preset_for(home, goal, preset)))
+    present, other = (preset_config(home, name) for name in (preset, preset_for(home, goal, preset)))
     assert other.goal == goal
     assert other.model.family == present.model.family or present.model.family == "auto" or "sd2" in preset
 

@@ -16,17 +16,21 @@ from app.kit.form import SETTINGS, api_name, shown_values
 from app.live.monitor import Watch, Watches
 from app.train import plan
 from app.train.base_model import base_models
-from app.train.form import EXAMPLE, TrainForm, going_on, intent_html, next_name, preset_choices, preset_for, start_run
+from app.train.form import TrainForm
 from app.train.pictures import dataset_link, keep_dropped, pictures_html
 from app.train.preset_box import own_list
-from trainer.contract.errors import FolderMissing, InvalidSettings, RunMissing
+from app.train.presets import EXAMPLE, intent_html, preset_choices, preset_config, preset_for
+from app.train.start import going_on, next_name, start_run
+from trainer.contract.errors import InvalidSettings
 from trainer.contract.events import EventLog, RunFailed, Step
 from trainer.contract.home import Home
 from trainer.contract.presets import FOLDER, list_presets, save_preset
 from trainer.contract.settings.config import validated
+from trainer.dataset.errors import FolderMissing
 from trainer.dataset.overlay import Entry, change, overlay_file
 from trainer.planning.memory import GIB, MemoryPlan, Savings
 from trainer.runs import process
+from trainer.runs.errors import RunMissing
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
 
@@ -53,7 +57,7 @@ def form(home, in_blocks):
 
 def named(home, preset, **changes):
     """What the inputs hold when this preset was chosen and some were changed."""
-    values = shown_values(plan.preset_config(home, preset))
+    values = shown_values(preset_config(home, preset))
     return {api_name(place): value for place, value in values.items()} | changes
 
 
@@ -193,12 +197,12 @@ def test_a_missing_folder_is_an_error(home, tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_fresh_preset_differs_in_nothing(home, preset):
-    config = plan.preset_config(home, preset)
+    config = preset_config(home, preset)
     assert plan.differing(shown_values(config), config) == {}
 
 
 def test_a_changed_setting_is_marked_with_the_presets_value(home):
-    config = plan.preset_config(home, "sd15-style")
+    config = preset_config(home, "sd15-style")
     values = shown_values(config) | {"adapter.rank": 64, "preview.negative_prompt": "  ", "dataset.flip": False}
     assert plan.differing(values, config) == {"adapter.rank": 32, "dataset.flip": True}
 
@@ -226,14 +230,14 @@ def test_a_value_out_of_range_is_named_at_its_field(form, home, folder, name, va
 @pytest.mark.parametrize("goal", ["style", "character", "concept"])
 @pytest.mark.parametrize("present", PRESETS)
 def test_a_goal_has_a_preset_of_the_same_model_if_there_is_one(home, goal, present):
-    chosen = plan.preset_config(home, preset_for(home, goal, present))
+    chosen = preset_config(home, preset_for(home, goal, present))
     assert chosen.goal == goal
     if goal != "concept":
-        assert chosen.model.base_model == plan.preset_config(home, present).model.base_model
+        assert chosen.model.base_model == preset_config(home, present).model.base_model
 
 
 def test_the_example_is_ready_to_train(form, home):
-    config = plan.preset_config(home, EXAMPLE)
+    config = preset_config(home, EXAMPLE)
     filled = form.show(config, "en", output_name="example")
     values = {place: filled[control] for place, control in form.form.controls.items()}
     read = plan.read(home, EXAMPLE, {api_name(place): value for place, value in values.items()})

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from trainer.contract.settings.config import AdapterSettings
+from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.adapters.fused import LoraFunction, fuse, fuse_entries
 from trainer.engine.adapters.lora import attach
 from trainer.engine.families.base import Conditioning

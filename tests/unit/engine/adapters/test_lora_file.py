@@ -7,12 +7,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from trainer.contract.errors import FileExists, ProofFailed, UnsupportedModel
-from trainer.contract.settings.config import AdapterSettings
+from trainer.contract.errors import FileExists, ProofFailed
+from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.adapters.lora import attach
 from trainer.engine.adapters.lora_file import body_hash, client_delta, export, file_tensors, prove, serialise
 from trainer.engine.families.base import Conditioning
 from trainer.engine.families.lora_names import kohya_name
+from trainer.models.errors import UnsupportedModel
 
 
 def load(tiny_model, dtype=torch.float32):

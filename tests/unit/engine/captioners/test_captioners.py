@@ -15,8 +15,9 @@ from PIL import Image
 from trainer.captioning import catalogue as contract
 from trainer.captioning.catalogue import CAPTIONERS, CaptionerName, caption_settings
 from trainer.captioning.errors import DownloadNeeded, ExtraMissing, NotACaptioner
-from trainer.contract.errors import InvalidSettings, UnreadableImage
+from trainer.contract.errors import InvalidSettings
 from trainer.dataset.captions import Item
+from trainer.dataset.errors import UnreadableImage
 from trainer.engine.captioners import language
 from trainer.engine.captioners.opening import open_captioner
 from trainer.models.hub_errors import HubOffline, HubUnreachable

@@ -2,9 +2,11 @@ import pytest
 import tiny
 import torch
 
-from trainer.contract.settings.config import DatasetSettings
-from trainer.dataset.buckets import Size, plan
-from trainer.dataset.captions import Item, captions_of, scan
+from trainer.contract.settings.dataset import DatasetSettings
+from trainer.dataset.buckets import Size
+from trainer.dataset.captions import Item, captions_of
+from trainer.dataset.scan import scan
+from trainer.dataset.views import plan
 from trainer.engine.data.batches import TextStates, encode_dataset, samples_of_step
 from trainer.engine.data.cache import TensorCache
 

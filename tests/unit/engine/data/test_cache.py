@@ -3,7 +3,8 @@ import os
 import pytest
 import torch
 
-from trainer.engine.data.cache import TensorCache, digest, module_digest
+from trainer.engine.data.cache import TensorCache
+from trainer.engine.digests import digest, module_digest
 
 
 def test_a_tensor_is_made_once_and_then_read(tmp_path):

@@ -6,9 +6,9 @@ import tiny
 import torch
 from PIL import Image
 
-from trainer.contract.errors import NothingToTrain
-from trainer.contract.settings.config import DatasetSettings
-from trainer.dataset.captions import scan
+from trainer.contract.settings.dataset import DatasetSettings
+from trainer.dataset.errors import NothingToTrain
+from trainer.dataset.scan import scan
 from trainer.engine.data import encoding
 from trainer.engine.data.batches import encode_dataset
 from trainer.engine.data.cache import TensorCache

@@ -6,13 +6,15 @@ import torch
 from trainer.__main__ import main
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.events import EventLog, RunFinished, read_events
-from trainer.contract.settings.config import DatasetSettings, validated
-from trainer.dataset.buckets import plan
+from trainer.contract.settings.config import validated
+from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.captions import Item
+from trainer.dataset.views import plan
 from trainer.engine import loop
 from trainer.engine.data.batches import samples_of_step
 from trainer.engine.data.prior import Protector, class_prompts, without_trigger
 from trainer.engine.objectives import sample_rng, training_loss
+from trainer.engine.prepare import prepare
 from trainer.engine.savings import Ladder
 
 PROTECTED = {"protect": True, "protect_prompt": "ball", "protect_pictures": 3}
@@ -20,7 +22,7 @@ PROTECTED = {"protect": True, "protect_prompt": "ball", "protect_pictures": 3}
 
 def prepared(run):
     with EventLog(run.events_file) as log:
-        return loop.prepare(run, log, Ladder(run.config()))
+        return prepare(run, log, Ladder(run.config()))
 
 
 def test_the_base_draws_once_and_later_runs_find_its_pictures(new_run, monkeypatch):

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
 from trainer.contract.errors import InvalidSettings
-from trainer.contract.settings.config import AdapterSettings
+from trainer.contract.settings.learning import AdapterSettings
 from trainer.dataset.buckets import Crop, Size, crop_to
 from trainer.dataset.captions import Item
 from trainer.dataset.images import GAP
@@ -28,7 +28,7 @@ from trainer.engine.adapters.lora import attach
 from trainer.engine.adapters.lora_file import export
 from trainer.engine.data.batches import EncodedDataset, Sample, TextStates
 from trainer.engine.data.cache import TensorCache
-from trainer.engine.data.images import to_pixels
+from trainer.engine.data.encoding import to_pixels
 from trainer.engine.families import original
 from trainer.engine.families.base import RenderOptions
 from trainer.engine.families.labels import labels_of

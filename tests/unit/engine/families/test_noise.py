@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from trainer.contract.errors import InvalidSettings
-from trainer.contract.settings.config import ObjectiveSettings
+from trainer.contract.settings.learning import ObjectiveSettings
 from trainer.engine.families.noise import noise_spec, preview_scheduler
 from trainer.engine.objectives import make_schedule
 

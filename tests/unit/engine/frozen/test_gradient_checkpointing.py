@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 
-from trainer.contract.settings.config import AdapterSettings
+from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.adapters.lora import attach
 from trainer.engine.families.lora_names import kohya_name, unet_slots
 from trainer.engine.frozen.gradient_checkpointing import apply_level

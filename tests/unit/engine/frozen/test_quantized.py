@@ -11,12 +11,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer.contract.settings.config import AdapterSettings
+from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.adapters.lora import attach
-from trainer.engine.assembly import keep_less
 from trainer.engine.families.base import Conditioning
 from trainer.engine.frozen.packing import PackedConv2d, lay_out
 from trainer.engine.frozen.quantized import NF4, HeldWeight, hold
+from trainer.engine.prepare import keep_less
 
 BITS = ("8bit", "4bit")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

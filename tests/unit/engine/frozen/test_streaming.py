@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_leaves
 
 from trainer.contract.errors import OutOfMemory
 from trainer.contract.events import EventLog, Warned, read_events
-from trainer.contract.settings.config import AdapterSettings, validated
+from trainer.contract.settings.config import validated
+from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine import savings
 from trainer.engine.adapters.lora import attach
-from trainer.engine.assembly import keep_less
 from trainer.engine.families.base import Conditioning
 from trainer.engine.families.lora_names import kohya_name, unet_slots
 from trainer.engine.frozen import streaming
@@ -27,6 +27,7 @@ from trainer.engine.frozen.gradient_checkpointing import apply_level
 from trainer.engine.frozen.packing import lay_out
 from trainer.engine.frozen.quantized import HeldWeight, hold
 from trainer.engine.frozen.streaming import Place, StreamedWeight, blocks_of, stream, streamed
+from trainer.engine.prepare import keep_less
 from trainer.engine.savings import Ladder
 from trainer.planning import memory
 

@@ -23,6 +23,7 @@ from trainer.contract.events import (
     read_events,
 )
 from trainer.engine import loop
+from trainer.engine.prepare import prepare, resume
 from trainer.engine.savings import Ladder
 from trainer.engine.watch.nonfinite import IN_A_ROW, SCALED, Guardian, cause_of
 
@@ -75,8 +76,8 @@ def test_a_step_that_is_not_finite_is_left_out_and_told(new_run, monkeypatch, fa
 def test_a_gradient_that_is_not_finite_changes_no_weight(new_run):
     run = new_run(optimizer=CONSTANT)
     with EventLog(run.events_file) as log:
-        training = loop.prepare(run, log, Ladder(run.config()))
-        loop.resume(training)
+        training = prepare(run, log, Ladder(run.config()))
+        resume(training)
         loop.update(training, 0)
         before = training.adapter.state()
         before = {name: tensor.clone() for name, tensor in before.items()}
@@ -155,8 +156,8 @@ def test_half_the_learning_rate_outlives_a_new_process(new_run, monkeypatch):
     spoil(monkeypatch, {3, 4, 5})
     assert train_here(run) == 0
     with EventLog(run.events_file) as log:
-        training = loop.prepare(run, log, Ladder(run.config()))
-        loop.resume(training)
+        training = prepare(run, log, Ladder(run.config()))
+        resume(training)
     assert training.guardian == Guardian(rate=0.5)
 
 

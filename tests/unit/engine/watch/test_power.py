@@ -7,7 +7,7 @@ import pytest
 
 from trainer.__main__ import main
 from trainer.contract.events import Checkpoint, RunFinished, Step, Warned, read_events
-from trainer.contract.settings.config import ModelSettings
+from trainer.contract.settings.model import ModelSettings
 from trainer.engine import loop
 from trainer.engine.watch import power
 from trainer.engine.watch.power import Strain, heat, temperatures, weak_battery

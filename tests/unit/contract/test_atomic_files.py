@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from trainer.contract import home
-from trainer.contract.home import CHECKOUT, Home, append_line, atomic_write, discard, sweep
+from trainer.contract import files
+from trainer.contract.files import append_line, atomic_write, discard, sweep
+from trainer.contract.home import CHECKOUT, Home
 
 Usage = namedtuple("Usage", "free")
 # The system refuses this process files of over 1,000 bytes, as a full disk would.
 SMALL_DISK = """
 import resource, sys
 from pathlib import Path
-from trainer.contract.home import atomic_write
+from trainer.contract.files import atomic_write
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 try:
     atomic_write(Path(sys.argv[1]), b"new" * 1000)
@@ -75,8 +76,8 @@ def test_on_a_full_disk_a_write_says_what_it_takes_and_what_is_free(tmp_path, mo
     def full(_handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(home.os, "fsync", full)
-    monkeypatch.setattr(home.shutil, "disk_usage", lambda _folder: Usage(free=3_100_000))
+    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _folder: Usage(free=3_100_000))
     with pytest.raises(OSError, match=r"ana\.bin takes 18\.9 MB, and 3\.1 MB are free") as caught:
         atomic_write(tmp_path / "new" / "ana.bin", bytes(18_900_000))
     assert caught.value.errno == errno.ENOSPC
@@ -111,16 +112,16 @@ def test_what_a_living_process_is_just_writing_is_not_swept(tmp_path, alone):
 
 def test_a_file_that_is_being_written_says_who_writes_it(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(home.os, "fsync", lambda _handle: seen.extend(tmp_path.iterdir()))
+    monkeypatch.setattr(files.os, "fsync", lambda _handle: seen.extend(tmp_path.iterdir()))
     atomic_write(tmp_path / "a.png", b"x")
-    assert home.WRITER.search(seen[0].name)[1] == str(os.getpid())
+    assert files.WRITER.search(seen[0].name)[1] == str(os.getpid())
 
 
 def test_a_folder_that_is_deleted_is_never_seen_by_half_and_its_rest_is_swept(tmp_path, monkeypatch):
     folder = tmp_path / str(os.getppid())  # a step, not the process that writes it
     folder.mkdir()
     (folder / "state.json").touch()
-    monkeypatch.setattr(home.shutil, "rmtree", lambda *_given, **_named: None)  # killed before it has deleted anything
+    monkeypatch.setattr(files.shutil, "rmtree", lambda *_given, **_named: None)  # killed before it has deleted anything
     discard(folder)
     assert [path.name for path in tmp_path.iterdir()] == [f".{folder.name}-old.part"]
     monkeypatch.undo()

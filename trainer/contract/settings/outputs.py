@@ -1,0 +1,47 @@
+"""What a run leaves: previews and files."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from trainer.contract.settings.fields import Section, plain_file_name, setting
+
+
+class PreviewSettings(Section):
+    """Sample pictures drawn while training."""
+
+    prompts: tuple[str, ...] = setting(
+        (), description="One preview per prompt; none: the first captions of the data set."
+    )
+    negative_prompt: str = setting("", description="What previews should avoid.")
+    every: int = setting(
+        0, ge=0, le=1_000_000, unit="steps", description="Steps between previews; 0: five times over the run."
+    )
+    steps: int = setting(25, ge=1, le=150, unit="steps", description="Denoising steps of a preview.")
+    guidance_scale: float = setting(7.0, ge=1.0, le=30.0, description="How strongly a preview follows its prompt.")
+    seed: int = setting(1234, ge=0, le=2**31 - 1, description="Seed of the first preview; the next one counts up.")
+    width: int = setting(0, ge=0, le=2048, unit="px", description="Width of previews; 0: the training resolution.")
+    height: int = setting(0, ge=0, le=2048, unit="px", description="Height of previews; 0: the training resolution.")
+
+
+class OutputSettings(Section):
+    """The files a run leaves."""
+
+    name: str = setting(
+        "", level="basic", max_length=80, description="Name of the LoRA file; empty: the preset's name."
+    )
+    dtype: Literal["fp16", "bf16", "fp32"] = setting("fp16", description="Number format of the LoRA file.")
+    files: int = setting(
+        10, ge=1, le=100, unit="files", description="LoRA files over the run, evenly spaced; the last is the result."
+    )
+    checkpoint_every: int = setting(
+        0, ge=0, le=1_000_000, unit="steps", description="Steps between resumable checkpoints; 0: ten over the run."
+    )
+    keep_checkpoints: int = setting(2, ge=1, le=100, unit="checkpoints", description="Newest checkpoints kept.")
+
+    @field_validator("name")
+    @classmethod
+    def _a_plain_file_name(cls, name: str) -> str:
+        return plain_file_name(name)

@@ -1,0 +1,61 @@
+"""What can be wrong with a folder of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.contract.errors import TrainerError
+
+
+class DatasetError(TrainerError):
+    """The pictures cannot be used."""
+
+    code = "dataset"
+
+
+class FolderMissing(DatasetError):
+    """The picture folder is not there, or is not a folder."""
+
+    code = "folder_missing"
+
+    def __init__(self, folder: Path) -> None:
+        state = "is a file, not a folder" if folder.is_file() else "does not exist"
+        super().__init__(f"The picture folder {folder} {state}.", hint="Give the folder that holds your pictures.")
+
+
+class NoImages(DatasetError):
+    """The folder holds nothing that can be trained on."""
+
+    code = "no_images"
+
+    def __init__(self, folder: Path, other_files: int) -> None:
+        super().__init__(
+            f"No pictures in {folder} ({other_files} other files).",
+            hint="Choose a folder that holds .jpg, .png or .webp files.",
+        )
+
+
+class NothingToTrain(DatasetError):
+    """There are pictures, but none of them can be used."""
+
+    code = "nothing_to_train"
+
+    def __init__(self, folder: Path, why: str) -> None:
+        super().__init__(
+            f"None of the pictures in {folder} can be trained: {why}.",
+            hint="Add pictures that a picture viewer opens, or take some back that were left out.",
+        )
+
+
+class UnreadableImage(DatasetError):
+    """A picture cannot be decoded."""
+
+    code = "unreadable_image"
+
+    def __init__(self, path: Path, cause: str) -> None:
+        self.path = path
+        self.cause = cause
+        super().__init__(
+            f"The picture {path} cannot be read: {cause}.",
+            hint="Open it in a picture viewer and save it again, or take it out of the folder.",
+        )

@@ -1,0 +1,165 @@
+"""The images of a data set with their captions and masks, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trainer.contract.settings.dataset import DatasetSettings
+from trainer.dataset.caption_files import own_captions
+from trainer.dataset.captions import Item
+from trainer.dataset.encodings import plain
+from trainer.dataset.errors import NoImages, NothingToTrain, UnreadableImage
+from trainer.dataset.folders import Listing, Repeats, listing, repeats_of
+from trainer.dataset.formats import picture_size
+from trainer.dataset.overlay import Entry, read_overlay
+from trainer.dataset.problems import Problem, mask_problems, repeats_told, unreadable, without_caption, without_picture
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A folder as it is: its pictures, which of them are left out or cannot be opened, and what was noticed."""
+
+    items: list[Item]
+    left_out: set[str]
+    broken: list[UnreadableImage]
+    problems: list[Problem]
+
+    def trained(self, folder: Path) -> list[Item]:
+        """The pictures that are not left out.
+
+        Raises:
+            NothingToTrain: There are none.
+        """
+        kept = [item for item in self.items if item.name not in self.left_out]
+        if not kept:
+            first = "; ".join(f"{error.path.name}: {error.cause}" for error in self.broken[:1])
+            raise NothingToTrain(
+                folder, f"{len(self.broken)} cannot be read ({first})" if first else "all are left out"
+            )
+        return kept
+
+
+def pictures_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
+    """What is trained with these settings: the pictures of all their folders, and what was noticed.
+
+    Raises:
+        DatasetError: As `scan`, for one of the folders.
+    """
+    folders = [Path(settings.images), *(Path(concept.images) for concept in settings.concepts)]
+    items: list[Item] = []
+    problems: list[Problem] = []
+    for number, folder in enumerate(folders):
+        rules = settings.of_folder(number)
+        weight = settings.concepts[number - 1].weight if number else 1.0
+        apart = [other.resolve() for other in folders if other.resolve() != folder.resolve()]
+        captions = Path(rules.captions) if rules.captions else None
+        survey = _survey(folder, captions, rules.folder_repeats, apart)
+        items += [replace(item, concept=number, weight=item.weight * weight) for item in survey.trained(folder)]
+        problems += survey.problems
+    return items, problems
+
+
+def scan(
+    folder: Path, captions: Path | None = None, *, folder_repeats: bool = True
+) -> tuple[list[Item], list[Problem]]:
+    """All pictures below `folder` that are trained, ordered by path, and what was noticed.
+
+    What the file `captions` says of a picture goes before what lies in the folder. A picture that cannot be opened is
+    a problem and left out.
+
+    Args:
+        folder: The picture folder.
+        captions: What goes before it.
+        folder_repeats: Whether a folder's name such as 10_ana woman gives repeats and words, as the setting of this
+            name says.
+
+    Raises:
+        FolderMissing: No such folder.
+        NoImages: No pictures.
+        NothingToTrain: None that can be opened and is not left out.
+        DatasetError: The file `captions` cannot be read.
+    """
+    survey = _survey(folder, captions, folder_repeats)
+    return survey.trained(folder), survey.problems
+
+
+def look(
+    folder: Path, captions: Path | None = None, *, folder_repeats: bool = True
+) -> tuple[list[Item], list[Problem]]:
+    """The same for someone who looks on: with the pictures that the file `captions` leaves out.
+
+    Raises:
+        FolderMissing: No such folder.
+        NoImages: No pictures.
+        DatasetError: The file `captions` cannot be read.
+    """
+    survey = _survey(folder, captions, folder_repeats)
+    return survey.items, survey.problems
+
+
+def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, apart: Sequence[Path] = ()) -> Survey:
+    """The pictures below a folder, with what the file `captions` says of them."""
+    found = listing(folder, apart)
+    if not found.pictures:
+        raise NoImages(folder, len(found.files))
+    entries = read_overlay(captions) if captions is not None else {}
+    sizes, broken = _sizes(found)
+    repeats = {name: repeats_of(folder, name) if folder_repeats else Repeats() for name in sizes}
+    own, noticed = own_captions(found, [name for name in sizes if entries.get(name, Entry()).text is None])
+    items = []
+    for name, (width, height) in sizes.items():
+        said = own.get(name) or (plain(repeats[name].words),)
+        mask = found.masks.get(name.rpartition(".")[0])
+        item = Item(
+            found.pictures[name],
+            said[0],
+            width,
+            height,
+            name,
+            others=said[1:],
+            weight=float(repeats[name].count),
+            mask=mask,
+        )
+        items.append(with_entry(item, entries[name], captions) if captions and name in entries else item)
+    left_out = {name for name, entry in entries.items() if entry.left_out}
+    shown = [item for item in items if item.name not in left_out]
+    passed_over = {found.pictures.get(name) for name in left_out}
+    broken = [error for error in broken if error.path not in passed_over]
+    problems = [*found.problems, *unreadable(broken), *noticed]
+    problems += without_caption([item.path for item in shown if not item.caption], len(shown))
+    if captions is not None:
+        problems += without_picture(entries.keys() - found.pictures.keys(), captions, folder)
+    problems += _about_masks(found, shown)
+    problems += repeats_told({one.folder: one.count for one in repeats.values() if one.folder})
+    return Survey(items, left_out, broken, problems)
+
+
+def with_entry(item: Item, entry: Entry, overlay: Path) -> Item:
+    """The picture with what the overlay's entry says of it, which goes before what its folder says."""
+    return replace(
+        item,
+        caption=item.caption if entry.text is None else entry.text,
+        others=item.others if entry.text is None else (),
+        focus=entry.focus or item.focus,
+        mask=overlay.parent / entry.mask if entry.mask else item.mask,
+    )
+
+
+def _sizes(found: Listing) -> tuple[dict[str, tuple[int, int]], list[UnreadableImage]]:
+    """Width and height of the pictures that can be opened, by name, and what is wrong with the others."""
+    sizes: dict[str, tuple[int, int]] = {}
+    broken = []
+    for name, path in found.pictures.items():
+        try:
+            sizes[name] = picture_size(path)
+        except UnreadableImage as error:
+            broken.append(error)
+    return sizes, broken
+
+
+def _about_masks(found: Listing, items: Sequence[Item]) -> list[Problem]:
+    stems = {name.rpartition(".")[0] for name in found.pictures}
+    lost = [path for stem, path in found.masks.items() if stem not in stems]
+    return mask_problems(lost, [item.path for item in items if item.mask and not item.mask.is_file()])

@@ -1,0 +1,191 @@
+"""A run made ready: family loaded, images and captions encoded, adapter attached, state resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from trainer.contract import events
+from trainer.contract.events import EventLog, Warned
+from trainer.contract.settings.config import TrainConfig
+from trainer.contract.settings.learning import AdapterSettings
+from trainer.contract.settings.model import Checkpointing
+from trainer.dataset.captions import captions_of, first_caption
+from trainer.dataset.problems import unreadable
+from trainer.dataset.scan import pictures_of
+from trainer.dataset.views import plan
+from trainer.engine.adapters.fused import fuse, fuse_entries
+from trainer.engine.adapters.lora import Adapter, attach, trained_components
+from trainer.engine.adapters.lora_file import put_into
+from trainer.engine.checkpoints import load_checkpoint
+from trainer.engine.data.batches import TextStates, encode_dataset
+from trainer.engine.data.cache import TensorCache
+from trainer.engine.data.encoding import Progress
+from trainer.engine.data.prior import Protector, class_prompts
+from trainer.engine.device import DTYPES, free_bytes, make_accelerator
+from trainer.engine.distributed.collectives import check_alike, everywhere
+from trainer.engine.families.base import Family
+from trainer.engine.families.load import chosen_model, load_family
+from trainer.engine.families.read_ahead import ReadAhead
+from trainer.engine.fingerprint import inputs_of
+from trainer.engine.frozen.gradient_checkpointing import apply_level
+from trainer.engine.frozen.lean_layers import free_convolutions, fuse_norms
+from trainer.engine.frozen.packing import lay_out
+from trainer.engine.objectives import make_schedule
+from trainer.engine.optim import make_optimizer
+from trainer.engine.outputs import state_of
+from trainer.engine.previews import Painter, PreviewBoard
+from trainer.engine.reporting import Preparing, tell_problems, tell_start
+from trainer.engine.savings import Ladder
+from trainer.engine.state import Training
+from trainer.models.lora_header import check_start
+from trainer.planning.disk import check_space, held, run_bytes
+from trainer.planning.preview_schedule import preview_prompts
+from trainer.runs.folder import RunFolder
+
+
+def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
+    """Load the base model, encode data and captions once, attach the adapter."""
+    started = time.time()
+    config = run.config()
+    items, problems = pictures_of(config.dataset)
+    tell_problems(log, problems)
+    accelerator, dtype = make_accelerator(config.model)
+    room = min(everywhere(accelerator, free_bytes(accelerator.device)))  # all of them save the same
+    report = Preparing(run, log, listens=accelerator.num_processes == 1).report
+    report("load")(0, 1)
+    with accelerator.local_main_process_first():  # fetched by the one that can tell of it
+        model = chosen_model(config, report("download"))
+    config = ladder.fit(model, accelerator.device, dtype, room, log)
+    family = load_family(config, accelerator.device, dtype)
+    schedule = make_schedule(family.noise, config.objective)
+
+    drawn = class_prompts(items, config.dataset, config.model.seed)
+    captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
+    prompts = preview_prompts(config, [first_caption(item, config.dataset, config.model.seed) for item in items])
+    progress, writes = report("encode"), accelerator.is_local_main_process
+    # The other processes then read what the first has made
+    with accelerator.local_main_process_first(), ReadAhead(family.unet_files) as ahead:
+        cache = TensorCache(run.home.cache / family.spec.name, writes, missed=ahead.start)
+        known = [*captions, *prompts, *drawn, ""]
+        # Before the pictures, which then have the text encoders' memory
+        text = learn_text(family, config, known, dtype=dtype, cache=cache, progress=progress)
+        data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
+        if ladder.tiled:
+            family.draw_in_tiles()
+        if drawn:
+            told = {"drawing": report("protect"), "encoding": progress}
+            data = Protector(config, family, text, accelerator).add(data, drawn, dtype=dtype, cache=cache, **told)
+        put_away(family, config)
+        cache.trim(config.dataset.cache_limit)
+    tell_problems(log, unreadable(data.broken))
+    weights = [item.weight for item in data.items[:: 1 + len(config.dataset.further_resolutions)]]
+    made = plan(len(weights), config.dataset, weights)
+    adapter = add_adapter(family, config)
+    trained = sum(parameter.numel() for parameter in adapter.parameters())
+    check_space(run.path, run_bytes(config, trained, made.steps, len(prompts)) - held(run.path))
+    optimizer = accelerator.prepare(make_optimizer(adapter, config.optimizer))
+    board = PreviewBoard(run, log, Painter(config, family, text, prompts, accelerator))
+    return Training(
+        run=run,
+        log=log,
+        config=config,
+        accelerator=accelerator,
+        precision=next(name for name, value in DTYPES.items() if value == dtype),
+        family=family,
+        data=data,
+        inputs=inputs_of(config, model.path, data),
+        text=text,
+        board=board,
+        plan=made,
+        schedule=schedule,
+        adapter=adapter,
+        optimizer=optimizer,
+        started=started,
+    )
+
+
+def resume(training: Training) -> int:
+    """Continue from the newest checkpoint, if there is one, and say that the run starts; gives back the first step."""
+    expected = state_of(training)
+    check_alike(training.accelerator, "pictures, masks or captions (by digest)", int(expected.dataset[:8], 16))
+    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, expected, training.log)
+    check_alike(training.accelerator, "checkpoints (by step)", state.step if state else 0)
+    if state is not None:
+        training.step = training.saved = state.step
+        if not training.guardian.went_back:
+            training.guardian.rate, training.guardian.in_a_row = state.rate, state.in_a_row
+        if training.accelerator.scaler is not None and state.gradient_scaler is not None:
+            training.accelerator.scaler.load_state_dict(state.gradient_scaler)
+    elif training.config.adapter.start_from:
+        start_from(training.adapter, training.config.adapter, training.log)
+    tell_start(training)
+    if training.family.labels.note and training.step == 0:
+        note = training.family.labels.note
+        training.log.write(events.Warned(code="fits_only_its_model", message=note, hint="Good for trying things out."))
+    training.log.write(events.Phase(name="train", done=training.step, total=training.plan.steps))
+    return training.step
+
+
+def learn_text(
+    family: Family,
+    config: TrainConfig,
+    captions: Sequence[str],
+    *,
+    dtype: torch.dtype,
+    cache: TensorCache,
+    progress: Progress,
+) -> TextStates:
+    """The captions and the negative prompt as conditioning; the encoders are then put away, unless trained."""
+    trained = len(trained_components(config.adapter)) > 1
+    text = TextStates(family, trained)
+    text.learn([*captions, config.preview.negative_prompt], dtype, cache, progress)
+    put_away(family, config)
+    return text
+
+
+def put_away(family: Family, config: TrainConfig) -> None:
+    """Give up the encoders' memory, but for text encoders that are trained."""
+    family.release_encoders(keep_text=len(trained_components(config.adapter)) > 1)
+
+
+def add_adapter(family: Family, config: TrainConfig) -> Adapter:
+    """A fresh adapter, and the model around it laid out for speed and as little memory as the settings say."""
+    adapter, unet = attach(family, config.adapter, config.model.seed), family.component("unet")
+    lay_out(unet)
+    wished = config.model.checkpointing
+    keep_less(family, adapter, config.adapter.dropout, "none" if wished == "auto" else wished)
+    return adapter
+
+
+def keep_less(family: Family, adapter: Adapter, dropout: float, level: Checkpointing) -> None:
+    """Let the UNet keep for the backward pass only what it must, and at this level of recomputation yet less."""
+    unet = family.component("unet")
+    fuse_norms(unet)
+    free_convolutions(unet)
+    fuse(family, adapter, dropout)
+    fuse_entries(unet)
+    apply_level(unet, level)
+
+
+def start_from(adapter: Adapter, settings: AdapterSettings, log: EventLog) -> None:
+    """Give a fresh adapter the weights of the LoRA file to go on from; that the file lacks layers is told.
+
+    Raises:
+        InvalidSettings: There is no such file, it is no LoRA, or one of another rank or alpha.
+        LoraRefused: It has layers that are not trained here.
+    """
+    check_start(settings)  # it may have changed since the run was made
+    file = Path(settings.start_from)
+    lacking = put_into(adapter, file)
+    if lacking:
+        log.write(
+            Warned(
+                code="layers_start_fresh",
+                message=f"{file.name} lacks {len(lacking)} of {len(adapter.layers)} layers, first {lacking[0]}.",
+                hint="These start fresh.",
+            )
+        )

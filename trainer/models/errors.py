@@ -1,0 +1,64 @@
+"""What can be wrong with a base model or a LoRA file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.contract.errors import TrainerError
+
+
+class ModelError(TrainerError):
+    """The base model cannot be used."""
+
+    code = "model"
+
+
+class BaseModelMissing(ModelError):
+    """Nothing at the base model's path."""
+
+    code = "base_model_missing"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"No base model at {path}.",
+            hint="Give a .safetensors file, a folder in the diffusers layout (it holds model_index.json), a name on "
+            'the Hugging Face hub (owner/name), that of a model on this computer (--models), or "pocket".',
+        )
+
+
+class NotABaseModel(ModelError):
+    """The path exists but holds something else."""
+
+    code = "not_a_base_model"
+
+    def __init__(self, path: Path, seen: str) -> None:
+        self.seen = seen
+        super().__init__(
+            f"{path} is not a base model that can be trained on: {seen}.",
+            hint="Choose a Stable Diffusion 1.x, 2.x or SDXL model: one .safetensors file, or a folder in the "
+            "diffusers layout.",
+        )
+
+
+class UnsupportedModel(ModelError):
+    """A part of the installed libraries is named otherwise than the file format expects."""
+
+    code = "unsupported_model"
+
+
+class LoraRefused(TrainerError):
+    """A LoRA file cannot be read, or does not fit the layers that are trained."""
+
+    code = "lora_refused"
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path.name} {why}.",
+            hint="Choose a LoRA file of this base model, made with the same adapter.targets and adapter.text_encoder.",
+        )
+
+
+class ConversionRefused(ModelError):
+    """The file is no checkpoint, or one that is not safe to read."""
+
+    code = "conversion_refused"

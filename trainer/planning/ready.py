@@ -1,0 +1,38 @@
+"""Settings made ready for a run: paths absolute, base model found, a name for the file."""
+
+from __future__ import annotations
+
+from trainer.contract.errors import InvalidSettings
+from trainer.contract.home import user_path
+from trainer.contract.settings.config import TrainConfig, validated
+from trainer.models.compatible import check_chosen
+from trainer.models.lookup import resolved
+from trainer.models.lora_header import check_start
+
+
+def settled(config: TrainConfig) -> TrainConfig:
+    """The settings, ready to be a run's: paths absolute, and a name for the file.
+
+    Raises:
+        InvalidSettings: No picture folder, or a base model or a LoRA file that these settings do not suit.
+        ModelError: No base model of that name here, or something else.
+    """
+    if not config.dataset.images:
+        raise InvalidSettings("No picture folder given.", hint="Add --images DIR.")
+    values = config.model_dump()
+    paths = [(values["dataset"], "images"), (values["dataset"], "captions"), (values["model"], "vae")]
+    paths += [(values["adapter"], "start_from")]
+    paths += [(concept, name) for concept in values["dataset"]["concepts"] for name in ("images", "captions")]
+    for section, name in paths:
+        if section[name]:
+            section[name] = _absolute(section[name])
+    values["model"]["base_model"] = resolved(config.model.base_model)
+    values["output"]["name"] = config.output.name or config.preset or "lora"
+    made = validated(values)
+    check_chosen(made)
+    check_start(made.adapter)
+    return made
+
+
+def _absolute(path: str) -> str:
+    return str(user_path(path).resolve())

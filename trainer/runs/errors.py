@@ -1,0 +1,79 @@
+"""What can be wrong with a run's folder or process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.contract.errors import TrainerError
+
+
+class RunError(TrainerError):
+    """A run folder cannot be used."""
+
+    code = "run"
+
+
+class RunMissing(RunError):
+    """No such run."""
+
+    code = "run_missing"
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        newest = f" The newest are: {', '.join(known)}." if known else " There are no runs yet."
+        super().__init__(f'No run called "{name}".', hint=f"Give a run's name or its folder.{newest}")
+
+
+class RunBusy(RunError):
+    """A process is training in this run folder."""
+
+    code = "run_busy"
+
+    def __init__(self, name: str, pid: int | None) -> None:
+        who = "another process" if pid is None else f"process {pid}"
+        super().__init__(f'The run "{name}" is being trained by {who}.', hint="Stop it first, or wait for it.")
+
+
+class TrainerEnded(RunError):
+    """The trainer's process is gone and has not said why: killed, or short of memory."""
+
+    code = "trainer_ended"
+
+    def __init__(self, name: str, exit_code: int, log: Path) -> None:
+        super().__init__(
+            f"The trainer process ended unexpectedly (exit code {exit_code}); {log} may say why.",
+            hint=f"Go on from the last checkpoint: python launch.py --resume {name}",
+        )
+
+
+class ResumeRefused(RunError):
+    """The run's inputs are no longer what they were."""
+
+    code = "resume_refused"
+
+    def __init__(self, what: str, anyway: str = "Or start a new run with what is there now.") -> None:
+        super().__init__(f"The run cannot go on: {what}.", hint=f"Put it back as it was, then resume. {anyway}")
+
+
+class NewerVersion(RunError):
+    """A file was written by a later version of this program, in a form that this one does not know."""
+
+    code = "newer_version"
+
+    def __init__(self, what: str, seen: object, known: int) -> None:
+        super().__init__(
+            f"{what} was written by a newer version of Atelier (format {seen}; this one reads up to {known}).",
+            hint="Update Atelier, or use the version that wrote it. Nothing was changed.",
+        )
+
+
+class ComputersDiffer(RunError):
+    """What the computers that train a run together must have in common, they have not."""
+
+    code = "computers_differ"
+
+    def __init__(self, what: str, seen: Sequence[object]) -> None:
+        super().__init__(
+            f"The computers hold different {what}: {', '.join(str(value) for value in seen)}.",
+            hint="Copy the first computer's run folder, pictures and captions to the others.",
+        )
