@@ -17,6 +17,7 @@ from app.train.presets import EXAMPLE, preset_config
 from app.train.start import start_run
 from trainer.contract.events import RunFailed
 from trainer.contract.home import Home
+from trainer.contract.settings.renamed import RENAMED
 from trainer.contract.toml import flat
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
@@ -84,6 +85,10 @@ def state_of(watch: Watch) -> dict[str, Any]:
 def _start(home: Home) -> Callable[..., str]:
     def start(preset: str = EXAMPLE, **named: Any) -> str:  # noqa: ANN401 - settings of many kinds
         """Train with a preset; what is not given is the preset's. Gives back the run's name."""
+        for old, new in RENAMED.items():
+            earlier = named.pop(api_name(old), None)
+            if earlier is not None:
+                named.setdefault(api_name(new), earlier)
         unknown = sorted(named.keys() - {api_name(place) for place in SETTINGS})
         if unknown:
             raise gr.Error(f"There is no parameter {unknown[0]}; the Help page lists them all.", print_exception=False)
@@ -99,7 +104,7 @@ def _start(home: Home) -> Callable[..., str]:
             default=None,
             annotation=KINDS.get(info.kind, str) | None,
         )
-        for place, info in SETTINGS.items()
+        for place, info in [*SETTINGS.items(), *((old, SETTINGS[new]) for old, new in RENAMED.items())]
     ]
     first = inspect.Parameter("preset", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=EXAMPLE, annotation=str)
     start.__signature__ = inspect.Signature([first, *settings], return_annotation=str)  # type: ignore[attr-defined]

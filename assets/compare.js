@@ -13,12 +13,12 @@ function fill(select, entries, usual) {
 
 function show() {
   const row = data.rows[Number(part("prompt").value)] ?? data.rows[0];
-  const steps = row.pictures.map(([step]) => [step, `${data.words.step} ${step}`]);
+  const steps = row.images.map(([step]) => [step, `${data.words.step} ${step}`]);
   fill(part("left"), steps, steps[0][0]);
   fill(part("right"), steps, steps[steps.length - 1][0]);
   for (const [side, name] of [["left", "before"], ["right", "after"]]) {
     const step = Number(part(side).value);
-    const [, address] = row.pictures.find(([one]) => one === step);
+    const [, address] = row.images.find(([one]) => one === step);
     const image = part(name);
     if (image.getAttribute("src") !== address) image.src = address;
     image.alt = `${row.prompt}, ${data.words.step} ${step}`;

@@ -31,10 +31,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny
 
-    return tiny.pictures(tmp_path_factory.mktemp("data") / "meine Bilder ä")
+    return tiny.images(tmp_path_factory.mktemp("data") / "meine Bilder ä")
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def new_run(tmp_path: Path, tiny_model: Path, pictures: Path) -> Callable[..., Any]:
+def new_run(tmp_path: Path, tiny_model: Path, images: Path) -> Callable[..., Any]:
     """Make a run folder for the tiny model; keyword arguments are sections of settings to change."""
 
     def make(home: str = "home", **changes: dict[str, Any]) -> RunFolder:
         values: dict[str, dict[str, Any]] = {
             "model": {"base_model": str(tiny_model), "precision": "fp32", "device": "cpu"},
-            "dataset": {"images": str(pictures), "views": 4, "batch_size": 2, "resolution": 64},
+            "dataset": {"images": str(images), "views": 4, "batch_size": 2, "resolution": 64},
             "adapter": {"rank": 4, "alpha": 2.0},
             "optimizer": {"learning_rate": 1e-3},
             "preview": {"steps": 2, "prompts": ["ball"]},

@@ -1,4 +1,4 @@
-"""A folder of varied pictures made from a seed: clean ones, and ones with a known defect each."""
+"""A folder of varied images made from a seed: clean ones, and ones with a known defect each."""
 
 import math
 import random
@@ -48,16 +48,16 @@ def colour(rng, low=0, high=256):
     return tuple(int(value) for value in rng.integers(low, high, 3))
 
 
-def grained(picture, rng, sigma):
-    """The picture with the grain of a sensor."""
-    plane = np.asarray(picture, np.float32)
+def grained(image, rng, sigma):
+    """The image with the grain of a sensor."""
+    plane = np.asarray(image, np.float32)
     return Image.fromarray((plane + rng.normal(0, sigma, plane.shape)).clip(0, 255).astype(np.uint8))
 
 
-def things(picture, rng, count, scale=1.0):
-    """Shapes of every kind, with shading and outline or without, drawn over the picture."""
-    pen = ImageDraw.Draw(picture)
-    width, height = picture.size
+def things(image, rng, count, scale=1.0):
+    """Shapes of every kind, with shading and outline or without, drawn over the image."""
+    pen = ImageDraw.Draw(image)
+    width, height = image.size
     for _ in range(count):
         x, y = rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.9) * height
         r = scale * rng.uniform(0.05, 0.22) * min(width, height)
@@ -74,7 +74,7 @@ def things(picture, rng, count, scale=1.0):
             pen.polygon(corners, fill=fill, outline=line)
         if kind < 2:
             pen.ellipse((x - r / 3, y - r / 3, x - r / 6, y - r / 6), fill=(250, 250, 250))
-    return picture
+    return image
 
 
 def landscape(rng, width, height):
@@ -96,8 +96,8 @@ def landscape(rng, width, height):
 
 def street(rng, width, height):
     """Houses with rows of windows, bricks and, now and then, a sign."""
-    picture = coloured(noise(rng, width, height, 3), colour(rng, 90, 170), colour(rng, 160, 250))
-    pen = ImageDraw.Draw(picture)
+    image = coloured(noise(rng, width, height, 3), colour(rng, 90, 170), colour(rng, 160, 250))
+    pen = ImageDraw.Draw(image)
     x = -20.0
     while x < width:
         wide, top = rng.uniform(0.15, 0.35) * width, rng.uniform(0.1, 0.5) * height
@@ -114,16 +114,16 @@ def street(rng, width, height):
                 pen.rectangle((left, y, left + step * 0.8, y + step * 1.2), fill=colour(rng, 0, 120), outline="white")
         x += wide
     if rng.random() < 0.5:
-        sign(picture, rng)
-    return picture
+        sign(image, rng)
+    return image
 
 
-def sign(picture, rng):
+def sign(image, rng):
     """A panel with a word on it, somewhere in the scene."""
-    width, height = picture.size
+    width, height = image.size
     font = ImageFont.load_default(int(rng.uniform(0.04, 0.07) * height))
     text = SIGNS[rng.integers(len(SIGNS))]
-    pen = ImageDraw.Draw(picture)
+    pen = ImageDraw.Draw(image)
     x, y = rng.uniform(0.05, 0.4) * width, rng.uniform(0.32, 0.6) * height
     left, top, right, bottom = pen.textbbox((x, y), text, font=font)
     pen.rectangle((left - 12, top - 10, right + 12, bottom + 10), fill=colour(rng, 150, 256), outline="black", width=3)
@@ -154,14 +154,14 @@ def portrait(rng, width, height):
 
 def illustration(rng, width, height):
     """Flat colours and outlines, large areas empty."""
-    picture = Image.new("RGB", (width, height), colour(rng, 200, 256) if rng.random() < 0.6 else "white")
-    return things(picture, rng, int(rng.integers(4, 14)))
+    image = Image.new("RGB", (width, height), colour(rng, 200, 256) if rng.random() < 0.6 else "white")
+    return things(image, rng, int(rng.integers(4, 14)))
 
 
 def ink(rng, width, height):
     """Black lines and hatching on paper."""
-    picture = Image.new("RGB", (width, height), (250, 248, 240))
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (width, height), (250, 248, 240))
+    pen = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(8, 25))):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         points = np.array((x, y)) + np.cumsum(rng.normal(0, min(width, height) / 25, (20, 2)), axis=0)
@@ -170,34 +170,34 @@ def ink(rng, width, height):
         x, y = rng.uniform(0, 0.8) * width, rng.uniform(0, 0.8) * height
         for step in range(int(rng.integers(10, 40))):
             pen.line((x + step * 6, y, x + step * 6 - 40, y + 70), fill=(40, 40, 40), width=1)
-    return picture
+    return image
 
 
 def close_up(rng, width, height):
     """Pebbles, leaves or cloth filling the frame."""
     plane = noise(rng, width, height, 6, 5)
-    picture = coloured(plane, colour(rng, 0, 100), colour(rng, 120, 256))
+    image = coloured(plane, colour(rng, 0, 100), colour(rng, 120, 256))
     if rng.random() < 0.4:  # woven
         threads = np.add.outer(np.sin(np.arange(height) * 0.9), np.sin(np.arange(width) * 0.9)) / 4
         return coloured((plane + threads).clip(0, 1), colour(rng, 0, 100), colour(rng, 120, 256))
-    pen, base = ImageDraw.Draw(picture), colour(rng, 40, 200)
+    pen, base = ImageDraw.Draw(image), colour(rng, 40, 200)
     for _ in range(1500):
         x, y, r = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(3, 22)
         tint = tuple(int(value + rng.normal(0, 25)) for value in base)
         pen.ellipse((x - r, y - r * 0.7, x + r, y + r * 0.7), fill=tint, outline=tuple(v // 2 for v in tint))
-    return picture
+    return image
 
 
 def night(rng, width, height):
     """Dark, with lights and their halos."""
-    picture = coloured(noise(rng, width, height, 5) * 0.4, (2, 4, 16), (70, 70, 110))
+    image = coloured(noise(rng, width, height, 5) * 0.4, (2, 4, 16), (70, 70, 110))
     lights = Image.new("RGB", (width, height))
     pen = ImageDraw.Draw(lights)
     for _ in range(int(rng.integers(15, 60))):
         x, y, r = rng.uniform(0, width), rng.uniform(0.2, 0.9) * height, rng.uniform(2, 8)
         pen.ellipse((x - r, y - r, x + r, y + r), fill=colour(rng, 150, 256))
     halo = np.asarray(lights.filter(ImageFilter.GaussianBlur(9)), np.float32) * 2
-    total = np.asarray(picture, np.float32) + halo + np.asarray(lights, np.float32)
+    total = np.asarray(image, np.float32) + halo + np.asarray(lights, np.float32)
     return Image.fromarray(total.clip(0, 255).astype(np.uint8))
 
 
@@ -222,28 +222,28 @@ SCENES = (landscape, street, portrait, illustration, ink, close_up, night, emoji
 
 
 def scene(rng, number):
-    """A clean picture: one of the kinds, in one of the sizes, with a camera's grain or without."""
+    """A clean image: one of the kinds, in one of the sizes, with a camera's grain or without."""
     width, height = (int(side) // 8 * 8 for side in rng.uniform(540, 860, 2))
     while max(width, height) > 2 * min(width, height):
         width, height = (int(side) // 8 * 8 for side in rng.uniform(540, 860, 2))
     maker = SCENES[number % len(SCENES)]
-    picture = maker(rng, width, height)
+    image = maker(rng, width, height)
     if maker in (landscape, street, portrait, close_up, night) and rng.random() < 0.8:
-        picture = grained(picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.9))), rng, rng.uniform(1, 7))
-    return picture
+        image = grained(image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.9))), rng, rng.uniform(1, 7))
+    return image
 
 
 def series(rng):
-    """Three pictures of one scene that differ in the face or in what was put there."""
+    """Three images of one scene that differ in the face or in what was put there."""
     ground = emoji(rng, 704, 640)
     made = []
     for _ in range(3):
-        picture = ground.copy()
-        pen = ImageDraw.Draw(picture)
+        image = ground.copy()
+        pen = ImageDraw.Draw(image)
         x, y, r = rng.uniform(0.35, 0.65) * 704, rng.uniform(0.35, 0.65) * 640, rng.uniform(60, 110)
         pen.ellipse((x - r, y - r, x + r, y + r), fill=colour(rng), outline="black", width=4)
         pen.arc((x - r / 2, y - r / 2, x + r / 2, y + r / 2), 0, float(rng.uniform(60, 300)), fill="white", width=8)
-        made.append(picture)
+        made.append(image)
     return made
 
 
@@ -252,64 +252,64 @@ def caption(rng):
     return f"{words.choice(MANNERS)} {words.choice(NOUNS)} {words.choice(PLACES)}, {words.choice(NOUNS)}"
 
 
-def save(folder, name, picture, rng, text):
-    """The picture in one of the usual formats, with a caption."""
+def save(folder, name, image, rng, text):
+    """The image in one of the usual formats, with a caption."""
     kind = ("png", "jpg", "jpg", "webp", "bmp")[rng.integers(5)]
     path = folder / f"{name}.{kind}"
     options = {"jpg": {"quality": int(rng.integers(72, 96))}, "webp": {"quality": 85, "method": 0}}
-    picture.save(path, **options.get(kind, {"compress_level": 1} if kind == "png" else {}))
+    image.save(path, **options.get(kind, {"compress_level": 1} if kind == "png" else {}))
     if text is not None:
         path.with_suffix(".txt").write_text(text, encoding="utf-8")
     return path
 
 
-def watermarked(picture, rng):
+def watermarked(image, rng):
     """Lettering along the upper or lower border, translucent or on a strip, that an eye would see."""
-    width, height = picture.size
+    width, height = image.size
     size = int(height * rng.uniform(0.03, 0.07))
-    text, pen = MARKS[rng.integers(len(MARKS))], ImageDraw.Draw(picture)
+    text, pen = MARKS[rng.integers(len(MARKS))], ImageDraw.Draw(image)
     while pen.textlength(text, ImageFont.load_default(size)) > 0.94 * width:
         size -= 1
     font = ImageFont.load_default(size)
     long = pen.textlength(text, font)
     x = (width * 0.03, (width - long) / 2, width * 0.97 - long)[rng.integers(3)]
     y = height * 0.02 if rng.random() < 0.3 else height * 0.975 - size * 1.25
-    layer = Image.new("RGBA", picture.size)
+    layer = Image.new("RGBA", image.size)
     ink_pen = ImageDraw.Draw(layer)
     box = (int(x), int(y), int(x + long), int(y + size * 1.25))
-    light = np.asarray(picture.convert("L").crop(box)).mean() < 128
+    light = np.asarray(image.convert("L").crop(box)).mean() < 128
     if rng.random() < 0.3:
         ink_pen.rectangle((0, y - size * 0.2, width, y + size * 1.4), fill=(*((0,) * 3 if light else (255,) * 3), 170))
     ink_pen.text((x, y), text, font=font, fill=(*((255,) * 3 if light else (0,) * 3), int(rng.uniform(140, 250))))
-    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 
-def blurred(picture, rng):
+def blurred(image, rng):
     """Out of focus, or shaken."""
-    side = math.sqrt(picture.width * picture.height)
+    side = math.sqrt(image.width * image.height)
     if rng.random() < 0.7:
-        return grained(picture.filter(ImageFilter.GaussianBlur(side * rng.uniform(0.008, 0.016))), rng, 2)
+        return grained(image.filter(ImageFilter.GaussianBlur(side * rng.uniform(0.008, 0.016))), rng, 2)
     reach = int(side * rng.uniform(0.025, 0.04))
-    plane, total = np.asarray(picture, np.float32), np.zeros((picture.height, picture.width, 3), np.float32)
+    plane, total = np.asarray(image, np.float32), np.zeros((image.height, image.width, 3), np.float32)
     for step in range(reach):
         total += np.roll(plane, (step // 2, step), axis=(0, 1))
-    return Image.fromarray((total / reach).astype(np.uint8)).crop((reach, reach, *picture.size))
+    return Image.fromarray((total / reach).astype(np.uint8)).crop((reach, reach, *image.size))
 
 
-def again(picture, rng):
-    """The same picture as it comes back from the internet."""
-    width, height = picture.size
+def again(image, rng):
+    """The same image as it comes back from the internet."""
+    width, height = image.size
     kind = rng.integers(5)
     if kind == 0:
-        return picture.resize((int(width * 0.9), int(height * 0.9)), Image.Resampling.BICUBIC)
+        return image.resize((int(width * 0.9), int(height * 0.9)), Image.Resampling.BICUBIC)
     if kind == 1:
-        return ImageEnhance.Brightness(picture).enhance(rng.uniform(0.8, 1.2))
+        return ImageEnhance.Brightness(image).enhance(rng.uniform(0.8, 1.2))
     if kind == 2:
         cut = rng.uniform(0.01, 0.035)
-        return picture.crop((int(width * cut), int(height * cut), int(width * (1 - cut)), int(height * (1 - cut))))
+        return image.crop((int(width * cut), int(height * cut), int(width * (1 - cut)), int(height * (1 - cut))))
     if kind == 3:
-        return ImageOps.mirror(picture)
-    return ImageEnhance.Contrast(picture).enhance(rng.uniform(0.8, 1.25))
+        return ImageOps.mirror(image)
+    return ImageEnhance.Contrast(image).enhance(rng.uniform(0.8, 1.25))
 
 
 def torn(path, rng):
@@ -323,31 +323,31 @@ STYLED += ("a digital illustration of a {}", "{}, art by J. Miller", "{} in impr
 
 
 def defective(folder, number, kind, rng):  # noqa: C901 - one branch for each kind
-    """One picture with one defect; gives back its path, and that of the picture it repeats."""
+    """One image with one defect; gives back its path, and that of the image it repeats."""
     name, text = f"defect-{number:03}-{kind}", caption(rng)
-    picture = scene(rng, number)
+    image = scene(rng, number)
     if kind in ("watermark", "blurry") and number % len(SCENES) in (5, 6):  # an eye finds neither on cloth or at night
-        picture = scene(rng, number + 2)
+        image = scene(rng, number + 2)
     if kind in ("exact_duplicate", "near_duplicate"):
-        first = save(folder, f"{name}-first", picture, rng, text)
+        first = save(folder, f"{name}-first", image, rng, text)
         if kind == "exact_duplicate":
             return Path(shutil.copy(first, folder / f"{name}{first.suffix}")), first
-        return save(folder, name, again(picture, rng), rng, caption(rng)), first
+        return save(folder, name, again(image, rng), rng, caption(rng)), first
     if kind == "too_small":
-        picture = picture.resize((int(picture.width * 0.45), int(picture.height * 0.45)), Image.Resampling.LANCZOS)
+        image = image.resize((int(image.width * 0.45), int(image.height * 0.45)), Image.Resampling.LANCZOS)
     elif kind == "extreme_aspect":
-        picture = scene(rng, 0).resize((1500, 700)).crop((0, 150, 1500, int(rng.integers(500, 600))))
+        image = scene(rng, 0).resize((1500, 700)).crop((0, 150, 1500, int(rng.integers(500, 600))))
     elif kind == "blurry":
-        picture = blurred(picture, rng)
+        image = blurred(image, rng)
     elif kind == "watermark":
-        picture = watermarked(picture, rng)
+        image = watermarked(image, rng)
     elif kind == "no_caption":
         text = None if rng.random() < 0.5 else "  \n"
     elif kind == "long_caption":
         text = ", ".join(caption(rng) for _ in range(14))
     elif kind == "style_in_caption":
         text = STYLED[rng.integers(len(STYLED))].format(NOUNS[rng.integers(len(NOUNS))])
-    path = save(folder, name, picture, rng, text)
+    path = save(folder, name, image, rng, text)
     if kind == "truncated":
         torn(path, rng)
     elif kind == "unreadable_image":
@@ -355,15 +355,15 @@ def defective(folder, number, kind, rng):  # noqa: C901 - one branch for each ki
     elif kind == "transparent":
         path.unlink()
         path = path.with_suffix(".png")
-        hole = Image.fromarray((noise(rng, *picture.size, 2) > 0.5).astype(np.uint8) * 255)
-        picture.putalpha(hole)
-        picture.save(path, compress_level=1)
+        hole = Image.fromarray((noise(rng, *image.size, 2) > 0.5).astype(np.uint8) * 255)
+        image.putalpha(hole)
+        image.save(path, compress_level=1)
     elif kind == "exif_rotation":
         path.unlink()
         path = path.with_suffix(".jpg")
         exif = Image.Exif()
         exif[0x0112] = int(rng.integers(2, 9))
-        picture.save(path, exif=exif)
+        image.save(path, exif=exif)
     return path, None
 
 
@@ -373,7 +373,7 @@ KINDS += ("long_caption", "style_in_caption")
 
 
 def drawn(path, seed=0, size=(600, 560), caption=None):
-    """One sound picture, with a caption."""
+    """One sound image, with a caption."""
     path.parent.mkdir(parents=True, exist_ok=True)
     illustration(np.random.default_rng(seed), *size).save(path)
     if caption is not None:
@@ -382,7 +382,7 @@ def drawn(path, seed=0, size=(600, 560), caption=None):
 
 
 def sound(folder):
-    """Twelve sound pictures."""
+    """Twelve sound images."""
     for number in range(12):
         drawn(folder / f"{number:02}.png", number, caption=f"ana, {NOUNS[number]}, {number} birds")
     return folder
@@ -395,10 +395,10 @@ def make(folder, seed, clean=300, defects=64):
     rng = np.random.default_rng(seed)
     while len(corpus.clean) < clean - len(corpus.clean) % 3:
         number = len(corpus.clean)
-        pictures = series(rng) if number % 12 == 0 else [scene(rng, number)]
-        for picture in pictures:
+        images = series(rng) if number % 12 == 0 else [scene(rng, number)]
+        for image in images:
             name = f"clean-{len(corpus.clean):03}"
-            corpus.clean.append(save(folder, name, picture, rng, caption(rng)))
+            corpus.clean.append(save(folder, name, image, rng, caption(rng)))
     for number in range(defects):
         kind = KINDS[number % len(KINDS)]
         path, first = defective(folder, number, kind, np.random.default_rng((seed, number)))

@@ -1,4 +1,4 @@
-"""Pictures and captions as no program should have written them, made from a seed."""
+"""Images and captions as no program should have written them, made from a seed."""
 
 import io
 import random
@@ -10,8 +10,8 @@ from PIL import Image
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "tif": "TIFF"}
 
 
-def picture(rng, kind):
-    """A sound picture's bytes."""
+def image(rng, kind):
+    """A sound image's bytes."""
     noisy = Image.frombytes("RGB", (48, 48), rng.randbytes(48 * 48 * 3)).resize((96, 64), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     noisy.save(buffer, format=FORMATS[kind])
@@ -33,7 +33,7 @@ def bomb(megabytes):
 
 
 def odd_files(rng):
-    """Files that are no picture, or lie about what they are, by name."""
+    """Files that are no image, or lie about what they are, by name."""
     yield "html.png", b"<!doctype html><title>404</title><p>Not found"
     yield "empty.jpg", b""
     yield "zeros.webp", bytes(4096)
@@ -54,12 +54,12 @@ def odd_files(rng):
     yield "text-bomb.png", png(16, 16, zlib.compress(bytes(16 * 49)), before=chunk(b"zTXt", text))
     profile = b"icc\0\0" + zlib.compress(rng.randbytes(3000))
     yield "profile.png", png(96, 96, zlib.compress(bytes(96 * 289)), before=chunk(b"iCCP", profile))
-    sound = picture(rng, "jpg")
+    sound = image(rng, "jpg")
     yield "exif.jpg", sound[:2] + b"\xff\xe1\x00\x20Exif\0\0II*\0" + rng.randbytes(20) + sound[2:]
     at = sound.index(b"\xff\xc0")
     yield "tall.jpg", sound[: at + 5] + struct.pack(">HH", 65500, 65500) + sound[at + 9 :]
     yield "hollow.jpg", sound[: len(sound) // 2] + bytes(len(sound) // 2)
-    yield "png-inside.jpg", picture(rng, "png")
+    yield "png-inside.jpg", image(rng, "png")
     yield "jpg-inside.png", sound
 
 
@@ -91,7 +91,7 @@ def make(folder, seed=0):
     count = 0
     for kind in FORMATS:
         for number in range(14):
-            data = bytearray(picture(rng, kind))
+            data = bytearray(image(rng, kind))
             if number % 2:
                 del data[int(len(data) * rng.uniform(0.02, 0.98)) :]
             else:
@@ -106,12 +106,12 @@ def make(folder, seed=0):
         count += 1
     for name, data in captions(rng):
         for suffix in ("txt", "caption"):
-            (folder / f"caption-{name}-{suffix}.png").write_bytes(picture(rng, "png"))
+            (folder / f"caption-{name}-{suffix}.png").write_bytes(image(rng, "png"))
             (folder / f"caption-{name}-{suffix}.{suffix}").write_bytes(data)
             count += 1
     for number in range(64):
         (folder / f"header-{number}.{rng.choice(list(FORMATS))}").write_bytes(
-            picture(rng, rng.choice(list(FORMATS)))[: rng.randrange(1, 80)] + rng.randbytes(rng.randrange(300))
+            image(rng, rng.choice(list(FORMATS)))[: rng.randrange(1, 80)] + rng.randbytes(rng.randrange(300))
         )
         count += 1
     (folder / "folder.png").mkdir()

@@ -235,7 +235,7 @@ VAE_WORDS = {
 
 
 def vae_name(name: str) -> str:
-    """A VAE tensor's original name; the original counts the decoder's four levels from the picture down."""
+    """A VAE tensor's original name; the original counts the decoder's four levels from the image down."""
     name = re.sub(r"up_blocks\.(\d)", lambda level: f"up.{3 - int(level[1])}", name)
     for ours, theirs in VAE_WORDS.items():
         name = name.replace(ours, theirs)

@@ -23,7 +23,7 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
 
 CHECKOUT = Path(__file__).parents[1]
-DEMO = CHECKOUT / "assets" / "demo" / "character" / "train"  # 8 pictures: views x 2 = steps with the settings below
+DEMO = CHECKOUT / "assets" / "demo" / "character" / "train"  # 8 images: views x 2 = steps with the settings below
 PATIENCE_SECONDS = 180
 QUICK: dict[str, dict[str, Any]] = {
     "model": {"base_model": "pocket", "device": "cpu"},

@@ -1,4 +1,4 @@
-"""Tiny random models and pictures for tests: Stable Diffusion's build, nothing of its size."""
+"""Tiny random models and images for tests: Stable Diffusion's build, nothing of its size."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ def load(base_model: Path, dtype: torch.dtype = torch.float32, **sections: dict[
     return load_family(validated(values), torch.device("cpu"), dtype)
 
 
-def pictures(folder: Path, count: int = 5, size: tuple[int, int] = (80, 64)) -> Path:
+def images(folder: Path, count: int = 5, size: tuple[int, int] = (80, 64)) -> Path:
     """Save `count` small drawings with captions; gives back their folder."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(1)
     for i in range(count):
-        picture = Image.new("RGB", size, "white")
+        image = Image.new("RGB", size, "white")
         box = [rng.randrange(20), rng.randrange(20), rng.randrange(40, 60), rng.randrange(40, 60)]
         colour = tuple(rng.randrange(256) for _ in range(3))
-        ImageDraw.Draw(picture).ellipse(box, fill=colour)
-        picture.save(folder / f"picture {i}.png")
-        (folder / f"picture {i}.txt").write_text(f"ball number {i}, round", encoding="utf-8")
+        ImageDraw.Draw(image).ellipse(box, fill=colour)
+        image.save(folder / f"image {i}.png")
+        (folder / f"image {i}.txt").write_text(f"ball number {i}, round", encoding="utf-8")
     return folder

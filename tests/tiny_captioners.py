@@ -167,9 +167,9 @@ def florence2(folder: Path) -> Path:
     )
     model = Florence2ForConditionalGeneration(config)
     model.save_pretrained(folder)
-    pictures = CLIPImageProcessorPil(
+    images = CLIPImageProcessorPil(
         size={"height": 64, "width": 64}, crop_size={"height": 64, "width": 64}, do_center_crop=False
     )
-    pictures.image_seq_length = (64 // 32) ** 2 + 1
-    Florence2Processor(pictures, tokenizer).save_pretrained(folder)
+    images.image_seq_length = (64 // 32) ** 2 + 1
+    Florence2Processor(images, tokenizer).save_pretrained(folder)
     return folder

@@ -79,7 +79,7 @@ def answers(home: Home) -> list[Answer]:
         return job_data(start(home, caption_settings(asked.settings())), tongue)
 
     def caption_stop(asked: Asked, tongue: str) -> JobData:
-        """End after the present picture; what was found by then is kept."""
+        """End after the present image; what was found by then is kept."""
         job = _job(home, asked)
         if job.exists:
             job.request("stop")

@@ -1,4 +1,4 @@
-"""What the doctor finds in the picture folder, looked for beside the page, and its fixes."""
+"""What the doctor finds in the image folder, looked for beside the page, and its fixes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
-from app.dataset.folder import Pictures
+from app.dataset.folder import ImageFolder
 from app.dataset.grid import Answer, GridData, answer, made
-from app.dataset.picture import AsTrained
+from app.dataset.image import AsTrained
 from app.kit.text import say
 from trainer.contract.errors import isolated
 from trainer.contract.home import Home
@@ -20,7 +20,7 @@ from trainer.dataset.scan import look
 from trainer.doctor.examine import Finding, examine
 
 KEPT = 4  # checks whose findings are remembered
-AT_ONCE = 400  # pictures that are checked without being asked
+AT_ONCE = 400  # images that are checked without being asked
 
 
 class FindingData(TypedDict):
@@ -31,7 +31,7 @@ class FindingData(TypedDict):
     why: str
     hint: str
     names: list[str]
-    fix: int  # pictures that its fix changes; 0: there is none
+    fix: int  # images that its fix changes; 0: there is none
 
 
 class CheckData(TypedDict):
@@ -48,9 +48,9 @@ class CheckData(TypedDict):
 class Check:
     """One look at a folder in a thread of its own, which ends early when nobody wants its findings any more."""
 
-    def __init__(self, home: Home, folder: Path, config: TrainConfig, pictures: int) -> None:
+    def __init__(self, home: Home, folder: Path, config: TrainConfig, images: int) -> None:
         self.findings: list[Finding] = []
-        self.done, self.of, self.error = 0, pictures, ""
+        self.done, self.of, self.error = 0, images, ""
         self.finished = threading.Event()
         self.unwanted = threading.Event()
         self._asked = home, folder, config
@@ -58,7 +58,7 @@ class Check:
 
     def _run(self) -> None:
         home, folder, config = self._asked
-        with isolated("The check", self._fail, hint="Check the pictures again."):
+        with isolated("The check", self._fail, hint="Check the images again."):
             repeats = config.dataset.folder_repeats
             items, problems = look(folder, existing_overlay(home, folder), folder_repeats=repeats)
             self.findings = examine(items, problems, config, home, self._told)
@@ -87,19 +87,19 @@ class Checks:
     followed: set[Path] = field(default_factory=set)  # folders that were checked, and are again with every change
     using: threading.Lock = field(default_factory=threading.Lock)
 
-    def of(self, pictures: Pictures, config: TrainConfig, *, start: bool = False, again: bool = False) -> Check | None:
+    def of(self, images: ImageFolder, config: TrainConfig, *, start: bool = False, again: bool = False) -> Check | None:
         """The check of this folder as it is now, if there is one or one is to be started.
 
         A folder that was checked is checked anew with every change; an unfinished check of how it was is given up.
 
         Args:
-            pictures: The folder.
+            images: The folder.
             config: What it is to be trained for.
             start: Begin one, if there is none.
             again: And where the last one failed.
         """
-        folder = pictures.folder
-        key = (folder, _version(pictures), config.model_dump_json())
+        folder = images.folder
+        key = (folder, _version(images), config.model_dump_json())
         with self.using:
             known = self.known.get(key)
             if known is not None and not (again and known.state == "failed"):
@@ -110,14 +110,14 @@ class Checks:
             for (other, *_), check in self.known.items():
                 if other == folder:
                     check.unwanted.set()
-            self.known[key] = Check(self.home, folder, config, len(pictures.names))
+            self.known[key] = Check(self.home, folder, config, len(images.names))
             while len(self.known) > KEPT:
                 self.known.pop(next(iter(self.known))).unwanted.set()
             return self.known[key]
 
 
 class Checked(AsTrained):
-    """A question for the findings; `start` begins the check however many pictures there are."""
+    """A question for the findings; `start` begins the check however many images there are."""
 
     start: bool = False
 
@@ -134,46 +134,44 @@ def answers(home: Home) -> list[Answer]:
     checks = Checks(home)
 
     def check(asked: Checked, _tongue: str) -> CheckData:
-        """How far the check is; a folder of few pictures is checked at once."""
-        pictures, config = Pictures.of(home, asked.folder, again=False), asked.config(home)
-        found = checks.of(pictures, config, start=len(pictures.names) <= AT_ONCE, again=asked.start)
+        """How far the check is; a folder of few images is checked at once."""
+        images, config = ImageFolder.of(home, asked.folder, again=False), asked.config(home)
+        found = checks.of(images, config, start=len(images.names) <= AT_ONCE, again=asked.start)
         state, error = (found.state, found.error) if found is not None else ("idle", "")
         return {
             "state": state,
             "done": found.done if found is not None else 0,
-            "of": found.of if found is not None else len(pictures.names),
+            "of": found.of if found is not None else len(images.names),
             "error": error,
-            "findings": [_told(one, pictures) for one in found.findings]
-            if found is not None and state == "done"
-            else [],
+            "findings": [_told(one, images) for one in found.findings] if found is not None and state == "done" else [],
             "resolution": config.dataset.resolution,
         }
 
     def fix(asked: Mended, tongue: str) -> GridData:
         """The finding mended, as one change that can be undone."""
-        found = checks.of(Pictures.of(home, asked.folder), asked.config(home))
+        found = checks.of(ImageFolder.of(home, asked.folder), asked.config(home))
         findings = found.findings if found is not None and found.state == "done" else []
         finding = findings[asked.number] if asked.number < len(findings) else None
         if finding is None or not finding.fix or finding.message != asked.message:
-            raise DatasetError("The pictures have changed since they were checked.", hint="See what is found now.")
+            raise DatasetError("The images have changed since they were checked.", hint="See what is found now.")
         what = say(tongue, "dataset.did.fix", message=finding.message.partition(":")[0])
         return made(home, asked, finding.fix, what, tongue)
 
     return [answer(Checked, check), answer(Mended, fix)]
 
 
-def _version(pictures: Pictures) -> tuple[object, ...]:
+def _version(images: ImageFolder) -> tuple[object, ...]:
     """What tells this state of the folder and its overlay from others."""
-    overlay = overlay_file(pictures.home, pictures.folder)
+    overlay = overlay_file(images.home, images.folder)
     changed = overlay.stat().st_mtime_ns if overlay.is_file() else 0
-    return pictures.stamp, changed
+    return images.stamp, changed
 
 
-def _told(finding: Finding, pictures: Pictures) -> FindingData:
-    """One finding, ready for JSON; of its pictures those that the page shows."""
-    known = set(pictures.names)
-    paths = [path.absolute() for path in finding.pictures]
-    names = [path.relative_to(pictures.folder).as_posix() for path in paths if path.is_relative_to(pictures.folder)]
+def _told(finding: Finding, images: ImageFolder) -> FindingData:
+    """One finding, ready for JSON; of its images those that the page shows."""
+    known = set(images.names)
+    paths = [path.absolute() for path in finding.images]
+    names = [path.relative_to(images.folder).as_posix() for path in paths if path.is_relative_to(images.folder)]
     return {
         "level": finding.level,
         "message": finding.message,

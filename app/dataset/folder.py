@@ -1,4 +1,4 @@
-"""Picture folders as the Dataset page last saw them: read once, and again only when a file in them changed."""
+"""Image folders as the Dataset page last saw them: read once, and again only when a file in them changed."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ class Shelf:
     """A folder as it was read last, without what was changed here."""
 
     folder: Path
-    names: list[str]  # of all files that look like pictures, in order
+    names: list[str]  # of all files that look like images, in order
     stamp: Stamp
     items: dict[str, Item] | None = None  # not read yet
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """The folder's pictures by name alone, which takes milliseconds for thousands.
+        """The folder's images by name alone, which takes milliseconds for thousands.
 
         Raises:
             FolderMissing: No such folder.
-            NoImages: No pictures.
+            NoImages: No images.
         """
         found = listing(folder)
-        if not found.pictures:
+        if not found.images:
             raise NoImages(folder, len(found.files))
         stamp = frozenset(one for name, path in found.files.items() for one in _seen(name, path))
-        return cls(folder, list(found.pictures), stamp)
+        return cls(folder, list(found.images), stamp)
 
     def read(self) -> None:
-        """Sizes and captions of all pictures, read once; who comes meanwhile waits.
+        """Sizes and captions of all images, read once; who comes meanwhile waits.
 
         Raises:
             TrainerError: The folder cannot be used.
@@ -75,7 +75,7 @@ def shelf(folder: Path, *, again: bool) -> Shelf:
 
     Raises:
         FolderMissing: No such folder.
-        NoImages: No pictures.
+        NoImages: No images.
     """
     known = _shelves.get(folder)
     if known is not None and not again:
@@ -90,8 +90,8 @@ def shelf(folder: Path, *, again: bool) -> Shelf:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A picture folder with what was changed here, for one answer."""
+class ImageFolder:
+    """An image folder with what was changed here, for one answer."""
 
     home: Home
     folder: Path
@@ -124,18 +124,18 @@ class Pictures:
         return cls(home, path, names, items or {}, items is not None, known.stamp, entries)
 
     def entry(self, name: str) -> Entry:
-        """What was changed about a picture."""
+        """What was changed about an image."""
         return self.entries.get(name, Entry())
 
     @cached_property
     def items(self) -> dict[str, Item]:
-        """The pictures with the changes."""
+        """The images with the changes."""
         overlay = overlay_file(self.home, self.folder)
         return {name: with_entry(item, self.entry(name), overlay) for name, item in self.own.items()}
 
     @cached_property
     def captions(self) -> dict[str, str]:
-        """Every picture's caption, by name."""
+        """Every image's caption, by name."""
         return {name: item.caption for name, item in self.items.items()}
 
     @cached_property
@@ -145,7 +145,7 @@ class Pictures:
 
     @cached_property
     def sets(self) -> dict[Choice, set[str]]:
-        """The pictures that each choice shows."""
+        """The images that each choice shows."""
         return {
             "all": set(self.names),
             "bare": {name for name, caption in self.captions.items() if not caption},
@@ -156,7 +156,7 @@ class Pictures:
     def chosen(
         self, choice: Choice, tags: tuple[str, ...] = (), text: str = "", among: tuple[str, ...] = ()
     ) -> list[str]:
-        """The names of a choice's pictures with all these tags and the text in caption or name, `among` some or all."""
+        """The names of a choice's images with all these tags and the text in caption or name, `among` some or all."""
         wanted, text = self.sets[choice], text.strip().lower()
         wanted = wanted & set(among) if among else wanted
         named = [name for name in self.names if name in wanted]

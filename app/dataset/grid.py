@@ -1,4 +1,4 @@
-"""What the grid of the Dataset page shows of a picture folder, and what its script asks of the server: plain data."""
+"""What the grid of the Dataset page shows of an image folder, and what its script asks of the server: plain data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import gradio as gr
 from pydantic import BaseModel, ValidationError, field_validator
 
-from app.dataset.folder import CHOICES, Choice, Pictures
+from app.dataset.folder import CHOICES, Choice, ImageFolder
 from app.kit.text import language, say, words
 from app.server.files import thumbnail_url
 from trainer.contract.errors import TrainerError
@@ -39,7 +39,7 @@ class Asked(BaseModel):
     tags: tuple[str, ...] = ()
     text: str = ""
     among: tuple[str, ...] = ()  # only these, which a finding is about
-    shown: tuple[str, ...] = ()  # pictures in view, whose cards come with the answer
+    shown: tuple[str, ...] = ()  # images in view, whose cards come with the answer
 
     @field_validator("folder")
     @classmethod
@@ -48,7 +48,7 @@ class Asked(BaseModel):
 
 
 class CardData(TypedDict):
-    """One picture."""
+    """One image."""
 
     name: str
     caption: str | None  # None: not read yet
@@ -71,14 +71,14 @@ class GridData(TypedDict, total=False):
     redo: str | None
     train: str
     cards: list[CardData]
-    names: list[str]  # of the pictures chosen, in order; only when the choice was made
+    names: list[str]  # of the images chosen, in order; only when the choice was made
     words: dict[str, str]  # the reader's language; only when the page is opened
     presets: list[tuple[str, str]]  # label and name, with the words
     preset: str  # the one chosen at first
     captioners: list[Any]  # as `captioning.captioners` gives them
     status: str
-    changed: list[str]  # pictures whose cards are no longer what they were
-    focus: str  # the picture to go to
+    changed: list[str]  # images whose cards are no longer what they were
+    focus: str  # the image to go to
 
 
 class Preview(TypedDict):
@@ -125,43 +125,43 @@ def _read(kind: type[Question], question: object) -> Question:
         raise invalid(error, {}) from None
 
 
-def opened(pictures: Pictures, tongue: str) -> GridData:
+def opened(images: ImageFolder, tongue: str) -> GridData:
     """Everything a page shows when it is opened, with the words that its script puts in."""
-    names = pictures.chosen("all")
-    data = grid_data(pictures, names[:FIRST], tongue)
+    names = images.chosen("all")
+    data = grid_data(images, names[:FIRST], tongue)
     return {**data, "names": names, "words": words(tongue, "dataset.")}
 
 
-def grid_data(pictures: Pictures, shown: Iterable[str], tongue: str) -> GridData:
-    """Counts, tags and what can be undone, and the cards of the pictures `shown`."""
-    past = history(pictures.home, pictures.folder)
-    counts: dict[Choice, int] = {each: len(pictures.sets[each]) for each in CHOICES}
-    known = set(pictures.names)
+def grid_data(images: ImageFolder, shown: Iterable[str], tongue: str) -> GridData:
+    """Counts, tags and what can be undone, and the cards of the images `shown`."""
+    past = history(images.home, images.folder)
+    counts: dict[Choice, int] = {each: len(images.sets[each]) for each in CHOICES}
+    known = set(images.names)
     return {
-        "folder": str(pictures.folder),
-        "whole": pictures.whole,
+        "folder": str(images.folder),
+        "whole": images.whole,
         "summary": say(
             tongue,
-            "dataset.summary" if pictures.whole else "dataset.reading",
-            pictures=counts["all"],
+            "dataset.summary" if images.whole else "dataset.reading",
+            images=counts["all"],
             captions=counts["all"] - counts["bare"],
             changed=counts["changed"],
-            file=overlay_file(pictures.home, pictures.folder).parent,
+            file=overlay_file(images.home, images.folder).parent,
         ),
         "counts": counts,
-        "cloud": list(pictures.tags.items())[:TAGS_TOLD],
+        "cloud": list(images.tags.items())[:TAGS_TOLD],
         "undo": past.done[-1].what if past.done else None,
         "redo": past.undone[-1].what if past.undone else None,
-        "train": f"/?{urlencode({'images': str(pictures.folder)})}",
-        "cards": [_card(pictures, name, tongue) for name in list(shown)[:AT_ONCE] if name in known],
+        "train": f"/?{urlencode({'images': str(images.folder)})}",
+        "cards": [_card(images, name, tongue) for name in list(shown)[:AT_ONCE] if name in known],
     }
 
 
-def _card(pictures: Pictures, name: str, tongue: str) -> CardData:
-    item, entry, note = pictures.items.get(name), pictures.entry(name), ""
-    path = pictures.folder / name
-    if entry.text is not None and name in pictures.own:
-        own = pictures.own[name].caption
+def _card(images: ImageFolder, name: str, tongue: str) -> CardData:
+    item, entry, note = images.items.get(name), images.entry(name), ""
+    path = images.folder / name
+    if entry.text is not None and name in images.own:
+        own = images.own[name].caption
         note = say(tongue, "dataset.was", caption=own) if own else say(tongue, "dataset.was_bare")
     marks = [say(tongue, f"dataset.has_{what}") for what in ("focus", "mask") if getattr(item or entry, what)]
     return {
@@ -183,13 +183,13 @@ class Saved(Asked):
 
 
 class Chosen(Asked):
-    """Pictures to be changed."""
+    """Images to be changed."""
 
     names: tuple[str, ...]  # as the user saw them: what else fits the choice by now is not meant
 
-    def of(self, pictures: Pictures) -> list[str]:
+    def of(self, images: ImageFolder) -> list[str]:
         """Those that are still there, in order."""
-        return [name for name in self.names if name in pictures.own]
+        return [name for name in self.names if name in images.own]
 
 
 class Bulk(Chosen):
@@ -199,7 +199,7 @@ class Bulk(Chosen):
 
 
 class Left(Chosen):
-    """Whether pictures are trained."""
+    """Whether images are trained."""
 
     left_out: bool
 
@@ -212,27 +212,27 @@ def answers(home: Home) -> list[Answer]:
 def _looking(home: Home) -> list[Answer]:
 
     def show(asked: Asked, tongue: str) -> GridData:
-        """Another choice of pictures, or the same anew."""
-        pictures = Pictures.of(home, asked.folder)
-        names = pictures.chosen(asked.choice, asked.tags, asked.text, asked.among)
-        return {**grid_data(pictures, asked.shown or names[:FIRST], tongue), "names": names}
+        """Another choice of images, or the same anew."""
+        images = ImageFolder.of(home, asked.folder)
+        names = images.chosen(asked.choice, asked.tags, asked.text, asked.among)
+        return {**grid_data(images, asked.shown or names[:FIRST], tongue), "names": names}
 
     def cards(asked: Asked, tongue: str) -> GridData:
-        """The cards of the pictures that came into view, and nothing else."""
-        pictures = Pictures.of(home, asked.folder, read=False, again=False)
-        known = set(pictures.names)
-        return {"cards": [_card(pictures, name, tongue) for name in asked.shown[:AT_ONCE] if name in known]}
+        """The cards of the images that came into view, and nothing else."""
+        images = ImageFolder.of(home, asked.folder, read=False, again=False)
+        known = set(images.names)
+        return {"cards": [_card(images, name, tongue) for name in asked.shown[:AT_ONCE] if name in known]}
 
     def bulk_preview(asked: Bulk, _tongue: str) -> Preview:
         """What the change would change, without changing it."""
-        pictures = Pictures.of(home, asked.folder, again=False)
-        names = asked.of(pictures)
-        fresh = changed({name: pictures.captions[name] for name in names}, asked.edit)
+        images = ImageFolder.of(home, asked.folder, again=False)
+        names = asked.of(images)
+        fresh = changed({name: images.captions[name] for name in names}, asked.edit)
         first = list(fresh.items())[:EXAMPLES]
         return {
             "count": len(fresh),
             "of": len(names),
-            "examples": [(name, pictures.captions[name], caption) for name, caption in first],
+            "examples": [(name, images.captions[name], caption) for name, caption in first],
         }
 
     return [answer(Asked, show), answer(Asked, cards), answer(Bulk, bulk_preview)]
@@ -241,21 +241,21 @@ def _looking(home: Home) -> list[Answer]:
 def _changing(home: Home) -> list[Answer]:
     def save(asked: Saved, tongue: str) -> GridData:
         """One caption changed."""
-        pictures = Pictures.of(home, asked.folder)
-        fresh = with_captions(pictures, {asked.name: asked.caption})
+        images = ImageFolder.of(home, asked.folder)
+        fresh = with_captions(images, {asked.name: asked.caption})
         return made(home, asked, fresh, say(tongue, "dataset.did.caption", name=asked.name), tongue)
 
     def bulk(asked: Bulk, tongue: str) -> GridData:
         """The change made."""
-        pictures = Pictures.of(home, asked.folder)
-        fresh = changed({name: pictures.captions[name] for name in asked.of(pictures)}, asked.edit)
+        images = ImageFolder.of(home, asked.folder)
+        fresh = changed({name: images.captions[name] for name in asked.of(images)}, asked.edit)
         what = say(tongue, f"dataset.did.{asked.edit.kind}", find=asked.edit.find, put=asked.edit.put)
-        return made(home, asked, with_captions(pictures, fresh), what, tongue)
+        return made(home, asked, with_captions(images, fresh), what, tongue)
 
     def leave_out(asked: Left, tongue: str) -> GridData:
-        """Pictures no longer trained, or trained again."""
-        pictures = Pictures.of(home, asked.folder)
-        names = asked.of(pictures)
+        """Images no longer trained, or trained again."""
+        images = ImageFolder.of(home, asked.folder)
+        names = asked.of(images)
         fresh = dict.fromkeys(names, partial(replace, left_out=asked.left_out))
         what = say(tongue, f"dataset.did.{'leave_out' if asked.left_out else 'take_in'}", count=len(names))
         return made(home, asked, fresh, what, tongue)
@@ -277,15 +277,15 @@ def _changing(home: Home) -> list[Answer]:
     ]
 
 
-def with_captions(pictures: Pictures, captions: dict[str, str]) -> dict[str, Update]:
-    """What gives pictures these captions; its own one once more needs no entry.
+def with_captions(images: ImageFolder, captions: dict[str, str]) -> dict[str, Update]:
+    """What gives images these captions; its own one once more needs no entry.
 
     Raises:
-        DatasetError: A picture that is not there, or no longer.
+        DatasetError: An image that is not there, or no longer.
     """
     fresh: dict[str, Update] = {}
     for name, caption in captions.items():
-        text, own = plain(caption), item_of(pictures, name, pictures.own).caption
+        text, own = plain(caption), item_of(images, name, images.own).caption
         fresh[name] = partial(replace, text=None if text == own else text)
     return fresh
 
@@ -302,7 +302,7 @@ def made(home: Home, asked: Asked, fresh: Mapping[str, Update], what: str, tongu
 
 def _step(home: Home, asked: Asked, tongue: str, way: str) -> GridData:
     """The last change undone, or made again."""
-    folder = Pictures.of(home, asked.folder).folder
+    folder = ImageFolder.of(home, asked.folder).folder
     step = (undo if way == "undo" else redo)(home, folder)
     if step is None:
         return {"status": say(tongue, f"dataset.no_{way}")}
@@ -316,17 +316,17 @@ def _after(home: Home, asked: Asked, names: list[str], status: str, tongue: str)
 
     The change was made to the folder as it was just looked at, so it is not gone through again.
     """
-    pictures = Pictures.of(home, asked.folder, again=False)
-    return {**grid_data(pictures, asked.shown, tongue), "changed": names, "status": status}
+    images = ImageFolder.of(home, asked.folder, again=False)
+    return {**grid_data(images, asked.shown, tongue), "changed": names, "status": status}
 
 
-def item_of(pictures: Pictures, name: str, items: dict[str, Item] | None = None) -> Item:
-    """The picture of this name, with what was changed about it; or as it is among other `items`.
+def item_of(images: ImageFolder, name: str, items: dict[str, Item] | None = None) -> Item:
+    """The image of this name, with what was changed about it; or as it is among other `items`.
 
     Raises:
         DatasetError: There is none.
     """
-    found = (pictures.items if items is None else items).get(name)
+    found = (images.items if items is None else items).get(name)
     if found is None or not found.path.is_file():
-        raise DatasetError(f"There is no picture {name!r} in {pictures.folder}.", hint="Open the folder again.")
+        raise DatasetError(f"There is no image {name!r} in {images.folder}.", hint="Open the folder again.")
     return found

@@ -1,4 +1,4 @@
-"""The Dataset page: the pictures of a folder with their captions, to be edited in place."""
+"""The Dataset page: the images of a folder with their captions, to be edited in place."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 from gradio.components.base import server
 
-from app.dataset import captioning, checks, grid, picture
-from app.dataset.folder import Pictures
+from app.dataset import captioning, checks, grid, image
+from app.dataset.folder import ImageFolder
 from app.dataset.grid import Answer, GridData, opened
 from app.kit.cards import problem_card
 from app.kit.component import Element, asset
@@ -23,7 +23,7 @@ OPEN = "(images) => { location.search = '?' + new URLSearchParams({ images }); }
 
 
 class CaptionGrid(Element):
-    """A folder's pictures and captions; its value is what `opened` gives, or None for no folder."""
+    """A folder's images and captions; its value is what `opened` gives, or None for no folder."""
 
     SCRIPTS = tuple(
         f"dataset/{name}.js" for name in ("grid", "tags", "picture", "mask", "checks", "captioner", "start")
@@ -46,10 +46,10 @@ def build(home: Home, demo: gr.Blocks) -> None:
         open_button = gr.Button(label("dataset.open"), scale=1, min_width=120)
     problem = gr.HTML(elem_id="dataset-problem")
     shown = CaptionGrid(elem_id="dataset")
-    shown.serve([*grid.answers(home), *picture.answers(home), *checks.answers(home), *captioning.answers(home)])
+    shown.serve([*grid.answers(home), *image.answers(home), *checks.answers(home), *captioning.answers(home)])
 
     def arrive(request: gr.Request) -> tuple[str, str, GridData | None]:
-        """The folder that the address names, what hinders to show it, and its first pictures."""
+        """The folder that the address names, what hinders to show it, and its first images."""
         folder = str(request.query_params.get("images", "")).strip()
         return folder, *first_page(home, folder, language(request))
 
@@ -62,11 +62,11 @@ def first_page(home: Home, folder: str, tongue: str) -> tuple[str, GridData | No
     if not folder:
         return f'<p class="quiet">{say(tongue, "dataset.no_folder")}</p>', None
     try:
-        pictures = Pictures.of(home, folder, read=False)
+        images = ImageFolder.of(home, folder, read=False)
     except TrainerError as error:
         return problem_card(error), None
     return "", {
-        **opened(pictures, tongue),
+        **opened(images, tongue),
         "presets": preset_choices(home),
         "preset": EXAMPLE,
         "captioners": captioning.captioners(),

@@ -52,7 +52,7 @@ class Row(TypedDict):
     """One prompt's previews: [step, address], in order of step."""
 
     prompt: str
-    pictures: list[tuple[int, str]]
+    images: list[tuple[int, str]]
 
 
 class CompareData(TypedDict):
@@ -66,9 +66,9 @@ def compare_data(watch: Watch, language: str) -> CompareData:
     """The prompts that have previews of at least two steps."""
     rows: dict[int, Row] = {}
     for sample in sorted(watch.view.samples, key=lambda sample: (sample.index, sample.step)):
-        row = rows.setdefault(sample.index, {"prompt": sample.prompt, "pictures": []})
-        row["pictures"].append((sample.step, run_url(watch.run, sample.file)))
-    compared = [row for row in rows.values() if len(row["pictures"]) > 1]
+        row = rows.setdefault(sample.index, {"prompt": sample.prompt, "images": []})
+        row["images"].append((sample.step, run_url(watch.run, sample.file)))
+    compared = [row for row in rows.values() if len(row["images"]) > 1]
     return {"rows": compared, "words": words(language, "compare.")}
 
 

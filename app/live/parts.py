@@ -91,7 +91,7 @@ def board(watch: Watch, language: str) -> str:
     head = "".join(f'<th scope="col">{say(language, "live.at_step", step=step)}</th>' for step in steps)
     lines = [
         f'<tr><th scope="row">{escape(next(iter(row.values())).prompt)}</th>'
-        + "".join(_picture(watch.run, row[step]) if step in row else "<td></td>" for step in steps)
+        + "".join(_image(watch.run, row[step]) if step in row else "<td></td>" for step in steps)
         + "</tr>"
         for _, row in sorted(rows.items())
     ]
@@ -101,7 +101,7 @@ def board(watch: Watch, language: str) -> str:
     )
 
 
-def _picture(run: RunFolder, sample: Sample) -> str:
+def _image(run: RunFolder, sample: Sample) -> str:
     url = run_url(run, sample.file)
     described = escape(f"{sample.prompt}, {sample.step}", quote=True)
     return f'<td><a href="{url}" target="_blank"><img src="{url}" alt="{described}" loading="lazy"></a></td>'

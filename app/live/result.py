@@ -142,7 +142,7 @@ def facts(run: RunFolder, lora: Lora, tongue: str) -> str:
 
 
 def strip(run: RunFolder, file: str, tongue: str) -> str:
-    """The strength strip's picture."""
+    """The strength strip's image."""
     url = run_url(run, strip_name(file))
     title = say(tongue, "result.strip")
     return (

@@ -80,12 +80,12 @@ def state_of(watch: Watch) -> Status:
 
 
 def card(glance: Glance, language: str) -> str:
-    """One run: picture, name, state, how far it came, its loss, what it was trained on and when."""
+    """One run: image, name, state, how far it came, its loss, what it was trained on and when."""
     title = escape((glance.config.output.name if glance.config else "") or glance.name)
     if not glance.problem:
         title = f'<a href="{train_url(glance.name)}" title="{escape(glance.name, quote=True)}">{title}</a>'
     return (
-        f'<li class="run-card">{_picture(glance, language)}<div class="run-words"><h3>{title}</h3>'
+        f'<li class="run-card">{_image(glance, language)}<div class="run-words"><h3>{title}</h3>'
         f"{_state_line(glance, language)}{_remark(glance, language)}"
         f'<p class="quiet">{escape(" · ".join(_made_from(glance)))}</p>'
         f'<p class="quiet run-when">{" ".join(_when(glance, language))}</p></div>'
@@ -98,11 +98,11 @@ def train_url(name: str) -> str:
     return f"/?run={quote(name, safe='')}"
 
 
-def _picture(glance: Glance, language: str) -> str:
+def _image(glance: Glance, language: str) -> str:
     """The newest preview, small."""
     samples = glance.watch.view.samples
     newest = max(samples, key=lambda sample: (sample.step, -sample.index), default=None)
-    file = picture_file(glance.run, newest) if newest else None
+    file = image_file(glance.run, newest) if newest else None
     if newest is None or file is None:
         return f'<div class="run-picture run-blank"><span>{say(language, "runs.no_preview")}</span></div>'
     return (
@@ -111,7 +111,7 @@ def _picture(glance: Glance, language: str) -> str:
     )
 
 
-def picture_file(run: RunFolder, sample: Sample) -> Path | None:
+def image_file(run: RunFolder, sample: Sample) -> Path | None:
     """A preview's file, if it is there and inside the run's folder: a damaged log may name any."""
     try:
         file = run.inside(sample.file)

@@ -17,9 +17,9 @@ from app.runs.cards import (
     Glance,
     curve,
     described,
+    image_file,
     in_words,
     mark,
-    picture_file,
     state_words,
     train_url,
 )
@@ -145,10 +145,10 @@ def newest_by_prompt(view: RunView) -> dict[tuple[str, int], Sample]:
 
 def _figure(run: RunFolder, letter: str, sample: Sample | None, language: str) -> str:
     """One run's preview of a prompt."""
-    if sample is None or picture_file(run, sample) is None:
-        picture, words = '<div class="run-blank"></div>', say(language, "runs.no_preview")
+    if sample is None or image_file(run, sample) is None:
+        image, words = '<div class="run-blank"></div>', say(language, "runs.no_preview")
     else:
         url, words = run_url(run, sample.file), say(language, "live.at_step", step=sample.step)
         image = f'<img src="{url}" alt="{letter}: {described(sample, language)}" loading="lazy">'
-        picture = f'<a href="{url}" target="_blank">{image}</a>'
-    return f"<figure>{picture}<figcaption>{letter} · {words}</figcaption></figure>"
+        image = f'<a href="{url}" target="_blank">{image}</a>'
+    return f"<figure>{image}<figcaption>{letter} · {words}</figcaption></figure>"

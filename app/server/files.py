@@ -1,4 +1,4 @@
-"""The files a browser may see, below `/atelier/`: a run's pictures and LoRA files, own presets, thumbnails."""
+"""The files a browser may see, below `/atelier/`: a run's images and LoRA files, own presets, thumbnails."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from trainer.contract.errors import isolated
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home
 from trainer.dataset.buckets import Size
-from trainer.dataset.images import read_picture
+from trainer.dataset.images import read_image
 from trainer.runs.folder import RunFolder
 
 THUMB_PX = 256
 REMEMBERED = 50_000  # addresses of thumbnails
-UNREADABLE = "unreadable"  # in the place of a thumbnail's key: the picture could not be read
+UNREADABLE = "unreadable"  # in the place of a thumbnail's key: the image could not be read
 
 FOREVER = "private, max-age=31536000, immutable"  # the address changes with the content
 ASK = "private, no-cache"  # kept, but the server is asked each time whether it is still the newest
@@ -43,7 +43,7 @@ THUMB_KEY = re.compile(r"[0-9a-f]{64}")
 # Hidden files, `.` and `..`; and what means more than a name on some system: drives, streams, other separators
 NEVER = re.compile(r'(?:^|/)\.|[\x00-\x1f\x7f\\:*?"<>|]')
 
-_told: dict[str, Path] = {}  # of which picture a thumbnail is, by its key: only addresses given out lead to a file
+_told: dict[str, Path] = {}  # of which image a thumbnail is, by its key: only addresses given out lead to a file
 _log = logging.getLogger(__name__)
 
 
@@ -59,7 +59,7 @@ def routes(home: Home) -> list[Route]:
         return _missing(request)
 
     def thumbnail(request: Request) -> Response:
-        """A picture's thumbnail, made at the first request, or the placeholder."""
+        """An image's thumbnail, made at the first request, or the placeholder."""
         key = request.path_params["key"]
         if key == UNREADABLE:
             return Response(_placeholder(), media_type="image/jpeg", headers={"cache-control": ASK})
@@ -93,9 +93,9 @@ def run_url(run: RunFolder, name: str) -> str:
     return f"/atelier/run/{quote(run.path.name)}/{quote(name)}{changed}"
 
 
-def thumbnail_url(picture: Path) -> str:
-    """The address of a picture's thumbnail, which is made when a browser asks for it; a placeholder's if it is gone."""
-    path = picture.absolute()
+def thumbnail_url(image: Path) -> str:
+    """The address of an image's thumbnail, which is made when a browser asks for it; a placeholder's if it is gone."""
+    path = image.absolute()
     try:
         seen = path.stat()
     except OSError:
@@ -113,7 +113,7 @@ def _note(_code: str, message: str, _hint: str) -> None:
 
 
 def _thumbnails(home: Home) -> Path:
-    """Small copies of pictures, named by where these lie and when they changed; safe to delete."""
+    """Small copies of images, named by where these lie and when they changed; safe to delete."""
     return home.root / "thumbnails"
 
 
@@ -127,27 +127,27 @@ def _made(home: Home, key: str) -> bool:
 
 
 def _small(path: Path) -> bytes:
-    """A JPEG of at most 256 px a side, as the picture is trained, without the original's metadata."""
-    picture = read_picture(path, covering=Size(THUMB_PX, THUMB_PX)).on("white")
-    picture.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.LANCZOS)
-    return _jpeg(picture)
+    """A JPEG of at most 256 px a side, as the image is trained, without the original's metadata."""
+    image = read_image(path, covering=Size(THUMB_PX, THUMB_PX)).on("white")
+    image.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.LANCZOS)
+    return _jpeg(image)
 
 
 @functools.cache
 def _placeholder() -> bytes:
-    """A crossed-out frame: there is a file, but no picture to show."""
-    picture = Image.new("RGB", (THUMB_PX, THUMB_PX), "#eceef2")
-    pen = ImageDraw.Draw(picture)
+    """A crossed-out frame: there is a file, but no image to show."""
+    image = Image.new("RGB", (THUMB_PX, THUMB_PX), "#eceef2")
+    pen = ImageDraw.Draw(image)
     pen.rectangle((48, 64, 208, 192), outline="#6b6f78", width=6)
     pen.line((48, 192, 208, 64), fill="#b3261e", width=8)
     pen.line((48, 64, 208, 192), fill="#b3261e", width=8)
-    return _jpeg(picture)
+    return _jpeg(image)
 
 
-def _jpeg(picture: Image.Image) -> bytes:
-    """The picture as a file's content."""
+def _jpeg(image: Image.Image) -> bytes:
+    """The image as a file's content."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=85, optimize=True)
+    image.save(buffer, format="JPEG", quality=85, optimize=True)
     return buffer.getvalue()
 
 
@@ -164,7 +164,7 @@ def guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Respon
 
 
 def _file(request: Request, root: Path, name: str, kind: str, keep: str) -> Response:
-    """The file `name` below `root`: shown if it is a picture, else downloaded under its own name."""
+    """The file `name` below `root`: shown if it is an image, else downloaded under its own name."""
     found = _inside(root, name)
     if found is None:
         return _missing(request)

@@ -36,7 +36,7 @@ HEADERS = {
     "x-frame-options": "SAMEORIGIN",
     # Stricter still, "no-referrer" would make the browser send `Origin: null` with the page's own forms
     "referrer-policy": "same-origin",
-    # Keeps other sites from showing our pictures where `Sec-Fetch-*` is not sent: over plain http beyond localhost
+    # Keeps other sites from showing our images where `Sec-Fetch-*` is not sent: over plain http beyond localhost
     "cross-origin-resource-policy": "same-origin",
 }
 FRAMES = "frame-ancestors 'self'"

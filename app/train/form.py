@@ -1,4 +1,4 @@
-"""The Train page's form: pictures, what it is, train."""
+"""The Train page's form: images, what it is, train."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.kit.cards import problem_card
 from app.kit.component import PRIVATE
 from app.kit.form import SETTINGS, Form, advanced, api_name, shown_values
 from app.kit.text import label, language, say
-from app.train import pictures
+from app.train import images
 from app.train.base_model import DECIDING, BaseModelField, model_of, remedy_of
 from app.train.plan import differing, info_of, model_problems, read, sentence, smaller, strength
 from app.train.preset_box import PresetBox
@@ -43,7 +43,7 @@ class TrainForm:
             usual = shown_values(preset_config(home, EXAMPLE))
             self.form = Form(self.preset, {**usual, "dataset.images": ""})
             with gr.Column(elem_classes="step"):
-                example, self.look_closer = pictures.build(home, self.form)
+                example, self.look_closer = images.build(home, self.form)
             with gr.Column(elem_classes="step"):
                 gr.Markdown(label("train.what"), elem_classes="heading")
                 choices = [(label(f"goal.{goal}"), goal) for goal in GOALS]
@@ -114,7 +114,7 @@ class TrainForm:
             return {controls["dataset.resolution"]: remedy} if remedy else gr.skip()
 
         def take_example(request: gr.Request) -> Any:  # noqa: ANN401
-            """The built-in pictures, model and preset."""
+            """The built-in images, model and preset."""
             return self.show(preset_config(home, EXAMPLE), language(request), output_name="example")
 
         chosen: dict[str, Any] = {"preset": self.preset, **users}
@@ -146,7 +146,7 @@ class TrainForm:
             had, had_wrong = seen.get("marks", {}), seen.get("wrong", {})
             updates: dict[Any, Any] = {
                 self.plan: told,
-                self.look_closer: pictures.dataset_link(preset, named, tongue),
+                self.look_closer: images.dataset_link(preset, named, tongue),
                 self.smaller: gr.update(visible=bool(fits_at), value=say(tongue, "plan.smaller", px=fits_at)),
                 marked: {"marks": marks, "wrong": wrong, "fits_at": fits_at},
             }

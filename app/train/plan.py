@@ -13,7 +13,7 @@ from trainer.contract.settings.config import TrainConfig
 from trainer.contract.units import duration, size
 from trainer.dataset.captions import first_caption
 from trainer.dataset.overlay import with_overlays
-from trainer.dataset.scan import pictures_of
+from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
 from trainer.models.compatible import check_chosen
 from trainer.models.errors import ModelError
@@ -43,7 +43,7 @@ def read(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
 
 
 def model_problems(home: Home, preset: str, named: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with the base model or with settings beside it, by place; told before there are pictures."""
+    """What is wrong with the base model or with settings beside it, by place; told before there are images."""
     try:
         check_chosen(settings_of(home, preset, named))
     except InvalidSettings as error:
@@ -57,16 +57,16 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
     """Steps, time, memory and files of these settings.
 
     Raises:
-        TrainerError: The pictures cannot be used.
+        TrainerError: The images cannot be used.
     """
-    items, _ = pictures_of(config.dataset)
+    items, _ = images_of(config.dataset)
     made, known = plan(len(items), config.dataset), estimate(home, config)
     parts = [
         say(
             tongue,
             "plan.steps",
-            pictures=made.pictures,
-            views=f"{made.views_per_picture:.4g}",
+            images=made.images,
+            views=f"{made.views_per_image:.4g}",
             steps=made.steps,
             batch=config.dataset.batch_size * config.dataset.accumulation,
         )
@@ -75,16 +75,14 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
     drawn = known.drawing(config, made, captions, config.model.processes)
     if made.base_views:
         dataset = config.dataset
-        parts.append(
-            say(tongue, "plan.protect", pictures=dataset.protect_pictures, share=f"{dataset.protect_share:.0%}")
-        )
+        parts.append(say(tongue, "plan.protect", images=dataset.class_images, share=f"{dataset.class_share:.0%}"))
     if known.seconds_per_step is not None:
         seconds = known.seconds_per_step * made.steps / (1 - drawn.share)
         parts.append(say(tongue, "plan.time", duration=duration(seconds)))
     else:
         parts.append(say(tongue, "plan.time_unknown"))
     key, sign = ("plan.previews_many", "⚠ ") if drawn.many else ("plan.previews", "")
-    parts.append(sign + say(tongue, key, pictures=drawn.pictures, share=drawn.percent))
+    parts.append(sign + say(tongue, key, images=drawn.images, share=drawn.percent))
     parts += _memory(config, known.memory_gib, tongue)
     if known.bytes_per_file is not None:
         parts.append(say(tongue, "plan.files_of", files=config.output.files, size=size(known.bytes_per_file)))
@@ -118,7 +116,7 @@ def _memory(config: TrainConfig, measured: float | None, tongue: str) -> list[st
             said.append(say(tongue, "plan.close_others"))
     if plan.processes > 1:
         said.append(say(tongue, "plan.each", processes=plan.processes))
-    if savings.level != "none" and config.model.checkpointing == "auto":
+    if savings.level != "none" and config.model.gradient_checkpointing == "auto":
         said.append(say(tongue, f"plan.saving.{savings.level}"))
     if savings.batch_size < config.dataset.batch_size:
         said.append(say(tongue, "plan.saving.batch", size=savings.batch_size))

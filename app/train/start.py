@@ -20,7 +20,7 @@ from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.captions import first_caption
-from trainer.dataset.scan import pictures_of
+from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
 from trainer.planning.disk import check_space
 from trainer.planning.estimate import disk_bytes
@@ -73,7 +73,7 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
     )
 
     def arrive(request: gr.Request) -> Any:  # noqa: ANN401 - an update or nothing
-        """The picture folder that the address names, as the Dataset page's link does."""
+        """The image folder that the address names, as the Dataset page's link does."""
         return request.query_params.get("images") or gr.skip()
 
     demo.load(arrive, None, form.form.controls["dataset.images"], **PRIVATE)
@@ -105,9 +105,9 @@ def start_run(home: Home, config: TrainConfig) -> RunFolder:
     """A run of these settings, started or put last in the queue.
 
     Raises:
-        TrainerError: The pictures cannot be used, or the disk has too little room.
+        TrainerError: The images cannot be used, or the disk has too little room.
     """
-    items, _ = pictures_of(config.dataset)
+    items, _ = images_of(config.dataset)
     captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
     needed = disk_bytes(config, plan(len(items), config.dataset).steps, captions)
     if needed is not None:

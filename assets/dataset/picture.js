@@ -41,7 +41,7 @@ async function look() {
 function drawPicture() {
   const { data: found } = view;
   const whole = part("whole");
-  if (whole.getAttribute("src") !== found.picture) whole.src = found.picture;
+  if (whole.getAttribute("src") !== found.image) whole.src = found.image;
   part("stage").style.setProperty("--ratio", found.size[0] / found.size[1]);
   part("trained").src = found.trained;
   part("trained").alt = fill(words.trained_alt, found);

@@ -52,13 +52,13 @@ CASES = [
 ]
 
 
-def pictures(folder: Path, count: int, side: int) -> Path:
+def images(folder: Path, count: int, side: int) -> Path:
     """Noise, which no network finds easier than another."""
     folder.mkdir()
     for number in range(count):
         noise = random.Random(number).randbytes(3 * 64 * 64)
         Image.frombytes("RGB", (64, 64), noise).resize((side, side)).save(folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text(f"picture {number}, noise")
+        (folder / f"{number}.txt").write_text(f"image {number}, noise")
     return folder
 
 
@@ -66,13 +66,13 @@ def train(case: Case, model: Path, home: Path, device: str, steps: int) -> RunFo
     """One training of so many steps, to its end."""
     images = home / f"pictures-{case.resolution}"
     if not images.exists():
-        pictures(images, 8, case.resolution)
+        images(images, 8, case.resolution)
     values: dict[str, dict[str, Any]] = {
         "model": {
             "base_model": str(model),
             "precision": case.precision,
             "device": device,
-            "checkpointing": case.checkpointing,
+            "gradient_checkpointing": case.checkpointing,
         },
         "dataset": {
             "images": str(images),

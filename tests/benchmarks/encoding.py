@@ -1,6 +1,6 @@
-"""How fast pictures are encoded, against one by one: `python tests/benchmarks/encoding.py`.
+"""How fast images are encoded, against one by one: `python tests/benchmarks/encoding.py`.
 
-One by one: each picture is read for its digest and again to be decoded in full, scaled, encoded alone, and its entry is
+One by one: each image is read for its digest and again to be decoded in full, scaled, encoded alone, and its entry is
 written before the next is begun. Ours: `encode_dataset`. Both take turns over the same generated JPEGs with empty
 caches; the ratio of medians is what counts. How far posteriors differ is told, too.
 """
@@ -64,16 +64,16 @@ def one_by_one(family, items, settings: DatasetSettings, folder: Path) -> list[t
 
 
 def measure(base_model: str, count: int, side: int, resolution: int, rounds: int) -> None:
-    """Print pictures per second and the ratio."""
+    """Print images per second and the ratio."""
     config = validated({"model": {"base_model": base_model}})
     family = load_family(config, torch.device("cpu"), torch.float32)
     settings = DatasetSettings(resolution=resolution)
     seconds: dict[str, list[float]] = {"one": [], "ours": []}
     with tempfile.TemporaryDirectory() as made:
-        pictures = Path(made) / "pictures"
-        pictures.mkdir()
-        photographs(pictures, count, side)
-        items, _ = scan(pictures)
+        images = Path(made) / "pictures"
+        images.mkdir()
+        photographs(images, count, side)
+        items, _ = scan(images)
         for turn in range(rounds + 1):  # the first warms up
             since = time.perf_counter()
             plain = one_by_one(family, items, settings, Path(made) / f"one{turn}")

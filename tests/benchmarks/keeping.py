@@ -1,11 +1,11 @@
 """What masks and prior preservation do, in figures, on pocket: `python tests/benchmarks/keeping.py masks|protect`.
 
-masks: the right half of every picture is covered by the same stripes, which nobody wants to learn, and masks leave them
+masks: the right half of every image is covered by the same stripes, which nobody wants to learn, and masks leave them
 out. How far the prediction error falls on the wanted half and on the stripes, with and without masks.
 
-protect: the character demo, for the same steps. How far predictions for held-out base pictures and their captions move
-from the base model's own, and how far the error on the character's pictures falls; without protection, with it, and as
-in classic DreamBooth, where the drawn pictures' noise is the target.
+protect: the character demo, for the same steps. How far predictions for held-out base images and their captions move
+from the base model's own, and how far the error on the character's images falls; without protection, with it, and as
+in classic DreamBooth, where the drawn images' noise is the target.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from trainer.runs.folder import RunFolder
 
 DEMO = ROOT / "assets" / "demo"
 STEPS = 100
-ROUNDS = 4  # draws of noise and timestep for each picture that is measured
+ROUNDS = 4  # draws of noise and timestep for each image that is measured
 HELD_OUT = 32
 DRAWN = 8
 
@@ -102,7 +102,7 @@ def errors(training, asked: list[Asked], right: torch.Tensor) -> torch.Tensor:
 
 
 def own(training) -> tuple[list[Asked], torch.Tensor]:
-    """Questions about the training's own pictures, and the right answers."""
+    """Questions about the training's own images, and the right answers."""
     items = range(len(training.data.items))
     captions = prepare.first_caption
     samples = [
@@ -116,31 +116,31 @@ def own(training) -> tuple[list[Asked], torch.Tensor]:
 
 def masks(folder: Path, arms: list[str]) -> None:
     """Print how the error falls on both halves."""
-    pictures = folder / "pictures"
-    pictures.mkdir()
+    images = folder / "pictures"
+    images.mkdir()
     for path in sorted((DEMO / "style" / "train").glob("*.png")):
-        picture = Image.open(path).convert("RGBA")
-        ground = Image.new("RGB", picture.size, "white")
-        ground.paste(picture, mask=picture)
-        stripes = Image.new("RGB", picture.size, "magenta")
-        for top in range(0, picture.height, picture.height // 4):
-            stripes.paste("green", (0, top, picture.width, top + picture.height // 8))
-        half = (picture.width // 2, 0, picture.width, picture.height)
+        image = Image.open(path).convert("RGBA")
+        ground = Image.new("RGB", image.size, "white")
+        ground.paste(image, mask=image)
+        stripes = Image.new("RGB", image.size, "magenta")
+        for top in range(0, image.height, image.height // 4):
+            stripes.paste("green", (0, top, image.width, top + image.height // 8))
+        half = (image.width // 2, 0, image.width, image.height)
         ground.paste(stripes.crop(half), half)
-        ground.save(pictures / path.name)
-        mask = Image.new("L", picture.size, "white")
+        ground.save(images / path.name)
+        mask = Image.new("L", image.size, "white")
         mask.paste("black", half)
-        mask.save(pictures / f"{path.stem}.mask.png")
-        (pictures / f"{path.stem}.txt").write_text(path.with_suffix(".txt").read_text())
+        mask.save(images / f"{path.stem}.mask.png")
+        (images / f"{path.stem}.txt").write_text(path.with_suffix(".txt").read_text())
     arms = arms or ["keep-0", "keep-0.2", "keep-1", "keep-2", "none"]
     for words, keep in (("keep-0", 0.0), ("keep-0.2", 0.2), ("keep-1", 1.0), ("keep-2", 2.0), ("none", None)):
         if words not in arms:
             continue
         changes = {
-            "dataset": {"images": str(pictures)},
+            "dataset": {"images": str(images)},
             "objective": {"mask_keep": keep or 0.0, "keep_from_timestep": 1000, "keep_uncaptioned": False},
         }
-        for path in pictures.glob("*.mask.png") if keep is None else ():
+        for path in images.glob("*.mask.png") if keep is None else ():
             path.rename(path.with_suffix(".unused"))
         with tempfile.TemporaryDirectory() as home:
             stages = trained(Path(home), "pocket-style", changes)
@@ -167,7 +167,7 @@ def protect(_folder: Path, wanted: list[str]) -> None:
         captions = json.loads(file.metadata()["captions"])
         latents = file.get_tensor("latents").float()
     chosen = list(range(0, len(captions), max(len(captions) // HELD_OUT, 1)))[:HELD_OUT]
-    on = {"protect": True, "protect_pictures": DRAWN}
+    on = {"prior_preservation": True, "class_images": DRAWN}
     arms = {"without": {}, "protected": on, "classic": on}
     for words, change in arms.items():
         if wanted and words not in wanted:

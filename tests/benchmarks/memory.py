@@ -50,7 +50,7 @@ def counted_peaks(family: str, number: str) -> dict[str, list[float]]:
 
 
 def line(number: str, peaks: list[float]) -> list[int]:
-    """MiB of a step: always, per picture, and per picture and 2^20 px."""
+    """MiB of a step: always, per image, and per image and 2^20 px."""
     return _fitted([[1, batch, batch * size**2 / MIB] for size, batch in POINTS[number]], peaks)
 
 
@@ -62,7 +62,7 @@ def _fitted(rows: list[list[float]], measured: list[float]) -> list[int]:
 
 
 def text(family: str, number: str) -> list[int]:
-    """MiB that each text encoder's own step keeps per picture, LoRA on it."""
+    """MiB that each text encoder's own step keeps per image, LoRA on it."""
     bare = Bare(family, NUMBERS[number])
     components = [name for name in bare.parts if name.startswith("text")]
     chosen = {name: True for name in components}
@@ -85,7 +85,7 @@ def _text_peak(encoder: nn.Module, dtype: torch.dtype) -> int:
 
 
 def vae(family: str, sizes: tuple[int, ...] = SIZES) -> dict[str, list[float]]:
-    """MiB in half precision of encoding a picture of these sizes, of decoding one whole, or in tiles."""
+    """MiB in half precision of encoding an image of these sizes, of decoding one whole, or in tiles."""
     coder = faked(Bare(family).component("vae"))
     known = [*coder.parameters(), *coder.buffers()]
 
@@ -105,7 +105,7 @@ def vae(family: str, sizes: tuple[int, ...] = SIZES) -> dict[str, list[float]]:
 
 
 def denoising(family: str, sizes: tuple[int, ...] = SIZES) -> dict[str, list[float]]:
-    """MiB of what draws a preview's latents, as it is while LoRA layers are on it: two pictures, for guidance."""
+    """MiB of what draws a preview's latents, as it is while LoRA layers are on it: two images, for guidance."""
     unet = ours("none", family)
     with torch.no_grad():
         return {"denoising": [step(unet, size, 2).peak for size in sizes]}

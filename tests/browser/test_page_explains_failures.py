@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 def test_a_cards_code_leads_to_its_row_in_help(page):
     page.goto("/")
-    page.get_by_label("Picture folder").first.fill("/no/such/folder")
+    page.get_by_label("Image folder").first.fill("/no/such/folder")
     page.locator("#start").click()
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="folder_missing").first.click()  # the plan may say it besides

@@ -55,7 +55,7 @@ def test_stop_and_save_leaves_a_file(page: Page, site: Site):
     assert list(run.path.glob("halt*.safetensors"))
 
 
-def test_save_now_and_preview_now_add_a_checkpoint_and_pictures(page: Page, site: Site):
+def test_save_now_and_preview_now_add_a_checkpoint_and_images(page: Page, site: Site):
     calm = {"preview": {"every": 100_000}, "output": {"checkpoint_every": 100_000}}
     run = site.train("zwischen", dataset=LONG, **calm)
     page.goto("/")

@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 from site_at_work import DEMO, Site, until
 
 PAGES = {"train": "/", "dataset": f"/dataset?images={DEMO}", "runs": "/runs", "help": "/help"}
-CONTENT = {"train": "Completed", "dataset": "8 pictures", "runs": "Completed", "help": "Getting started"}
+CONTENT = {"train": "Completed", "dataset": "8 images", "runs": "Completed", "help": "Getting started"}
 GRAVE = ("serious", "critical")
 
 

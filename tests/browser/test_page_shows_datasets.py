@@ -1,4 +1,4 @@
-"""The Dataset page: thousands of pictures, captions changed by keyboard and in bulk, crop, mask and problems."""
+"""The Dataset page: thousands of images, captions changed by keyboard and in bulk, crop, mask and problems."""
 
 import base64
 import io
@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def wide(folder):
-    """One picture more than four times as wide as it is high, in which the colour says where a column was."""
+    """One image more than four times as wide as it is high, in which the colour says where a column was."""
     ramp = np.tile(np.linspace(0, 255, 900, dtype=np.uint8), (200, 1))
     Image.fromarray(np.stack([ramp, ramp, ramp], axis=2)).save(folder / "0-wide.png")
     return folder
@@ -70,7 +70,7 @@ def in_window(page: Page) -> int:
     )
 
 
-def test_of_thousands_of_pictures_only_those_in_view_are_loaded(page: Page, tmp_path):
+def test_of_thousands_of_images_only_those_in_view_are_loaded(page: Page, tmp_path):
     (tmp_path / "many").mkdir()
     content = io.BytesIO()
     Image.new("RGB", (8, 6), "teal").save(content, "PNG")
@@ -123,7 +123,7 @@ def test_tags_filter_and_many_captions_are_changed_after_a_look_at_it(page: Page
     page.get_by_label("What to do").select_option("Rename a tag")
     expect(page.get_by_label("Tag to rename")).to_have_value("night")
     page.get_by_label("New name").fill("dusk")
-    expect(page.get_by_text("Changes 3 of the 3 pictures shown.")).to_be_visible()
+    expect(page.get_by_text("Changes 3 of the 3 images shown.")).to_be_visible()
     expect(page.locator(".captions-example").first).to_contain_text("dusk")
     press(page, "Change 3 captions")
     told(page, "Tag “night” is now “dusk” · 3 changed")
@@ -133,7 +133,7 @@ def test_tags_filter_and_many_captions_are_changed_after_a_look_at_it(page: Page
     assert entries_of(site.home, folder) == {}
 
 
-def test_chosen_pictures_are_left_out(page: Page, site: Site, folder):
+def test_chosen_images_are_left_out(page: Page, site: Site, folder):
     visit(page, folder)
     names = sorted(path.name for path in folder.glob("*.png"))
     page.get_by_role("checkbox", name=f"Choose {names[0]}").check()
@@ -207,7 +207,7 @@ def test_a_mask_is_drawn_by_keyboard_and_by_brush_and_undone(page: Page, site: S
     assert mask() is None
 
 
-def test_a_problem_shows_its_pictures_and_is_fixed_and_undone(page: Page, site: Site, folder):
+def test_a_problem_shows_its_images_and_is_fixed_and_undone(page: Page, site: Site, folder):
     first, *_ = sorted(folder.glob("*.png"))
     shutil.copyfile(first, folder / "zwilling.png")
     (folder / "zwilling.txt").write_text("cat")
@@ -224,7 +224,7 @@ def test_a_problem_shows_its_pictures_and_is_fixed_and_undone(page: Page, site: 
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_the_open_picture_has_no_serious_barrier_and_fits_the_window(window, wide, scheme, width):
+def test_the_open_image_has_no_serious_barrier_and_fits_the_window(window, wide, scheme, width):
     page = window(color_scheme=scheme, viewport={"width": width, "height": 720}).new_page()
     visit(page, wide)
     page.get_by_role("button", name="Open 0-wide.png").click()
@@ -237,13 +237,13 @@ def test_the_open_picture_has_no_serious_barrier_and_fits_the_window(window, wid
     assert dialog.evaluate("(one) => one.scrollWidth <= one.clientWidth")
 
 
-def test_pictures_are_captioned_automatically_as_one_change(page: Page, site: Site, folder):
+def test_images_are_captioned_automatically_as_one_change(page: Page, site: Site, folder):
     for path in folder.glob("*.txt"):
         path.unlink()
     visit(page, folder)
     page.get_by_text("Automatic captions").click()
     page.get_by_label("Captions from").select_option("File names")
-    press(page, "Caption the pictures")
+    press(page, "Caption the images")
     expect(page.locator(".captions-caption-told")).to_contain_text("8 captioned")
     names = sorted(path.name for path in folder.glob("*.png"))
     expect(caption(page, names[0])).to_have_value(names[0].removesuffix(".png").replace("-", " "))
@@ -308,7 +308,7 @@ def test_a_text_that_could_not_be_saved_stays_and_is_saved_later(page: Page, sit
     (folder / names[0]).rename(folder / "elsewhere")
     first.fill("a red cat")
     first.press("Enter")
-    told(page, "There is no picture")
+    told(page, "There is no image")
     expect(first).to_have_value("a red cat")
     (folder / "elsewhere").rename(folder / names[0])
     first.press("Enter")
@@ -328,7 +328,7 @@ def test_while_the_folder_is_read_captions_are_not_shown_as_empty(page: Page, fo
             expect(field).not_to_have_value("")
 
 
-def test_a_mask_stays_with_the_picture_that_it_was_drawn_on(page: Page, site: Site, folder):
+def test_a_mask_stays_with_the_image_that_it_was_drawn_on(page: Page, site: Site, folder):
     visit(page, folder)
     first, second, *_ = sorted(path.name for path in folder.glob("*.png"))
     page.get_by_role("button", name=f"Open {first}").click()
@@ -338,7 +338,7 @@ def test_a_mask_stays_with_the_picture_that_it_was_drawn_on(page: Page, site: Si
         page.get_by_role("button", name="Rectangle").click()
         with held(page, "look_at"):
             page.get_by_role("button", name="Next").click()
-            page.get_by_role("button", name="Ellipse").click()  # the second picture's mask is not there yet
+            page.get_by_role("button", name="Ellipse").click()  # the second image's mask is not there yet
         expect(page.get_by_role("img", name=f"{second} as the model sees it")).to_be_visible()
         assert not page.evaluate(INKED)
         let()
@@ -397,6 +397,6 @@ def test_captioning_and_its_watch_outlive_an_answer_that_is_lost(page: Page, fol
             route.fallback()
 
     page.route(SERVER, lose)
-    press(page, "Caption the pictures")
+    press(page, "Caption the images")
     expect(page.locator(".captions-caption-told")).to_contain_text("8 captioned")
     assert lost

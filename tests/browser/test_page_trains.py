@@ -28,7 +28,7 @@ def test_the_built_in_example_trains_from_two_clicks_to_a_file(page: Page, site:
     expect(board.get_by_role("columnheader", name="step 0")).to_be_visible()
     before = board.get_by_role("img").first
     expect(before).to_be_visible()
-    until(lambda: before.evaluate("picture => picture.naturalWidth") > 0, "the first preview is loaded")
+    until(lambda: before.evaluate("image => picture.naturalWidth") > 0, "the first preview is loaded")
     expect(status(page)).to_contain_text(re.compile(r"step [1-9]\d* of \d+"))
     shows(page, "probe", "Completed")
     with page.expect_download() as download:
@@ -46,8 +46,8 @@ def test_a_folder_with_umlauts_and_spaces_is_trained_on_and_only_read(page: Page
     (folder / "grinning-cat.txt").write_text("große Katze, 笑顔", encoding="utf-8")
     before = digest(folder)
     fill_example(page, "katze", views=3)
-    field(page, "textbox", "Picture folder").fill(str(folder))
-    expect(page.get_by_text("8 pictures").filter(visible=True).first).to_be_visible()
+    field(page, "textbox", "Image folder").fill(str(folder))
+    expect(page.get_by_text("8 images").filter(visible=True).first).to_be_visible()
     press(page, "Train")
     shows(page, "katze", "Completed")
     assert site.run("katze").config().dataset.images == str(folder)
@@ -69,14 +69,12 @@ def test_a_result_is_trained_on_by_two_clicks(page: Page, site: Site):
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "empty"])
-def test_a_folder_without_pictures_is_told_with_what_to_do_and_nothing_starts(
-    page: Page, site: Site, tmp_path, missing
-):
+def test_a_folder_without_images_is_told_with_what_to_do_and_nothing_starts(page: Page, site: Site, tmp_path, missing):
     folder = tmp_path / "nirgends <b>&amp;"
     if not missing:
         folder.mkdir()
     fill_example(page, "nichts")
-    field(page, "textbox", "Picture folder").fill(str(folder))
+    field(page, "textbox", "Image folder").fill(str(folder))
     press(page, "Train")
     alert = page.get_by_role("alert").filter(has_text=str(folder)).first
     expect(alert).to_be_visible()
@@ -88,7 +86,7 @@ def test_a_folder_without_pictures_is_told_with_what_to_do_and_nothing_starts(
 def test_of_two_trainings_the_second_waits_and_is_trained_although_the_first_fails(page: Page, site: Site, tmp_path):
     folder = shutil.copytree(DEMO, tmp_path / "fort")
     fill_example(page, "erster")
-    field(page, "textbox", "Picture folder").fill(str(folder))
+    field(page, "textbox", "Image folder").fill(str(folder))
     press(page, "Train")
     first = site.run("erster")
     shutil.rmtree(folder)  # before its trainer, which has PyTorch to import, looks there

@@ -1,4 +1,4 @@
-"""Pictures of every page for the documents; made only with ATELIER_SCREENSHOTS=DIR, the folder that they show."""
+"""Images of every page for the documents; made only with ATELIER_SCREENSHOTS=DIR, the folder that they show."""
 
 import os
 import re
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not SHOWN, reason="made by hand, with ATELIER_SC
 
 @pytest.fixture(scope="module")
 def server():
-    """A server whose home and pictures lie where a reader's might."""
+    """A server whose home and images lie where a reader's might."""
     shutil.copytree(CHECKOUT / "assets" / "demo" / "style" / "train", Path(SHOWN) / "Pictures" / "emoji")
     site = Site(Path(SHOWN) / "atelier")
     site.start()
@@ -35,7 +35,7 @@ CHECKED = re.compile(r"Problems \(\d")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_has_its_picture(window, site: Site, scheme):
+def test_every_page_has_its_image(window, site: Site, scheme):
     page = window(color_scheme=scheme, viewport=SIZE).new_page()
     FOLDER.mkdir(exist_ok=True)
 
@@ -44,10 +44,10 @@ def test_every_page_has_its_picture(window, site: Site, scheme):
         page.wait_for_function(LOADED)
         page.screenshot(path=FOLDER / f"{name}-{scheme}.png")
 
-    pictures = Path(SHOWN) / "Pictures" / "emoji"
+    images = Path(SHOWN) / "Pictures" / "emoji"
     fill_example(page, "emoji", views=38, whole=True)
-    field(page, "textbox", "Picture folder").fill(str(pictures))
-    expect(page.get_by_text("24 pictures ×")).to_be_visible()
+    field(page, "textbox", "Image folder").fill(str(images))
+    expect(page.get_by_text("24 images ×")).to_be_visible()
     take("train")
     press(page, "Train")
     run = site.run("emoji")
@@ -56,7 +56,7 @@ def test_every_page_has_its_picture(window, site: Site, scheme):
     take("live")
     shows(page, "emoji", "Completed")
     take("result")
-    others = {"dataset": f"/dataset?images={pictures}", "runs": "/runs", "help": "/help"}
+    others = {"dataset": f"/dataset?images={images}", "runs": "/runs", "help": "/help"}
     for name, content in (("dataset", CHECKED), ("runs", "Completed"), ("help", "Getting started")):
         page.goto(others[name])
         expect(page.get_by_text(content).filter(visible=True).first).to_be_visible()

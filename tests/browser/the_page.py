@@ -16,11 +16,11 @@ def fill_example(page: Page, name: str, views: int = 4, whole: bool = False) -> 
     """Fill in the built-in example, smaller and under another name; with one quick preview if not `whole`."""
     page.goto("/")
     page.get_by_role("button", name="Try it with the built-in example").click()
-    expect(field(page, "textbox", "Picture folder")).to_have_value(re.compile("style"))
+    expect(field(page, "textbox", "Image folder")).to_have_value(re.compile("style"))
     expect(field(page, "textbox", "Name")).not_to_have_value("")
     field(page, "textbox", "Name").fill(name)
-    field(page, "spinbutton", "Views per picture").fill(str(views))
-    field(page, "spinbutton", "Views per picture").blur()
+    field(page, "spinbutton", "Views per image").fill(str(views))
+    field(page, "spinbutton", "Views per image").blur()
     if not whole:
         quicken(page)
         field(page, "textbox", "Prompts").fill("bell")

@@ -1,4 +1,4 @@
-"""What goes wrong with pictures and captions."""
+"""What goes wrong with images and captions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CAPTION = "a red house by the lake"
 
 
 def drawn(scene, name, seed=0, size=(600, 560), caption=CAPTION, kind=corpus.illustration):
-    """One large picture in the case's folder."""
+    """One large image in the case's folder."""
     folder = scene.folder / "pictures"
     folder.mkdir(exist_ok=True)
     path = folder / name
@@ -28,7 +28,7 @@ def drawn(scene, name, seed=0, size=(600, 560), caption=CAPTION, kind=corpus.ill
 
 
 def series(scene, count=12, caption="{}"):
-    """A folder of large pictures, each with a caption of its own."""
+    """A folder of large images, each with a caption of its own."""
     for number in range(count):
         drawn(scene, f"{number:02}.png", number, caption=caption.format(f"{corpus.NOUNS[number]}, {number} birds"))
     return scene.folder / "pictures"
@@ -40,27 +40,27 @@ def a_folder_that_is_not_there(scene):
 
 
 @case("pictures", "folder_missing")
-def a_picture_instead_of_a_folder(scene):
-    return scene.refused(dataset__images=scene.pictures() / "picture 0.png")
+def an_image_instead_of_a_folder(scene):
+    return scene.refused(dataset__images=scene.images() / "image 0.png")
 
 
 @case("pictures", "no_images")
-def a_folder_without_pictures(scene):
-    return scene.refused(dataset__images=scene.pictures(0, **{"a__doc": "", "b__doc": "", "c__zip": ""}))
+def a_folder_without_images(scene):
+    return scene.refused(dataset__images=scene.images(0, **{"a__doc": "", "b__doc": "", "c__zip": ""}))
 
 
 @case("pictures", "nothing_to_train")
-def pictures_that_are_all_broken(scene):
-    return scene.refused(dataset__images=scene.pictures(0, a__png="<html>", b__png="<html>"))
+def images_that_are_all_broken(scene):
+    return scene.refused(dataset__images=scene.images(0, a__png="<html>", b__png="<html>"))
 
 
 @case("pictures", "unreadable_image")
-def a_picture_that_is_a_web_page(scene):
-    return scene.doctor(scene.pictures(3, a__png="<html>not found</html>"), "unreadable_image")
+def an_image_that_is_a_web_page(scene):
+    return scene.doctor(scene.images(3, a__png="<html>not found</html>"), "unreadable_image")
 
 
 @case("pictures", "truncated")
-def a_picture_that_is_cut_short(scene):
+def an_image_that_is_cut_short(scene):
     path = drawn(scene, "a.png")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return scene.doctor(path.parent, "truncated")
@@ -68,19 +68,19 @@ def a_picture_that_is_cut_short(scene):
 
 @case("pictures", "link_outside")
 def a_link_out_of_the_folder(scene):
-    (scene.pictures() / "more").symlink_to(scene.folder)
+    (scene.images() / "more").symlink_to(scene.folder)
     return scene.doctor(scene.folder / "pictures", "link_outside")
 
 
 @case("pictures", "link_broken")
 def a_link_that_leads_nowhere(scene):
-    (scene.pictures() / "a.png").symlink_to(scene.folder / "pictures" / "gone.png")
+    (scene.images() / "a.png").symlink_to(scene.folder / "pictures" / "gone.png")
     return scene.doctor(scene.folder / "pictures", "link_broken")
 
 
 @case("pictures", "folder_closed")
 def a_folder_that_may_not_be_opened(scene):
-    closed, plain = scene.pictures() / "private", os.scandir
+    closed, plain = scene.images() / "private", os.scandir
     closed.mkdir()
 
     def scandir(folder):
@@ -94,37 +94,37 @@ def a_folder_that_may_not_be_opened(scene):
 
 @case("pictures", "name_unreadable")
 def a_name_that_is_no_text(scene):
-    Path(os.fsdecode(os.fsencode(scene.pictures()) + b"/\xff.png")).touch()
+    Path(os.fsdecode(os.fsencode(scene.images()) + b"/\xff.png")).touch()
     return scene.doctor(scene.folder / "pictures", "name_unreadable")
 
 
 @case("pictures", "folder_repeats")
 def folders_named_as_in_kohyas_tools(scene):
-    shutil.copytree(scene.pictures(3), scene.folder / "set" / "10_ana woman")
+    shutil.copytree(scene.images(3), scene.folder / "set" / "10_ana woman")
     return scene.doctor(scene.folder / "set", "folder_repeats")
 
 
 @case("pictures", "mask_without_picture")
-def a_mask_without_its_picture(scene):
-    folder = scene.pictures()
+def a_mask_without_its_image(scene):
+    folder = scene.images()
     Image.new("L", (80, 64)).save(folder / "gone.mask.png")
     return scene.doctor(folder, "mask_without_picture")
 
 
 @case("pictures", "mask_missing")
 def a_mask_that_is_gone(scene):
-    folder = scene.pictures()
-    change(scene.home, folder, {"picture 0.png": Entry(mask="masks/gone.png")}, "mask")
+    folder = scene.images()
+    change(scene.home, folder, {"image 0.png": Entry(mask="masks/gone.png")}, "mask")
     return scene.doctor(folder, "mask_missing")
 
 
 @case("pictures", "too_small")
-def a_small_picture(scene):
+def a_small_image(scene):
     return scene.doctor(drawn(scene, "a.png", size=(300, 260)).parent, "too_small")
 
 
 @case("pictures", "blurry")
-def a_blurred_picture(scene):
+def a_blurred_image(scene):
     from PIL import ImageFilter
 
     path = drawn(scene, "a.png", kind=corpus.landscape)
@@ -133,26 +133,26 @@ def a_blurred_picture(scene):
 
 
 @case("pictures", "extreme_aspect")
-def a_long_and_narrow_picture(scene):
+def a_long_and_narrow_image(scene):
     return scene.doctor(drawn(scene, "a.png", size=(1600, 560)).parent, "extreme_aspect")
 
 
 @case("pictures", "exact_duplicate")
-def the_same_picture_twice(scene):
+def the_same_image_twice(scene):
     path = drawn(scene, "a.png")
     shutil.copy(path, path.with_name("b.png"))
     return scene.doctor(path.parent, "exact_duplicate")
 
 
 @case("pictures", "near_duplicate")
-def nearly_the_same_picture_twice(scene):
+def nearly_the_same_image_twice(scene):
     path = drawn(scene, "a.png", size=(800, 700))
     Image.open(path).resize((640, 560)).save(path.with_name("b.png"))
     return scene.doctor(path.parent, "near_duplicate")
 
 
 @case("pictures", "watermark")
-def a_picture_with_lettering_at_its_edge(scene):
+def an_image_with_lettering_at_its_edge(scene):
     rng = np.random.default_rng(1)
     path = drawn(scene, "a.png", size=(900, 700), kind=corpus.portrait)
     corpus.watermarked(Image.open(path), rng).save(path)
@@ -160,7 +160,7 @@ def a_picture_with_lettering_at_its_edge(scene):
 
 
 @case("pictures", "exif_rotation")
-def a_picture_that_lies_on_its_side(scene):
+def an_image_that_lies_on_its_side(scene):
     path, exif = drawn(scene, "a.png"), Image.Exif()
     exif[0x0112] = 6
     Image.open(path).save(path.with_suffix(".jpg"), exif=exif)
@@ -169,16 +169,16 @@ def a_picture_that_lies_on_its_side(scene):
 
 
 @case("pictures", "transparent")
-def a_picture_with_a_hole(scene):
+def an_image_with_a_hole(scene):
     path = drawn(scene, "a.png")
-    picture = Image.open(path)
-    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
-    picture.save(path)
+    image = Image.open(path)
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    image.save(path)
     return scene.doctor(path.parent, "transparent")
 
 
 @case("pictures", "few_pictures")
-def few_pictures(scene):
+def few_images(scene):
     return scene.doctor(drawn(scene, "a.png").parent, "few_pictures")
 
 
@@ -193,7 +193,7 @@ def concepts_of_which_one_is_shown_far_more(scene):
 
 @case("pictures", "dataset")
 def a_copy_into_the_folder_itself(scene):
-    folder = scene.pictures()
+    folder = scene.images()
     return scene.console("--export-dataset", folder, "--to", folder / "copy", "--home", scene.home.root)
 
 
@@ -205,27 +205,27 @@ def a_file_of_captions_with_a_damaged_line(scene):
 
 
 @case("captions", "no_caption")
-def a_picture_without_a_caption(scene):
-    folder = scene.pictures()
-    (folder / "picture 0.txt").unlink()
+def an_image_without_a_caption(scene):
+    folder = scene.images()
+    (folder / "image 0.txt").unlink()
     return scene.doctor(folder, "no_caption")
 
 
 @case("captions", "caption_without_picture")
-def a_caption_for_a_picture_that_is_gone(scene):
-    folder = scene.pictures(3, captions__toml='"gone.png" = "a bear"\n')
+def a_caption_for_an_image_that_is_gone(scene):
+    folder = scene.images(3, captions__toml='"gone.png" = "a bear"\n')
     return scene.doctor(folder, "caption_without_picture")
 
 
 @case("captions", "caption_unreadable")
 def a_list_of_captions_that_is_no_toml(scene):
-    return scene.doctor(scene.pictures(3, captions__toml="a bear\n"), "caption_unreadable")
+    return scene.doctor(scene.images(3, captions__toml="a bear\n"), "caption_unreadable")
 
 
 @case("captions", "caption_encoding")
 def a_caption_in_an_old_encoding(scene):
-    folder = scene.pictures()
-    (folder / "picture 0.txt").write_bytes("ein roter Bär, grün".encode("cp1252"))
+    folder = scene.images()
+    (folder / "image 0.txt").write_bytes("ein roter Bär, grün".encode("cp1252"))
     return scene.doctor(folder, "caption_encoding")
 
 

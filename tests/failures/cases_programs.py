@@ -34,7 +34,7 @@ def a_home_on_a_disk_that_is_read_only(scene):
 @case("install", "name_too_long")
 def a_home_with_too_long_a_name(scene):
     home = scene.home.root / ("long" * 100)
-    return scene.console("--preset", "pocket-style", "--home", home, "--images", scene.pictures())
+    return scene.console("--preset", "pocket-style", "--home", home, "--images", scene.images())
 
 
 @case("install", "in_the_way")
@@ -88,11 +88,11 @@ def a_preset_that_is_not_there(scene):
 
 @case("settings", "invalid_settings")
 def no_preset(scene):
-    return scene.console("--images", scene.pictures())
+    return scene.console("--images", scene.images())
 
 
 @case("settings", "invalid_settings")
-def no_picture_folder(scene):
+def no_image_folder(scene):
     return scene.refused(dataset__images="")
 
 
@@ -194,7 +194,7 @@ def settings_of_a_run_that_were_damaged(scene):
 
 
 @case("settings", "invalid_settings")
-def more_processes_than_pictures_in_a_step(scene):
+def more_processes_than_images_in_a_step(scene):
     return scene.train(scene.new_run(model={"processes": 8}), "invalid_settings")
 
 
@@ -232,13 +232,13 @@ def a_lora_that_is_to_be_copied_to_no_folder(scene):
 def a_copy_of_a_data_set_where_something_is_already(scene):
     (scene.folder / "copy").mkdir()
     (scene.folder / "copy" / "a.txt").touch()
-    return scene.console("--export-dataset", scene.pictures(), "--to", scene.folder / "copy", "--home", scene.home.root)
+    return scene.console("--export-dataset", scene.images(), "--to", scene.folder / "copy", "--home", scene.home.root)
 
 
 @case("captioning", "extra_missing")
 def a_library_for_captions_that_is_not_installed(scene):
     scene.patch.setattr(catalogue, "find_spec", lambda _: None)
-    return scene.console("--caption", scene.pictures(), "--with", "wd14", "--home", scene.home.root)
+    return scene.console("--caption", scene.images(), "--with", "wd14", "--home", scene.home.root)
 
 
 @case("captioning", "not_a_captioner")
@@ -246,19 +246,19 @@ def a_folder_that_holds_no_captioner(scene):
     scene.patch.setattr(catalogue, "find_spec", lambda _: True)
     (scene.folder / "tagger").mkdir()
     given = ("--with", "wd14", "--model", scene.folder / "tagger", "--home", scene.home.root)
-    return scene.console("--caption", scene.pictures(), *given)
+    return scene.console("--caption", scene.images(), *given)
 
 
 @case("captioning", "download_needed")
 def a_captioner_that_is_still_to_be_fetched(scene):
     scene.patch.setattr(catalogue, "find_spec", lambda _: True)
     scene.patch.setattr(catalogue, "local_folder", lambda *_: None)
-    return scene.console("--caption", scene.pictures(), "--with", "wd14", "--home", scene.home.root)
+    return scene.console("--caption", scene.images(), "--with", "wd14", "--home", scene.home.root)
 
 
 @case("captioning", "captioning_busy")
 def a_folder_that_is_being_captioned(scene):
-    folder = scene.pictures()
+    folder = scene.images()
     job = jobs.prepare(scene.home, catalogue.caption_settings({"folder": str(folder)}))
     job.record(psutil.Process())
     return scene.console("--caption", folder, "--with", "file-names", "--home", scene.home.root)

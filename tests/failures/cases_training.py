@@ -24,7 +24,7 @@ from trainer.engine.watch import power
 from trainer.planning import memory
 from trainer.runs import process
 
-CONSTANT = {"learning_rate": 0.001, "schedule": "constant", "warmup": 0.0}
+CONSTANT = {"learning_rate": 0.001, "lr_scheduler": "constant", "warmup": 0.0}
 
 
 def failing(scene, error, after=2):
@@ -144,7 +144,7 @@ def computers_that_do_not_find_each_other(scene):
 
 
 @case("train", "computers_differ", trains=True)
-def computers_that_hold_different_pictures(scene):
+def computers_that_hold_different_images(scene):
     from trainer.engine.distributed import collectives
 
     scene.patch.setattr(collectives, "everywhere", lambda _, number: [number, number - 1])
@@ -208,9 +208,9 @@ def a_file_that_is_not_what_was_trained(scene):
 
 
 @case("pictures", "unreadable_image", trains=True)
-def a_picture_that_breaks_off_is_left_out(scene):
-    folder = scene.pictures()
-    (folder / "picture 0.png").write_bytes((folder / "picture 0.png").read_bytes()[:60])
+def an_image_that_breaks_off_is_left_out(scene):
+    folder = scene.images()
+    (folder / "image 0.png").write_bytes((folder / "image 0.png").read_bytes()[:60])
     return scene.train(scene.new_run(dataset={"images": str(folder)}), "unreadable_image", 0)
 
 
@@ -233,11 +233,11 @@ def a_lora_to_go_on_from_that_lacks_layers(scene):
 
 
 @case("runs", "resume_refused", trains=True)
-def pictures_that_changed_since(scene):
-    own = copied(scene.pictures(), scene.folder / "own")
+def images_that_changed_since(scene):
+    own = copied(scene.images(), scene.folder / "own")
     run = scene.new_run(dataset={"images": str(own)})
     scene.stopped(run)
-    (own / "picture 0.txt").write_text("another caption")
+    (own / "image 0.txt").write_text("another caption")
     return scene.train(run, "resume_refused")
 
 

@@ -67,11 +67,11 @@ class Scene:
         self._places[Path(sys.executable)] = "/home/ana/atelier/.venv/bin/python"
         self.patch.setenv("COLUMNS", "10000")  # nothing is wrapped
 
-    def pictures(self, count: int = 5, **files: str | bytes) -> Path:
-        """A folder of drawn pictures with captions, and files beside them; `__` in a name stands for its dot."""
+    def images(self, count: int = 5, **files: str | bytes) -> Path:
+        """A folder of drawn images with captions, and files beside them; `__` in a name stands for its dot."""
         import tiny
 
-        folder = tiny.pictures(self.folder / "pictures", count)
+        folder = tiny.images(self.folder / "pictures", count)
         for name, content in files.items():
             path = folder / name.replace("__", ".")
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -83,8 +83,8 @@ class Scene:
         return self._told(code)
 
     def check(self, *flags: object) -> Seen:
-        """What the console says before a training on good pictures and the built-in model, with these flags."""
-        given = ["--preset", "pocket-style", "--home", self.home.root, "--images", self.pictures(), *flags]
+        """What the console says before a training on good images and the built-in model, with these flags."""
+        given = ["--preset", "pocket-style", "--home", self.home.root, "--images", self.images(), *flags]
         return self.console(*given, "--check")
 
     def refused(self, *flags: object, preset: str = "pocket-style", **settings: Any) -> Seen:
@@ -92,7 +92,7 @@ class Scene:
         named = {place.replace("__", "."): value for place, value in settings.items()}
         named |= {place: str(value) for place, value in named.items() if isinstance(value, Path)}
         if "dataset.images" not in named:
-            named["dataset.images"] = str(self.pictures())
+            named["dataset.images"] = str(self.images())
         given = [part for place, value in named.items() for part in (f"--{place}", str(value))]
         seen = self.console("--preset", preset, "--home", self.home.root, *given, *flags, "--check")
         self._page_says(seen, preset, named)
@@ -100,7 +100,7 @@ class Scene:
 
     def started(self) -> Seen:
         """What the console and the page say of a training that the system does not let begin: the same."""
-        images = self.pictures()
+        images = self.images()
         seen = self.console("--preset", "pocket-style", "--home", self.home.root, "--images", images)
         self._page_says(seen, "pocket-style", {"dataset.images": str(images)})
         return seen
@@ -170,7 +170,7 @@ class Scene:
     def doctor(self, folder: Path, code: str, *flags: object, page: bool = True, **asked: Any) -> Seen:
         """What the doctor says of a folder, in the console and on the page: the same."""
         given = ["--preset", "sd15-style", "--home", self.home.root, "--doctor", folder, *flags]
-        main.main([str(one) for one in given])
+        main([str(one) for one in given])
         output = self._output()
         found = {one[0]: one for one in FINDING.findall(output)}
         assert code in found, output

@@ -25,7 +25,7 @@ def merged(changes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pictures: Path) -> Callable[..., Any]:
+def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, images: Path) -> Callable[..., Any]:
     """Make a small run, in a home of its own or in that of another run."""
     from trainer.contract.home import Home
     from trainer.contract.settings.config import validated
@@ -36,7 +36,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, picture
         values["model"] = {"base_model": str(tiny_model), "precision": "fp32", "device": "cpu"} | values.get(
             "model", {}
         )
-        values["dataset"] = {"images": str(pictures)} | values["dataset"]
+        values["dataset"] = {"images": str(images)} | values["dataset"]
         values["output"]["name"] = "ball"
         return RunFolder.create(home or Home(tmp_path_factory.mktemp("home")), validated(values))
 

@@ -17,9 +17,9 @@ from trainer.engine.data.cache import CHECKSUM_BYTES
 from trainer.runs.folder import RunFolder
 
 
-def _picture(path: Path) -> None:
-    with Image.open(path) as picture:
-        picture.load()
+def _image(path: Path) -> None:
+    with Image.open(path) as image:
+        image.load()
 
 
 def _entry(path: Path) -> None:
@@ -31,7 +31,7 @@ def _entry(path: Path) -> None:
 
 PARSERS: dict[str, Callable[[Path], object]] = {
     ".safetensors": load_file,
-    ".png": _picture,
+    ".png": _image,
     ".json": lambda path: json.loads(path.read_text()),
     ".toml": lambda path: tomllib.loads(path.read_text()),
     ".entry": _entry,
@@ -65,13 +65,13 @@ def leftovers(run: RunFolder) -> list[str]:
     return [path.name for pattern in LEFT_BEHIND for path in run.path.rglob(pattern)]
 
 
-def differences(run: RunFolder, whole: RunFolder, pictures: bool = True) -> list[str]:
+def differences(run: RunFolder, whole: RunFolder, images: bool = True) -> list[str]:
     """What the run does not have as one has that was never disturbed.
 
     Args:
         run: It, completed.
         whole: The other, of the same settings.
-        pictures: Whether its previews count: they may fail alone.
+        images: Whether its previews count: they may fail alone.
     """
     ours, theirs = run.view(), whole.view()
     wrong = [f"{name} was left behind" for name in leftovers(run)]
@@ -82,7 +82,7 @@ def differences(run: RunFolder, whole: RunFolder, pictures: bool = True) -> list
     if {lora.file for lora in ours.loras} != {lora.file for lora in theirs.loras}:
         wrong.append(f"it tells of the files {[lora.file for lora in ours.loras]}")
     shown = [{(one.step, one.index) for one in view.samples} for view in (ours, theirs)]
-    if pictures and shown[0] != shown[1]:
+    if images and shown[0] != shown[1]:
         wrong.append(f"it lacks the previews {sorted(shown[1] - shown[0])}")
     for path in whole.path.glob("*.safetensors"):
         if not (run.path / path.name).is_file():

@@ -15,13 +15,13 @@ from trainer.contract.settings.learning import OptimizerSettings
 from trainer.contract.settings.model import Checkpointing, Quantize
 
 SIZES = [(80, 64), (64, 80), (64, 64), (96, 48), (80, 64)]
-SCHEDULES = get_args(OptimizerSettings.model_fields["schedule"].annotation)
+SCHEDULES = get_args(OptimizerSettings.model_fields["lr_scheduler"].annotation)
 TEXT = {"adapter": {"text_encoder": True}}
 WORDS = {"shuffle_tags": True, "tag_dropout": 0.2, "caption_dropout": 0.2}
-PROTECT = {"protect": True, "protect_prompt": "a ball", "protect_pictures": 3}
+PROTECT = {"prior_preservation": True, "class_prompt": "a ball", "class_images": 3}
 CASES = {
     "plain": {},
-    **{f"schedule {one}": {"optimizer": {"schedule": one, "warmup": 0.3}} for one in SCHEDULES},
+    **{f"schedule {one}": {"optimizer": {"lr_scheduler": one, "warmup": 0.3}} for one in SCHEDULES},
     "accumulation": {"dataset": {"batch_size": 1, "accumulation": 2}},
     "text encoder": TEXT,
     "LoRA dropout": {"adapter": {"dropout": 0.2}},
@@ -34,11 +34,15 @@ CASES = {
     "prior preservation": {"dataset": PROTECT},
     "noise offset": {"objective": {"noise_offset": 0.1}},
     "bf16": {"model": {"precision": "bf16"}, **TEXT},
-    "streamed": {"model": {"stream": "on"}},
+    "streamed": {"model": {"offload": "on"}},
     **{f"base in {bits}": {"model": {"quantize": bits}, **TEXT} for bits in get_args(Quantize) if bits != "none"},
-    **{f"checkpointing {one}": {"model": {"checkpointing": one}} for one in get_args(Checkpointing) if one != "none"},
+    **{
+        f"checkpointing {one}": {"model": {"gradient_checkpointing": one}}
+        for one in get_args(Checkpointing)
+        if one != "none"
+    },
     "everything at once": {
-        "model": {"checkpointing": "blocks"},
+        "model": {"gradient_checkpointing": "blocks"},
         "dataset": {**WORDS, **PROTECT, "masks": True, "flip": True, "resolution": 64, "accumulation": 2},
         "adapter": {"text_encoder": True, "dropout": 0.1},
         "optimizer": {"warmup": 0.3},
@@ -48,12 +52,12 @@ CASES = {
 
 @pytest.fixture(scope="session")
 def many_shapes(tmp_path_factory):
-    """Folders of pictures of several sizes with tags; in one of them some have a mask."""
+    """Folders of images of several sizes with tags; in one of them some have a mask."""
     folders = {masks: tmp_path_factory.mktemp("shapes") for masks in (False, True)}
     for (masks, folder), (number, size) in itertools.product(folders.items(), enumerate(SIZES)):
-        picture = Image.new("RGB", size, (40 * number, 90, 200))
-        ImageDraw.Draw(picture).ellipse([5 * number, 4, 40, 40], fill="yellow")
-        picture.save(folder / f"{number}.png")
+        image = Image.new("RGB", size, (40 * number, 90, 200))
+        ImageDraw.Draw(image).ellipse([5 * number, 4, 40, 40], fill="yellow")
+        image.save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(f"ball, round, number {number}, yellow, on blue")
         if masks and number % 2:
             mask = Image.new("L", size)
@@ -64,7 +68,7 @@ def many_shapes(tmp_path_factory):
 
 @pytest.fixture
 def changes(many_shapes):
-    """A case's settings, on pictures of many shapes."""
+    """A case's settings, on images of many shapes."""
 
     def of(case: str, **more: dict) -> dict:
         chosen = {name: dict(values) for name, values in CASES[case].items()}

@@ -38,7 +38,7 @@ def test_wherever_the_disk_is_full_the_run_stops_with_that_and_goes_on_once_ther
         call, what = operations[number].split("\t")
         wrong = faults_of(run) + told_badly(run, code, what) + [f"{name} was left behind" for name in leftovers(run)]
         stage.train(run)
-        wrong += differences(run, reference, pictures=code != 0)
+        wrong += differences(run, reference, images=code != 0)
         lost += [f"{call}, {what}: {one}" for one in tally.note(f"disk full, {what}", wrong)]
     assert not lost
 

@@ -12,12 +12,12 @@ from trainer.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
-def killed(stage, make_run, pictures, tiny_model, tmp_path_factory):
-    """A run with pictures and base model of its own, killed after a checkpoint and a LoRA file."""
+def killed(stage, make_run, images, tiny_model, tmp_path_factory):
+    """A run with images and base model of its own, killed after a checkpoint and a LoRA file."""
     own = tmp_path_factory.mktemp("own")
-    shutil.copytree(pictures, own / "pictures")
+    shutil.copytree(images, own / "pictures")
     shutil.copytree(tiny_model, own / "base")
-    Image.new("L", (80, 64), 255).save(own / "pictures" / "picture 1.mask.png")
+    Image.new("L", (80, 64), 255).save(own / "pictures" / "image 1.mask.png")
     run = make_run(
         model={"base_model": str(own / "base")}, dataset={"images": str(own / "pictures"), "views": 2, "resolution": 32}
     )
@@ -28,7 +28,7 @@ def killed(stage, make_run, pictures, tiny_model, tmp_path_factory):
 
 @pytest.fixture
 def inputs(killed, tmp_path):
-    """Copies of pictures, base model and run, to be changed."""
+    """Copies of images, base model and run, to be changed."""
     own, run = killed
     shutil.copytree(own, tmp_path / "own")
     shutil.copytree(run.home.root, tmp_path / "home")
@@ -37,12 +37,12 @@ def inputs(killed, tmp_path):
     return tmp_path / "own", copy
 
 
-def another_picture(folder, _run):
-    Image.new("RGB", (80, 64), "red").save(folder / "pictures" / "picture 2.png")
+def another_image(folder, _run):
+    Image.new("RGB", (80, 64), "red").save(folder / "pictures" / "image 2.png")
 
 
 def one_gone(folder, _run):
-    (folder / "pictures" / "picture 2.png").unlink()
+    (folder / "pictures" / "image 2.png").unlink()
 
 
 def one_more(folder, _run):
@@ -51,15 +51,15 @@ def one_more(folder, _run):
 
 def other_captions(folder, _run):
     for number in (1, 3):
-        (folder / "pictures" / f"picture {number}.txt").write_text("another")
+        (folder / "pictures" / f"image {number}.txt").write_text("another")
 
 
 def another_mask(folder, _run):
-    Image.new("L", (80, 64), 40).save(folder / "pictures" / "picture 1.mask.png")
+    Image.new("L", (80, 64), 40).save(folder / "pictures" / "image 1.mask.png")
 
 
 def no_mask(folder, _run):
-    (folder / "pictures" / "picture 1.mask.png").unlink()
+    (folder / "pictures" / "image 1.mask.png").unlink()
 
 
 def another_base(folder, _run):
@@ -78,12 +78,12 @@ def setting(line, other):
 
 
 CHANGES = {
-    "picture": (another_picture, "picture 2.png changed"),
-    "gone": (one_gone, "picture 2.png is gone"),
+    "picture": (another_image, "image 2.png changed"),
+    "gone": (one_gone, "image 2.png is gone"),
     "new": (one_more, "fresh.png is new"),
-    "captions": (other_captions, "the caption of picture 1.png and 1 more changed"),
-    "mask": (another_mask, "the mask of picture 1.png changed"),
-    "no mask": (no_mask, "the mask of picture 1.png changed"),
+    "captions": (other_captions, "the caption of image 1.png and 1 more changed"),
+    "mask": (another_mask, "the mask of image 1.png changed"),
+    "no mask": (no_mask, "the mask of image 1.png changed"),
     "base model": (another_base, "the base model is another"),
     "rank": (setting("rank = 2", "rank = 4"), "adapter.rank was 2 and is 4"),
     "seed": (setting("seed = 42", "seed = 43"), "model.seed was 42 and is 43"),

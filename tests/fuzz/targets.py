@@ -15,13 +15,13 @@ from typing import Any
 
 from PIL import Image
 
-from app.dataset import captioning, checks, grid, picture
+from app.dataset import captioning, checks, grid, image
 from app.kit.form import SETTINGS, api_name
 from app.live.feed import parts_of
 from app.live.monitor import Watch
 from app.live.result import facts
 from app.runs.cards import card, look
-from app.train.pictures import pictures_html
+from app.train.images import images_html
 from app.train.plan import read
 from trainer.captioning.from_metadata import of_comfy, of_parameters, plain_prompt, prompt_of
 from trainer.captioning.jobs import CaptionJob
@@ -59,9 +59,9 @@ def header(folder: Path, data: bytes) -> None:
 
 
 def caption(folder: Path, data: bytes) -> None:
-    """Captions in a data set: beside a picture, or in a file for many, by the first byte."""
+    """Captions in a data set: beside an image, or in a file for many, by the first byte."""
     path = folder / CAPTION_FILES[data[0] % 4 if data else 0]
-    _picture(folder)
+    _image(folder)
     path.write_bytes(data[1:])
     try:
         items, _ = scan(folder)
@@ -114,7 +114,7 @@ def config(folder: Path, data: bytes) -> None:
 def form(folder: Path, data: bytes) -> None:
     """What the Train page's form, or a program in its place, sends: values by the settings' names."""
     given = _json(data)
-    _picture(folder / "pictures")
+    _image(folder / "pictures")
     named = {**_usual, "dataset_images": str(folder / "pictures")}
     for name, value in given.items():
         if name in named:
@@ -124,15 +124,15 @@ def form(folder: Path, data: bytes) -> None:
         read(home, "pocket-style", named)
     images = named["dataset_images"]
     if isinstance(images, str) and not Path(images).is_absolute():
-        pictures_html(home, folder / "pictures", "en")
+        images_html(home, folder / "pictures", "en")
 
 
 def question(folder: Path, data: bytes) -> None:
     """What the Dataset page's script asks, or a program in its place: the answer's name, and its question."""
-    pictures, home = folder / "pictures", Home(folder)
-    _picture(pictures)
+    images, home = folder / "pictures", Home(folder)
+    _image(images)
     asked = _json(data)
-    place = {"folder": str(pictures), "preset": "pocket-style", "name": "a.png"}
+    place = {"folder": str(images), "preset": "pocket-style", "name": "a.png"}
     for answered in _answers(home):
         if asked.get("ask", answered.__name__) == answered.__name__:
             told = answered({**place, **asked}, REQUEST)
@@ -140,11 +140,11 @@ def question(folder: Path, data: bytes) -> None:
 
 
 def overlay(folder: Path, data: bytes) -> None:
-    """The changes made to pictures here, their history, and what a captioner found."""
-    pictures, home = folder / "pictures", Home(folder)
-    _picture(pictures)
-    file = overlay_file(home, pictures)
-    job = CaptionJob.of(home, pictures)
+    """The changes made to images here, their history, and what a captioner found."""
+    images, home = folder / "pictures", Home(folder)
+    _image(images)
+    file = overlay_file(home, images)
+    job = CaptionJob.of(home, images)
     for path in (file, file.with_name("history.jsonl"), job.results_file):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -152,16 +152,16 @@ def overlay(folder: Path, data: bytes) -> None:
         path.write_bytes(data)
         for use in (entries_of, history, undo, redo):
             with suppress(TrainerError):
-                use(home, pictures)
+                use(home, images)
         with suppress(TrainerError):
-            change(home, pictures, {"a.png": Entry(text="a bear")})
+            change(home, images, {"a.png": Entry(text="a bear")})
         path.unlink(missing_ok=True)
     job.results_file.write_bytes(data)
     job.results()
 
 
 def prompts(folder: Path, data: bytes) -> None:
-    """The prompt in a generated picture: as text, and in the chunks of a PNG."""
+    """The prompt in a generated image: as text, and in the chunks of a PNG."""
     text = data.decode(errors="replace")
     for reader in (of_parameters, of_comfy, plain_prompt):
         reader(text)
@@ -179,7 +179,7 @@ TARGETS: dict[str, Target] = {
 
 def _answers(home: Home) -> list[grid.Answer]:
     """The functions of the Dataset page, but for those that start a process or a thread."""
-    every = [*grid.answers(home), *picture.answers(home), *checks.answers(home), *captioning.answers(home)]
+    every = [*grid.answers(home), *image.answers(home), *checks.answers(home), *captioning.answers(home)]
     return [one for one in every if one.__name__ not in ("caption_start", "check", "fix")]
 
 
@@ -192,8 +192,8 @@ def _json(data: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {"folder": found}
 
 
-def _picture(folder: Path) -> None:
-    """A data set of one picture."""
+def _image(folder: Path) -> None:
+    """A data set of one image."""
     if not (folder / "a.png").exists():
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 64), "red").save(folder / "a.png")

@@ -88,7 +88,7 @@ def settings(name, file, images):
                 "caption_dropout": 0.3,
             },
             "adapter": {"rank": 4, "alpha": 2.0, "text_encoder": True, "text_encoder_2": name == "sdxl"},
-            "optimizer": {"learning_rate": 0.02, "text_learning_rate": 0.01, "schedule": "constant", "warmup": 0.0},
+            "optimizer": {"learning_rate": 0.02, "text_learning_rate": 0.01, "lr_scheduler": "constant", "warmup": 0.0},
             "objective": {"keep_uncaptioned": True},
             "preview": {"steps": STEPS, "seed": SEED, "prompts": ["ball number"], "guidance_scale": 3.0, "every": 999},
             "output": {"name": "lora", "files": 1, "dtype": "fp32", "checkpoint_every": 999},
@@ -101,7 +101,7 @@ def trained(request, tmp_path_factory):
     """A finished run on a tiny single file; SDXL's without a network."""
     name, folder = request.param, tmp_path_factory.mktemp("base")
     file = originals.write_file(folder / f"{name}.safetensors", name, **FILES[name])
-    images = tiny.pictures(folder / "pictures", count=3, size=(101, 67))
+    images = tiny.images(folder / "pictures", count=3, size=(101, 67))
     run = RunFolder.create(Home(folder / "home"), settings(name, file, images))
     tries = folder / "tries.txt"
     code = train_without_network(run, tries) if name == "sdxl" else warm.start(run).wait()
@@ -139,8 +139,8 @@ def draw(pipeline):
 
 
 def preview(trained, which):
-    with Image.open(which(trained.run.samples.glob("*-0.png"))) as picture:
-        return np.asarray(picture.convert("RGB"), dtype=np.float64)
+    with Image.open(which(trained.run.samples.glob("*-0.png"))) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.float64)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers' Euler makes arrays of tensors

@@ -29,7 +29,7 @@ COUNT = 60
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures of several colours; the second has a caption of its own."""
+    """Images of several colours; the second has a caption of its own."""
     place = tmp_path / "Bilder ä"
     place.mkdir()
     for number in range(COUNT):
@@ -74,7 +74,7 @@ def done(home, wanted):
 
 
 def when(job, done):
-    """Wait until so many pictures are done."""
+    """Wait until so many images are done."""
     while len(job.results().done) < done:
         assert job.process() is not None or len(job.results().done) >= done, job.log_file.read_text()
         time.sleep(0.005)
@@ -107,7 +107,7 @@ def test_captions_that_are_there_are_replaced_only_when_asked(home, folder):
     assert texts(home, folder)["red_house_001.png"] == "red house"
 
 
-def test_what_else_the_overlay_says_of_a_picture_stays(home, folder):
+def test_what_else_the_overlay_says_of_an_image_stays(home, folder):
     change(home, folder, {"red_house_000.png": Entry(focus=(0.25, 0.5), left_out=True)})
     done(home, settings(folder))
     assert entries_of(home, folder)["red_house_000.png"] == Entry("red house", (0.25, 0.5), left_out=True)
@@ -178,7 +178,7 @@ def test_a_caption_written_while_those_found_are_put_in_is_not_replaced(home, fo
     }
 
 
-def test_the_words_of_a_folder_named_as_in_kohyas_tools_are_no_caption_of_its_pictures(home, folder):
+def test_the_words_of_a_folder_named_as_in_kohyas_tools_are_no_caption_of_its_images(home, folder):
     shutil.copytree(folder, folder.with_name("10_ana woman"))
     progress = done(home, settings(folder.with_name("10_ana woman"))).progress()
     assert (progress.captioned, progress.kept) == (COUNT - 1, 1)
@@ -194,8 +194,8 @@ def test_another_captioner_begins_anew_and_loses_nothing(home, folder):
     assert len(history(home, folder).done) == 2
 
 
-def test_pictures_that_cannot_be_read_are_passed_over_and_told(home, folder):
-    (folder / "aa.png").write_bytes(b"no picture")
+def test_images_that_cannot_be_read_are_passed_over_and_told(home, folder):
+    (folder / "aa.png").write_bytes(b"no image")
     whole = (folder / "red_house_002.png").read_bytes()
     (folder / "red_house_002.png").write_bytes(whole[:60])  # its header is whole
     progress = done(home, settings(folder, "nearest")).progress()

@@ -48,11 +48,11 @@ def flags(tiny_model, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_training_from_a_relative_folder_with_space_and_umlaut(flags, pictures, tmp_path):
-    shutil.copytree(pictures, tmp_path / "Bilder für mich")
+def test_a_training_from_a_relative_folder_with_space_and_umlaut(flags, images, tmp_path):
+    shutil.copytree(images, tmp_path / "Bilder für mich")
     code, output = cli(*flags, "--images", "Bilder für mich", "--dataset.views", "2", cwd=tmp_path)
     assert code == 0, output
-    assert "5 pictures × 2 views = 5 steps at batch 2" in output
+    assert "5 images × 2 views = 5 steps at batch 2" in output
     (run,) = RunFolder.all(Home(tmp_path / "heim"))
     for name in ("mein löra.safetensors", "before-after.png"):
         assert (run.path / name).exists()
@@ -60,8 +60,8 @@ def test_a_training_from_a_relative_folder_with_space_and_umlaut(flags, pictures
     assert "fits only the model" in output
 
 
-def test_check_shows_every_setting_with_its_origin_and_trains_nothing(flags, pictures, tmp_path):
-    code, output = cli(*flags, "--images", pictures, "--adapter.rank", "8", "--check")
+def test_check_shows_every_setting_with_its_origin_and_trains_nothing(flags, images, tmp_path):
+    code, output = cli(*flags, "--images", images, "--adapter.rank", "8", "--check")
     assert code == 0
     lines = [line.rstrip() for line in output.splitlines() if "." in line.partition(" ")[0]]
     origins = {line.split()[0]: line.rpartition("  ")[2].strip() for line in lines}
@@ -78,21 +78,21 @@ def test_list_presets_names_all_with_their_intent():
         assert preset.stem in output
 
 
-def test_an_own_preset_is_listed_beside_the_others_and_can_be_used(flags, pictures, tmp_path):
+def test_an_own_preset_is_listed_beside_the_others_and_can_be_used(flags, images, tmp_path):
     home = Home(tmp_path / "heim")
     save_preset(home.presets, "Mein Stil", validated({"adapter": {"rank": 24}}), "Mine.")
     code, output = cli("--list-presets", "--home", home.root)
     assert code == 0
     assert {"pocket-style", "Mein Stil"} <= {line.split("  ")[0] for line in output.splitlines()}
-    code, output = cli(*flags, "--preset", "Mein Stil", "--images", pictures, "--check")
+    code, output = cli(*flags, "--preset", "Mein Stil", "--images", images, "--check")
     assert code == 0
     assert re.search(r"adapter\.rank +24 +preset Mein Stil", output)
 
 
-def test_a_queued_run_waits_while_another_is_trained(flags, pictures, tmp_path):
+def test_a_queued_run_waits_while_another_is_trained(flags, images, tmp_path):
     home = Home(tmp_path / "heim")
     RunFolder.create(home, validated({})).record(psutil.Process())  # this very test stands for a trainer
-    code, output = cli(*flags, "--images", pictures, "--queue")
+    code, output = cli(*flags, "--images", images, "--queue")
     assert code == 0, output
     assert "waits as number 1" in output
     (waiting,) = Queue(home).waiting()
@@ -101,11 +101,11 @@ def test_a_queued_run_waits_while_another_is_trained(flags, pictures, tmp_path):
 
 
 @pytest.mark.parametrize("preset", list_presets(FOLDER)[0], ids=lambda preset: preset.name)
-def test_every_shipped_preset_passes_check(preset, pictures, tmp_path, capsys):
+def test_every_shipped_preset_passes_check(preset, images, tmp_path, capsys):
     tensors = {"sd2": headers.sd2, "sdxl": headers.sdxl}.get(preset.values["model"].get("family"), headers.sd15)()
     told = {"modelspec.prediction_type": "v"} if "sd2" in preset.name else None
     base = headers.write(tmp_path / "base.safetensors", tensors, metadata=told)
-    given = ["--preset", preset.name, "--images", str(pictures), "--base-model", str(base), "--check"]
+    given = ["--preset", preset.name, "--images", str(images), "--base-model", str(base), "--check"]
     assert console.main(given) == 0, capsys.readouterr().out
 
 
@@ -124,14 +124,14 @@ def test_models_lists_those_on_this_computer_with_what_each_is_and_where(tmp_pat
     assert f"Forge: {file}" in output
 
 
-def test_the_plan_says_what_the_base_model_is(flags, pictures, tiny_model):
-    code, output = cli(*flags, "--images", pictures, "--check")
+def test_the_plan_says_what_the_base_model_is(flags, images, tiny_model):
+    code, output = cli(*flags, "--images", images, "--check")
     assert code == 0
     assert f"Base model: {tiny_model}: SD 1.x, predicts" in output
 
 
-def test_of_a_model_of_the_hub_the_plan_says_how_much_is_to_be_fetched(flags, pictures, tmp_path):
-    given = (*flags, "--images", pictures, "--base-model", "ana/small-model", "--check")
+def test_of_a_model_of_the_hub_the_plan_says_how_much_is_to_be_fetched(flags, images, tmp_path):
+    given = (*flags, "--images", images, "--base-model", "ana/small-model", "--check")
     with hub_server.serve() as hub:
         hub.add("ana/small-model", {"ana.safetensors": bytes(20_000)})
         online = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
@@ -144,12 +144,12 @@ def test_of_a_model_of_the_hub_the_plan_says_how_much_is_to_be_fetched(flags, pi
     assert "Note: HF_HUB_OFFLINE is set and ana/small-model is not in the cache" in output
 
 
-def test_no_run_is_made_with_a_base_model_of_another_kind(flags, pictures, tmp_path):
+def test_no_run_is_made_with_a_base_model_of_another_kind(flags, images, tmp_path):
     base = headers.write(tmp_path / "ana.safetensors", headers.sdxl())
-    code, output = cli(*flags, "--images", pictures, "--base-model", base, "--model.family", "sd15")
+    code, output = cli(*flags, "--images", images, "--base-model", base, "--model.family", "sd15")
     assert code == 2
     assert "ana.safetensors is SDXL; these settings are made for SD 1.x." in output
-    code, output = cli(*flags, "--images", pictures, "--base-model", "no-model-of-this-name")
+    code, output = cli(*flags, "--images", images, "--base-model", "no-model-of-this-name")
     assert code == 2
     assert "(base_model_missing)" in output
     assert not (tmp_path / "heim").exists()
@@ -183,10 +183,10 @@ def test_a_mistake_is_told_with_the_value_seen_and_what_to_do(arguments, code_wo
     assert "Traceback" not in output
 
 
-def test_ctrl_c_stops_and_saves_and_resume_ends_the_run(flags, pictures, tmp_path):
+def test_ctrl_c_stops_and_saves_and_resume_ends_the_run(flags, images, tmp_path):
     home = Home(tmp_path / "heim")
     child = subprocess.Popen(
-        command(*flags, "--images", pictures, "--dataset.views", "20"),
+        command(*flags, "--images", images, "--dataset.views", "20"),
         cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     while not (RunFolder.all(home) and RunFolder.all(home)[0].view().steps):

@@ -51,7 +51,7 @@ def train(new_run, path, name, text, ready=False, resolution=512, limit=0.0):
     run = new_run(
         model={"base_model": str(path), "precision": "bf16", "memory_limit": limit},
         dataset={
-            "images": str(tiny.pictures(path.parent / name, count=3)),
+            "images": str(tiny.images(path.parent / name, count=3)),
             "views": 1,
             "resolution": resolution,
             "batch_size": 1,

@@ -11,7 +11,7 @@ import torch
 import warm
 
 from trainer.contract.settings.config import validated
-from trainer.dataset.scan import pictures_of
+from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
 from trainer.engine.adapters.lora import attach
 from trainer.engine.data.batches import TextStates, encode_dataset, samples_of_step
@@ -20,7 +20,7 @@ from trainer.engine.objectives import Batch, make_schedule, sample_rng, training
 
 STEPS = 50
 SETTINGS = {
-    "model": {"base_model": "pocket", "precision": "fp32", "checkpointing": "none", "quantize": "none"},
+    "model": {"base_model": "pocket", "precision": "fp32", "gradient_checkpointing": "none", "quantize": "none"},
     "dataset": {
         "images": "assets/demo/style/train",
         "resolution": 128,
@@ -30,7 +30,7 @@ SETTINGS = {
         "caption_dropout": 0.15,
     },
     "adapter": {"rank": 16, "alpha": 16.0},
-    "optimizer": {"learning_rate": 2e-3, "schedule": "constant", "warmup": 0.0},
+    "optimizer": {"learning_rate": 2e-3, "lr_scheduler": "constant", "warmup": 0.0},
     "preview": {"steps": 1, "every": 1000},
     "output": {"files": 1, "checkpoint_every": 1000},
 }
@@ -45,7 +45,7 @@ def plain(tmp_path_factory):
     """The losses of a loop without any of our savings: diffusers, peft and PyTorch's own AdamW in float32."""
     config = validated(SETTINGS)
     family = tiny.load("pocket", **{name: part for name, part in SETTINGS.items() if name != "model"})
-    items, _ = pictures_of(config.dataset)
+    items, _ = images_of(config.dataset)
     made, seed = plan(len(items), config.dataset), config.model.seed
     cache = TensorCache(tmp_path_factory.mktemp("cache"))
     data = encode_dataset(items, family, config.dataset, dtype=torch.float32, cache=cache, progress=silent)
@@ -122,4 +122,4 @@ def test_a_lever_hardly_changes_the_curve(lever, plain, trained):
 @pytest.mark.parametrize("level", ["feed_forward", "blocks", "full"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_level_of_recomputation_does_not_change_it_at_all(level, precision, trained):
-    assert trained(precision=precision, checkpointing=level) == trained(precision=precision)
+    assert trained(precision=precision, gradient_checkpointing=level) == trained(precision=precision)

@@ -11,7 +11,7 @@ from trainer.engine.families import parts
 
 PHASES = {
     "while the base model is read": (parts, "_fill", 0),
-    "while pictures are encoded": (prepare, "encode_dataset", 0),
+    "while images are encoded": (prepare, "encode_dataset", 0),
     "while the adapter is made": (prepare, "add_adapter", 0),
     "in the first step": (loop, "update", 0),
     "in a later step": (loop, "update", 5),
@@ -75,7 +75,7 @@ def test_a_run_that_nothing_helps_ends_with_what_to_do(new_run, monkeypatch):
     tried = []
 
     def short(training, _step):
-        tried.append(training.config.model.checkpointing)
+        tried.append(training.config.model.gradient_checkpointing)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(loop, "update", short)

@@ -12,7 +12,7 @@ STEPS, SEED = 8, 77
 
 
 @pytest.fixture(scope="module", params=["fp32", "bf16"])
-def trained(request, tmp_path_factory, tiny_model, pictures):
+def trained(request, tmp_path_factory, tiny_model, images):
     from trainer.contract.home import Home
     from trainer.contract.settings.config import validated
     from trainer.runs.folder import RunFolder
@@ -20,7 +20,7 @@ def trained(request, tmp_path_factory, tiny_model, pictures):
     config = validated(
         {
             "model": {"base_model": str(tiny_model), "precision": request.param, "device": "cpu"},
-            "dataset": {"images": str(pictures), "views": 16, "batch_size": 2, "resolution": 64},
+            "dataset": {"images": str(images), "views": 16, "batch_size": 2, "resolution": 64},
             "adapter": {"rank": 8, "alpha": 4.0, "text_encoder": True},
             "optimizer": {"learning_rate": 0.02, "text_learning_rate": 0.01},
             "preview": {"steps": STEPS, "seed": SEED, "prompts": ["ball number"], "guidance_scale": 3.0},
@@ -47,8 +47,8 @@ def draw(tiny_model, lora_file):
 
 def test_the_stock_pipeline_draws_the_trainers_preview(trained, tiny_model, tmp_path):
     file = trained.path / "parity.safetensors"
-    with Image.open(max(trained.samples.glob("*-0.png"))) as picture:
-        preview = np.asarray(picture.convert("RGB"), dtype=np.float64)
+    with Image.open(max(trained.samples.glob("*-0.png"))) as image:
+        preview = np.asarray(image.convert("RGB"), dtype=np.float64)
     doubled = tmp_path / "doubled.safetensors"
     tensors = load_file(file)
     save_file({n: t * 2 if n.endswith(".alpha") else t for n, t in tensors.items()}, doubled)

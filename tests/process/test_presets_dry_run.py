@@ -61,24 +61,24 @@ def trained(tmp_path_factory):
         return runs[config]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "draw_strip", lambda *_: None)  # six pictures a run, which have tests of their own
+        patch.setattr(outputs, "draw_strip", lambda *_: None)  # six images a run, which have tests of their own
         yield train
 
 
 @pytest.fixture(scope="module")
-def two_pictures(tmp_path_factory):
-    return tiny.pictures(tmp_path_factory.mktemp("pictures"), count=2)
+def two_images(tmp_path_factory):
+    return tiny.images(tmp_path_factory.mktemp("pictures"), count=2)
 
 
-def small(preset, base_model, pictures):
-    """The preset's settings, but for pictures and model, size and length, previews, and one pass to a step."""
+def small(preset, base_model, images):
+    """The preset's settings, but for images and model, size and length, previews, and one pass to a step."""
     usual, _ = overlay({"preset": preset.values})
     batch = usual.dataset.batch_size * usual.dataset.accumulation
     length = {"views": 1, "min_total_views": STEPS * batch, "max_total_views": STEPS * batch}
     changes = {
         "preset": "",
         "model": {"base_model": base_model, "device": "cpu", "precision": "fp32"},
-        "dataset": {"images": str(pictures), "resolution": 64, "batch_size": batch, "accumulation": 1, **length},
+        "dataset": {"images": str(images), "resolution": 64, "batch_size": batch, "accumulation": 1, **length},
         "preview": {"prompts": ["ball"], "steps": 1, "every": 1000},
         "output": {"name": "dry run", "files": 1, "checkpoint_every": 1000},
     }
@@ -86,9 +86,9 @@ def small(preset, base_model, pictures):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_trains_on_a_model_of_its_family_to_a_file(name, base_model, trained, two_pictures):
+def test_a_preset_trains_on_a_model_of_its_family_to_a_file(name, base_model, trained, two_images):
     kind = name.partition("-")[0]
-    config = small(PRESETS[name], base_model(kind), two_pictures)
+    config = small(PRESETS[name], base_model(kind), two_images)
     run = trained(config)
     events, _, _ = read_events(run.events_file)
     assert [event.family for event in events if isinstance(event, RunStarted)] == [MODELS.get(kind, MODELS["sd15"])[0]]

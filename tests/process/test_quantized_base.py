@@ -56,17 +56,17 @@ def test_the_base_is_held_as_the_settings_say(new_run, monkeypatch):
 def test_a_base_that_is_streamed_gives_the_same_previews_and_the_same_lora(new_run):
     runs = []
     for stream in ("on", "off"):
-        model = {"quantize": "4bit", "stream": stream, "checkpointing": "blocks"}
+        model = {"quantize": "4bit", "offload": stream, "gradient_checkpointing": "blocks"}
         runs.append(new_run(stream, model=model, dataset={"views": 1}, output={"files": 1}))
         assert main([str(runs[-1].path)]) == 0
     ours, theirs = map(lora, runs)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    pictures = [[path.read_bytes() for path in sorted(run.samples.glob("*.png"))] for run in runs]
-    assert pictures[0] == pictures[1] != []
+    images = [[path.read_bytes() for path in sorted(run.samples.glob("*.png"))] for run in runs]
+    assert images[0] == images[1] != []
 
 
 def test_a_run_that_ran_out_of_memory_goes_on_with_fewer_bits(new_run, monkeypatch):
-    run = new_run(dataset={"batch_size": 1, "views": 2}, model={"checkpointing": "full"})
+    run = new_run(dataset={"batch_size": 1, "views": 2}, model={"gradient_checkpointing": "full"})
     bits, plain = [], loop.update
 
     def short(training, step):

@@ -31,16 +31,16 @@ from trainer.runs import process
 from trainer.runs.folder import RunFolder
 from trainer.runs.process import Group
 
-# 5 pictures x 8 views at batch 4 = 10 steps
+# 5 images x 8 views at batch 4 = 10 steps
 WHOLE = {"dataset": {"views": 8, "batch_size": 4, "caption_dropout": 0.2}, "adapter": {"text_encoder": True}}
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, tiny_model, pictures):
+def alone(tmp_path_factory, tiny_model, images):
     """The run that all others must repeat, by one process."""
     values = {
         "model": {"base_model": str(tiny_model), "precision": "fp32", "device": "cpu"},
-        "dataset": {"images": str(pictures), "resolution": 64, **WHOLE["dataset"]},
+        "dataset": {"images": str(images), "resolution": 64, **WHOLE["dataset"]},
         "adapter": {"rank": 4, "alpha": 2.0, **WHOLE["adapter"]},
         "optimizer": {"learning_rate": 1e-3},
         "preview": {"steps": 2, "prompts": ["ball"]},
@@ -122,7 +122,7 @@ def train_as_two(runs, computers, notes):
     return [one.exitcode for one in ranks]
 
 
-def test_pictures_and_captions_are_encoded_by_one_process_for_all_who_wait_for_days(new_run, tmp_path):
+def test_images_and_captions_are_encoded_by_one_process_for_all_who_wait_for_days(new_run, tmp_path):
     run, notes = new_run(), [tmp_path / "0", tmp_path / "1"]
     assert train_as_two([run, run], 1, notes) == [0, 0], run.log_file.read_text()[-3000:]
     texts = {"ball", *(path.read_text() for path in Path(run.config().dataset.images).glob("*.txt"))}
@@ -267,7 +267,7 @@ def test_macs_graphics_cards_are_refused_for_they_cannot_send_to_each_other(monk
     assert "--model.device cpu" in caught.value.hint
 
 
-def test_more_processes_than_pictures_in_a_step_are_refused_before_the_start(new_run):
+def test_more_processes_than_images_in_a_step_are_refused_before_the_start(new_run):
     run = new_run(dataset={"batch_size": 2}, model={"processes": 3})
     assert main([str(run.path), *Group.of(run).arguments()]) == 2
     (failure,) = events(run, RunFailed)

@@ -21,24 +21,24 @@ def events(run, kind):
 
 
 def sheet(path):
-    with Image.open(path) as picture:
-        return numpy.asarray(picture.convert("RGB")).astype(float)
+    with Image.open(path) as image:
+        return numpy.asarray(image.convert("RGB")).astype(float)
 
 
 def cell(strip, column):
-    """One picture of a strip."""
+    """One image of a strip."""
     left = GAP_PX + column * (CELL_PX + GAP_PX // 2)
     return strip[TOP_PX : TOP_PX + CELL_PX, left : left + CELL_PX]
 
 
 def preview(run, step, index):
     """A preview at the size of a strip's cell."""
-    with Image.open(run.samples / f"{step:06}-{index}.png") as picture:
-        return numpy.asarray(ImageOps.contain(picture, (CELL_PX, CELL_PX), Image.Resampling.LANCZOS)).astype(float)
+    with Image.open(run.samples / f"{step:06}-{index}.png") as image:
+        return numpy.asarray(ImageOps.contain(image, (CELL_PX, CELL_PX), Image.Resampling.LANCZOS)).astype(float)
 
 
 def difference(one, other):
-    """Mean absolute difference of two pictures, of 255."""
+    """Mean absolute difference of two images, of 255."""
     return abs(one - other).mean()
 
 
@@ -49,7 +49,7 @@ def contents(run):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_model, pictures):
+def finished(tmp_path_factory, tiny_model, images):
     """One whole run of 10 steps, text encoder included."""
     from trainer.contract.home import Home
     from trainer.contract.settings.config import validated
@@ -58,7 +58,7 @@ def finished(tmp_path_factory, tiny_model, pictures):
     config = validated(
         {
             "model": {"base_model": str(tiny_model), "precision": "fp32", "device": "cpu"},
-            "dataset": {"images": str(pictures), "views": 4, "batch_size": 2, "resolution": 64},
+            "dataset": {"images": str(images), "views": 4, "batch_size": 2, "resolution": 64},
             "adapter": {"rank": 4, "alpha": 2.0, "text_encoder": True, "dropout": 0.1},
             "output": {"name": "geprüft", "files": 2},
             **LEARNS,
@@ -71,9 +71,9 @@ def finished(tmp_path_factory, tiny_model, pictures):
 
 def test_a_run_ends_with_the_strip_of_its_last_file_and_of_no_other(finished):
     assert [path.name for path in finished.path.glob("*.strength.png")] == ["geprüft.strength.png"]
-    with Image.open(finished.path / "geprüft.strength.png") as picture:
+    with Image.open(finished.path / "geprüft.strength.png") as image:
         width = 2 * GAP_PX + 6 * CELL_PX + 5 * (GAP_PX // 2)
-        assert picture.size == (width, TOP_PX + CELL_PX + UNDER_PX)
+        assert image.size == (width, TOP_PX + CELL_PX + UNDER_PX)
 
 
 def test_at_strength_0_stands_the_first_preview_and_at_1_the_last(finished):

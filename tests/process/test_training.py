@@ -47,8 +47,8 @@ def wait_for_step(run, step, child):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_model, pictures):
-    """One whole run: 5 pictures x 4 views at batch 2 = 10 steps, text encoder included."""
+def finished(tmp_path_factory, tiny_model, images):
+    """One whole run: 5 images x 4 views at batch 2 = 10 steps, text encoder included."""
     from trainer.contract.home import Home
     from trainer.contract.settings.config import validated
     from trainer.runs.folder import RunFolder
@@ -58,7 +58,7 @@ def finished(tmp_path_factory, tiny_model, pictures):
             "preset": "test",
             "model": {"base_model": str(tiny_model), "precision": "fp32", "device": "cpu"},
             "dataset": {
-                "images": str(pictures),
+                "images": str(images),
                 "views": 4,
                 "batch_size": 2,
                 "resolution": 64,
@@ -92,7 +92,7 @@ def test_event_numbers_have_no_gaps(finished):
     )
 
 
-def test_the_file_says_what_was_trained_and_nothing_private(finished, tiny_model, pictures):
+def test_the_file_says_what_was_trained_and_nothing_private(finished, tiny_model, images):
     with safe_open(finished.path / "geprüft.safetensors", "pt") as file:
         metadata = file.metadata()
     assert metadata["ss_output_name"] == "geprüft"
@@ -106,20 +106,20 @@ def test_the_file_says_what_was_trained_and_nothing_private(finished, tiny_model
     assert json.loads(metadata["ss_bucket_info"])["buckets"]["0"]["count"] == 5
     assert metadata["ss_base_model_version"].startswith("atelier_")
     text = json.dumps(metadata)
-    private = [str(pictures), str(tiny_model.parent), pictures.name, str(Path.home()), os.uname().nodename]
+    private = [str(images), str(tiny_model.parent), images.name, str(Path.home()), os.uname().nodename]
     assert not [word for word in private if word and word in text]
 
 
 def test_the_preview_carries_its_parameters(finished):
-    with Image.open(finished.samples / "000010-1.png") as picture:
-        assert picture.size == (64, 64)
-        assert "Seed: 1235" in picture.info["parameters"]
-        assert picture.info["parameters"].startswith("sks\n")
+    with Image.open(finished.samples / "000010-1.png") as image:
+        assert image.size == (64, 64)
+        assert "Seed: 1235" in image.info["parameters"]
+        assert image.info["parameters"].startswith("sks\n")
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_users_folder_is_only_read(pictures):
-    assert sorted(path.suffix for path in pictures.iterdir()) == [".png"] * 5 + [".txt"] * 5
+def test_the_users_folder_is_only_read(images):
+    assert sorted(path.suffix for path in images.iterdir()) == [".png"] * 5 + [".txt"] * 5
 
 
 def test_a_second_run_reads_the_cache_and_repeats_the_first_bit_for_bit(finished, tmp_path):
@@ -220,27 +220,27 @@ def test_a_run_that_fails_hands_over_to_the_one_that_waits(new_run):
     assert queue.waiting() == []
 
 
-def test_changed_pictures_are_refused_on_resume(new_run, pictures, tmp_path):
-    own = shutil.copytree(pictures, tmp_path / "own")
+def test_changed_images_are_refused_on_resume(new_run, images, tmp_path):
+    own = shutil.copytree(images, tmp_path / "own")
     run = new_run(dataset={"images": str(own), "views": 40})
     child = warm.start(run)
     wait_for_step(run, 2, child)
     run.request("stop")
     child.wait()
-    (own / "picture 0.txt").write_text("another caption")
+    (own / "image 0.txt").write_text("another caption")
     assert train_here(run) == 2
     assert events(run, RunFailed)[-1].code == "resume_refused"
     assert list(run.checkpoints.iterdir())
 
 
 def all_bad(folder):
-    for picture in folder.glob("*.png"):
-        picture.write_bytes(picture.read_bytes()[:60])  # the header is good
+    for image in folder.glob("*.png"):
+        image.write_bytes(image.read_bytes()[:60])  # the header is good
 
 
-def test_a_broken_picture_is_left_out_and_the_run_goes_on(new_run, pictures, tmp_path):
-    own = shutil.copytree(pictures, tmp_path / "own")
-    (own / "kaputt.png").write_bytes((own / "picture 0.png").read_bytes()[:60])
+def test_a_broken_image_is_left_out_and_the_run_goes_on(new_run, images, tmp_path):
+    own = shutil.copytree(images, tmp_path / "own")
+    (own / "kaputt.png").write_bytes((own / "image 0.png").read_bytes()[:60])
     (own / "leer.jpg").touch()
     run = new_run(dataset={"images": str(own), "views": 1})
     assert train_here(run) == 0
@@ -249,14 +249,14 @@ def test_a_broken_picture_is_left_out_and_the_run_goes_on(new_run, pictures, tmp
         "kaputt.png",
         "leer.jpg",
     ]
-    assert len(events(run, Step)) == 3  # 5 pictures, batch 2
+    assert len(events(run, Step)) == 3  # 5 images, batch 2
 
 
-def test_several_folders_with_weights_are_trained_at_several_sizes(new_run, pictures, tmp_path):
-    other = shutil.copytree(pictures, tmp_path / "other")
+def test_several_folders_with_weights_are_trained_at_several_sizes(new_run, images, tmp_path):
+    other = shutil.copytree(images, tmp_path / "other")
     run = new_run(
         dataset={
-            "images": str(pictures),
+            "images": str(images),
             "concepts": [{"images": str(other), "weight": 2.0, "trigger_word": "sks", "flip": True}],
             "further_resolutions": [48],
             "shuffle_tags": True,
@@ -266,7 +266,7 @@ def test_several_folders_with_weights_are_trained_at_several_sizes(new_run, pict
     )
     assert train_here(run) == 0
     assert run.config().dataset.concepts[0].weight == 2.0
-    assert len(events(run, Step)) == 5  # 10 pictures, batch 2
+    assert len(events(run, Step)) == 5  # 10 images, batch 2
 
 
 def empty(folder):
@@ -278,8 +278,8 @@ def empty(folder):
     ("damage", "code"),
     [(all_bad, "nothing_to_train"), (empty, "no_images"), (shutil.rmtree, "folder_missing")],
 )
-def test_a_bad_data_set_is_one_failure_event_with_a_hint(new_run, pictures, tmp_path, damage, code):
-    own = shutil.copytree(pictures, tmp_path / "own")
+def test_a_bad_data_set_is_one_failure_event_with_a_hint(new_run, images, tmp_path, damage, code):
+    own = shutil.copytree(images, tmp_path / "own")
     damage(own)
     run = new_run(dataset={"images": str(own)})
     assert train_here(run) == 2

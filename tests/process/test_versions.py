@@ -50,8 +50,8 @@ def test_an_older_versions_run_is_shown_and_gone_on_with_from_its_checkpoint(old
 
 
 def test_a_switch_that_has_become_a_choice_is_read_as_that(old):
-    assert old.config().model.checkpointing == "full"
-    assert load_preset("mine", old.home.presets).values["model"] == {"checkpointing": "full"}
+    assert old.config().model.gradient_checkpointing == "full"
+    assert load_preset("mine", old.home.presets).values["model"] == {"gradient_checkpointing": "full"}
 
 
 def test_an_older_versions_queue_is_read(queue, old):

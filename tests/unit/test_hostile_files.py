@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from app.dataset.folder import Pictures
+from app.dataset.folder import ImageFolder
 from app.kit.cards import problem_card
 from app.kit.text import words
 from app.live.chart import ChartLabels
@@ -23,7 +23,7 @@ from app.live.result import facts
 from app.runs.cards import card, look
 from app.runs.comparison import comparison
 from app.server.files import routes, thumbnail_url
-from app.train.pictures import keep_dropped, pictures_html
+from app.train.images import images_html, keep_dropped
 from app.train.preset_box import own_list
 from trainer.captioning.from_metadata import prompt_of
 from trainer.contract.errors import InvalidSettings, TrainerError
@@ -33,7 +33,7 @@ from trainer.contract.home import Home, user_path
 from trainer.contract.presets import save_preset
 from trainer.contract.settings.config import validated
 from trainer.contract.settings.fields import plain_file_name
-from trainer.dataset.images import load_picture
+from trainer.dataset.images import load_image
 from trainer.dataset.overlay import Entry, change, entries_of
 from trainer.dataset.scan import scan
 from trainer.models.lora_header import check_start
@@ -63,17 +63,17 @@ POLYGLOTS = {
 
 
 @pytest.mark.parametrize("name", POLYGLOTS)
-def test_of_a_picture_that_is_a_program_too_only_its_pixels_reach_the_browser(tmp_path, name):
-    picture = tmp_path / name
-    picture.write_bytes(POLYGLOTS[name])
-    answer = TestClient(Starlette(routes=routes(Home(tmp_path / "home")))).get(thumbnail_url(picture))
+def test_of_an_image_that_is_a_program_too_only_its_pixels_reach_the_browser(tmp_path, name):
+    image = tmp_path / name
+    image.write_bytes(POLYGLOTS[name])
+    answer = TestClient(Starlette(routes=routes(Home(tmp_path / "home")))).get(thumbnail_url(image))
     assert answer.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(answer.content)).format == "JPEG"
     assert b"script" not in answer.content
     assert b"PK\x05\x06" not in answer.content
 
 
-def test_a_picture_that_would_start_another_program_is_asked_for_no_prompt(tmp_path):
+def test_an_image_that_would_start_another_program_is_asked_for_no_prompt(tmp_path):
     drawing = tmp_path / "drawing.png"
     drawing.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with Image.open(drawing) as opened:
@@ -109,7 +109,7 @@ NAMES += ["\u202egnp.exe.png", "<b>&amp;.png", "new\nline.png", "tab\t.png", "..
 
 @POSIX
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_of_odd_names_are_scanned_changed_and_shown(tmp_path, name):
+def test_images_of_odd_names_are_scanned_changed_and_shown(tmp_path, name):
     folder, home = tmp_path / "pictures", Home(tmp_path / "home")
     folder.mkdir()
     (folder / name).write_bytes(malformed.png(16, 16, malformed.zlib.compress(bytes(16 * 49))))
@@ -121,9 +121,9 @@ def test_pictures_of_odd_names_are_scanned_changed_and_shown(tmp_path, name):
     if not hidden:
         change(home, folder, {name: Entry(text="a bear")})
         assert entries_of(home, folder) == {name: Entry(text="a bear")}
-        assert list(Pictures.of(home, str(folder)).captions.values()) == ["a bear"]
-    assert load_picture(items[0].path).size == (16, 16)
-    assert "<b>" not in pictures_html(home, folder, "en")
+        assert list(ImageFolder.of(home, str(folder)).captions.values()) == ["a bear"]
+    assert load_image(items[0].path).size == (16, 16)
+    assert "<b>" not in images_html(home, folder, "en")
     assert sorted(path.name for path in tmp_path.iterdir()) in (["home", "pictures"], ["pictures"])
 
 
@@ -169,12 +169,12 @@ def test_a_path_that_no_file_can_have_is_refused_in_words(tmp_path, path):
     with pytest.raises(InvalidSettings, match="No file can have the path"):
         user_path(path)
     with pytest.raises(InvalidSettings, match="No file can have the path"):
-        Pictures.of(Home(tmp_path), path)
+        ImageFolder.of(Home(tmp_path), path)
 
 
 def test_the_home_folder_of_somebody_unknown_is_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(TrainerError, match="does not exist"):
-        Pictures.of(Home(tmp_path), "~nobody-of-this-name/pictures")
+        ImageFolder.of(Home(tmp_path), "~nobody-of-this-name/pictures")
 
 
 @POSIX
@@ -191,7 +191,7 @@ def test_what_is_written_here_goes_through_no_link(tmp_path):
 
 
 @POSIX
-def test_pictures_behind_a_link_that_leads_out_are_not_trained(tmp_path):
+def test_images_behind_a_link_that_leads_out_are_not_trained(tmp_path):
     folder, outside = tmp_path / "pictures", tmp_path / "outside"
     for place in (folder, outside):
         place.mkdir()
@@ -203,7 +203,7 @@ def test_pictures_behind_a_link_that_leads_out_are_not_trained(tmp_path):
     assert "link_outside" in {problem.code for problem in problems}
 
 
-def test_of_dropped_files_only_pictures_and_captions_are_kept(tmp_path):
+def test_of_dropped_files_only_images_and_captions_are_kept(tmp_path):
     dropped = []
     for name in ("a.png", "a.txt", "page.html", "drawing.svg", "run.bat", "config.toml", "x.safetensors"):
         (tmp_path / name).write_bytes(b"x")

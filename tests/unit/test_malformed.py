@@ -13,7 +13,7 @@ from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
 from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.export import export
-from trainer.dataset.images import load_picture
+from trainer.dataset.images import load_image
 from trainer.dataset.scan import look, scan
 from trainer.doctor.examine import examine
 
@@ -37,11 +37,11 @@ def findings(folder, tmp_path_factory):
 
 def test_what_cannot_be_trained_is_named_by_a_finding_and_the_rest_can_be(folder, findings):
     items, found = findings
-    named = {path for finding in found if finding.level == "error" for path in finding.pictures}
+    named = {path for finding in found if finding.level == "error" for path in finding.images}
     broken = set()
     for path in [path for path in folder.iterdir() if path.is_file() and path.suffix not in (".txt", ".caption")]:
         try:
-            assert load_picture(path).mode == "RGB"
+            assert load_image(path).mode == "RGB"
         except UnreadableImage:
             broken.add(path)
     assert broken <= named
@@ -62,7 +62,7 @@ def test_captions_of_every_kind_are_read_as_text_that_can_be_written(findings):
     assert any(finding.code == "long_caption" for finding in found)
 
 
-def test_every_thumbnail_is_a_picture(folder, tmp_path):
+def test_every_thumbnail_is_an_image(folder, tmp_path):
     browser = TestClient(Starlette(routes=routes(Home(tmp_path))))
     for path in sorted(folder.glob("*")):
         answer = browser.get(thumbnail_url(path))

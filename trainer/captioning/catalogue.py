@@ -1,4 +1,4 @@
-"""The ways to caption pictures automatically: what each does and needs, its settings, and where its model lies."""
+"""The ways to caption images automatically: what each does and needs, its settings, and where its model lies."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ MORE = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.j
 
 
 class CaptionSettings(Section):
-    """How the pictures of a folder are captioned automatically."""
+    """How the images of a folder are captioned automatically."""
 
-    folder: str = setting("", level="basic", min_length=1, description="Folder with the pictures; only read.")
+    folder: str = setting("", level="basic", min_length=1, description="Folder with the images; only read.")
     captioner: CaptionerName = setting("file-names", level="basic", description="Where captions come from.")
     model: str = setting(
         "", description="The captioner's model: a folder, or a name on the Hugging Face hub; empty: its usual one."
     )
     download: bool = setting(False, description="Fetch the model first where it is not on this computer.")
-    overwrite: bool = setting(False, description="Also caption pictures that have a caption.")
+    overwrite: bool = setting(False, description="Also caption images that have a caption.")
     general_threshold: float = setting(
         0.35, ge=0.01, le=1.0, description="WD14: how sure the tagger must be of a tag for it to be taken."
     )
@@ -67,7 +67,7 @@ def caption_settings(values: dict[str, Any]) -> CaptionSettings:
 
 @dataclass(frozen=True)
 class Captioner:
-    """One way to caption pictures.
+    """One way to caption images.
 
     Attributes:
         name: What chooses it.
@@ -174,14 +174,14 @@ class Captioner:
 CAPTIONERS: dict[str, Captioner] = {
     one.name: one
     for one in (
-        Captioner("file-names", "File names", "The words of a picture's file name, without counters."),
-        Captioner("folder-names", "Folder names", "The names of the folders that a picture lies in."),
+        Captioner("file-names", "File names", "The words of an image's file name, without counters."),
+        Captioner("folder-names", "Folder names", "The names of the folders that an image lies in."),
         Captioner(
             "metadata",
             "Generation metadata",
-            "The prompt that a picture was generated from, where AUTOMATIC1111 or ComfyUI wrote it into the file.",
+            "The prompt that an image was generated from, where AUTOMATIC1111 or ComfyUI wrote it into the file.",
         ),
-        Captioner("nearest", "Nearest pictures", "The tags that the most alike captioned pictures of the set share."),
+        Captioner("nearest", "Nearest images", "The tags that the most alike captioned images of the set share."),
         Captioner(
             "wd14",
             "WD14 tagger",

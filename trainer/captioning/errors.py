@@ -59,4 +59,4 @@ class CaptioningBusy(RunError):
 
     def __init__(self, folder: str, pid: int | None) -> None:
         who = "another process" if pid is None else f"process {pid}"
-        super().__init__(f"The pictures of {folder} are being captioned by {who}.", "Stop it first, or wait for it.")
+        super().__init__(f"The images of {folder} are being captioned by {who}.", "Stop it first, or wait for it.")

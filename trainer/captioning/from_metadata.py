@@ -1,4 +1,4 @@
-"""The prompt that a generated picture carries in its file, as AUTOMATIC1111 and ComfyUI write it."""
+"""The prompt that a generated image carries in its file, as AUTOMATIC1111 and ComfyUI write it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from trainer.dataset.errors import UnreadableImage
-from trainer.dataset.formats import UNREADABLE, exif_of, open_picture, read_to_the_end
+from trainer.dataset.formats import UNREADABLE, exif_of, open_image, read_to_the_end
 
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 DESCRIPTIONS = (0x010E, 0x010F, 0x0110)  # ImageDescription, Make, Model: ComfyUI's nodes for WebP use them
@@ -25,18 +25,18 @@ TOWARDS = re.compile(r"positive|guider|conditioning\w*|text\w*|clip_[lg]|t5xxl|s
 Nodes = Mapping[str, Mapping[str, Any]]
 
 
-def prompt_of(picture: Path) -> str:
+def prompt_of(image: Path) -> str:
     """The positive prompt in plain words, without weights and networks; empty where the file tells none.
 
     Raises:
-        UnreadableImage: It is no picture.
+        UnreadableImage: It is no image.
     """
     try:
-        with picture.open("rb") as file, open_picture(file) as opened:
+        with image.open("rb") as file, open_image(file) as opened:
             read_to_the_end(opened, file)  # some programs write them there
             texts = _texts(opened)
     except UNREADABLE as error:
-        raise UnreadableImage(picture, str(error) or type(error).__name__) from None
+        raise UnreadableImage(image, str(error) or type(error).__name__) from None
     found = of_parameters(texts["parameters"]) or of_comfy(texts["prompt"]) or of_comfy(texts["workflow"])
     return plain_prompt(found)
 

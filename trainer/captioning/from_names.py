@@ -1,4 +1,4 @@
-"""Captions from what a picture's file and its folders are called."""
+"""Captions from what an image's file and its folders are called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainer.dataset.folders import words_of_folder
 SEPARATORS = re.compile(r"[_\s]+|(?<=\w)-(?=\d)|(?<=\d)-(?=\w)|\s*\((?=\d+\))|(?<=\d)\)")
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 COUNTER = re.compile(r"[\d.:+-]+|[0-9a-f]{8,}", re.IGNORECASE)
-# What cameras, telephones and programs call every picture
+# What cameras, telephones and programs call every image
 PROGRAMS = {
     "comfyui", "copy", "dcim", "dji", "dsc", "dscf", "dscn", "file", "gopr", "image", "img", "mvimg", "photo", "pic",
     "picture", "pxl", "sam", "scan", "screenshot", "tmp", "untitled", "wa", "whatsapp",
@@ -18,7 +18,7 @@ PROGRAMS = {
 
 
 def from_file_name(name: str) -> str:
-    """The words of a picture's file name, without counters, dates and what a camera calls every picture."""
+    """The words of an image's file name, without counters, dates and what a camera calls every image."""
     stem = UUID.sub("", Path(name).stem)
     if not re.search(r"[_\s]", stem):  # else a hyphen joins two words to one
         stem = stem.replace("-", " ")
@@ -29,11 +29,11 @@ def from_file_name(name: str) -> str:
 
 
 def from_folder_names(folder: Path, name: str) -> str:
-    """The names of the folders between `folder` and the picture, as tags; that of `folder` itself if there is none.
+    """The names of the folders between `folder` and the image, as tags; that of `folder` itself if there is none.
 
     Args:
         folder: The data set's.
-        name: The picture's path relative to it, with forward slashes.
+        name: The image's path relative to it, with forward slashes.
     """
     parts = name.split("/")[:-1] or [folder.name]
     tags = [" ".join(re.split(r"[_\s]+", words_of_folder(part))).strip() for part in parts]

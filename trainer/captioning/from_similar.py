@@ -1,4 +1,4 @@
-"""Captions suggested by the captioned pictures of a set that look most alike."""
+"""Captions suggested by the captioned images of a set that look most alike."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from PIL import Image
 from trainer.dataset.buckets import Size
 from trainer.dataset.captions import Item, tags_of
 from trainer.dataset.errors import UnreadableImage
-from trainer.dataset.images import read_picture
+from trainer.dataset.images import read_image
 
-SIDE, CELLS, ANGLES = 32, 4, 8  # px of the small picture, its cells along a side, directions of edges told apart
+SIDE, CELLS, ANGLES = 32, 4, 8  # px of the small image, its cells along a side, directions of edges told apart
 NEIGHBOURS = 3
 COLOUR, FAINT = 0.5, 3.0  # weight of colours beside edges; an amount of edges so small that they hardly count
-SAME, FAR = 0.1, 0.9  # distances: hardly another picture; unrelated ones lie more than 1 apart
+SAME, FAR = 0.1, 0.9  # distances: hardly another image; unrelated ones lie more than 1 apart
 
 Floats = NDArray[np.float32]
 
 
-def descriptor(picture: Image.Image) -> Floats:
-    """What a picture looks like, (176,): colours and directions of edges in each of 4×4 cells.
+def descriptor(image: Image.Image) -> Floats:
+    """What an image looks like, (176,): colours and directions of edges in each of 4×4 cells.
 
     The cells of edges are histograms of oriented gradients (Dalal and Triggs 2005, doi:10.1109/CVPR.2005.177).
     """
-    small = np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) / 255
+    small = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) / 255
     red, green, blue = np.moveaxis(small, -1, 0)
     grey = small.mean(axis=-1)
     opponents = np.stack([grey - 0.5, red - green, (red + green) / 2 - blue], axis=-1)
@@ -47,19 +47,19 @@ def descriptor(picture: Image.Image) -> Floats:
 
 
 def look_at(path: Path) -> Floats:
-    """The descriptor of a picture file.
+    """The descriptor of an image file.
 
     Raises:
         UnreadableImage: It cannot be decoded.
     """
-    return descriptor(read_picture(path, covering=Size(SIDE, SIDE)).on("white"))
+    return descriptor(read_image(path, covering=Size(SIDE, SIDE)).on("white"))
 
 
 class Nearest:
-    """The captioned pictures of a set, asked for what another one may show."""
+    """The captioned images of a set, asked for what another one may show."""
 
     def __init__(self, items: Sequence[Item], progress: Callable[[int, int], None]) -> None:
-        """Looks at every captioned picture; `progress` is told how many of how many."""
+        """Looks at every captioned image; `progress` is told how many of how many."""
         self.items: list[Item] = []
         seen: list[Floats] = []
         captioned = [item for item in items if item.caption]
@@ -73,10 +73,10 @@ class Nearest:
         self.seen = np.stack(seen) if seen else np.zeros((0, 1), np.float32)
 
     def suggest(self, item: Item) -> str:
-        """The caption of a picture that is nearly the same, else the tags that most of the nearest share, else nothing.
+        """The caption of an image that is nearly the same, else the tags that most of the nearest share, else nothing.
 
         Raises:
-            UnreadableImage: The picture cannot be decoded.
+            UnreadableImage: The image cannot be decoded.
         """
         if not self.items:
             return ""

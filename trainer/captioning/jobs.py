@@ -1,7 +1,7 @@
 """Captioning a folder in a process of its own: started, watched and stopped here, carried out by the engine's worker.
 
-A picture folder's work lies beside its overlay, `datasets/<name>-<8 hex>/captioning/`: the settings, the events that a
-run has too, and `captions.jsonl` with a line for each picture as soon as it is done. Once the work ends or is stopped,
+An image folder's work lies beside its overlay, `datasets/<name>-<8 hex>/captioning/`: the settings, the events that a
+run has too, and `captions.jsonl` with a line for each image as soon as it is done. Once the work ends or is stopped,
 these become one change of the overlay. A process that was killed left its lines, and the next one goes on from there.
 """
 
@@ -39,14 +39,14 @@ MODULE = "trainer.engine.captioners.worker"
 class Results:
     """What was found so far."""
 
-    captions: dict[str, str] = field(default_factory=dict)  # by the picture's name; empty: nothing was found for it
-    unreadable: dict[str, str] = field(default_factory=dict)  # why, by the picture's name
-    kept: int = 0  # pictures that keep the caption they have
+    captions: dict[str, str] = field(default_factory=dict)  # by the image's name; empty: nothing was found for it
+    unreadable: dict[str, str] = field(default_factory=dict)  # why, by the image's name
+    kept: int = 0  # images that keep the caption they have
     applied: set[str] = field(default_factory=set)  # those that are in the overlay, or were
 
     @property
     def done(self) -> set[str]:
-        """The pictures that need not be looked at again."""
+        """The images that need not be looked at again."""
         return {*self.captions, *self.unreadable}
 
 
@@ -58,7 +58,7 @@ class Progress:
     phase: str  # download (MiB), load, compare, caption; empty before the first
     done: int
     total: int
-    captioned: int  # pictures that got a caption
+    captioned: int  # images that got a caption
     without: int  # looked at, and nothing was found
     kept: int  # left alone, as they have a caption
     unreadable: int  # passed over
@@ -68,11 +68,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class CaptionJob(WorkFolder):
-    """The captioning of one picture folder, the newest there was."""
+    """The captioning of one image folder, the newest there was."""
 
     @classmethod
     def of(cls, home: Home, folder: Path) -> CaptionJob:
-        """That of this picture folder; `exists` says whether there ever was one."""
+        """That of this image folder; `exists` says whether there ever was one."""
         return cls(overlay_file(home, folder).with_name("captioning"))
 
     @property
@@ -92,7 +92,7 @@ class CaptionJob(WorkFolder):
 
     @property
     def results_file(self) -> Path:
-        """A line for each picture; only ever added to."""
+        """A line for each image; only ever added to."""
         return self.path / "captions.jsonl"
 
     def settings(self) -> CaptionSettings:
@@ -112,9 +112,9 @@ class CaptionJob(WorkFolder):
         return CaptioningBusy(self.settings().folder, pid)
 
     def look(self) -> tuple[list[Item], list[Problem]]:
-        """The folder's pictures that can be opened, with the captions they have now, and what is wrong with others.
+        """The folder's images that can be opened, with the captions they have now, and what is wrong with others.
 
-        The words of a folder such as 10_ana woman are no captions: they say the same of all its pictures.
+        The words of a folder such as 10_ana woman are no captions: they say the same of all its images.
 
         Raises:
             DatasetError: There are none, or the overlay cannot be read.
@@ -123,14 +123,14 @@ class CaptionJob(WorkFolder):
         return look(folder, existing_overlay(self.home, folder), folder_repeats=False)
 
     def results(self) -> Results:
-        """All lines so far; one that a crash cut short is passed over, and its picture is looked at again."""
+        """All lines so far; one that a crash cut short is passed over, and its image is looked at again."""
         found = Results()
         try:
             lines = self.results_file.read_bytes().split(b"\n")
         except FileNotFoundError:
             return found
         for line in lines:
-            with suppress(ValueError, TypeError, RecursionError):  # a list of lists names no pictures
+            with suppress(ValueError, TypeError, RecursionError):  # a list of lists names no images
                 _take_in(found, json.loads(line))
         return found
 
@@ -141,7 +141,7 @@ class CaptionJob(WorkFolder):
     def apply(self) -> None:
         """Put into the overlay, as one change, what is not there yet.
 
-        A picture that got a caption from its owner in the meantime keeps it, unless existing ones are to be replaced.
+        An image that got a caption from its owner in the meantime keeps it, unless existing ones are to be replaced.
 
         Raises:
             DatasetError: The overlay cannot be read.
@@ -152,7 +152,7 @@ class CaptionJob(WorkFolder):
             return
 
         def captioned(text: str, entry: Entry) -> Entry:
-            """The entry with this caption, unless its owner wrote one since the pictures were looked at."""
+            """The entry with this caption, unless its owner wrote one since the images were looked at."""
             return entry if entry.text and not settings.overwrite else replace(entry, text=text)
 
         free = {item.name for item in self.look()[0] if settings.overwrite or not item.caption}

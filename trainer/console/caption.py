@@ -22,7 +22,7 @@ from trainer.runs import process
 PHASES = {
     "download": "Fetching the model (MiB)",
     "load": "Loading",
-    "compare": "Looking at captioned pictures",
+    "compare": "Looking at captioned images",
     "caption": "Captioning",
 }
 NAMED = {"folder": "--caption", "captioner": "--with"}
@@ -40,7 +40,7 @@ def caption(arguments: Sequence[str], console: Console) -> int:
         wanted = captioner.look(settings.model)
         console.print(f"{wanted.name}: {size(wanted.missing_bytes)} will be fetched first.", markup=False)
     found = job.results().done
-    going_on = f"going on after {len(found)} pictures, " if found else ""
+    going_on = f"going on after {len(found)} images, " if found else ""
     console.print(f"{captioner.label}: {going_on}Ctrl-C stops.", markup=False, soft_wrap=True)
     return follow(job, console)
 
@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     ways = "\n".join(f"  {one.name:13} {one.sentence}{_cost(one)}" for one in CAPTIONERS.values())
     parser = Parser(
         prog="launch.py",
-        description=f"Caption the pictures of a folder. The folder is only read; captions can be undone on the page.\n"
+        description=f"Caption the images of a folder. The folder is only read; captions can be undone on the page.\n"
         f"The same command again goes on where one was stopped or killed.\n\nWays (--with):\n{ways}",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -94,7 +94,7 @@ def follow(job: CaptionJob, console: Console) -> int:
                     process.force_quit(job)
                 else:
                     job.request("stop")
-                    console.print("Stopping after this picture… (Ctrl-C again ends at once)")
+                    console.print("Stopping after this image… (Ctrl-C again ends at once)")
     return _farewell(job, child.returncode, console)
 
 

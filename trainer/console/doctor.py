@@ -1,4 +1,4 @@
-"""The doctor in the console: what is wrong with a picture folder, its fixes, and a mended copy."""
+"""The doctor in the console: what is wrong with an image folder, its fixes, and a mended copy."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.export import export
 from trainer.dataset.overlay import change, undo, with_overlays
-from trainer.dataset.scan import pictures_of
+from trainer.dataset.scan import images_of
 from trainer.doctor.examine import Finding, examine
 
-NAMED = 5  # pictures that were changed back
+NAMED = 5  # images that were changed back
 MARKS = {"error": "[bold red]✗[/]", "warning": "[yellow]![/]", "note": "[dim]·[/]"}
 
 
 def checkup(flags: argparse.Namespace, config: TrainConfig, home: Home, console: Console) -> int:
-    """Do what the flags say of a picture folder; 1 if a training would fail on it or lose pictures."""
+    """Do what the flags say of an image folder; 1 if a training would fail on it or lose images."""
     if flags.export_dataset:
         return _export(flags.export_dataset, flags.to, config.dataset.folder_repeats, home, console)
     folder = Path(flags.doctor).expanduser().resolve()
@@ -32,7 +32,7 @@ def checkup(flags: argparse.Namespace, config: TrainConfig, home: Home, console:
     count, findings = _look(config, home, console)
     if flags.fix:
         return _mend(findings, flags.fix, lambda: _look(config, home, console)[1], home, console)
-    console.print(f"{count} pictures in {folder}, for a {config.goal} at {config.dataset.resolution} px.", markup=False)
+    console.print(f"{count} images in {folder}, for a {config.goal} at {config.dataset.resolution} px.", markup=False)
     _report(findings, console)
     return 1 if any(finding.level == "error" for finding in findings) else 0
 
@@ -44,17 +44,17 @@ def _take_back(folder: Path, home: Home, console: Console) -> int:
         console.print("There is nothing to undo.")
         return 0
     what, names = change.what or "a change", change.names
-    said = f"Taken back: {what}, for {len(names)} pictures: {', '.join(names[:NAMED])}{', …' * (len(names) > NAMED)}."
+    said = f"Taken back: {what}, for {len(names)} images: {', '.join(names[:NAMED])}{', …' * (len(names) > NAMED)}."
     console.print(said, markup=False, soft_wrap=True)
     return 0
 
 
 def _look(config: TrainConfig, home: Home, console: Console) -> tuple[int, list[Finding]]:
-    """How many pictures there are, and what is wrong with them, as things stand now."""
+    """How many images there are, and what is wrong with them, as things stand now."""
     config = config.model_copy(update={"dataset": with_overlays(config.dataset, home)})
-    items, problems = pictures_of(config.dataset)
+    items, problems = images_of(config.dataset)
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("Looking at the pictures", total=len(items))
+        task = bar.add_task("Looking at the images", total=len(items))
         return len(items), examine(items, problems, config, home, lambda done, _: bar.update(task, completed=done))
 
 
@@ -79,7 +79,7 @@ def _mend(
 ) -> int:
     """Change the overlays as the findings of these codes propose, and look `again` after each code.
 
-    One mend may be another's: of two pictures alike the blurred one is left out, and no copy is left.
+    One mend may be another's: of two images alike the blurred one is left out, and no copy is left.
     """
     fixes = {finding.code for finding in findings if finding.fix}
     unknown = [code for code in codes if code not in fixes]
@@ -92,7 +92,7 @@ def _mend(
         for finding in findings if number == 0 else again():
             if finding.code == code and finding.fix and finding.folder:
                 names = change(home, finding.folder, finding.fix, code)
-                console.print(f"{code}: {len(names)} pictures mended in {finding.folder}.", markup=False)
+                console.print(f"{code}: {len(names)} images mended in {finding.folder}.", markup=False)
     console.print("Take it back with --undo, one change at a time.")
     return 0
 
@@ -108,5 +108,5 @@ def _export(folder: str, target: str | None, folder_repeats: bool, home: Home, c
             bar.update(task, completed=done, total=of)
 
         count = export(home, Path(folder), Path(target), told, folder_repeats=folder_repeats)
-    console.print(f"{count} pictures with their captions in {Path(target).resolve()}.", markup=False, soft_wrap=True)
+    console.print(f"{count} images with their captions in {Path(target).resolve()}.", markup=False, soft_wrap=True)
     return 0

@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS
+from trainer.contract.settings.renamed import RENAMED
 from trainer.runs.process import Group
 
-DESCRIPTION = "Train a LoRA from a folder of pictures. `launch.py test` runs the tests."
+DESCRIPTION = "Train a LoRA from a folder of images. `launch.py test` runs the tests."
 
 METAVARS = {"switch": "true|false", "whole": "N", "number": "X", "text": "TEXT", "texts": "TEXT", "choice": "TEXT"}
 
@@ -35,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--preset", metavar="NAME", help="Starting point; see --list-presets.")
-    parser.add_argument("--images", metavar="DIR", help="Folder with pictures; short for --dataset.images.")
+    parser.add_argument("--images", metavar="DIR", help="Folder with images; short for --dataset.images.")
     parser.add_argument("--name", metavar="X", help="Name of the LoRA file; short for --output.name.")
     parser.add_argument("--base-model", metavar="P", help="Base model; short for --model.base_model.")
     parser.add_argument("--memory-limit", metavar="GIB", help="Take no more memory; short for --model.memory_limit.")
@@ -53,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="Validate, show every setting with its origin; train nothing."
     )
     does.add_argument(
-        "--caption", metavar="DIR", help="Caption the pictures of a folder; `--caption DIR --help` tells how."
+        "--caption", metavar="DIR", help="Caption the images of a folder; `--caption DIR --help` tells how."
     )
     does.add_argument("--resume", metavar="RUN", help="Go on with a run (its name or folder) from its last checkpoint.")
     _add_doctor(parser)
@@ -71,14 +72,16 @@ def make_parser() -> argparse.ArgumentParser:
             metavar="|".join(info.choices) or METAVARS[info.kind],
             help=_help(info).replace("%", "%%"),
         )
+    for old, new in RENAMED.items():
+        parser.add_argument(f"--{old}", dest=new, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
-    """The flags that look after a picture folder, which itself is only read."""
-    doctor = parser.add_argument_group("a picture folder", "looked at and mended; the folder itself is never changed")
+    """The flags that look after an image folder, which itself is only read."""
+    doctor = parser.add_argument_group("an image folder", "looked at and mended; the folder itself is never changed")
     doctor.add_argument(
-        "--doctor", metavar="DIR", help="Tell what is wrong with its pictures and captions, for --preset or a setting."
+        "--doctor", metavar="DIR", help="Tell what is wrong with its images and captions, for --preset or a setting."
     )
     doctor.add_argument(
         "--fix",

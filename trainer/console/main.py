@@ -23,7 +23,7 @@ from trainer.contract.toml import Values, read_toml
 from trainer.contract.units import size
 from trainer.dataset.captions import first_caption
 from trainer.dataset.overlay import with_overlays
-from trainer.dataset.scan import pictures_of
+from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
 from trainer.planning.disk import check_space
 from trainer.planning.estimate import disk_bytes, estimate
@@ -70,14 +70,14 @@ def _dispatch(flags: argparse.Namespace, console: Console) -> int:
         return train(run, given_group(flags, model.processes, own.processes), flags.queue, console)
     config, origins = resolve(flags, home)
     group = given_group(flags, config.model.processes, config.model.processes)
-    pictures, problems = pictures_of(config.dataset)
-    made = plan(len(pictures), config.dataset)
+    images, problems = images_of(config.dataset)
+    made = plan(len(images), config.dataset)
     if flags.check:
         show_settings(config, origins, console)
     show_model(config.model.base_model, console)
     show_overlays(config.dataset, home, console)
     show_plan(config, made, problems, group, console)
-    captions = [first_caption(item, config.dataset, config.model.seed) for item in pictures]
+    captions = [first_caption(item, config.dataset, config.model.seed) for item in images]
     show_previews(estimate(home, config).drawing(config, made, captions, group.size), console)
     needed = disk_bytes(config, made.steps, captions)
     if needed is not None:

@@ -60,7 +60,7 @@ def show_settings(config: TrainConfig, origins: dict[str, str], console: Console
 
 
 def show_overlays(dataset: DatasetSettings, home: Home, console: Console) -> None:
-    """What was changed here about the pictures and is trained, so that nobody wonders where a caption comes from."""
+    """What was changed here about the images and is trained, so that nobody wonders where a caption comes from."""
     here = overlays_in(dataset, home)
     if here:
         told = f'Changed here, and trained so: {", ".join(here)} (--dataset.captions "" takes the folders as they are).'
@@ -68,20 +68,20 @@ def show_overlays(dataset: DatasetSettings, home: Home, console: Console) -> Non
 
 
 def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], group: Group, console: Console) -> None:
-    """The plan in one sentence, and what was noticed about the pictures."""
+    """The plan in one sentence, and what was noticed about the images."""
     batch = f"batch {config.dataset.batch_size}"
     if config.dataset.accumulation > 1:
         batch += f" x {config.dataset.accumulation}"
     strength = config.optimizer.learning_rate * config.adapter.alpha / config.adapter.rank
     console.print(
-        f"{made.pictures} pictures × {made.views_per_picture:.4g} views = [bold]{made.steps} steps[/] at {batch}; "
+        f"{made.images} images × {made.views_per_image:.4g} views = [bold]{made.steps} steps[/] at {batch}; "
         f"learning strength {strength:.2g}; writes up to {config.output.files} LoRA files, "
         f"the last one {escape(config.output.name)}.safetensors."
     )
     if made.base_views:
         console.print(
-            f"Protecting the base model: {config.dataset.protect_pictures} pictures are drawn first, if no earlier run "
-            f"has; {made.base_views} views of them make {config.dataset.protect_share:.0%} of all.",
+            f"Protecting the base model: {config.dataset.class_images} images are drawn first, if no earlier run "
+            f"has; {made.base_views} views of them make {config.dataset.class_share:.0%} of all.",
             markup=False,
         )
     memory = foreseen(config, group.size)

@@ -38,7 +38,7 @@ from trainer.runs.sheets import before_after
 PHASES = {
     "load": "Loading the base model",
     "download": "Fetching the base model (MiB)",
-    "encode": "Encoding pictures",
+    "encode": "Encoding images",
     "protect": "Drawing what the base model is to be kept at",
     "train": "Training",
     "preview": "Drawing previews",

@@ -54,7 +54,7 @@ class Phase(_Event):
     name: Literal[
         "download", "load", "encode", "protect", "dry_run", "train", "preview", "export", "compare", "caption"
     ]
-    done: Count  # pictures, steps; of a download MiB
+    done: Count  # images, steps; of a download MiB
     total: Count
 
 

@@ -31,7 +31,7 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """Encoded pictures and captions, named by content; safe to delete."""
+        """Encoded images and captions, named by content; safe to delete."""
         return self.root / "cache"
 
     @property

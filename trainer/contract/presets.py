@@ -154,7 +154,7 @@ def _read(path: Path) -> Preset:
     except InvalidSettings as error:
         raise InvalidSettings(f"The preset {path} cannot be used. {error.message}", hint=error.hint) from None
     images = values.get("dataset", {}).get("images")
-    if images and path.parent == FOLDER:  # a built-in preset's demo pictures lie in the checkout
+    if images and path.parent == FOLDER:  # a built-in preset's demo images lie in the checkout
         values["dataset"] = {**values["dataset"], "images": str(CHECKOUT / images)}
     return Preset(path.stem, intent, {"preset": path.stem, **values}, path)
 

@@ -11,6 +11,7 @@ import tomlkit
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.fields import Section
+from trainer.contract.settings.renamed import renamed
 
 Values = dict[str, Any]
 
@@ -22,7 +23,7 @@ def read_toml(path: Path) -> Values:
         InvalidSettings: Not there, not UTF-8, or not TOML.
     """
     try:
-        return _of_today(tomllib.loads(path.read_text(encoding="utf-8-sig")))  # Windows editors put a mark at the start
+        return renamed(tomllib.loads(path.read_text(encoding="utf-8-sig")))  # Windows editors put a mark at the start
     except OSError as error:
         seen = error.strerror or type(error).__name__
         raise InvalidSettings(
@@ -30,18 +31,6 @@ def read_toml(path: Path) -> Values:
         ) from None
     except (ValueError, RecursionError) as error:  # what text can do
         raise InvalidSettings(f"{path} cannot be read: {error}.", hint="It must be a TOML file in UTF-8.") from None
-
-
-def _of_today(values: Values) -> Values:
-    """Values that an older version wrote, under the names that they have now."""
-    model = values.get("model")
-    if isinstance(model, dict) and "gradient_checkpointing" in model:  # a switch, before there were levels
-        switched_on = model.pop("gradient_checkpointing")
-        model.setdefault("checkpointing", "full" if switched_on else "none")
-    objective = values.get("objective")
-    if isinstance(objective, dict):
-        objective.pop("mask_floor", None)  # what masks leave out was learnt a little
-    return values
 
 
 def flat(config: TrainConfig) -> dict[str, Any]:

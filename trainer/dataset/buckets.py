@@ -11,7 +11,7 @@ from typing import NamedTuple
 from trainer.contract.settings.dataset import DatasetSettings
 
 LONGEST = 4  # times the short side: no bucket is longer
-SMALLEST = 2  # a picture is shown at no less than the resolution's side divided by this, or the area of that square
+SMALLEST = 2  # an image is shown at no less than the resolution's side divided by this, or the area of that square
 
 
 class Size(NamedTuple):
@@ -23,7 +23,7 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class Crop:
-    """Scale a picture to `scaled`, then cut `bucket` out of it at (left, top), all in px."""
+    """Scale an image to `scaled`, then cut `bucket` out of it at (left, top), all in px."""
 
     scaled: Size
     left: int
@@ -49,12 +49,12 @@ def nearest_bucket(width: int, height: int, sizes: Sequence[Size]) -> Size:
     return min(sizes, key=lambda s: (round(abs(math.log(s.width / s.height) - ratio), 9), -s.width * s.height))
 
 
-@lru_cache(maxsize=10_000)  # pictures of one camera have one size
+@lru_cache(maxsize=10_000)  # images of one camera have one size
 def bucket_for(width: int, height: int, resolution_px: int, step_px: int, upscale: bool = False) -> Size:
-    """The bucket that a picture is shown in: the nearest in aspect ratio, if it need not be enlarged for it.
+    """The bucket that an image is shown in: the nearest in aspect ratio, if it need not be enlarged for it.
 
-    A smaller picture has a bucket of its own, as large as the grid lets it be; one that fills less than a quarter of
-    the area is enlarged to that. With `upscale` every picture is enlarged to the whole.
+    A smaller image has a bucket of its own, as large as the grid lets it be; one that fills less than a quarter of
+    the area is enlarged to that. With `upscale` every image is enlarged to the whole.
     """
     nearest = nearest_bucket(width, height, buckets(resolution_px, step_px))
     if upscale or (nearest.width <= width and nearest.height <= height):
@@ -82,7 +82,7 @@ def crop_to(width: int, height: int, bucket: Size, focus: tuple[float, float] | 
 def crops(
     width: int, height: int, focus: tuple[float, float] | None, step_px: int, rules: DatasetSettings
 ) -> list[Crop]:
-    """How a picture is scaled and cut for a model's grid of `step_px`, at each of the sizes it is shown at in turn."""
+    """How an image is scaled and cut for a model's grid of `step_px`, at each of the sizes it is shown at in turn."""
     sides = (rules.resolution, *rules.further_resolutions)
     sizes = [bucket_for(width, height, side, step_px, rules.upscale) for side in sides]
     return [crop_to(width, height, size, focus) for size in sizes]

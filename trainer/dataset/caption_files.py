@@ -1,4 +1,4 @@
-"""The captions that lie in a picture folder: a file beside each picture, or one file for many."""
+"""The captions that lie in an image folder: a file beside each image, or one file for many."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 
 from trainer.dataset.encodings import decoded, plain
 from trainer.dataset.folders import Listing
-from trainer.dataset.problems import Problem, listed, without_picture
+from trainer.dataset.problems import Problem, listed, without_image
 
-SUFFIXES = (".txt", ".caption", ".cap")  # the first that says something is the picture's caption
+SUFFIXES = (".txt", ".caption", ".cap")  # the first that says something is the image's caption
 LONGEST = 1 << 20  # bytes of a caption; a file of more is something else
 LONGEST_LIST = 1 << 25  # and of a list of them: a hundred thousand of 300 letters
 SAID = 300  # letters of what is wrong with a list
 
 Captions = tuple[str, ...]
-Said = Iterator[tuple[str, Any] | str]  # a picture and what is its caption, or what is wrong with an entry
+Said = Iterator[tuple[str, Any] | str]  # an image and what is its caption, or what is wrong with an entry
 
 
 def own_captions(found: Listing, names: Iterable[str]) -> tuple[dict[str, Captions], list[Problem]]:
-    """The captions that the folder itself holds for these pictures, where it has some, and what was noticed.
+    """The captions that the folder itself holds for these images, where it has some, and what was noticed.
 
-    A picture's own file goes before the folder's captions.toml, that before its metadata.jsonl.
+    An image's own file goes before the folder's captions.toml, that before its metadata.jsonl.
     """
     reader = _Reader(found)
     captions = {name: said for name in names if (said := reader.of(name))}
@@ -39,8 +39,8 @@ class _Reader:
 
     found: Listing
     beside: dict[str, dict[str, Path]] = field(default_factory=dict)  # by the name without suffix, then by suffix
-    lists: dict[str, tuple[Path, Captions]] = field(default_factory=dict)  # by picture, with or without its suffix
-    guessed: dict[str, dict[Path, Path | None]] = field(default_factory=dict)  # by encoding: files and their pictures
+    lists: dict[str, tuple[Path, Captions]] = field(default_factory=dict)  # by image, with or without its suffix
+    guessed: dict[str, dict[Path, Path | None]] = field(default_factory=dict)  # by encoding: files and their images
     unusable: dict[Path, str] = field(default_factory=dict)  # files that hold no caption, and why
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class _Reader:
                     self._take(PurePosixPath(name).parent, path, entries)
 
     def of(self, name: str) -> Captions:
-        """A picture's captions."""
+        """An image's captions."""
         stem = name.rpartition(".")[0]
         files = self.beside.get(stem, {})
         for suffix in SUFFIXES:
@@ -65,13 +65,13 @@ class _Reader:
 
     def problems(self) -> list[Problem]:
         """What was noticed, in words."""
-        known = self.found.pictures.keys() | {name.rpartition(".")[0] for name in self.found.pictures}
+        known = self.found.images.keys() | {name.rpartition(".")[0] for name in self.found.images}
         unusable = [
             Problem(
                 "caption_unreadable",
                 f"The caption file {file} cannot be used as it is: {why}.",
                 "Mend or remove it; captions are plain text, and a list of them reads as the Help page says.",
-                why="Pictures that it was meant for are trained on other words, or none.",
+                why="Images that it was meant for are trained on other words, or none.",
             )
             for file, why in self.unusable.items()
         ]
@@ -79,7 +79,7 @@ class _Reader:
         for name, (file, _) in self.lists.items():
             if name not in known:
                 gone.setdefault(file, []).append(name)
-        lost = [problem for file, names in gone.items() for problem in without_picture(names, file, self.found.folder)]
+        lost = [problem for file, names in gone.items() for problem in without_image(names, file, self.found.folder)]
         return [*map(self._guess, self.guessed), *unusable, *lost]
 
     def _guess(self, encoding: str) -> Problem:
@@ -89,11 +89,11 @@ class _Reader:
             "caption_encoding",
             f"{listed(list(files))} {those} read as {encoding}.",
             "Check the accents, and save as UTF-8.",
-            tuple(picture for picture in files.values() if picture),
+            tuple(image for image in files.values() if image),
             "Letters read wrongly are learnt as other words.",
         )
 
-    def _text(self, file: Path, longest: int, picture: Path | None = None) -> str:
+    def _text(self, file: Path, longest: int, image: Path | None = None) -> str:
         """A file's text; empty if there is none to be read."""
         try:
             with file.open("rb") as opened:
@@ -106,11 +106,11 @@ class _Reader:
             return ""
         text, guess = decoded(data)
         if guess:
-            self.guessed.setdefault(guess, {})[file] = picture
+            self.guessed.setdefault(guess, {})[file] = image
         return text
 
     def _take(self, folder: PurePosixPath, file: Path, entries: Callable[[str], Said]) -> None:
-        """Keep what a file for many pictures says; entries that make no sense are passed over."""
+        """Keep what a file for many images says; entries that make no sense are passed over."""
         wrong = []
         for entry in entries(self._text(file, LONGEST_LIST)):
             match entry:
@@ -126,9 +126,9 @@ class _Reader:
             first = wrong[0] if len(wrong[0]) <= SAID else f"{wrong[0][:SAID]}…"
             self.unusable[file] = first if len(wrong) == 1 else f"{first}, and {len(wrong) - 1} more"
 
-    def _keep(self, file: Path, picture: PurePosixPath, captions: list[str]) -> None:
+    def _keep(self, file: Path, image: PurePosixPath, captions: list[str]) -> None:
         said = tuple(caption for caption in map(plain, captions) if caption)
-        self.lists.setdefault(picture.as_posix().replace("\\", "/"), (file, said))  # Windows writes the other slashes
+        self.lists.setdefault(image.as_posix().replace("\\", "/"), (file, said))  # Windows writes the other slashes
 
 
 def _of_toml(text: str) -> Said:
@@ -161,4 +161,4 @@ def _of_lines(text: str) -> Said:
             yield f"line {number} is no caption ({type(error).__name__}: {error})"
 
 
-FOR_MANY = {"captions.toml": _of_toml, "metadata.jsonl": _of_lines}  # where a picture has no file of its own
+FOR_MANY = {"captions.toml": _of_toml, "metadata.jsonl": _of_lines}  # where an image has no file of its own

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trainer.contract.settings.dataset import DatasetSettings
 
-CAPTION_VARIANTS = 16  # forms of a picture's captions that occur in a run; few enough to be encoded once
+CAPTION_VARIANTS = 16  # forms of an image's captions that occur in a run; few enough to be encoded once
 DEPTH = 8  # of wildcards within wildcards
 WILDCARD = re.compile(r"\\.|\{((?:[^{}\\]|\\.)*)\}")  # one without others within; \{ is a brace and begins none
 BAR = re.compile(r"(?<!\\)\|")
@@ -21,7 +21,7 @@ COVERED = re.compile(r"\0+")
 
 @dataclass(frozen=True)
 class Item:
-    """One picture: its file, its captions, its size, and how it is shown."""
+    """One image: its file, its captions, its size, and how it is shown."""
 
     path: Path
     caption: str  # the first of its captions, or ""
@@ -32,7 +32,7 @@ class Item:
     concept: int = 0  # number of its folder: 0 is the data set's own, then its concepts'
     weight: float = 1.0  # how often it is shown, relative to the others (kohya: repeats)
     focus: tuple[float, float] | None = None  # what the crop keeps in view: shares of width and height
-    mask: Path | None = None  # grey picture, white is learnt
+    mask: Path | None = None  # grey image, white is learnt
 
 
 def tags_of(caption: str) -> list[str]:
@@ -115,21 +115,21 @@ def with_choices(caption: str, rng: random.Random) -> str:
 
 
 def first_caption(item: Item, settings: DatasetSettings, seed: int) -> str:
-    """What names the picture best: its first caption, with its trigger word and all tags in their order."""
+    """What names the image best: its first caption, with its trigger word and all tags in their order."""
     return _worded(item, 0, settings.of_folder(item.concept), seed)
 
 
 def captions_of(item: Item, settings: DatasetSettings, seed: int) -> list[str]:
-    """Every caption the picture can be shown with, in turn, but for the empty one of views without a caption."""
+    """Every caption the image can be shown with, in turn, but for the empty one of views without a caption."""
     rules = settings.of_folder(item.concept)
     return [_form(item, variant, rules, seed) for variant in range(_variants(item, rules))]
 
 
 def drawn(item: Item, place: int, epoch: int, settings: DatasetSettings, seed: int) -> tuple[bool, str]:
-    """Whether this view of the picture is mirrored, and its caption: drawn from (seed, epoch, picture).
+    """Whether this view of the image is mirrored, and its caption: drawn from (seed, epoch, image).
 
     Args:
-        item: The picture.
+        item: The image.
         place: Its number in the data set.
         epoch: How often it was shown before.
         settings: The data set's.
@@ -143,14 +143,14 @@ def drawn(item: Item, place: int, epoch: int, settings: DatasetSettings, seed: i
 
 
 def _variants(item: Item, rules: DatasetSettings) -> int:
-    """How many forms of the picture's captions occur in a run: each caption as often as the others."""
+    """How many forms of the image's captions occur in a run: each caption as often as the others."""
     said = (item.caption, *item.others)
     varied = rules.shuffle_tags or rules.tag_dropout > 0 or any("{" in caption for caption in said)
     return len(said) * math.ceil(CAPTION_VARIANTS / len(said)) if varied else len(said)
 
 
 def _form(item: Item, variant: int, rules: DatasetSettings, seed: int) -> str:
-    """One form of the picture's captions, thinned and shuffled as its rules say."""
+    """One form of the image's captions, thinned and shuffled as its rules say."""
     caption = _worded(item, variant, rules, seed)
     keep = max(rules.keep_tags, len(tags_of(rules.trigger_word)))
     rng = random.Random(f"{seed}-{item.concept}-{item.name}-{variant}")
@@ -160,7 +160,7 @@ def _form(item: Item, variant: int, rules: DatasetSettings, seed: int) -> str:
 
 
 def _worded(item: Item, variant: int, rules: DatasetSettings, seed: int) -> str:
-    """One of the picture's captions, its wildcards chosen, with the trigger word."""
+    """One of the image's captions, its wildcards chosen, with the trigger word."""
     said = (item.caption, *item.others)
     rng = random.Random(f"{seed}-{item.concept}-{item.name}-{variant}-choice")
     return with_trigger(with_choices(said[variant % len(said)], rng), rules.trigger_word)

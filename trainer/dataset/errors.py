@@ -8,19 +8,19 @@ from trainer.contract.errors import TrainerError
 
 
 class DatasetError(TrainerError):
-    """The pictures cannot be used."""
+    """The images cannot be used."""
 
     code = "dataset"
 
 
 class FolderMissing(DatasetError):
-    """The picture folder is not there, or is not a folder."""
+    """The image folder is not there, or is not a folder."""
 
     code = "folder_missing"
 
     def __init__(self, folder: Path) -> None:
         state = "is a file, not a folder" if folder.is_file() else "does not exist"
-        super().__init__(f"The picture folder {folder} {state}.", hint="Give the folder that holds your pictures.")
+        super().__init__(f"The image folder {folder} {state}.", hint="Give the folder that holds your images.")
 
 
 class NoImages(DatasetError):
@@ -30,25 +30,25 @@ class NoImages(DatasetError):
 
     def __init__(self, folder: Path, other_files: int) -> None:
         super().__init__(
-            f"No pictures in {folder} ({other_files} other files).",
+            f"No images in {folder} ({other_files} other files).",
             hint="Choose a folder that holds .jpg, .png or .webp files.",
         )
 
 
 class NothingToTrain(DatasetError):
-    """There are pictures, but none of them can be used."""
+    """There are images, but none of them can be used."""
 
     code = "nothing_to_train"
 
     def __init__(self, folder: Path, why: str) -> None:
         super().__init__(
-            f"None of the pictures in {folder} can be trained: {why}.",
-            hint="Add pictures that a picture viewer opens, or take some back that were left out.",
+            f"None of the images in {folder} can be trained: {why}.",
+            hint="Add images that an image viewer opens, or take some back that were left out.",
         )
 
 
 class UnreadableImage(DatasetError):
-    """A picture cannot be decoded."""
+    """An image cannot be decoded."""
 
     code = "unreadable_image"
 
@@ -56,6 +56,6 @@ class UnreadableImage(DatasetError):
         self.path = path
         self.cause = cause
         super().__init__(
-            f"The picture {path} cannot be read: {cause}.",
-            hint="Open it in a picture viewer and save it again, or take it out of the folder.",
+            f"The image {path} cannot be read: {cause}.",
+            hint="Open it in an image viewer and save it again, or take it out of the folder.",
         )

@@ -1,4 +1,4 @@
-"""A mended data set as a folder of its own: what is trained of a picture folder, for any other program to read."""
+"""A mended data set as a folder of its own: what is trained of an image folder, for any other program to read."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ def export(
     *,
     folder_repeats: bool = True,
 ) -> int:
-    """Copy the pictures that are trained, byte for byte, each with its caption beside it; gives back how many.
+    """Copy the images that are trained, byte for byte, each with its caption beside it; gives back how many.
 
-    Captions are those of the overlay, or else the pictures' own, in UTF-8; what is left out is not there. Pictures with
-    several captions are in a captions.toml, as a .txt file is one caption. Of two pictures that differ in their suffix
+    Captions are those of the overlay, or else the images' own, in UTF-8; what is left out is not there. Images with
+    several captions are in a captions.toml, as a .txt file is one caption. Of two images that differ in their suffix
     alone, which other programs would give one caption, the second gets another name. The new folder appears whole or
     not at all.
 
     Args:
         home: Holds the overlay.
-        folder: The picture folder, which stays as it is.
+        folder: The image folder, which stays as it is.
         target: The new folder; it must not be there yet, or be empty.
-        told: Called with the pictures copied so far, and all.
+        told: Called with the images copied so far, and all.
         folder_repeats: Whether a folder's name such as 10_ana woman is a caption, as the setting of this name says.
 
     Raises:
         FileExists: There is something at `target`.
-        NothingToTrain: Every picture is left out, or cannot be opened.
+        NothingToTrain: Every image is left out, or cannot be opened.
         DatasetError: The folder cannot be read, or `target` lies within it.
     """
     source, goal = folder.expanduser().resolve(), target.expanduser().resolve()
     if goal.is_relative_to(source):
         raise DatasetError(
-            f"{goal} lies within the picture folder {source}, which is never written to.",
+            f"{goal} lies within the image folder {source}, which is never written to.",
             hint="Choose a folder beside it.",
         )
     if goal.exists() and not (goal.is_dir() and not any(goal.iterdir())):
@@ -76,7 +76,7 @@ def export(
 
 
 def _names(items: Sequence[Item]) -> list[str]:
-    """A name for each picture, its own unless another differs in its suffix alone."""
+    """A name for each image, its own unless another differs in its suffix alone."""
     taken = {_stem(item.name) for item in items}
     seen: set[str] = set()
     names = []
@@ -91,12 +91,12 @@ def _names(items: Sequence[Item]) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    """What the files beside a picture begin with, on disks that do not tell a from A too."""
+    """What the files beside an image begin with, on disks that do not tell a from A too."""
     return name.rpartition(".")[0].casefold()
 
 
 def _copy(item: Item, target: Path) -> list[str]:
-    """The picture, and beside it what it is trained with: its caption and its mask; gives back its captions."""
+    """The image, and beside it what it is trained with: its caption and its mask; gives back its captions."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(item.path, target)
     captions = [caption for caption in (item.caption, *item.others) if caption]

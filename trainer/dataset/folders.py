@@ -16,23 +16,23 @@ from trainer.dataset.errors import FolderMissing
 from trainer.dataset.formats import SUFFIXES
 from trainer.dataset.problems import Problem, listed
 
-MASK = ".mask.png"  # after a picture's name without its suffix
+MASK = ".mask.png"  # after an image's name without its suffix
 # What is not taken: what is said of it, what to do, and why it matters
 LEFT = {
     "link_outside": (
         "Links that lead out of the folder are not followed",
         "Copy their files into the folder, or give the folder that they lie in as a concept.",
-        "A link could bring in pictures that nobody meant to train on.",
+        "A link could bring in images that nobody meant to train on.",
     ),
     "link_broken": (
         "Links that lead nowhere are passed over",
         "Remove them, or put their files back.",
-        "A picture that was meant to be trained is missing.",
+        "An image that was meant to be trained is missing.",
     ),
     "folder_closed": (
         "Folders that cannot be opened are passed over",
         "Give yourself the right to read them, or move them away.",
-        "Their pictures are missing from the training.",
+        "Their images are missing from the training.",
     ),
     "name_unreadable": (
         "Files with names that are no text are passed over",
@@ -52,13 +52,13 @@ class Listing:
     problems: list[Problem]
 
     @cached_property
-    def pictures(self) -> dict[str, Path]:
-        """Those that are named like a picture, without the masks."""
-        return {name: path for name, path in self.files.items() if _is_picture(name)}
+    def images(self) -> dict[str, Path]:
+        """Those that are named like an image, without the masks."""
+        return {name: path for name, path in self.files.items() if _is_image(name)}
 
     @cached_property
     def masks(self) -> dict[str, Path]:
-        """Masks by the name of their picture without its suffix."""
+        """Masks by the name of their image without its suffix."""
         return {name[: -len(MASK)]: path for name, path in self.files.items() if name.lower().endswith(MASK)}
 
 
@@ -79,7 +79,7 @@ def listing(folder: Path, apart: Collection[Path] = ()) -> Listing:
 
 @dataclass(frozen=True)
 class Repeats:
-    """What a folder's name says as in kohya's tools: how often its pictures are shown, and in which words."""
+    """What a folder's name says as in kohya's tools: how often its images are shown, and in which words."""
 
     count: int = 1
     words: str = ""
@@ -105,7 +105,7 @@ def _said_by(outermost: str, within: str) -> Repeats:
     return Repeats()
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     lower = name.lower()
     return lower.endswith(SUFFIXES) and not lower.endswith(MASK)
 

@@ -1,4 +1,4 @@
-"""Which files are pictures, and how large one is: read from its header alone."""
+"""Which files are images, and how large one is: read from its header alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORMATS = {
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 PLUGINS = {"HEIF": ("pillow_heif", "pillow-heif"), "JXL": ("pillow_jxl", "pillow-jxl-plugin")}  # module, package
-# Everything that Pillow may raise over a damaged picture
+# Everything that Pillow may raise over a damaged image
 UNREADABLE: tuple[type[BaseException], ...] = (
     OSError,
     SyntaxError,
@@ -63,33 +63,33 @@ def readable_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def open_picture(source: Path | BinaryIO) -> Image.Image:
-    """A picture whose header was read: every file that may come from elsewhere is opened here."""
+def open_image(source: Path | BinaryIO) -> Image.Image:
+    """An image whose header was read: every file that may come from elsewhere is opened here."""
     return Image.open(source, formats=readable_formats())
 
 
-def exif_of(picture: Image.Image) -> Image.Exif:
-    """The EXIF data read so far; a PNG's own method would decode the picture to look for some behind its pixels."""
-    return Image.Image.getexif(picture) if picture.format == "PNG" else picture.getexif()
+def exif_of(image: Image.Image) -> Image.Exif:
+    """The EXIF data read so far; a PNG's own method would decode the image to look for some behind its pixels."""
+    return Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
 
 
-def orientation(picture: Image.Image) -> int:
-    """How the file says that the picture must be turned; 1, as it is, where its EXIF data is damaged."""
+def orientation(image: Image.Image) -> int:
+    """How the file says that the image must be turned; 1, as it is, where its EXIF data is damaged."""
     try:
-        return int(exif_of(picture).get(ORIENTATION_TAG, 1))
+        return int(exif_of(image).get(ORIENTATION_TAG, 1))
     except UNREADABLE:
         return 1
 
 
-def read_to_the_end(picture: Image.Image, file: BinaryIO) -> None:
+def read_to_the_end(image: Image.Image, file: BinaryIO) -> None:
     """Add what a PNG says of itself behind its pixels, without decoding them."""
-    if picture.format == "PNG" and (behind := _behind_pixels(file)):
+    if image.format == "PNG" and (behind := _behind_pixels(file)):
         with suppress(*UNREADABLE):  # what is damaged there says nothing
-            picture.info.update(open_picture(io.BytesIO(behind)).info)
+            image.info.update(open_image(io.BytesIO(behind)).info)
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """A picture's width and height in px, as a viewer shows it; remembered until the file changes.
+def image_size(path: Path) -> tuple[int, int]:
+    """An image's width and height in px, as a viewer shows it; remembered until the file changes.
 
     Raises:
         UnreadableImage: Its header cannot be read, or tells of more pixels than can be decoded safely.
@@ -105,7 +105,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def _cause(path: Path, error: BaseException) -> str:
-    """What is wrong with a picture, in words that are the same for all pictures of which it is true."""
+    """What is wrong with an image, in words that are the same for all images of which it is true."""
     suffix = path.suffix.lower()
     wanted = next((name for name, suffixes in FORMATS.items() if suffix in suffixes), "")
     if wanted in PLUGINS and wanted not in readable_formats():
@@ -120,10 +120,10 @@ def _size_of_version(path: Path, _changed: int, _bytes: int) -> tuple[int, int]:
     """The same, read from the file."""
     with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")  # of what is odd about it but can be read
-        with open_picture(file) as picture:
-            width, height = picture.size
-            read_to_the_end(picture, file)
-            sideways = orientation(picture) in SIDEWAYS
+        with open_image(file) as image:
+            width, height = image.size
+            read_to_the_end(image, file)
+            sideways = orientation(image) in SIDEWAYS
     return (height, width) if sideways else (width, height)
 
 

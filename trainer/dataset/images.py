@@ -1,4 +1,4 @@
-"""A picture file as it is trained on: upright, sRGB, opaque, scaled and cut. What the page shows of it is this, too."""
+"""An image file as it is trained on: upright, sRGB, opaque, scaled and cut. What the page shows of it is this, too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 from trainer.dataset.buckets import Crop, Size
 from trainer.dataset.errors import UnreadableImage
-from trainer.dataset.formats import SIDEWAYS, UNREADABLE, open_picture, orientation
+from trainer.dataset.formats import SIDEWAYS, UNREADABLE, open_image, orientation
 
 SRGB = ImageCms.createProfile("sRGB")
 LAB = ImageCms.createProfile("LAB")
@@ -25,13 +25,13 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-ROUNDED_PX = 2  # by which a mask's sides may differ from its picture's scaled, for they are whole numbers
+ROUNDED_PX = 2  # by which a mask's sides may differ from its image's scaled, for they are whole numbers
 SAME_SHAPE = 0.02  # or by how much its aspect ratio may, as a logarithm
-GAP = 2.0  # a picture decoded or averaged down to at least twice the size wished loses nothing that scaling would keep
+GAP = 2.0  # an image decoded or averaged down to at least twice the size wished loses nothing that scaling would keep
 
 
 @dataclass(frozen=True)
-class Picture:
+class LoadedImage:
     """Colours in RGB, and how opaque they are (mode L) where the file says that some are not."""
 
     colour: Image.Image
@@ -39,23 +39,23 @@ class Picture:
     turned: bool = False  # or mirrored, as the file asked for
 
     def on(self, background: str) -> Image.Image:
-        """The picture before a plain colour, RGB."""
+        """The image before a plain colour, RGB."""
         if self.alpha is None:
             return self.colour
         return Image.composite(self.colour, Image.new("RGB", self.colour.size, background), self.alpha)
 
 
-def load_picture(path: Path, background: str = "white") -> Image.Image:
-    """The picture as a viewer shows it: RGB, upright, before a plain colour where it is transparent.
+def load_image(path: Path, background: str = "white") -> Image.Image:
+    """The image as a viewer shows it: RGB, upright, before a plain colour where it is transparent.
 
     Raises:
         UnreadableImage: Not decodable, cut short, or larger than Pillow's limit against decompression bombs.
     """
-    return read_picture(path).on(background)
+    return read_image(path).on(background)
 
 
-def read_picture(path: Path, content: bytes | None = None, covering: Size | None = None) -> Picture:
-    """The first picture in a file, upright and in sRGB.
+def read_image(path: Path, content: bytes | None = None, covering: Size | None = None) -> LoadedImage:
+    """The first image in a file, upright and in sRGB.
 
     Args:
         path: The file.
@@ -67,7 +67,7 @@ def read_picture(path: Path, content: bytes | None = None, covering: Size | None
         UnreadableImage: Not decodable, cut short, or larger than Pillow's limit against decompression bombs.
     """
     try:
-        with open_picture(path if content is None else io.BytesIO(content)) as file:
+        with open_image(path if content is None else io.BytesIO(content)) as file:
             if covering and file.format == "JPEG":
                 _decode_less(file, covering)
             file.load()
@@ -83,31 +83,29 @@ def read_mask(path: Path, width: int, height: int, content: bytes | None = None)
 
     Args:
         path: The file.
-        width: Of its picture, px.
-        height: Of its picture, px.
+        width: Of its image, px.
+        height: Of its image, px.
         content: Its bytes, if they were read already.
 
     Raises:
-        UnreadableImage: Not decodable, or of another shape than its picture.
+        UnreadableImage: Not decodable, or of another shape than its image.
     """
-    grey = read_picture(path, content).on("black").convert("L")
+    grey = read_image(path, content).on("black").convert("L")
     if not same_shape(*grey.size, width, height):
-        shapes = f"{grey.width} x {grey.height} px, of a picture of {width} x {height}"
+        shapes = f"{grey.width} x {grey.height} px, of an image of {width} x {height}"
         raise UnreadableImage(path, f"a mask of {shapes}, is not of its shape")
     return grey
 
 
-def same_shape(width: int, height: int, picture_width: int, picture_height: int) -> bool:
-    """Whether a mask is its picture scaled to whole numbers of px, or as good as that."""
-    off = min(
-        abs(width * picture_height / picture_width - height), abs(height * picture_width / picture_height - width)
-    )
-    return off <= ROUNDED_PX or abs(math.log(width / height * picture_height / picture_width)) <= SAME_SHAPE
+def same_shape(width: int, height: int, image_width: int, image_height: int) -> bool:
+    """Whether a mask is its image scaled to whole numbers of px, or as good as that."""
+    off = min(abs(width * image_height / image_width - height), abs(height * image_width / image_height - width))
+    return off <= ROUNDED_PX or abs(math.log(width / height * image_height / image_width)) <= SAME_SHAPE
 
 
-def cut(picture: Image.Image, crop: Crop, mirrored: bool = False) -> Image.Image:
-    """The part of a picture that is trained, at the size it is trained at, mirrored or not."""
-    scaled = picture.resize((crop.scaled.width, crop.scaled.height), Image.Resampling.LANCZOS, reducing_gap=GAP)
+def cut(image: Image.Image, crop: Crop, mirrored: bool = False) -> Image.Image:
+    """The part of an image that is trained, at the size it is trained at, mirrored or not."""
+    scaled = image.resize((crop.scaled.width, crop.scaled.height), Image.Resampling.LANCZOS, reducing_gap=GAP)
     right, bottom = crop.left + crop.bucket.width, crop.top + crop.bucket.height
     made = scaled.crop((crop.left, crop.top, right, bottom))
     return made.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else made
@@ -121,50 +119,50 @@ def _decode_less(file: Image.Image, covering: Size) -> None:
     file.draft(None, (round(width * GAP), round(height * GAP)))
 
 
-def _in_srgb(file: Image.Image) -> Picture:
+def _in_srgb(file: Image.Image) -> LoadedImage:
     """Colours and opacity of any mode that Pillow has."""
     profile = file.info.get("icc_profile")
-    picture, alpha = _eight_bits(file), None
-    if picture.has_transparency_data:
-        layers = picture.convert("RGBA")
+    image, alpha = _eight_bits(file), None
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
         lowest, _ = _range(layers.getchannel("A"))
         alpha = layers.getchannel("A") if lowest < 255 else None
-        picture = picture.convert("L") if picture.mode == "LA" else layers.convert("RGB")
-    if picture.mode == "LAB":
-        picture = ImageCms.profileToProfile(picture, LAB, SRGB, outputMode="RGB") or picture
-    elif picture.mode not in ("RGB", "L", "CMYK"):
-        picture = picture.convert("L" if picture.mode in ("1", "La") else "RGB")
+        image = image.convert("L") if image.mode == "LA" else layers.convert("RGB")
+    if image.mode == "LAB":
+        image = ImageCms.profileToProfile(image, LAB, SRGB, outputMode="RGB") or image
+    elif image.mode not in ("RGB", "L", "CMYK"):
+        image = image.convert("L" if image.mode in ("1", "La") else "RGB")
     if profile:
-        picture = _by_profile(picture, profile)
-    if picture.mode != "RGB":  # a copy of large ones takes long
-        picture = picture.convert("RGB")
-    picture.info.clear()  # a comment would go along into every copy
-    return Picture(picture, alpha)
+        image = _by_profile(image, profile)
+    if image.mode != "RGB":  # a copy of large ones takes long
+        image = image.convert("RGB")
+    image.info.clear()  # a comment would go along into every copy
+    return LoadedImage(image, alpha)
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image) -> Image.Image:
     """Greys of 16 and 32 bits, and floating point numbers from 0 to 1, as 8 bits."""
-    if picture.mode == "F":
-        _, highest = _range(picture)
-        return picture.point(lambda grey: grey * 255.0).convert("L") if highest <= 1 else picture.convert("L")
-    if not picture.mode.startswith("I"):
-        return picture
-    whole = picture.convert("I")
+    if image.mode == "F":
+        _, highest = _range(image)
+        return image.point(lambda grey: grey * 255.0).convert("L") if highest <= 1 else image.convert("L")
+    if not image.mode.startswith("I"):
+        return image
+    whole = image.convert("I")
     _, highest = _range(whole)
-    bits = 16 if picture.mode != "I" or 2**8 <= highest < 2**16 else 8 if highest < 2**8 else 32
+    bits = 16 if image.mode != "I" or 2**8 <= highest < 2**16 else 8 if highest < 2**8 else 32
     scale = 2.0 ** (8 - bits)
     return whole.point(lambda grey: grey * scale).convert("L")
 
 
 def _range(grey: Image.Image) -> tuple[float, float]:
-    """Lowest and highest value of a picture of one channel."""
+    """Lowest and highest value of an image of one channel."""
     return cast("tuple[float, float]", grey.getextrema())
 
 
-def _by_profile(picture: Image.Image, profile: bytes) -> Image.Image:
+def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
     """Colours converted by the embedded ICC profile."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(picture, source, SRGB, outputMode="RGB") or picture
+        return ImageCms.profileToProfile(image, source, SRGB, outputMode="RGB") or image
     except (ImageCms.PyCMSError, OSError):
-        return picture  # a broken profile, or one of other colours: the plain numbers are the best there is
+        return image  # a broken profile, or one of other colours: the plain numbers are the best there is

@@ -1,6 +1,6 @@
-"""What is changed here about pictures, kept beside them in spirit only: the user's folder is read and never written to.
+"""What is changed here about images, kept beside them in spirit only: the user's folder is read and never written to.
 
-Each folder of pictures has one in the home, `datasets/<name>-<8 hex>/metadata.jsonl`, in the format of Hugging Face
+Each folder of images has one in the home, `datasets/<name>-<8 hex>/metadata.jsonl`, in the format of Hugging Face
 datasets with keys of our own: one `{"file_name": "relative/path.png", "text": "caption", "focus": [0.5, 0.3], "mask":
 "masks/1f2e.png", "left_out": true}` a line, each key only where it says something. Beside it `history.jsonl` keeps
 every change, to be undone and done again.
@@ -32,9 +32,9 @@ READABLE = 60  # letters of the folder's own name in that of its overlay
 
 @dataclass(frozen=True)
 class Entry:
-    """What holds here for one picture in place of what its folder says."""
+    """What holds here for one image in place of what its folder says."""
 
-    text: str | None = None  # None: the picture's own caption holds; empty: it has none
+    text: str | None = None  # None: the image's own caption holds; empty: it has none
     focus: tuple[float, float] | None = None  # what the crop keeps in view: shares of width and height
     mask: str | None = None  # path relative to the overlay's folder
     left_out: bool = False  # not trained
@@ -42,7 +42,7 @@ class Entry:
 
 # What reading a line of something else may raise
 SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-Entries = dict[str, Entry]  # by the picture's path, relative to its folder and with forward slashes
+Entries = dict[str, Entry]  # by the image's path, relative to its folder and with forward slashes
 Replaced = dict[str, Entry | None]  # what stood there before; None: there was no entry
 Update = Entry | None | Callable[[Entry], Entry | None]  # an entry, none, or what is made of the one that stands there
 
@@ -56,7 +56,7 @@ class Change:
 
     @property
     def names(self) -> list[str]:
-        """Its pictures."""
+        """Its images."""
         return list(self.puts)
 
 
@@ -69,7 +69,7 @@ class History:
 
 
 def overlay_file(home: Home, folder: Path) -> Path:
-    """Where the changes to this picture folder lie; the file is there once something was changed."""
+    """Where the changes to this image folder lie; the file is there once something was changed."""
     path = folder.expanduser().resolve()
     name = re.sub(r"[^\w.-]+", "-", path.name)[:READABLE].strip("-.") or "pictures"
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
@@ -99,7 +99,7 @@ def read_overlay(path: Path) -> Entries:
 
 
 def entries_of(home: Home, folder: Path) -> Entries:
-    """The same for a picture folder; none if nothing was changed there.
+    """The same for an image folder; none if nothing was changed there.
 
     Raises:
         DatasetError: The overlay cannot be read.
@@ -128,12 +128,12 @@ def overlays_in(dataset: DatasetSettings, home: Home) -> list[str]:
 
 
 def change(home: Home, folder: Path, changes: Mapping[str, Update], what: str = "") -> list[str]:
-    """Give pictures other entries, as one change that `undo` takes back; gives back those for which something changed.
+    """Give images other entries, as one change that `undo` takes back; gives back those for which something changed.
 
     Args:
         home: Where the overlay lies.
-        folder: The picture folder.
-        changes: By the picture's path, relative to the folder and with forward slashes. None removes the entry. Who
+        folder: The image folder.
+        changes: By the image's path, relative to the folder and with forward slashes. None removes the entry. Who
             changes a part of it gives a function, such as `partial(replace, text="a bear")`: it is applied to what
             stands there by then, and takes nothing back that somebody else did meanwhile.
         what: The change in the user's words, told when it is undone.
@@ -241,7 +241,7 @@ def _told(entry: Entry) -> dict[str, Any]:
 
 
 def _line(path: Path, number: int, line: str) -> tuple[str, Entry]:
-    """Picture and entry of one line."""
+    """Image and entry of one line."""
     try:
         said = json.loads(line)
         name, entry = str(PurePosixPath(_text(said, "file_name"))), _entry(said)
@@ -281,7 +281,7 @@ def _checked(entry: Entry) -> Entry:
     """The same entry.
 
     Raises:
-        ValueError: A focus beside the picture, or a mask outside the overlay's folder.
+        ValueError: A focus beside the image, or a mask outside the overlay's folder.
     """
     if entry.focus is not None and not all(0 <= share <= 1 for share in entry.focus):
         raise ValueError(f"focus is {list(entry.focus)}, not two shares from 0 to 1")
@@ -324,7 +324,7 @@ def _inside(folder: Path, name: str) -> Path:
     path = Path(os.path.normpath(root / name))
     there = os.path.isfile(path)  # noqa: PTH113 - unlike Path's own it says no to a name that none can have
     if not there or not path.is_relative_to(root) or path.relative_to(root).as_posix() != name:
-        raise DatasetError(f"There is no picture {name!r} in {folder}.", hint="Open the folder again.")
+        raise DatasetError(f"There is no image {name!r} in {folder}.", hint="Open the folder again.")
     return path
 
 

@@ -17,7 +17,7 @@ class Problem:
     code: str
     message: str
     hint: str
-    pictures: tuple[Path, ...] = ()  # those it is about
+    images: tuple[Path, ...] = ()  # those it is about
     why: str = ""  # why it matters, in one sentence
 
 
@@ -28,16 +28,16 @@ def listed(paths: Sequence[Path]) -> str:
 
 
 def unreadable(broken: Iterable[UnreadableImage]) -> list[Problem]:
-    """Pictures that cannot be opened, those of one cause together."""
+    """Images that cannot be opened, those of one cause together."""
     causes: dict[str, list[UnreadableImage]] = {}
     for error in broken:
         causes.setdefault(error.cause, []).append(error)
     return [
         Problem(
             errors[0].code,
-            f"The picture {errors[0].path} cannot be read and is left out: {cause}."
+            f"The image {errors[0].path} cannot be read and is left out: {cause}."
             if len(errors) == 1
-            else f"{len(errors)} pictures cannot be read and are left out (first: {errors[0].path}): {cause}.",
+            else f"{len(errors)} images cannot be read and are left out (first: {errors[0].path}): {cause}.",
             errors[0].hint,
             tuple(error.path for error in errors),
             "What it shows is missing from the training.",
@@ -47,52 +47,52 @@ def unreadable(broken: Iterable[UnreadableImage]) -> list[Problem]:
 
 
 def without_caption(bare: Sequence[Path], total: int) -> list[Problem]:
-    """Pictures of which nothing is said."""
+    """Images of which nothing is said."""
     if not bare:
         return []
     return [
         Problem(
             "no_caption",
-            f"{len(bare)} of {total} pictures have no caption (first: {bare[0].name}).",
-            "They are trained on the trigger word alone; a .txt file of the same name is a picture's caption.",
+            f"{len(bare)} of {total} images have no caption (first: {bare[0].name}).",
+            "They are trained on the trigger word alone; a .txt file of the same name is an image's caption.",
             tuple(bare),
             "All that they show, and not only what is meant, comes to belong to the trigger word.",
         )
     ]
 
 
-def without_picture(names: Iterable[str], file: Path, folder: Path) -> list[Problem]:
-    """Captions in a list for pictures that are not there."""
+def without_image(names: Iterable[str], file: Path, folder: Path) -> list[Problem]:
+    """Captions in a list for images that are not there."""
     gone = sorted(names)
     if not gone:
         return []
     return [
         Problem(
             "caption_without_picture",
-            f"{file} has {len(gone)} captions for pictures that are not in {folder} (first: {gone[0]}).",
-            "They are not used; check whether pictures were renamed or moved.",
-            why="The pictures they were written for may be trained without a caption.",
+            f"{file} has {len(gone)} captions for images that are not in {folder} (first: {gone[0]}).",
+            "They are not used; check whether images were renamed or moved.",
+            why="The images they were written for may be trained without a caption.",
         )
     ]
 
 
 def mask_problems(lost: Sequence[Path], missing: Sequence[Path]) -> list[Problem]:
-    """Masks without a picture, and pictures whose mask is gone."""
+    """Masks without an image, and images whose mask is gone."""
     problems = []
     if lost:
         problems.append(
             Problem(
                 "mask_without_picture",
-                f"Masks without a picture are not used: {listed(lost)}.",
+                f"Masks without an image are not used: {listed(lost)}.",
                 "name.mask.png is the mask of name.png; rename it, or take it out.",
-                why="The picture it was made for is trained as a whole.",
+                why="The image it was made for is trained as a whole.",
             )
         )
     if missing:
         problems.append(
             Problem(
                 "mask_missing",
-                f"Pictures whose mask is gone are trained as a whole: {listed(missing)}.",
+                f"Images whose mask is gone are trained as a whole: {listed(missing)}.",
                 "Draw it again on the Dataset page.",
                 tuple(missing),
                 "What the mask kept out is learnt too.",
@@ -102,14 +102,14 @@ def mask_problems(lost: Sequence[Path], missing: Sequence[Path]) -> list[Problem
 
 
 def repeats_told(shares: dict[str, int]) -> list[Problem]:
-    """Folders that say by their names how often their pictures are shown."""
+    """Folders that say by their names how often their images are shown."""
     if not shares:
         return []
     return [
         Problem(
             "folder_repeats",
-            f"Folders are named as in kohya's tools, and their pictures shown in that proportion: {', '.join(shares)}.",
+            f"Folders are named as in kohya's tools, and their images shown in that proportion: {', '.join(shares)}.",
             "If the numbers mean something else, set dataset.folder_repeats to false.",
-            why="A number that is no number of repeats would have some pictures shown far more often than others.",
+            why="A number that is no number of repeats would have some images shown far more often than others.",
         )
     ]

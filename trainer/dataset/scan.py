@@ -12,14 +12,14 @@ from trainer.dataset.captions import Item
 from trainer.dataset.encodings import plain
 from trainer.dataset.errors import NoImages, NothingToTrain, UnreadableImage
 from trainer.dataset.folders import Listing, Repeats, listing, repeats_of
-from trainer.dataset.formats import picture_size
+from trainer.dataset.formats import image_size
 from trainer.dataset.overlay import Entry, read_overlay
-from trainer.dataset.problems import Problem, mask_problems, repeats_told, unreadable, without_caption, without_picture
+from trainer.dataset.problems import Problem, mask_problems, repeats_told, unreadable, without_caption, without_image
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A folder as it is: its pictures, which of them are left out or cannot be opened, and what was noticed."""
+    """A folder as it is: its images, which of them are left out or cannot be opened, and what was noticed."""
 
     items: list[Item]
     left_out: set[str]
@@ -27,7 +27,7 @@ class Survey:
     problems: list[Problem]
 
     def trained(self, folder: Path) -> list[Item]:
-        """The pictures that are not left out.
+        """The images that are not left out.
 
         Raises:
             NothingToTrain: There are none.
@@ -41,8 +41,8 @@ class Survey:
         return kept
 
 
-def pictures_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
-    """What is trained with these settings: the pictures of all their folders, and what was noticed.
+def images_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
+    """What is trained with these settings: the images of all their folders, and what was noticed.
 
     Raises:
         DatasetError: As `scan`, for one of the folders.
@@ -64,20 +64,20 @@ def pictures_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
 def scan(
     folder: Path, captions: Path | None = None, *, folder_repeats: bool = True
 ) -> tuple[list[Item], list[Problem]]:
-    """All pictures below `folder` that are trained, ordered by path, and what was noticed.
+    """All images below `folder` that are trained, ordered by path, and what was noticed.
 
-    What the file `captions` says of a picture goes before what lies in the folder. A picture that cannot be opened is
+    What the file `captions` says of an image goes before what lies in the folder. An image that cannot be opened is
     a problem and left out.
 
     Args:
-        folder: The picture folder.
+        folder: The image folder.
         captions: What goes before it.
         folder_repeats: Whether a folder's name such as 10_ana woman gives repeats and words, as the setting of this
             name says.
 
     Raises:
         FolderMissing: No such folder.
-        NoImages: No pictures.
+        NoImages: No images.
         NothingToTrain: None that can be opened and is not left out.
         DatasetError: The file `captions` cannot be read.
     """
@@ -88,11 +88,11 @@ def scan(
 def look(
     folder: Path, captions: Path | None = None, *, folder_repeats: bool = True
 ) -> tuple[list[Item], list[Problem]]:
-    """The same for someone who looks on: with the pictures that the file `captions` leaves out.
+    """The same for someone who looks on: with the images that the file `captions` leaves out.
 
     Raises:
         FolderMissing: No such folder.
-        NoImages: No pictures.
+        NoImages: No images.
         DatasetError: The file `captions` cannot be read.
     """
     survey = _survey(folder, captions, folder_repeats)
@@ -100,9 +100,9 @@ def look(
 
 
 def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, apart: Sequence[Path] = ()) -> Survey:
-    """The pictures below a folder, with what the file `captions` says of them."""
+    """The images below a folder, with what the file `captions` says of them."""
     found = listing(folder, apart)
-    if not found.pictures:
+    if not found.images:
         raise NoImages(folder, len(found.files))
     entries = read_overlay(captions) if captions is not None else {}
     sizes, broken = _sizes(found)
@@ -113,7 +113,7 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
         said = own.get(name) or (plain(repeats[name].words),)
         mask = found.masks.get(name.rpartition(".")[0])
         item = Item(
-            found.pictures[name],
+            found.images[name],
             said[0],
             width,
             height,
@@ -125,19 +125,19 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
         items.append(with_entry(item, entries[name], captions) if captions and name in entries else item)
     left_out = {name for name, entry in entries.items() if entry.left_out}
     shown = [item for item in items if item.name not in left_out]
-    passed_over = {found.pictures.get(name) for name in left_out}
+    passed_over = {found.images.get(name) for name in left_out}
     broken = [error for error in broken if error.path not in passed_over]
     problems = [*found.problems, *unreadable(broken), *noticed]
     problems += without_caption([item.path for item in shown if not item.caption], len(shown))
     if captions is not None:
-        problems += without_picture(entries.keys() - found.pictures.keys(), captions, folder)
+        problems += without_image(entries.keys() - found.images.keys(), captions, folder)
     problems += _about_masks(found, shown)
     problems += repeats_told({one.folder: one.count for one in repeats.values() if one.folder})
     return Survey(items, left_out, broken, problems)
 
 
 def with_entry(item: Item, entry: Entry, overlay: Path) -> Item:
-    """The picture with what the overlay's entry says of it, which goes before what its folder says."""
+    """The image with what the overlay's entry says of it, which goes before what its folder says."""
     return replace(
         item,
         caption=item.caption if entry.text is None else entry.text,
@@ -148,18 +148,18 @@ def with_entry(item: Item, entry: Entry, overlay: Path) -> Item:
 
 
 def _sizes(found: Listing) -> tuple[dict[str, tuple[int, int]], list[UnreadableImage]]:
-    """Width and height of the pictures that can be opened, by name, and what is wrong with the others."""
+    """Width and height of the images that can be opened, by name, and what is wrong with the others."""
     sizes: dict[str, tuple[int, int]] = {}
     broken = []
-    for name, path in found.pictures.items():
+    for name, path in found.images.items():
         try:
-            sizes[name] = picture_size(path)
+            sizes[name] = image_size(path)
         except UnreadableImage as error:
             broken.append(error)
     return sizes, broken
 
 
 def _about_masks(found: Listing, items: Sequence[Item]) -> list[Problem]:
-    stems = {name.rpartition(".")[0] for name in found.pictures}
+    stems = {name.rpartition(".")[0] for name in found.images}
     lost = [path for stem, path in found.masks.items() if stem not in stems]
     return mask_problems(lost, [item.path for item in items if item.mask and not item.mask.is_file()])

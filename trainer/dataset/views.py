@@ -15,26 +15,26 @@ from trainer.dataset.buckets import Size
 
 
 class View(NamedTuple):
-    """One showing of one picture: which picture at which of its sizes, and how often it was shown before."""
+    """One showing of one image: which image at which of its sizes, and how often it was shown before."""
 
-    item: int  # number of the picture x sizes + number of the size
+    item: int  # number of the image x sizes + number of the size
     epoch: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How often pictures are shown and what that makes in steps; `total_views` is exact."""
+    """How often images are shown and what that makes in steps; `total_views` is exact."""
 
-    pictures: int
+    images: int
     total_views: int
     effective_batch: int
-    sizes: int = 1  # at which each picture is shown in turn
-    weights: tuple[float, ...] = ()  # of the pictures; none: all alike
-    base_views: int = 0  # besides, of pictures that the base model drew to be kept at
+    sizes: int = 1  # at which each image is shown in turn
+    weights: tuple[float, ...] = ()  # of the images; none: all alike
+    base_views: int = 0  # besides, of images that the base model drew to be kept at
 
     @property
     def steps(self) -> int:
-        """Optimizer updates; the last one may see fewer pictures."""
+        """Optimizer updates; the last one may see fewer images."""
         return math.ceil((self.total_views + self.base_views) / self.effective_batch)
 
     def places(self, step: int) -> tuple[int, int]:
@@ -44,27 +44,27 @@ class Plan:
         return min(first, everything), min(first + self.effective_batch, everything)
 
     def base_views_before(self, place: int) -> int:
-        """How many of the views before this place are of the base model's pictures: they are evenly spread."""
+        """How many of the views before this place are of the base model's images: they are evenly spread."""
         return place * self.base_views // (self.total_views + self.base_views)
 
     def passes(self, step: int) -> float:
-        """How often the pictures were shown after so many steps, on average."""
+        """How often the images were shown after so many steps, on average."""
         last, _ = self.places(step)
-        return (last - self.base_views_before(last)) / self.pictures
+        return (last - self.base_views_before(last)) / self.images
 
     @property
-    def views_per_picture(self) -> float:
-        """Every picture is shown this often, rounded up or down, or its share of it by weight."""
-        return self.total_views / self.pictures
+    def views_per_image(self) -> float:
+        """Every image is shown this often, rounded up or down, or its share of it by weight."""
+        return self.total_views / self.images
 
 
-def plan(pictures: int, settings: DatasetSettings, weights: Sequence[float] = ()) -> Plan:
-    """Views from the settings, kept between their limits but never under one view per picture."""
-    wished = min(max(pictures * settings.views, settings.min_total_views), settings.max_total_views)
-    total = max(wished, pictures)
-    share = settings.protect_share if settings.protect else 0.0
+def plan(images: int, settings: DatasetSettings, weights: Sequence[float] = ()) -> Plan:
+    """Views from the settings, kept between their limits but never under one view per image."""
+    wished = min(max(images * settings.views, settings.min_total_views), settings.max_total_views)
+    total = max(wished, images)
+    share = settings.class_share if settings.prior_preservation else 0.0
     return Plan(
-        pictures,
+        images,
         total,
         settings.batch_size * settings.accumulation,
         sizes=1 + len(settings.further_resolutions),
@@ -76,21 +76,21 @@ def plan(pictures: int, settings: DatasetSettings, weights: Sequence[float] = ()
 def views_of_step(step: int, made: Plan, bucket_of: Sequence[Size], seed: int) -> list[View]:
     """The user's views of step 0, 1, …: a function of its arguments alone, so a resumed run goes on exactly.
 
-    Pictures come in passes of as many views as there are pictures. Each pass is shuffled, with pictures of one bucket
+    Images come in passes of as many views as there are images. Each pass is shuffled, with images of one bucket
     kept in runs of the effective batch, so that most steps are one forward pass. Passes follow one another without a
-    gap: nothing is dropped. Without weights a pass shows every picture once.
+    gap: nothing is dropped. Without weights a pass shows every image once.
 
     Args:
         step: Counted from 0.
         made: The run's plan.
-        bucket_of: The bucket of each picture at each of its sizes, in the order of `View.item`.
+        bucket_of: The bucket of each image at each of its sizes, in the order of `View.item`.
         seed: The run's.
     """
     first, last = (place - made.base_views_before(place) for place in made.places(step))
-    numbers = range(first // made.pictures, math.ceil(last / made.pictures))
+    numbers = range(first // made.images, math.ceil(last / made.images))
     sizes = tuple(bucket_of)
     passes = {number: _pass(number, made, sizes, seed) for number in numbers}
-    return [passes[place // made.pictures][place % made.pictures] for place in range(first, last)]
+    return [passes[place // made.images][place % made.images] for place in range(first, last)]
 
 
 @lru_cache(maxsize=4)  # that of the step, for all steps that it takes
@@ -98,12 +98,12 @@ def _pass(number: int, made: Plan, bucket_of: tuple[Size, ...], seed: int) -> li
     """One pass, drawn from (seed, number)."""
     rng = random.Random(f"{seed}-{number}")
     if made.weights:
-        shown = _weighted(made, seed)[number * made.pictures : (number + 1) * made.pictures]
+        shown = _weighted(made, seed)[number * made.images : (number + 1) * made.images]
     else:
-        shown = [(picture, number) for picture in range(made.pictures)]
+        shown = [(image, number) for image in range(made.images)]
     groups: dict[Size, list[View]] = {}
-    for picture, epoch in rng.sample(shown, len(shown)):
-        view = View(picture * made.sizes + (picture + epoch) % made.sizes, epoch)
+    for image, epoch in rng.sample(shown, len(shown)):
+        view = View(image * made.sizes + (image + epoch) % made.sizes, epoch)
         groups.setdefault(bucket_of[view.item], []).append(view)
     runs, rest = [], []
     for members in groups.values():
@@ -116,21 +116,21 @@ def _pass(number: int, made: Plan, bucket_of: tuple[Size, ...], seed: int) -> li
 
 @lru_cache(maxsize=2)  # of the run that trains; sorting a long one takes a second
 def _weighted(made: Plan, seed: int) -> list[tuple[int, int]]:
-    """The whole run's pictures, each with the number of its showing: as often as its weight says, to within one.
+    """The whole run's images, each with the number of its showing: as often as its weight says, to within one.
 
-    A picture's views are spread evenly over the run, each at a random place of its own stretch.
+    An image's views are spread evenly over the run, each at a random place of its own stretch.
     """
     rng = random.Random(f"{seed}-weights")
-    order = rng.sample(range(made.pictures), made.pictures)
-    ends = list(accumulate(made.weights[picture] for picture in order))
+    order = rng.sample(range(made.images), made.images)
+    ends = list(accumulate(made.weights[image] for image in order))
     bounds = [0, *(math.floor(made.total_views * (end / ends[-1]) + 0.5) for end in ends)]
     counts = (upper - lower for lower, upper in pairwise(bounds))  # their roundings make up for one another
     spread = (
-        ((epoch + rng.random()) / count, picture, epoch)
-        for picture, count in zip(order, counts, strict=True)
+        ((epoch + rng.random()) / count, image, epoch)
+        for image, count in zip(order, counts, strict=True)
         for epoch in range(count)
     )
-    return [(picture, epoch) for _, picture, epoch in sorted(spread)]
+    return [(image, epoch) for _, image, epoch in sorted(spread)]
 
 
 def micro_batches(places: Sequence[int], bucket_of: Sequence[Size], batch_size: int) -> list[list[int]]:

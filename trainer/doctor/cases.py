@@ -9,7 +9,7 @@ from typing import Literal
 
 from trainer.dataset.overlay import Entry
 
-Level = Literal["error", "warning", "note"]  # the picture is lost; makes the LoRA worse; good to know
+Level = Literal["error", "warning", "note"]  # the image is lost; makes the LoRA worse; good to know
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,19 @@ class Case:
     title: str
     why: str
     hint: str
-    leave_out: bool = False  # whether the fix is not to train these pictures
+    leave_out: bool = False  # whether the fix is not to train these images
 
 
 @dataclass(frozen=True)
 class Sign:
-    """One thing seen at one picture, or in the set as a whole."""
+    """One thing seen at one image, or in the set as a whole."""
 
     code: str
-    picture: Path | None = None
+    image: Path | None = None
     subject: str = ""  # signs of one code and subject make one finding
-    detail: str = ""  # said behind the picture's name
-    mend: Callable[[Entry], Entry] | None = None  # what mends it, where it is not to leave the picture out
-    beside: tuple[Path, ...] = ()  # other pictures to be shown next to it, which the fix leaves alone
+    detail: str = ""  # said behind the image's name
+    mend: Callable[[Entry], Entry] | None = None  # what mends it, where it is not to leave the image out
+    beside: tuple[Path, ...] = ()  # other images to be shown next to it, which the fix leaves alone
 
 
 CASES = {
@@ -40,13 +40,13 @@ CASES = {
         "error",
         "Cannot be read",
         "What it shows is missing from the training.",
-        "Open it in a picture viewer and save it again, or leave it out.",
+        "Open it in an image viewer and save it again, or leave it out.",
         leave_out=True,
     ),
     "truncated": Case(
         "error",
         "Damaged or cut short",
-        "Part of the picture is missing: it is passed over, or its grey and garbled areas are learnt.",
+        "Part of the image is missing: it is passed over, or its grey and garbled areas are learnt.",
         "Fetch the file again, or leave it out.",
         leave_out=True,
     ),
@@ -67,20 +67,20 @@ CASES = {
     "extreme_aspect": Case(
         "warning",
         "Very long and narrow",
-        "No bucket is that narrow, so much of the picture is cut off and the rest is shown small.",
+        "No bucket is that narrow, so much of the image is cut off and the rest is shown small.",
         "Crop it to what matters, or leave it out.",
         leave_out=True,
     ),
     "exact_duplicate": Case(
         "warning",
-        "The same picture again",
+        "The same image again",
         "What is shown twice as often is learnt twice as strongly, and its background with it.",
-        "Leave the copies out; to show a picture more often, give its folder a weight.",
+        "Leave the copies out; to show an image more often, give its folder a weight.",
         leave_out=True,
     ),
     "near_duplicate": Case(
         "warning",
-        "Nearly the same picture again",
+        "Nearly the same image again",
         "What is shown twice as often is learnt twice as strongly, and its background with it.",
         "Keep the best of them and leave the others out.",
         leave_out=True,
@@ -88,7 +88,7 @@ CASES = {
     "watermark": Case(
         "warning",
         "Lettering along an edge, as of a watermark or signature",
-        "Lettering that returns from picture to picture is the first thing a LoRA learns.",
+        "Lettering that returns from image to image is the first thing a LoRA learns.",
         "Crop or retouch a copy, or leave these out.",
         leave_out=True,
     ),
@@ -107,13 +107,13 @@ CASES = {
     "no_caption": Case(
         "warning",
         "Without a caption",
-        "Without words for what else is in a picture, all of it is learnt as one.",
-        "A .txt file of the same name is a picture's caption.",
+        "Without words for what else is in an image, all of it is learnt as one.",
+        "A .txt file of the same name is an image's caption.",
     ),
     "long_caption": Case(
         "warning",
         "Captions longer than the {subject} that are read",
-        "What is cut off is not learnt with these pictures.",
+        "What is cut off is not learnt with these images.",
         "Shorten them, or set dataset.caption_tokens to 150 or 225.",
     ),
     "style_in_caption": Case(
@@ -148,8 +148,8 @@ CASES = {
     ),
     "few_pictures": Case(
         "warning",
-        "Few pictures: {subject}",
+        "Few images: {subject}",
         "The fewer there are, the sooner they are learnt by heart instead of what they have in common.",
-        "Add different pictures: other views, grounds and light.",
+        "Add different images: other views, grounds and light.",
     ),
 }

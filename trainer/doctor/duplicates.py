@@ -1,4 +1,4 @@
-"""The same picture twice: byte for byte, or once more in another size, format, brightness, crop, or mirrored."""
+"""The same image twice: byte for byte, or once more in another size, format, brightness, crop, or mirrored."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from trainer.dataset.images import GAP
 
 Plane = NDArray[np.float32]
 
-HASH_PX = 32  # side of the picture of which the hash is taken
+HASH_PX = 32  # side of the image of which the hash is taken
 SMALL_PX = 64  # side of the one that candidates are compared in
-INNER_PX = 48  # the middle of it: a watermark or a frame does not make another picture
+INNER_PX = 48  # the middle of it: a watermark or a frame does not make another image
 BLOCK_PX = 8
 NEAR_BITS = 14  # of 64: what is farther apart is not even compared
-ALIKE = 0.4  # greatest difference of a block's brightness, in standard deviations of the picture's
+ALIKE = 0.4  # greatest difference of a block's brightness, in standard deviations of the image's
 SAME_COLOUR = 30.0  # greatest difference of a block's colour, 0 to 255
 ROUNDING = 1e-4
 PLAIN = 2.0  # standard deviation of brightness, 0 to 255, below which an area shows nothing
 SHIFTS = (0, -1, 1)
-# Ways to cut a picture: px all around, and shifted to the right and down. Of two that are compared, one is cut
+# Ways to cut an image: px all around, and shifted to the right and down. Of two that are compared, one is cut
 CUTS = [(0, 0, 0), *((margin, right, down) for margin in (1, 2, 3) for right in SHIFTS for down in SHIFTS)]
 ONE = [*range(len(CUTS)), *(0 for _ in CUTS[1:])]
 OTHER = [*(0 for _ in CUTS), *range(1, len(CUTS))]
@@ -37,33 +37,33 @@ COSINES = np.cos(np.pi / HASH_PX * np.outer(np.arange(8), np.arange(HASH_PX) + 0
 
 @dataclass(frozen=True)
 class Likeness:
-    """What is kept of a picture to find it again."""
+    """What is kept of an image to find it again."""
 
-    code: int  # 64 bits that change little when the picture does (pHash, Zauner 2010)
+    code: int  # 64 bits that change little when the image does (pHash, Zauner 2010)
     mirrored: int  # those of its mirror image
     small: bytes  # (64, 64, 3) RGB
 
 
 @dataclass(frozen=True)
 class Twin:
-    """A picture that shows what another one shows."""
+    """An image that shows what another one shows."""
 
-    picture: Path
+    image: Path
     kept: Path  # the larger one of the two
     mirrored: bool = False
 
 
-def likeness(picture: Image.Image, grey: Image.Image) -> Likeness:
-    """What is kept of an upright RGB picture, and its brightness of any size."""
+def likeness(image: Image.Image, grey: Image.Image) -> Likeness:
+    """What is kept of an upright RGB image, and its brightness of any size."""
     tiny = grey.resize((HASH_PX, HASH_PX), Image.Resampling.BOX)
-    small = picture.resize((SMALL_PX, SMALL_PX), Image.Resampling.BILINEAR, reducing_gap=GAP)
+    small = image.resize((SMALL_PX, SMALL_PX), Image.Resampling.BILINEAR, reducing_gap=GAP)
     return Likeness(_hash(tiny), _hash(ImageOps.mirror(tiny)), small.tobytes())
 
 
-def exact_twins(pictures: Sequence[Path]) -> list[Twin]:
+def exact_twins(images: Sequence[Path]) -> list[Twin]:
     """Files with the same bytes as an earlier one; only those of equal length are read."""
     lengths: dict[int, list[Path]] = {}
-    for path in pictures:
+    for path in images:
         lengths.setdefault(path.stat().st_size, []).append(path)
     kept: dict[bytes, Path] = {}
     twins = []
@@ -76,13 +76,13 @@ def exact_twins(pictures: Sequence[Path]) -> list[Twin]:
     return twins
 
 
-def near_twins(pictures: Mapping[Path, Likeness]) -> list[Twin]:
-    """Pictures that show what an earlier one shows; give the one to be kept first.
+def near_twins(images: Mapping[Path, Likeness]) -> list[Twin]:
+    """Images that show what an earlier one shows; give the one to be kept first.
 
-    Hashes choose the candidates; a comparison block by block decides, so that the pictures of a series, which differ in
+    Hashes choose the candidates; a comparison block by block decides, so that the images of a series, which differ in
     a face or a hand alone, are not taken for one.
     """
-    paths, album = list(pictures), _Album(list(pictures.values()))
+    paths, album = list(images), _Album(list(images.values()))
     gone: set[int] = set()
     twins = []
     for first in range(len(paths)):
@@ -96,7 +96,7 @@ def near_twins(pictures: Mapping[Path, Likeness]) -> list[Twin]:
 
 
 class _Album:
-    """Pictures to be compared: the likeliest first, and of unlikely ones no more than a number that does not grow."""
+    """Images to be compared: the likeliest first, and of unlikely ones no more than a number that does not grow."""
 
     def __init__(self, seen: Sequence[Likeness]) -> None:
         self._seen = seen
@@ -105,7 +105,7 @@ class _Album:
         self._shades: dict[tuple[int, bool], Plane] = {}
 
     def like(self, first: int, flipped: bool, gone: Collection[int]) -> list[int]:
-        """The later pictures, mirrored or not, that show what this one shows, but for those that are `gone`.
+        """The later images, mirrored or not, that show what this one shows, but for those that are `gone`.
 
         They are taken in groups, nearest first; a group without any is the last.
         """
@@ -134,8 +134,8 @@ class _Album:
                 break
             if group[number] in found:
                 continue
-            first_cut = _middle(_picture(self._seen[first]), *CUTS[ONE[way]])
-            other_cut = _middle(_picture(self._seen[group[number]], flipped), *CUTS[OTHER[way]])
+            first_cut = _middle(_image(self._seen[first]), *CUTS[ONE[way]])
+            other_cut = _middle(_image(self._seen[group[number]], flipped), *CUTS[OTHER[way]])
             if _same(first_cut, other_cut):
                 found.add(group[number])
             else:
@@ -145,8 +145,8 @@ class _Album:
     def _brightness(self, number: int, flipped: bool) -> Plane:
         """(28, 36): the mean of each block for each of `CUTS`, in standard deviations; 0 for a plain area."""
         if (number, flipped) not in self._shades:
-            picture = _picture(self._seen[number], flipped)
-            evened = [_even(_middle(picture, *way).mean(axis=2)) for way in CUTS]
+            image = _image(self._seen[number], flipped)
+            evened = [_even(_middle(image, *way).mean(axis=2)) for way in CUTS]
             self._shades[number, flipped] = np.stack([_blocks(plane).ravel() for plane in evened])
         return self._shades[number, flipped]
 
@@ -157,17 +157,17 @@ def _hash(tiny: Image.Image) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def _picture(seen: Likeness, flipped: bool = False) -> Image.Image:
-    picture = Image.frombytes("RGB", (SMALL_PX, SMALL_PX), seen.small)
-    return ImageOps.mirror(picture) if flipped else picture
+def _image(seen: Likeness, flipped: bool = False) -> Image.Image:
+    image = Image.frombytes("RGB", (SMALL_PX, SMALL_PX), seen.small)
+    return ImageOps.mirror(image) if flipped else image
 
 
-def _middle(picture: Image.Image, margin: int, right: int = 0, down: int = 0) -> Plane:
-    """(48, 48, 3): the middle of the picture that is left after a margin was cut off."""
+def _middle(image: Image.Image, margin: int, right: int = 0, down: int = 0) -> Plane:
+    """(48, 48, 3): the middle of the image that is left after a margin was cut off."""
     share = (SMALL_PX - 2 * margin) / SMALL_PX
     edge = margin + (SMALL_PX - INNER_PX) / 2 * share
     box = (edge + right, edge + down, edge + right + INNER_PX * share, edge + down + INNER_PX * share)
-    return np.asarray(picture.resize((INNER_PX, INNER_PX), Image.Resampling.BILINEAR, box=box), np.float32)
+    return np.asarray(image.resize((INNER_PX, INNER_PX), Image.Resampling.BILINEAR, box=box), np.float32)
 
 
 def _same(one: Plane, other: Plane) -> bool:

@@ -1,6 +1,6 @@
-"""What is wrong with a data set, before hours go into training it: which pictures, why it matters, and a fix.
+"""What is wrong with a data set, before hours go into training it: which images, why it matters, and a fix.
 
-Pictures are only ever read. A fix is a change of the folder's overlay, so it can be undone like every other.
+Images are only ever read. A fix is a change of the folder's overlay, so it can be undone like every other.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from trainer.dataset.overlay import Entry, entries_of
 from trainer.dataset.problems import Problem
 from trainer.doctor.captions import caption_signs
 from trainer.doctor.cases import CASES, Level, Sign
-from trainer.doctor.images import picture_signs
+from trainer.doctor.images import image_signs
 
-NAMED = 5  # pictures that a message names, the rest is counted
-ENOUGH = {"style": 20, "character": 10, "concept": 10}  # pictures that this goal wants
+NAMED = 5  # images that a message names, the rest is counted
+ENOUGH = {"style": 20, "character": 10, "concept": 10}  # images that this goal wants
 IMBALANCE = 4.0  # times as many views
 ORDER: tuple[Level, ...] = ("error", "warning", "note")
 
@@ -43,18 +43,18 @@ def examine(
     home: Home,
     told: Callable[[int, int], None] | None = None,
 ) -> list[Finding]:
-    """What `items` would do to a training, gravest first; pictures that are left out already are passed over.
+    """What `items` would do to a training, gravest first; images that are left out already are passed over.
 
     Args:
-        items: The pictures, as `scan.look` gives them.
+        items: The images, as `scan.look` gives them.
         problems: What it noticed beside them.
         config: What they are to be trained for: goal, resolution, trigger word, caption length.
         home: Holds the overlays.
-        told: Called with the pictures looked at so far, and all; from this thread.
+        told: Called with the images looked at so far, and all; from this thread.
     """
     folders = _Folders(config, home)
     trained = [item for item in items if not folders.entry(item.path).left_out]
-    signs = [*picture_signs(trained, config, told), *caption_signs(trained, config), *_set_signs(trained, config)]
+    signs = [*image_signs(trained, config, told), *caption_signs(trained, config), *_set_signs(trained, config)]
     found = [*_known(problems, folders), *_findings(signs, folders)]
     return sorted(found, key=lambda finding: ORDER.index(finding.level))
 
@@ -65,17 +65,17 @@ class _Folders:
     def __init__(self, config: TrainConfig, home: Home) -> None:
         chosen = [config.dataset.images, *(concept.images for concept in config.dataset.concepts)]
         roots = [Path(folder).expanduser().absolute() for folder in chosen if folder]
-        self._roots = sorted(roots, key=lambda root: -len(root.parts))  # of nested ones the inner one has the picture
+        self._roots = sorted(roots, key=lambda root: -len(root.parts))  # of nested ones the inner one has the image
         self._entries = {root: entries_of(home, root) for root in roots}
 
-    def place(self, picture: Path) -> tuple[Path, str] | None:
-        """Folder and name of a picture, unless it lies elsewhere."""
-        path = picture.absolute()
+    def place(self, image: Path) -> tuple[Path, str] | None:
+        """Folder and name of an image, unless it lies elsewhere."""
+        path = image.absolute()
         return next(((root, path.relative_to(root).as_posix()) for root in self._roots if root in path.parents), None)
 
-    def entry(self, picture: Path) -> Entry:
-        """What the overlay says of a picture so far."""
-        place = self.place(picture)
+    def entry(self, image: Path) -> Entry:
+        """What the overlay says of an image so far."""
+        place = self.place(image)
         return self._entries[place[0]].get(place[1], Entry()) if place else Entry()
 
 
@@ -84,8 +84,8 @@ def _known(problems: Sequence[Problem], folders: _Folders) -> list[Finding]:
     found = []
     for problem in problems:
         case = CASES.get(problem.code)
-        trained = [path for path in problem.pictures if not folders.entry(path).left_out]
-        if problem.pictures and not trained:
+        trained = [path for path in problem.images if not folders.entry(path).left_out]
+        if problem.images and not trained:
             continue
         groups = _by_folder([Sign(problem.code, path) for path in trained], folders) or {None: []}
         for folder, signs in groups.items():
@@ -93,7 +93,7 @@ def _known(problems: Sequence[Problem], folders: _Folders) -> list[Finding]:
                 problem.code,
                 problem.message,
                 problem.hint,
-                tuple(sign.picture for sign in signs if sign.picture),
+                tuple(sign.image for sign in signs if sign.image),
                 problem.why or (case.why if case else ""),
                 case.level if case else "warning",
                 folder,
@@ -113,7 +113,7 @@ def _findings(signs: Iterable[Sign], folders: _Folders) -> list[Finding]:
         case = CASES[code]
         title = case.title.format(subject=subject)
         for folder, here in _by_folder(same, folders).items():
-            shown = dict.fromkeys(path for sign in here for path in (*sign.beside, sign.picture) if path)
+            shown = dict.fromkeys(path for sign in here for path in (*sign.beside, sign.image) if path)
             message = f"{title}: {_named(here)}." if shown else f"{title}."
             fix = _fix(here, folders)
             found.append(Finding(code, message, case.hint, tuple(shown), case.why, case.level, folder, fix))
@@ -121,18 +121,18 @@ def _findings(signs: Iterable[Sign], folders: _Folders) -> list[Finding]:
 
 
 def _by_folder(signs: Sequence[Sign], folders: _Folders) -> dict[Path | None, list[Sign]]:
-    """The signs of each folder; those of the whole set, or of pictures that lie elsewhere, under None."""
+    """The signs of each folder; those of the whole set, or of images that lie elsewhere, under None."""
     groups: dict[Path | None, list[Sign]] = {}
     for sign in signs:
-        place = folders.place(sign.picture) if sign.picture else None
+        place = folders.place(sign.image) if sign.image else None
         groups.setdefault(place[0] if place else None, []).append(sign)
     return groups
 
 
 def _named(signs: Sequence[Sign]) -> str:
-    """The first pictures by name, and how many more."""
-    pictures = [(sign.picture.name, sign.detail) for sign in signs if sign.picture]
-    names = [f"{name} ({detail})" if detail else name for name, detail in pictures]
+    """The first images by name, and how many more."""
+    images = [(sign.image.name, sign.detail) for sign in signs if sign.image]
+    names = [f"{name} ({detail})" if detail else name for name, detail in images]
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
@@ -141,8 +141,8 @@ def _fix(signs: Sequence[Sign], folders: _Folders) -> dict[str, Callable[[Entry]
     """What mends these signs, as changes of the overlay's entries."""
     changes: dict[str, Callable[[Entry], Entry]] = {}
     for sign in signs:
-        place = folders.place(sign.picture) if sign.picture else None
-        if sign.picture is None or place is None:
+        place = folders.place(sign.image) if sign.image else None
+        if sign.image is None or place is None:
             continue
         case = CASES.get(sign.code)
         if sign.mend is not None:
@@ -153,7 +153,7 @@ def _fix(signs: Sequence[Sign], folders: _Folders) -> dict[str, Callable[[Entry]
 
 
 def _set_signs(items: Sequence[Item], config: TrainConfig) -> list[Sign]:
-    """What the numbers of pictures say."""
+    """What the numbers of images say."""
     signs = []
     wanted = ENOUGH[config.goal]
     if 0 < len(items) < wanted:

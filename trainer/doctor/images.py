@@ -1,4 +1,4 @@
-"""What is wrong with the pictures of a data set, seen by decoding each of them once."""
+"""What is wrong with the images of a data set, seen by decoding each of them once."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.buckets import Size
 from trainer.dataset.captions import Item
 from trainer.dataset.errors import UnreadableImage
-from trainer.dataset.images import GAP, read_picture
+from trainer.dataset.images import GAP, read_image
 from trainer.doctor.cases import Sign
 from trainer.doctor.duplicates import Likeness, exact_twins, likeness, near_twins
 from trainer.doctor.lettering import lettering
 from trainer.doctor.sharpness import softness
 
-SIDE_PX = 512  # pictures are looked at with the area of this square, larger ones scaled down
+SIDE_PX = 512  # images are looked at with the area of this square, larger ones scaled down
 BLURRY_PX = 2.6  # σ of the sharpest edges at that size
 SMALL = 1.1  # enlarged by more than this
 NARROW = 2.5  # longer by more than this than wide
-SEE_THROUGH = 0.005  # share of the picture's opacity that is missing
+SEE_THROUGH = 0.005  # share of the image's opacity that is missing
 NOTHING_PX = 64  # a file that ends in as many zeros was never written to its end
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What one picture shows."""
+    """What one image shows."""
 
     broken: str = ""  # why it cannot be decoded
     turned: bool = False
@@ -44,15 +44,15 @@ class Sight:
     likeness: Likeness | None = None
 
 
-def picture_signs(
+def image_signs(
     items: Sequence[Item], config: TrainConfig, told: Callable[[int, int], None] | None = None
 ) -> list[Sign]:
-    """What each picture would do to a training with these settings.
+    """What each image would do to a training with these settings.
 
     Args:
-        items: The pictures.
+        items: The images.
         config: For the resolution.
-        told: Called with the pictures looked at so far, and all.
+        told: Called with the images looked at so far, and all.
     """
     signs: list[Sign] = []
     whole: dict[Path, Likeness] = {}
@@ -70,7 +70,7 @@ def picture_signs(
 
 
 def look_at(item: Item) -> Sight:
-    """What a picture shows; remembered until its file changes."""
+    """What an image shows; remembered until its file changes."""
     try:
         seen = item.path.stat()
     except OSError as error:
@@ -93,15 +93,15 @@ def _sight(path: Path, width: int, height: int, _changed: int, _bytes: int) -> S
 def _decoded(path: Path, size: Size) -> Sight:
     scale = min(SIDE_PX / math.sqrt(size.width * size.height), 1.0)
     smaller = Size(max(round(size.width * scale), 1), max(round(size.height * scale), 1))
-    picture = read_picture(path, covering=smaller)
+    image = read_image(path, covering=smaller)
     if _ends_in_nothing(path):
         return Sight(broken="the file's end was never written")
-    opacity = np.asarray(picture.alpha, np.float32).mean() / 255 if picture.alpha else 1.0
-    shown = picture.on("white")
+    opacity = np.asarray(image.alpha, np.float32).mean() / 255 if image.alpha else 1.0
+    shown = image.on("white")
     small = shown.convert("L").resize((smaller.width, smaller.height), Image.Resampling.BICUBIC, reducing_gap=GAP)
     grey = np.asarray(small)
     return Sight(
-        turned=picture.turned,
+        turned=image.turned,
         see_through=float(1 - opacity),
         soft_px=softness(grey.astype(np.float32)),
         letters=lettering(grey),
@@ -118,7 +118,7 @@ def _ends_in_nothing(path: Path) -> bool:
 
 
 def _signs(item: Item, sight: Sight, resolution: int) -> list[Sign]:
-    """What is wrong with one picture."""
+    """What is wrong with one image."""
     if sight.broken:
         return [Sign("truncated", item.path, detail=sight.broken)]
     signs = []
@@ -142,15 +142,13 @@ def _signs(item: Item, sight: Sight, resolution: int) -> list[Sign]:
 
 
 def _twins(items: Sequence[Item], whole: dict[Path, Likeness]) -> list[Sign]:
-    """Pictures that show what another one shows; of two the larger is kept, then the one with a caption."""
+    """Images that show what another one shows; of two the larger is kept, then the one with a caption."""
     ordered = sorted(items, key=lambda item: (-item.width * item.height, not item.caption, item.path))
     exact = exact_twins([item.path for item in ordered])
-    copies = {twin.picture for twin in exact}
+    copies = {twin.image for twin in exact}
     near = near_twins({item.path: whole[item.path] for item in ordered if item.path not in copies})
-    signs = [
-        Sign("exact_duplicate", twin.picture, detail=f"as {twin.kept.name}", beside=(twin.kept,)) for twin in exact
-    ]
+    signs = [Sign("exact_duplicate", twin.image, detail=f"as {twin.kept.name}", beside=(twin.kept,)) for twin in exact]
     for twin in near:
         detail = f"as {twin.kept.name}{', mirrored' if twin.mirrored else ''}"
-        signs.append(Sign("near_duplicate", twin.picture, detail=detail, beside=(twin.kept,)))
+        signs.append(Sign("near_duplicate", twin.image, detail=detail, beside=(twin.kept,)))
     return signs

@@ -1,4 +1,4 @@
-"""Lettering along the upper and lower border of a picture, where watermarks, signatures and addresses stand."""
+"""Lettering along the upper and lower border of an image, where watermarks, signatures and addresses stand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lettering(grey: Grey) -> bool:
 
 
 def _strips(grey: Grey) -> Iterator[Grey]:
-    """The upper border, and the lower one upside down: their first row is the picture's outermost."""
+    """The upper border, and the lower one upside down: their first row is the image's outermost."""
     height = max(int(grey.shape[0] * BORDER), 3 * HEIGHTS_PX[0])
     if min(grey.shape) >= 6 * HEIGHTS_PX[0]:
         yield grey[:height]

@@ -1,4 +1,4 @@
-"""What can be seen in a picture's brightness: how soft its sharpest edges are."""
+"""What can be seen in an image's brightness: how soft its sharpest edges are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_EDGE_PX = 30.0  # what is wider is shading
 
 
 def softness(grey: Plane) -> float:
-    """Width σ in px of the sharpest clear edges; infinite for a picture without any, 0 for one that is too small.
+    """Width σ in px of the sharpest clear edges; infinite for an image without any, 0 for one that is too small.
 
     After Zhuo and Sim 2011 (doi:10.1016/j.patcog.2011.03.009): smoothed with σ₁ and σ₂, an edge of width s has
     gradients whose ratio is √((s² + σ₂²) / (s² + σ₁²)). Of the tiles with most contrast the sharpest count, so a

@@ -74,7 +74,7 @@ def load_checkpoint(
         log: Told of checkpoints that cannot be read and are passed over.
 
     Raises:
-        ResumeRefused: Pictures, captions, base model, settings or plan changed since; it says which.
+        ResumeRefused: Images, captions, base model, settings or plan changed since; it says which.
         NewerVersion: A later version of this program wrote it.
     """
     for path in reversed(_all(folder)):
@@ -109,7 +109,7 @@ def _refuse_others(state: State, expected: State, run: Path) -> None:
     """Refuse to go on from a checkpoint of what is not there any more."""
     others = changes(state.inputs, expected.inputs) if state.inputs else []
     if not others and state.dataset != expected.dataset:
-        others = ["pictures, masks or captions changed"]
+        others = ["images, masks or captions changed"]
     if not others and (state.total_views, state.effective_batch) != (expected.total_views, expected.effective_batch):
         others = [f"it was planned for {state.total_views} views, and now there are {expected.total_views}"]
     if not others:

@@ -17,7 +17,7 @@ from trainer.contract.settings.model import ModelSettings
 
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-# How long processes wait for each other: one encodes ten thousand pictures for all. One that dies is noticed at once.
+# How long processes wait for each other: one encodes ten thousand images for all. One that dies is noticed at once.
 PATIENCE = timedelta(days=7)
 
 

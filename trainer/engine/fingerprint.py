@@ -26,7 +26,7 @@ def inputs_of(config: TrainConfig, base_model: Path, data: EncodedDataset) -> In
     settings = {f"adapter.{name}": value for name, value in config.adapter if name != "start_from"}
     settings |= {"model.seed": config.model.seed, "model.clip_skip": config.model.clip_skip}
     return {
-        **_pictures(data),
+        **_images(data),
         "model": {"the base model": digest(*(sampled(file) for file in files))[:SHORT]},
         "setting": {name: str(value) for name, value in settings.items()},
     }
@@ -58,14 +58,14 @@ def changes(before: Inputs, now: Inputs) -> list[str]:
     return [one for one in told if one]
 
 
-def _pictures(data: EncodedDataset) -> Inputs:
-    """Digests of each picture, its captions, its mask, and of how it is cut and weighed; together, of all its sizes."""
+def _images(data: EncodedDataset) -> Inputs:
+    """Digests of each image, its captions, its mask, and of how it is cut and weighed; together, of all its sizes."""
     made: Inputs = {kind: {} for kind in KINDS}
-    for number, (item, crop, picture) in enumerate(zip(data.items, data.crops, data.digests, strict=True)):
+    for number, (item, crop, image) in enumerate(zip(data.items, data.crops, data.digests, strict=True)):
         name = f"{item.name} ({item.path.parent.name})" if item.concept else item.name
         mask = data.posteriors[number, False].mask
         drawn = "" if mask is None else hashlib.sha256(mask.numpy().tobytes()).hexdigest()
-        parts = {"picture": picture, "caption": digest(item.caption, *item.others), "mask": drawn}
+        parts = {"picture": image, "caption": digest(item.caption, *item.others), "mask": drawn}
         for kind, seen in (parts | {"cut": digest(crop, item.weight)}).items():
             earlier = made[kind].get(name)  # at another of its sizes
             made[kind][name] = (digest(earlier, seen) if earlier else seen)[:SHORT]

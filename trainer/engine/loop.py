@@ -110,7 +110,7 @@ def _steps(training: Training, first: int, began: float) -> None:
 def rehearse(training: Training) -> None:
     """Try the largest batch of a long run twice, so that memory that runs out does so now and not in hours.
 
-    Its gradients are thrown away. Where all pictures have one size the first step is as large.
+    Its gradients are thrown away. Where all images have one size the first step is as large.
     """
     sizes = training.data.buckets
     if training.plan.steps < LONG_RUN or len(set(sizes)) == 1:

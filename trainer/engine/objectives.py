@@ -24,7 +24,7 @@ class Batch:
     std: Tensor
     conditioning: Conditioning
     uncaptioned: Tensor  # (B,) bool: views whose caption was dropped, or that have none
-    drawn: Tensor | None = None  # (B,) bool: pictures that the base model drew
+    drawn: Tensor | None = None  # (B,) bool: images that the base model drew
     mask: Tensor | None = None  # (B, 1, h, w) from 0, left out, to 1, learnt; None: all is learnt
 
 
@@ -147,7 +147,7 @@ def training_loss(
     noise = draw_noise(shape, rng).to(device)
     t = draw_timesteps(schedule.timesteps, rng).to(device)  # (B,)
     if schedule.noise_offset > 0:
-        # One shift per picture and channel (Guttenberg 2023, "Diffusion with offset noise")
+        # One shift per image and channel (Guttenberg 2023, "Diffusion with offset noise")
         noise = noise + schedule.noise_offset * draw_noise((*shape[:2], 1, 1), rng).to(device)
 
     noisy = schedule.add_noise(latents, noise, t)

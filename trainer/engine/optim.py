@@ -15,10 +15,10 @@ def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> 
     rise = round(settings.warmup * steps)
     if step < rise:
         return (step + 1) / rise
-    if settings.schedule == "constant":
+    if settings.lr_scheduler == "constant":
         return 1.0
     left = 1 - (step - rise) / max(steps - rise, 1)
-    if settings.schedule == "linear":
+    if settings.lr_scheduler == "linear":
         return left
     return 0.5 * (1 + math.cos(math.pi * (1 - left)))
 

@@ -169,5 +169,5 @@ def write_sidecars(training: Training) -> None:
     path = training.run.path / f"{config.output.name}.safetensors"
     sidecar(path, config.dataset.trigger_word, training.family.labels)
     last = sorted(training.run.samples.glob(f"{training.step:06}-0.png"))
-    for picture in last:
-        atomic_write(path.with_suffix(".preview.png"), picture.read_bytes())
+    for image in last:
+        atomic_write(path.with_suffix(".preview.png"), image.read_bytes())

@@ -15,7 +15,7 @@ from trainer.contract.settings.learning import AdapterSettings
 from trainer.contract.settings.model import Checkpointing
 from trainer.dataset.captions import captions_of, first_caption
 from trainer.dataset.problems import unreadable
-from trainer.dataset.scan import pictures_of
+from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
 from trainer.engine.adapters.fused import fuse, fuse_entries
 from trainer.engine.adapters.lora import Adapter, attach, trained_components
@@ -51,7 +51,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     """Load the base model, encode data and captions once, attach the adapter."""
     started = time.time()
     config = run.config()
-    items, problems = pictures_of(config.dataset)
+    items, problems = images_of(config.dataset)
     tell_problems(log, problems)
     accelerator, dtype = make_accelerator(config.model)
     room = min(everywhere(accelerator, free_bytes(accelerator.device)))  # all of them save the same
@@ -71,7 +71,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     with accelerator.local_main_process_first(), ReadAhead(family.unet_files) as ahead:
         cache = TensorCache(run.home.cache / family.spec.name, writes, missed=ahead.start)
         known = [*captions, *prompts, *drawn, ""]
-        # Before the pictures, which then have the text encoders' memory
+        # Before the images, which then have the text encoders' memory
         text = learn_text(family, config, known, dtype=dtype, cache=cache, progress=progress)
         data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
         if ladder.tiled:
@@ -111,7 +111,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
 def resume(training: Training) -> int:
     """Continue from the newest checkpoint, if there is one, and say that the run starts; gives back the first step."""
     expected = state_of(training)
-    check_alike(training.accelerator, "pictures, masks or captions (by digest)", int(expected.dataset[:8], 16))
+    check_alike(training.accelerator, "images, masks or captions (by digest)", int(expected.dataset[:8], 16))
     state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, expected, training.log)
     check_alike(training.accelerator, "checkpoints (by step)", state.step if state else 0)
     if state is not None:
@@ -156,7 +156,7 @@ def add_adapter(family: Family, config: TrainConfig) -> Adapter:
     """A fresh adapter, and the model around it laid out for speed and as little memory as the settings say."""
     adapter, unet = attach(family, config.adapter, config.model.seed), family.component("unet")
     lay_out(unet)
-    wished = config.model.checkpointing
+    wished = config.model.gradient_checkpointing
     keep_less(family, adapter, config.adapter.dropout, "none" if wished == "auto" else wished)
     return adapter
 

@@ -23,7 +23,7 @@ from trainer.planning.preview_schedule import MOST_STRIP_PROMPTS
 from trainer.runs.folder import RunFolder
 from trainer.runs.sheets import STRENGTHS, strength_sheet, strip_name
 
-TOGETHER = 512 * 512  # px drawn at once: small pictures cost little more in company, large ones would cost memory
+TOGETHER = 512 * 512  # px drawn at once: small images cost little more in company, large ones would cost memory
 
 
 def preview_options(config: TrainConfig, indices: Sequence[int]) -> RenderOptions:
@@ -71,7 +71,7 @@ def paint_strip(painter: Painter, adapter: Adapter, target: Path, go_on: Callabl
         painter: Draws the prompts; if it has none, there is no strip.
         adapter: Without dropout.
         target: The PNG, replaced if it is there.
-        go_on: Called before each picture with how many are done and how many there will be; if it says no, there is
+        go_on: Called before each image with how many are done and how many there will be; if it says no, there is
             no strip.
     """
     prompts = painter.prompts[:MOST_STRIP_PROMPTS]
@@ -102,25 +102,25 @@ class PreviewBoard:
         for group in self.painter.groups():
             numbers = f"{group.start + 1}" if len(group) == 1 else f"{group.start + 1} to {group.stop}"
             with isolated(f"Preview {numbers} at step {step}", self._warn):
-                for index, picture in zip(group, self.painter.paint(*group), strict=True):
-                    self._keep(step, index, picture)
+                for index, image in zip(group, self.painter.paint(*group), strict=True):
+                    self._keep(step, index, image)
 
     def draw_strip(self, adapter: Adapter, lora_file: str, go_on: Callable[[int, int], bool]) -> None:
         """Draw the strength strip of a LoRA file just written; a failure is a warning."""
         with isolated(f"The strength strip of {lora_file}", self._warn):
             paint_strip(self.painter, adapter, self.run.path / strip_name(lora_file), go_on)
 
-    def _keep(self, step: int, index: int, picture: Image.Image) -> None:
+    def _keep(self, step: int, index: int, image: Image.Image) -> None:
         config, prompt = self.painter.config, self.painter.prompts[index]
         options, name = preview_options(config, [index]), f"{step:06}-{index}.png"
-        atomic_write(self.run.samples / name, png(picture, config, prompt, options))
+        atomic_write(self.run.samples / name, png(image, config, prompt, options))
         self.log.write(Sample(step=step, index=index, prompt=prompt, seed=options.seeds[0], file=f"samples/{name}"))
 
     def _warn(self, code: str, message: str, hint: str) -> None:
         self.log.write(Warned(code=code, message=message, hint=hint))
 
 
-def png(picture: Image.Image, config: TrainConfig, prompt: str, options: RenderOptions) -> bytes:
+def png(image: Image.Image, config: TrainConfig, prompt: str, options: RenderOptions) -> bytes:
     """A PNG with A1111-style generation parameters."""
     parameters = (
         f"{prompt}\nNegative prompt: {config.preview.negative_prompt}\n"
@@ -130,5 +130,5 @@ def png(picture: Image.Image, config: TrainConfig, prompt: str, options: RenderO
     info = PngImagePlugin.PngInfo()
     info.add_text("parameters", parameters)
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", pnginfo=info)
+    image.save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()

@@ -53,7 +53,7 @@ class Preparing:
 
 
 def tell_problems(log: EventLog, problems: Iterable[Problem]) -> None:
-    """What is wrong with the pictures, none of which ends the run."""
+    """What is wrong with the images, none of which ends the run."""
     for problem in problems:
         log.write(Warned(code=problem.code, message=problem.message, hint=problem.hint))
 

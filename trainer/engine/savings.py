@@ -97,7 +97,7 @@ class Ladder:
 
     def _applied(self, savings: memory.Savings) -> TrainConfig:
         streamed = "on" if savings.stream else "off"
-        model = {"checkpointing": savings.level, "quantize": savings.quantize, "stream": streamed}
+        model = {"gradient_checkpointing": savings.level, "quantize": savings.quantize, "offload": streamed}
         parts = {"batch_size": savings.batch_size, "accumulation": savings.accumulation}
         return self.config.model_copy(
             update={

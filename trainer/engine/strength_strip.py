@@ -42,7 +42,7 @@ def draw(run: RunFolder, file: str) -> None:
     """
     path = lora_file(run, file)
     config = run.config()
-    # What was drawn before, rather than today's captions: the pictures may have changed or moved
+    # What was drawn before, rather than today's captions: the images may have changed or moved
     prompts = preview_prompts(config, [sample.prompt for sample in run.view().samples])
     if not prompts:
         raise RunError(

@@ -43,9 +43,9 @@ SIGNATURES = (
     (b"7z\xbc\xaf", "it is a packed archive", UNPACK),
     (b"Rar!", "it is a packed archive", UNPACK),
     (b"\x1f\x8b", "it is a packed archive", UNPACK),
-    (b"\x89PNG", "it is a picture", "Choose the model's .safetensors file."),
-    (b"\xff\xd8\xff", "it is a picture", "Choose the model's .safetensors file."),
-    (b"RIFF", "it is a picture", "Choose the model's .safetensors file."),
+    (b"\x89PNG", "it is an image", "Choose the model's .safetensors file."),
+    (b"\xff\xd8\xff", "it is an image", "Choose the model's .safetensors file."),
+    (b"RIFF", "it is an image", "Choose the model's .safetensors file."),
 )
 
 

@@ -30,9 +30,9 @@ NAMES: Mapping[Family, str] = {"sd15": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL"
 SIZES_PX = {"512x512": 512, "768x768": 768, "1024x1024": 1024}
 EDITING = {
     9: "it is an inpainting model: it also reads a mask",
-    8: "it is an InstructPix2Pix model: it also reads the picture to change",
+    8: "it is an InstructPix2Pix model: it also reads the image to change",
     5: "it is a depth model: it also reads a depth map",
-    7: "it is Stable Diffusion's upscaler: it also reads the small picture",
+    7: "it is Stable Diffusion's upscaler: it also reads the small image",
 }
 PLAIN_BASE = "Choose the plain base model it was made from."
 # Where no weight shows it, names do: of merges of the first anime models, and of SDXL's big retrainings
@@ -184,9 +184,9 @@ def _family_of_file(header: Header) -> Family:
 
 def _sdxl_of_file(header: Header) -> Family:
     if not header.has("^conditioner."):
-        raise WrongFile(header.path, "it is an unCLIP model, which draws from pictures", SUPPORTED)
+        raise WrongFile(header.path, "it is an unCLIP model, which draws from images", SUPPORTED)
     if not header.has("^conditioner.embedders.1.model."):
-        raise WrongFile(header.path, "it is SDXL's refiner, which only finishes pictures", "Choose the SDXL base.")
+        raise WrongFile(header.path, "it is SDXL's refiner, which only finishes images", "Choose the SDXL base.")
     if not header.has("^conditioner.embedders.0.transformer."):
         raise WrongFile(header.path, "it has no first text encoder (CLIP-L)", WHOLE_FILE)
     if not header.has("^model.diffusion_model.input_blocks.8.1.transformer_blocks.9."):
@@ -289,7 +289,7 @@ def _from_folder(folder: Path) -> BaseModel:
 
 
 def _family_of_folder(folder: Path, unet: Config) -> Family:
-    """The family by the UNet's build: SD 2 has linear projections, SDXL is told the pictures' sizes too.
+    """The family by the UNet's build: SD 2 has linear projections, SDXL is told the images' sizes too.
 
     Raises:
         NotABaseModel: A relative that is trained otherwise.
@@ -299,7 +299,7 @@ def _family_of_folder(folder: Path, unet: Config) -> Family:
         raise WrongFile(folder, f"its UNet is a {kind!s:.60}", SUPPORTED)
     if unet.get("addition_embed_type") == "text_time":
         if not (folder / "text_encoder").is_dir() and (folder / "text_encoder_2").is_dir():
-            raise WrongFile(folder, "it is SDXL's refiner, which only finishes pictures", "Choose the SDXL base.")
+            raise WrongFile(folder, "it is SDXL's refiner, which only finishes images", "Choose the SDXL base.")
         return "sdxl"
     return "sd2" if unet.get("use_linear_projection") is True else "sd15"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from trainer.contract.errors import DiskShort
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.units import size
-from trainer.planning.preview_schedule import pictures
+from trainer.planning.preview_schedule import images
 
 CHECKPOINT_BYTES = 12  # per trained number: itself and AdamW's two moments, all float32
 FILE_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
@@ -31,7 +31,7 @@ def run_bytes(config: TrainConfig, trained: int, steps: int, prompts: int) -> in
     files = trained * FILE_BYTES[output.dtype] * (output.files + 2)  # that of an early stop, and the one to be proved
     side = config.dataset.resolution
     pixels = (config.preview.width or side) * (config.preview.height or side)
-    drawn = pictures(config, steps, prompts) * pixels * PREVIEW_BYTES
+    drawn = images(config, steps, prompts) * pixels * PREVIEW_BYTES
     return saved + files + drawn + BESIDES
 
 

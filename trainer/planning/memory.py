@@ -114,7 +114,7 @@ def predict(
         savings: What is given up for memory.
         device: cuda, mps or cpu, where the VAE stays, and convolutions are held twice.
         half: Whether the base is in half precision.
-        processes: How many share a step's pictures; the bytes are those of each.
+        processes: How many share a step's images; the bytes are those of each.
         tiled: Whether previews are decoded in tiles.
     """
     facts, trained = _facts()[family], trained_numbers(family, config)
@@ -130,12 +130,12 @@ def predict(
     between = trained * GRADIENT_BYTES if share > savings.batch_size else 0
     preview = max(_line(facts["denoising"], drawn), _line(facts["tiled" if tiled else "decoding"], drawn))
     moments: list[dict[Name, float]] = [
-        {"base": sum(facts["text"]) * width + vae},  # captions are read before pictures, and the UNet after both
+        {"base": sum(facts["text"]) * width + vae},  # captions are read before images, and the UNet after both
         {"base": texts * width + vae, "encoding": _line(facts["encoding"], own_mpx) * half_mib},
         learnt | {"activations": activations(family, config, savings, half=half) * MIB + between},
         learnt | {"preview": preview * half_mib + (0 if device == "cpu" else vae)},
     ]
-    if config.dataset.protect:  # class pictures are drawn and encoded once the UNet is there
+    if config.dataset.prior_preservation:  # class images are drawn and encoded once the UNet is there
         lines = [facts["denoising"], facts["tiled" if tiled else "decoding"], facts["encoding"]]
         drawing = max(_line(line, own_mpx) for line in lines) * half_mib
         moments.append({"base": unet + always + (0 if device == "cpu" else vae), "encoding": drawing})
@@ -144,7 +144,7 @@ def predict(
 
 
 def _shared(savings: Savings, processes: int) -> tuple[Savings, int]:
-    """The savings with the pictures that each process takes at once, and how many it takes in a step."""
+    """The savings with the images that each process takes at once, and how many it takes in a step."""
     share = ceil(savings.batch_size * savings.accumulation / processes)
     return replace(savings, batch_size=min(savings.batch_size, share)), share
 
@@ -153,15 +153,15 @@ def activations(family: str, config: TrainConfig, savings: Savings, *, half: boo
     """MiB that a step makes and keeps for its backward pass, at its fullest."""
     facts, adapter = _facts()[family], config.adapter
     number = "half" if half and not adapter.dropout else "float"  # dropout is peft's, which computes in float32
-    always, picture, area = facts["activations"][number][savings.level]
+    always, image, area = facts["activations"][number][savings.level]
     learns = (adapter.text_encoder, adapter.text_encoder_2)
     texts = sum(size for size, wanted in zip(facts["text_activations"][number], learns, strict=False) if wanted)
     chunks = config.dataset.caption_tokens // CHUNK_TOKENS
-    return float(always + savings.batch_size * (picture + area * _megapixels(config) + texts * chunks))
+    return float(always + savings.batch_size * (image + area * _megapixels(config) + texts * chunks))
 
 
 def _megapixels(config: TrainConfig) -> float:
-    """Of one picture, in 2^20 px: buckets have about this area."""
+    """Of one image, in 2^20 px: buckets have about this area."""
     return config.dataset.resolution**2 / MIB
 
 
@@ -192,7 +192,7 @@ def _elsewhere(savings: Savings, device: str) -> bool:
 
 
 def _line(numbers: list[float], megapixels: float) -> float:
-    """MiB of one picture: a constant, and more per 2^20 px."""
+    """MiB of one image: a constant, and more per 2^20 px."""
     return numbers[0] + numbers[1] * megapixels
 
 
@@ -241,11 +241,11 @@ def _fastest(
 
 
 def ladder(config: TrainConfig, device: str) -> Iterator[Savings]:
-    """Savings from the first to be taken to the last; the pictures per update stay the same.
+    """Savings from the first to be taken to the last; the images per update stay the same.
 
     Time is given up before the base's precision, and with fewer bits no more time than it takes.
     """
-    wished, batch, passes = config.model.checkpointing, config.dataset.batch_size, config.dataset.accumulation
+    wished, batch, passes = config.model.gradient_checkpointing, config.dataset.batch_size, config.dataset.accumulation
     levels = LEVELS if wished == "auto" else (wished,)
     for quantize, stream in _bases(config, device):
         for level in levels:
@@ -259,8 +259,8 @@ def _bases(config: TrainConfig, device: str) -> Iterator[tuple[Quantize, bool]]:
     """How the base may be held, and whether streamed; that saves nothing where system memory is the device's own."""
     bits: tuple[Quantize, ...] = get_args(Quantize) if config.model.quantize == "auto" else (config.model.quantize,)
     for quantize in bits:
-        yield quantize, config.model.stream == "on"
-    if config.model.stream == "auto" and device == "cuda":
+        yield quantize, config.model.offload == "on"
+    if config.model.offload == "auto" and device == "cuda":
         yield bits[-1], True
 
 

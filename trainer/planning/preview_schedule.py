@@ -11,16 +11,16 @@ from trainer.runs.sheets import STRENGTHS
 
 DEFAULT_PREVIEWS = 5
 MOST_DEFAULT_PROMPTS = 4
-MOST_STRIP_PROMPTS = 1  # six pictures: a run must not end with a long wait
+MOST_STRIP_PROMPTS = 1  # six images: a run must not end with a long wait
 PASSES_OF_A_VIEW = 3  # forward, and backward as two of it
 MANY = 1 / 3  # of the time
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How many pictures a run draws, those of its strength strip among them, and their share of its time."""
+    """How many images a run draws, those of its strength strip among them, and their share of its time."""
 
-    pictures: int
+    images: int
     share: float
 
     @property
@@ -47,7 +47,7 @@ def preview_prompts(config: TrainConfig, captions: Sequence[str]) -> tuple[str, 
     return config.preview.prompts or tuple(dict.fromkeys(captions))[:MOST_DEFAULT_PROMPTS]
 
 
-def pictures(config: TrainConfig, steps: int, prompts: int) -> int:
+def images(config: TrainConfig, steps: int, prompts: int) -> int:
     """All that a run of so many steps draws: before the first step, when due, after the last, and the strip."""
     if config.preview.every:
         between = (steps - 1) // config.preview.every
@@ -57,29 +57,29 @@ def pictures(config: TrainConfig, steps: int, prompts: int) -> int:
 
 
 def work(config: TrainConfig) -> float:
-    """What one picture takes, in forward passes of the UNet over a training picture; guidance doubles them."""
+    """What one image takes, in forward passes of the UNet over a training image; guidance doubles them."""
     wished, own = config.preview, config.dataset.resolution
     area = (wished.width or own) * (wished.height or own) / own**2
     return wished.steps * (2 if wished.guidance_scale > 1 else 1) * area
 
 
 def drawing(config: TrainConfig, plan: Plan, prompts: int, processes: int, ratio: float | None = None) -> Drawing:
-    """Number and share of the run's pictures.
+    """Number and share of the run's images.
 
     Args:
         config: The settings.
         plan: How much is trained.
         prompts: How many are drawn each time.
         processes: How many share the training; one of them draws.
-        ratio: Time of one picture to that of one step, if it was measured; counted passes decide it otherwise.
+        ratio: Time of one image to that of one step, if it was measured; counted passes decide it otherwise.
     """
-    drawn = pictures(config, plan.steps, prompts)
+    drawn = images(config, plan.steps, prompts)
     if ratio is None:
         ratio = work(config) * processes / (PASSES_OF_A_VIEW * (plan.total_views + plan.base_views) / plan.steps)
     return Drawing(drawn, drawn * ratio / (drawn * ratio + plan.steps))
 
 
 def words(made: Drawing) -> str:
-    """For the console: "28 pictures, about 12 % of the time"; and what to do where that is much."""
+    """For the console: "28 images, about 12 % of the time"; and what to do where that is much."""
     lever = ": raise --preview.every, lower --preview.steps, or give fewer prompts" if made.many else ""
-    return f"{made.pictures} pictures, about {made.percent} % of the time{lever}"
+    return f"{made.images} images, about {made.percent} % of the time{lever}"

@@ -14,11 +14,11 @@ def settled(config: TrainConfig) -> TrainConfig:
     """The settings, ready to be a run's: paths absolute, and a name for the file.
 
     Raises:
-        InvalidSettings: No picture folder, or a base model or a LoRA file that these settings do not suit.
+        InvalidSettings: No image folder, or a base model or a LoRA file that these settings do not suit.
         ModelError: No base model of that name here, or something else.
     """
     if not config.dataset.images:
-        raise InvalidSettings("No picture folder given.", hint="Add --images DIR.")
+        raise InvalidSettings("No image folder given.", hint="Add --images DIR.")
     values = config.model_dump()
     paths = [(values["dataset"], "images"), (values["dataset"], "captions"), (values["model"], "vae")]
     paths += [(values["adapter"], "start_from")]

@@ -75,5 +75,5 @@ class ComputersDiffer(RunError):
     def __init__(self, what: str, seen: Sequence[object]) -> None:
         super().__init__(
             f"The computers hold different {what}: {', '.join(str(value) for value in seen)}.",
-            hint="Copy the first computer's run folder, pictures and captions to the others.",
+            hint="Copy the first computer's run folder, images and captions to the others.",
         )

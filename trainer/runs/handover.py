@@ -135,13 +135,13 @@ def _use(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterator[st
 
 
 def _training(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterator[str]:
-    """Pictures, views, steps, and the settings that decide what is learnt."""
+    """Images, views, steps, and the settings that decide what is learnt."""
     dataset, adapter, optimizer, objective = config.dataset, config.adapter, config.optimizer, config.objective
     batch = dataset.batch_size * dataset.accumulation
     yield "Training"
-    pictures = _whole(header.get("ss_num_train_images"))
-    if pictures:
-        yield f"Pictures: {pictures}, each shown about {lora.step * batch / pictures:.4g} times"
+    images = _whole(header.get("ss_num_train_images"))
+    if images:
+        yield f"Images: {images}, each shown about {lora.step * batch / images:.4g} times"
     yield f"Steps: {lora.step} at batch {dataset.batch_size}" + (
         f" × {dataset.accumulation} (accumulation)" if dataset.accumulation > 1 else ""
     )
@@ -150,7 +150,7 @@ def _training(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterat
     text = f", text encoder {optimizer.text_learning_rate:g}" if adapter.text_encoder else ", text encoder not trained"
     yield f"Learning rate: UNet {optimizer.learning_rate:g}{text}"
     yield f"Optimizer: AdamW, weight decay {optimizer.weight_decay:g}"
-    yield f"Schedule: {optimizer.schedule}, warm-up {optimizer.warmup:.0%} of the steps"
+    yield f"Schedule: {optimizer.lr_scheduler}, warm-up {optimizer.warmup:.0%} of the steps"
     extras = {
         "min-SNR gamma": objective.min_snr_gamma,
         "noise offset": objective.noise_offset,
@@ -158,7 +158,7 @@ def _training(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterat
         "LoRA dropout": adapter.dropout,
     }
     named = [f"{name} {value:g}" for name, value in extras.items() if value]
-    named += ["tags shuffled"] * dataset.shuffle_tags + ["pictures mirrored"] * dataset.flip
+    named += ["tags shuffled"] * dataset.shuffle_tags + ["images mirrored"] * dataset.flip
     if named:
         yield f"Also: {', '.join(named)}"
     yield f"Seed: {config.model.seed}"

@@ -1,4 +1,4 @@
-"""Sheets of pictures: before/after of a run's prompts, and the strength strip of one LoRA file."""
+"""Sheets of images: before/after of a run's prompts, and the strength strip of one LoRA file."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def before_after(run: RunFolder, view: RunView) -> Path | None:
         left = GAP_PX + number % columns * (2 * CELL_PX + 2 * GAP_PX)
         top = TOP_PX + number // columns * (CELL_PX + UNDER_PX)
         for place, sample in enumerate((before, after)):
-            with Image.open(run.inside(sample.file), formats=["PNG"]) as picture:
-                sheet.paste(_fitted(picture), (left + place * (CELL_PX + GAP_PX // 2), top))
+            with Image.open(run.inside(sample.file), formats=["PNG"]) as image:
+                sheet.paste(_fitted(image), (left + place * (CELL_PX + GAP_PX // 2), top))
         pen.text((left, top + CELL_PX + 4), _cut(before.prompt, font, 2 * CELL_PX), INK, font)
     target = run.path / "before-after.png"
     atomic_write(target, _png(sheet))
@@ -51,14 +51,14 @@ def strip_name(lora_file: str) -> str:
     return f"{lora_file.removesuffix('.safetensors')}.strength.png"
 
 
-def strength_sheet(prompts: Sequence[str], pictures: Sequence[Image.Image]) -> bytes:
+def strength_sheet(prompts: Sequence[str], images: Sequence[Image.Image]) -> bytes:
     """The strength strip as a PNG: a row for each prompt, a column for each of STRENGTHS.
 
     Args:
         prompts: At least one.
-        pictures: Row by row, all of one size.
+        images: Row by row, all of one size.
     """
-    cells = [_fitted(picture) for picture in pictures]
+    cells = [_fitted(image) for image in images]
     width, height = cells[0].size
     pitch = width + GAP_PX // 2
     sheet, pen, font = _blank(2 * GAP_PX + len(STRENGTHS) * pitch - GAP_PX // 2, len(prompts), height)
@@ -74,14 +74,14 @@ def strength_sheet(prompts: Sequence[str], pictures: Sequence[Image.Image]) -> b
 
 
 def _blank(width_px: int, rows: int, cell_px: int) -> tuple[Image.Image, ImageDraw.ImageDraw, Font]:
-    """Paper for rows of pictures, `cell_px` high with a line of text under each; and what to write on it with."""
+    """Paper for rows of images, `cell_px` high with a line of text under each; and what to write on it with."""
     sheet = Image.new("RGB", (width_px, TOP_PX + rows * (cell_px + UNDER_PX)), PAPER)
     return sheet, ImageDraw.Draw(sheet), ImageFont.load_default(TEXT_PX)
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
-    """The picture, scaled to fill a cell and stay inside it."""
-    return ImageOps.contain(picture.convert("RGB"), (CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
+def _fitted(image: Image.Image) -> Image.Image:
+    """The image, scaled to fill a cell and stay inside it."""
+    return ImageOps.contain(image.convert("RGB"), (CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
 
 
 def _png(sheet: Image.Image) -> bytes:

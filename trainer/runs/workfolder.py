@@ -88,7 +88,7 @@ class WorkFolder(ABC):
             return 0.0
 
     def request(self, what: Request) -> None:
-        """Ask the process for something; it looks once per step or picture."""
+        """Ask the process for something; it looks once per step or image."""
         self.control.mkdir(exist_ok=True)
         (self.control / what).touch()
 

@@ -1,4 +1,4 @@
-"""Captions without a model: from names, from what generators write into their files, and from the nearest pictures."""
+"""Captions without a model: from names, from what generators write into their files, and from the nearest images."""
 
 import json
 import random
@@ -197,12 +197,12 @@ def test_mangled_graphs_tell_nothing_and_raise_nothing():
         assert of_comfy(odd) == ""
 
 
-def test_a_picture_without_metadata_has_no_prompt(tmp_path):
+def test_an_image_without_metadata_has_no_prompt(tmp_path):
     assert prompt_of(png(tmp_path / "a.png")) == ""
 
 
-def test_what_is_no_picture_is_told(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"no picture")
+def test_what_is_no_image_is_told(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(UnreadableImage):
         prompt_of(tmp_path / "a.png")
 
@@ -216,8 +216,8 @@ def scene(path, kind, seed, size=(120, 90)):
     sky, ground = {"beach": ("#7ec8f2", "#f2dfa7"), "night": ("#101030", "#203018"), "wood": ("#a8d8a0", "#3b5d2a")}[
         kind
     ]
-    picture = Image.new("RGB", size, sky)
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", size, sky)
+    pen = ImageDraw.Draw(image)
     pen.rectangle([0, 50 + rng.randrange(-4, 5), *size], fill=ground)
     for _ in range(6):
         x, width = rng.randrange(110), rng.randrange(4, 9)
@@ -227,7 +227,7 @@ def scene(path, kind, seed, size=(120, 90)):
             pen.ellipse([x, x % 40, x + 3, x % 40 + 3], fill="white")
         else:
             pen.line([x, 70, x + 30, 75], fill="#c8b070")
-    picture.save(path)
+    image.save(path)
     return path
 
 
@@ -249,16 +249,16 @@ def quiet(_done, _total):
 
 
 @pytest.mark.parametrize(("kind", "tags"), [("beach", "sand, sea"), ("night", "stars, dark"), ("wood", "trees, green")])
-def test_a_picture_is_offered_the_tags_that_the_nearest_share(tmp_path, kind, tags):
+def test_an_image_is_offered_the_tags_that_the_nearest_share(tmp_path, kind, tags):
     nearest = Nearest(a_set(tmp_path), quiet)
     hits = [nearest.suggest(item(scene(tmp_path / f"x{seed}.png", kind, seed))) for seed in range(100, 110)]
     assert all(hit.startswith(tags) for hit in hits)
 
 
-def test_hardly_another_picture_is_offered_the_whole_caption(tmp_path):
+def test_hardly_another_image_is_offered_the_whole_caption(tmp_path):
     nearest = Nearest(a_set(tmp_path), quiet)
-    with Image.open(tmp_path / "wood2.png") as picture:
-        picture.resize((240, 180)).save(tmp_path / "x.jpg", quality=80)
+    with Image.open(tmp_path / "wood2.png") as image:
+        image.resize((240, 180)).save(tmp_path / "x.jpg", quality=80)
     assert nearest.suggest(item(tmp_path / "x.jpg")) == "trees, green, number 2"
 
 
@@ -272,13 +272,13 @@ def test_nothing_is_offered_where_nothing_is_alike(tmp_path):
     assert Nearest([], quiet).suggest(item(tmp_path / "noise.png")) == ""
 
 
-def test_a_pictures_own_caption_is_no_suggestion_for_itself(tmp_path):
+def test_an_images_own_caption_is_no_suggestion_for_itself(tmp_path):
     one = item(scene(tmp_path / "a.png", "beach", 1), "mine")
     assert Nearest([one], quiet).suggest(one) == ""
 
 
 def test_a_descriptor_does_not_depend_on_the_size(tmp_path):
     small = look_at(scene(tmp_path / "a.png", "wood", 1))
-    with Image.open(tmp_path / "a.png") as picture:
-        picture.resize((480, 360), Image.Resampling.NEAREST).save(tmp_path / "b.png")
+    with Image.open(tmp_path / "a.png") as image:
+        image.resize((480, 360), Image.Resampling.NEAREST).save(tmp_path / "b.png")
     assert abs(small - look_at(tmp_path / "b.png")).max() < 0.02

@@ -9,7 +9,7 @@ from tests.unit.doctor.test_examine import digests
 from trainer.console import main
 from trainer.console.flags import make_parser
 from trainer.dataset.overlay import Entry, change, entries_of, history, overlay_file
-from trainer.dataset.scan import look, pictures_of
+from trainer.dataset.scan import images_of, look
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def with_a_hat(folder):
     (folder / "01.txt").write_text("fox, a bird, blue hat")
 
 
-def test_what_is_wrong_is_told_with_its_fix_and_a_lost_picture_is_an_error(doctor, folder, home):
+def test_what_is_wrong_is_told_with_its_fix_and_a_lost_image_is_an_error(doctor, folder, home):
     code, said = doctor()
     assert code == 0
-    assert said.startswith(f"12 pictures in {folder}, for a style at 512 px. ! few_pictures Few pictures: 12")
-    (folder / "broken.png").write_bytes(b"no picture")
+    assert said.startswith(f"12 images in {folder}, for a style at 512 px. ! few_pictures Few images: 12")
+    (folder / "broken.png").write_bytes(b"no image")
     code, said = doctor()
     assert code == 1
     assert "✗ unreadable_image" in said
@@ -65,8 +65,8 @@ def test_fixes_of_several_codes_at_one_caption_go_together(console, folder, home
     given = ["--fix", *codes] if flags == 1 else ["--fix", codes[0], "--fix", codes[1]]
     code, said = console("--doctor", folder, *given)
     assert code == 0
-    assert f"trigger_missing: 1 pictures mended in {folder}." in said
-    assert f"tag_in_all: 12 pictures mended in {folder}." in said
+    assert f"trigger_missing: 1 images mended in {folder}." in said
+    assert f"tag_in_all: 12 images mended in {folder}." in said
     assert entries_of(home, folder)["01.png"] == Entry("ana, fox, a bird")
     assert entries_of(home, folder)["03.png"] == Entry(f"ana, {corpus.NOUNS[3]}, 3 birds")
     assert [step.what for step in history(home, folder).done] == codes
@@ -81,9 +81,9 @@ def test_two_findings_of_one_code_at_the_same_captions_are_both_mended(doctor, f
     assert captions == ["red scarf", *corpus.NOUNS[1:12]]  # the last tag of a caption stays
 
 
-def test_a_picture_is_no_copy_any_more_once_the_other_one_is_left_out(doctor, folder, home):
-    with Image.open(folder / "03.png") as picture:
-        large = picture.resize((900, 840)).filter(ImageFilter.GaussianBlur(12))
+def test_an_image_is_no_copy_any_more_once_the_other_one_is_left_out(doctor, folder, home):
+    with Image.open(folder / "03.png") as image:
+        large = image.resize((900, 840)).filter(ImageFilter.GaussianBlur(12))
     large.save(folder / "large.png")
     (folder / "large.txt").write_text("ana, large")
     assert "near_duplicate" in doctor()[1]
@@ -100,9 +100,9 @@ def test_a_fix_keeps_what_else_was_changed_and_is_taken_back_by_its_name(doctor,
     assert entries_of(home, folder)["01.png"] == Entry("fox, a bird", (0.2, 0.3))
     assert entries_of(home, folder)["03.png"] == Entry("ana, changed")
     code, said = doctor("--undo")
-    assert (code, said) == (0, "Taken back: tag_in_all, for 12 pictures: 00.png, 01.png, 02.png, 03.png, 04.png, ….")
+    assert (code, said) == (0, "Taken back: tag_in_all, for 12 images: 00.png, 01.png, 02.png, 03.png, 04.png, ….")
     assert entries_of(home, folder)["03.png"] == Entry("ana, changed, blue hat")
-    assert doctor("--undo")[1] == "Taken back: a change, for 2 pictures: 01.png, 03.png."
+    assert doctor("--undo")[1] == "Taken back: a change, for 2 images: 01.png, 03.png."
     assert doctor("--undo") == (0, "There is nothing to undo.")
 
 
@@ -125,7 +125,7 @@ def test_a_training_after_a_fix_is_with_it_and_says_so(doctor, training, folder,
     flags = make_parser().parse_args(["--preset", "pocket-style", "--images", str(folder)])
     config, origins = main.resolve(flags, home)
     assert origins["dataset.captions"] == "changed here"
-    assert pictures_of(config.dataset)[0][3].caption == f"ana, {corpus.NOUNS[3]}, 3 birds"
+    assert images_of(config.dataset)[0][3].caption == f"ana, {corpus.NOUNS[3]}, 3 birds"
 
 
 def test_captions_that_the_settings_name_and_those_they_rule_out_go_before_what_was_changed_here(
@@ -145,7 +145,7 @@ def test_an_export_needs_a_folder_and_takes_folder_names_as_the_settings_say(con
     assert "--to NEW" in console("--export-dataset", folder)[1]
     drawn(folder / "10_ana woman" / "bare.png", 70)
     code, said = console("--export-dataset", folder, "--to", tmp_path / "new")
-    assert (code, said) == (0, f"13 pictures with their captions in {tmp_path / 'new'}.")
+    assert (code, said) == (0, f"13 images with their captions in {tmp_path / 'new'}.")
     assert (tmp_path / "new" / "10_ana woman" / "bare.txt").read_text() == "ana woman"
     assert len(look(tmp_path / "new")[0]) == 13
     console("--export-dataset", folder, "--to", tmp_path / "plain", "--dataset.folder_repeats", "false")

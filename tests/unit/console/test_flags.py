@@ -62,12 +62,10 @@ def test_only_the_settings_named_are_given():
 
 
 def test_the_short_flags_stand_for_their_settings():
-    short = given("--images", "my pictures", "--name", "ana", "--base-model", "sd")
-    long = given("--dataset.images", "my pictures", "--output.name", "ana", "--model.base_model", "sd")
+    short = given("--images", "my images", "--name", "ana", "--base-model", "sd")
+    long = given("--dataset.images", "my images", "--output.name", "ana", "--model.base_model", "sd")
     assert (
-        short
-        == long
-        == {"dataset": {"images": "my pictures"}, "output": {"name": "ana"}, "model": {"base_model": "sd"}}
+        short == long == {"dataset": {"images": "my images"}, "output": {"name": "ana"}, "model": {"base_model": "sd"}}
     )
 
 

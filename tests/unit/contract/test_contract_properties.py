@@ -29,7 +29,7 @@ TOGETHER = {
         "max_total_views": st.integers(1000, 1_000_000),
         "resolution": st.integers(512, 2048),
         "background": st.from_regex(r"#[0-9a-fA-F]{6}", fullmatch=True),
-        "protect": st.just(value=False),  # it needs a trigger word or a prompt
+        "prior_preservation": st.just(value=False),  # it needs a trigger word or a prompt
         "further_resolutions": st.lists(st.integers(32, 511), max_size=3).map(tuple),
     },
     "objective": {
@@ -168,7 +168,7 @@ def test_junk_between_events_hides_none_of_them(junk, folder):
 
 @st.composite
 def plans(draw):
-    """A data set's plan and the bucket of each of its pictures."""
+    """A data set's plan and the bucket of each of its images."""
     bucket_of = draw(st.lists(st.sampled_from(SIZES), min_size=1, max_size=12))
     low, high = sorted(draw(st.tuples(st.integers(1, 60), st.integers(1, 60))))
     chosen = DatasetSettings(
@@ -183,14 +183,14 @@ def plans(draw):
 
 @FEW
 @given(planned=plans(), seed=st.integers(0, 2**31 - 1))
-def test_over_a_run_every_picture_is_seen_equally_often_and_the_total_is_exact(planned, seed):
+def test_over_a_run_every_image_is_seen_equally_often_and_the_total_is_exact(planned, seed):
     made, bucket_of = planned
     views = [view for step in range(made.steps) for view in views_of_step(step, made, bucket_of, seed)]
     seen = Counter(view.item for view in views)
     assert len(views) == made.total_views
-    assert set(seen) == set(range(made.pictures))
+    assert set(seen) == set(range(made.images))
     assert max(seen.values()) - min(seen.values()) <= 1
-    assert sorted((v.item, v.epoch) for v in views) == [(i, e) for i in range(made.pictures) for e in range(seen[i])]
+    assert sorted((v.item, v.epoch) for v in views) == [(i, e) for i in range(made.images) for e in range(seen[i])]
 
 
 @FEW
@@ -238,7 +238,7 @@ def test_a_step_sees_the_same_samples_however_its_batch_is_split(bucket_of, shap
     width=st.integers(1, 9000),
     height=st.integers(1, 9000),
 )
-def test_any_picture_finds_a_bucket_and_a_crop_that_lies_inside_it(resolution, step, width, height):
+def test_any_image_finds_a_bucket_and_a_crop_that_lies_inside_it(resolution, step, width, height):
     sizes = buckets(resolution, step)
     crop = crop_to(width, height, nearest_bucket(width, height, sizes))
     assert crop.bucket in sizes

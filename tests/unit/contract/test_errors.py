@@ -17,7 +17,7 @@ def test_work_that_fails_alone_is_told_with_its_cause(tmp_path):
     ]
     [(code, message, hint)] = caught(NoImages(tmp_path, 3))
     assert code == "no_images"
-    assert message.startswith("Preview 1: No pictures in")
+    assert message.startswith("Preview 1: No images in")
     assert hint
 
 

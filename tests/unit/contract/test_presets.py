@@ -106,7 +106,7 @@ def test_what_all_recipes_share(name):
     config = shipped(name)
     optimizer = config.optimizer
     assert config.adapter.alpha == config.adapter.rank / 2
-    assert (optimizer.schedule, optimizer.warmup, optimizer.clip_norm) == ("cosine", 0.05, 1.0)
+    assert (optimizer.lr_scheduler, optimizer.warmup, optimizer.clip_norm) == ("cosine", 0.05, 1.0)
     assert (optimizer.weight_decay, optimizer.beta1, optimizer.beta2) == (0.01, 0.9, 0.99)
     assert config.dataset.keep_tags == 1
     assert config.output.files == 10
@@ -129,7 +129,7 @@ def test_what_the_model_predicts_is_left_to_the_model(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_saves_memory_is_left_to_the_machine(name):
     model = shipped(name).model
-    assert (model.checkpointing, model.memory_limit, model.precision) == ("auto", 0.0, "auto")
+    assert (model.gradient_checkpointing, model.memory_limit, model.precision) == ("auto", 0.0, "auto")
 
 
 @pytest.mark.parametrize(

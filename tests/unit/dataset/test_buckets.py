@@ -61,7 +61,7 @@ def test_a_resolution_below_the_models_step_gives_the_smallest_square():
         ((10, 10_000), (832, 1216)),
     ],
 )
-def test_a_picture_goes_to_the_bucket_nearest_in_aspect_ratio(size, bucket):
+def test_an_image_goes_to_the_bucket_nearest_in_aspect_ratio(size, bucket):
     assert nearest_bucket(*size, TRIO) == Size(*bucket)
 
 
@@ -77,7 +77,7 @@ def test_width_and_height_are_treated_alike():
 
 @pytest.mark.parametrize("bucket", TRIO)
 @pytest.mark.parametrize("size", [(3000, 2000), (17, 999), (1, 1), (1024, 1024), (1217, 833)])
-def test_a_crop_lies_inside_the_scaled_picture_and_touches_two_of_its_sides(size, bucket):
+def test_a_crop_lies_inside_the_scaled_image_and_touches_two_of_its_sides(size, bucket):
     crop = crop_to(*size, bucket)
     spare = (crop.scaled.width - bucket.width, crop.scaled.height - bucket.height)
     assert crop.bucket == bucket
@@ -87,7 +87,7 @@ def test_a_crop_lies_inside_the_scaled_picture_and_touches_two_of_its_sides(size
 
 @pytest.mark.parametrize("bucket", TRIO)
 @pytest.mark.parametrize("size", [(3000, 2000), (640, 480), (333, 777)])
-def test_scaling_keeps_a_pictures_proportions_to_the_pixel(size, bucket):
+def test_scaling_keeps_an_images_proportions_to_the_pixel(size, bucket):
     scaled = crop_to(*size, bucket).scaled
     scale = max(bucket.width / size[0], bucket.height / size[1])
     assert abs(scaled.width - size[0] * scale) <= 0.5
@@ -95,7 +95,7 @@ def test_scaling_keeps_a_pictures_proportions_to_the_pixel(size, bucket):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "settings", "views", "steps"),
+    ("images", "settings", "views", "steps"),
     [
         (10, {"views": 6, "batch_size": 4}, 60, 15),
         (10, {"views": 6, "batch_size": 4, "accumulation": 2}, 60, 8),
@@ -103,40 +103,40 @@ def test_scaling_keeps_a_pictures_proportions_to_the_pixel(size, bucket):
         (300, {"views": 100, "max_total_views": 2000, "batch_size": 8}, 2000, 250),
         (300, {"views": 100, "max_total_views": 20}, 300, 300),
     ],
-    ids=["plain", "accumulated", "few pictures", "many pictures", "never under one view"],
+    ids=["plain", "accumulated", "few images", "many images", "never under one view"],
 )
-def test_views_and_steps_follow_from_pictures_and_settings(pictures, settings, views, steps):
-    made = plan(pictures, DatasetSettings(**settings))
+def test_views_and_steps_follow_from_images_and_settings(images, settings, views, steps):
+    made = plan(images, DatasetSettings(**settings))
     assert (made.total_views, made.steps) == (views, steps)
-    assert made.views_per_picture == views / pictures
+    assert made.views_per_image == views / images
 
 
-def test_every_pass_shows_every_picture_once():
-    made = Plan(pictures=7, total_views=28, effective_batch=4)
+def test_every_pass_shows_every_image_once():
+    made = Plan(images=7, total_views=28, effective_batch=4)
     views = [view for step in range(made.steps) for view in views_of_step(step, made, [Size(64, 64)] * 7, seed=3)]
     assert Counter(views) == Counter(View(item, epoch) for item in range(7) for epoch in range(4))
 
 
 def test_the_last_step_shows_only_what_is_left():
-    made = Plan(pictures=5, total_views=10, effective_batch=4)
+    made = Plan(images=5, total_views=10, effective_batch=4)
     assert [len(views_of_step(step, made, [Size(64, 64)] * 5, seed=0)) for step in range(4)] == [4, 4, 2, 0]
 
 
 def test_another_seed_gives_another_order_and_the_same_seed_the_same():
-    made = Plan(pictures=50, total_views=50, effective_batch=50)
+    made = Plan(images=50, total_views=50, effective_batch=50)
     first, again, other = (views_of_step(0, made, [Size(64, 64)] * 50, seed) for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_passes_come_in_different_orders():
-    made = Plan(pictures=50, total_views=100, effective_batch=50)
+    made = Plan(images=50, total_views=100, effective_batch=50)
     first, second = ([v.item for v in views_of_step(step, made, [Size(64, 64)] * 50, seed=0)] for step in range(2))
     assert first != second
 
 
-def test_pictures_of_one_bucket_share_a_step_where_their_number_allows_it():
+def test_images_of_one_bucket_share_a_step_where_their_number_allows_it():
     sizes = [Size(64, 64), Size(64, 32)] * 8
-    made = Plan(pictures=16, total_views=16, effective_batch=4)
+    made = Plan(images=16, total_views=16, effective_batch=4)
     steps = [{sizes[view.item] for view in views_of_step(step, made, sizes, seed=1)} for step in range(4)]
     assert [len(shapes) for shapes in steps] == [1, 1, 1, 1]
 

@@ -21,7 +21,7 @@ def problems(folder):
 
 
 @pytest.mark.parametrize("suffix", ["txt", "caption", "cap", "TXT"])
-def test_a_caption_lies_beside_its_picture_under_any_usual_ending(folder, suffix):
+def test_a_caption_lies_beside_its_image_under_any_usual_ending(folder, suffix):
     (folder / f"a.{suffix}").write_text("a bear")
     assert captions(folder)["a.png"] == ("a bear",)
 
@@ -32,7 +32,7 @@ def test_an_empty_caption_file_leaves_the_word_to_the_next(folder):
     assert captions(folder)["a.png"] == ("a bear",)
 
 
-def test_one_file_holds_many_captions_and_several_for_a_picture(folder):
+def test_one_file_holds_many_captions_and_several_for_an_image(folder):
     (folder / "captions.toml").write_text('"a.png" = ["a bear", "a brown\\nbear", ""]\n"deeper/b" = "a fox"\n')
     assert captions(folder) == {"a.png": ("a bear", "a brown bear"), "deeper/b.png": ("a fox",)}
     assert problems(folder) == []
@@ -58,7 +58,7 @@ def test_hugging_faces_metadata_is_read_with_captions_of_either_name(folder):
     assert problems(folder) == []
 
 
-def test_a_pictures_own_file_goes_before_the_toml_and_that_before_the_json_lines(folder):
+def test_an_images_own_file_goes_before_the_toml_and_that_before_the_json_lines(folder):
     (folder / "metadata.jsonl").write_text(
         "".join(f'{{"file_name": "{name}", "text": "json"}}\n' for name in ("a.png", "deeper/b.png", "deeper/c.png"))
     )
@@ -104,7 +104,7 @@ def test_a_folder_in_place_of_a_caption_is_no_caption(folder):
     assert captions(folder)["a.png"] == ("",)
 
 
-def test_captions_for_pictures_that_are_gone_are_a_problem(folder):
+def test_captions_for_images_that_are_gone_are_a_problem(folder):
     (folder / "captions.toml").write_text('"gone.png" = "x"\n"../a.png" = "y"\n')
     (problem,) = problems(folder)
     assert problem.code == "caption_without_picture"
@@ -155,5 +155,5 @@ def test_captions_of_one_strange_encoding_are_one_problem(folder):
     for name in ("a.txt", "deeper/b.txt"):
         (folder / name).write_bytes("Bär".encode("cp1252"))
     (problem,) = problems(folder)
-    assert (problem.code, len(problem.pictures)) == ("caption_encoding", 2)
+    assert (problem.code, len(problem.images)) == ("caption_encoding", 2)
     assert "a.txt and 1 more" in problem.message

@@ -30,7 +30,7 @@ def draw(path, size=(8, 4), caption=None, **options):
     return path
 
 
-def test_pictures_come_with_their_captions_and_sizes_in_the_order_of_their_paths(tmp_path):
+def test_images_come_with_their_captions_and_sizes_in_the_order_of_their_paths(tmp_path):
     draw(tmp_path / "b.png", (8, 4), "zwei Bären")
     draw(tmp_path / "a.jpg", (6, 9), "one")
     draw(tmp_path / "c" / "a.webp", (5, 5), "deeper")
@@ -41,19 +41,19 @@ def test_pictures_come_with_their_captions_and_sizes_in_the_order_of_their_paths
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPG", "a.jpeg", "a.png", "a.webp", "a.bmp"])
-def test_every_usual_picture_format_is_found(tmp_path, name):
+def test_every_usual_image_format_is_found(tmp_path, name):
     draw(tmp_path / name)
     assert [item.path.name for item in scan(tmp_path)[0]] == [name]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_has_the_size_a_viewer_shows_it_in(tmp_path, orientation, suffix):
+def test_an_image_has_the_size_a_viewer_shows_it_in(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
     path = draw(tmp_path / f"phone.{suffix}", (8, 4), exif=exif)
-    with Image.open(path) as picture:
-        upright = ImageOps.exif_transpose(picture).size
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image).size
     (item,), _ = scan(tmp_path)
     assert (item.width, item.height) == upright
 
@@ -90,7 +90,7 @@ def test_a_name_with_dots_keeps_them_for_its_caption(tmp_path):
     assert scan(tmp_path)[0][0].caption == "a bear"
 
 
-def test_pictures_without_captions_are_counted_in_one_problem_and_stay_usable(tmp_path):
+def test_images_without_captions_are_counted_in_one_problem_and_stay_usable(tmp_path):
     draw(tmp_path / "a.png", caption="a bear")
     draw(tmp_path / "b.png")
     draw(tmp_path / "c.png", caption="  \n")
@@ -101,7 +101,7 @@ def test_pictures_without_captions_are_counted_in_one_problem_and_stay_usable(tm
     assert "b.png" in problem.message
 
 
-def test_a_folder_without_pictures_is_refused_with_what_it_holds(tmp_path):
+def test_a_folder_without_images_is_refused_with_what_it_holds(tmp_path):
     for name in ("notes.txt", "film.mp4", "deeper.doc"):
         (tmp_path / name).touch()
     with pytest.raises(NoImages) as caught:
@@ -121,24 +121,24 @@ def test_a_file_in_place_of_a_folder_is_refused_as_such(tmp_path):
 
 
 def left_out(folder):
-    """The one problem of a folder that holds a good picture beside one that cannot be opened."""
+    """The one problem of a folder that holds a good image beside one that cannot be opened."""
     draw(folder / "good.png", caption="a bear")
     items, (problem,) = scan(folder)
     assert [item.name for item in items] == ["good.png"]
     assert problem.code == "unreadable_image"
-    assert str(problem.pictures[0]) in problem.message
+    assert str(problem.images[0]) in problem.message
     assert "left out" in problem.message
     return problem
 
 
-@pytest.mark.parametrize("data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a\0\0\0\0"])
-def test_a_picture_that_cannot_be_opened_is_left_out_and_named(tmp_path, data):
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a\0\0\0\0"])
+def test_an_image_that_cannot_be_opened_is_left_out_and_named(tmp_path, data):
     (tmp_path / "broken.png").write_bytes(data)
-    assert left_out(tmp_path).pictures == (tmp_path / "broken.png",)
+    assert left_out(tmp_path).images == (tmp_path / "broken.png",)
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp"])
-def test_a_picture_whose_exif_block_is_cut_short_is_taken_as_it_lies(tmp_path, suffix):
+def test_an_image_whose_exif_block_is_cut_short_is_taken_as_it_lies(tmp_path, suffix):
     draw(tmp_path / f"cut.{suffix}", (8, 4), "a bear", exif=b"Exif\0\0MM\0*\0")
     ((item,), problems) = scan(tmp_path)
     assert (item.width, item.height, problems) == (8, 4, [])
@@ -150,25 +150,25 @@ def bomb(path, side=60_000):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT")
 
 
-def test_a_picture_that_is_left_out_is_no_longer_said_to_be_unreadable(tmp_path):
+def test_an_image_that_is_left_out_is_no_longer_said_to_be_unreadable(tmp_path):
     draw(tmp_path / "a.png", caption="x")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     overlay = tmp_path / "overlay.jsonl"
     overlay.write_text('{"file_name": "broken.png", "left_out": true}\n')
     assert scan(tmp_path, overlay)[1] == []
 
 
-def test_a_picture_far_too_large_to_open_is_left_out_from_its_header(tmp_path):
+def test_an_image_far_too_large_to_open_is_left_out_from_its_header(tmp_path):
     bomb(tmp_path / "bomb.png")
     assert "bomb" in left_out(tmp_path).message
 
 
-def test_pictures_broken_in_the_same_way_are_one_problem(tmp_path):
+def test_images_broken_in_the_same_way_are_one_problem(tmp_path):
     for number in range(3):
         bomb(tmp_path / f"bomb{number}.png")
         (tmp_path / f"empty{number}.jpg").touch()
     draw(tmp_path / "good.png", caption="a bear")
-    assert [len(problem.pictures) for problem in scan(tmp_path)[1]] == [3, 3]
+    assert [len(problem.images) for problem in scan(tmp_path)[1]] == [3, 3]
 
 
 def test_a_folder_in_which_nothing_can_be_opened_is_refused_with_the_first_reason(tmp_path):
@@ -187,7 +187,7 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
     assert [item.path.name for item in scan(tmp_path)[0]] == ["a.png"]
 
 
-def test_a_hidden_folder_above_the_pictures_does_not_hide_them(tmp_path):
+def test_a_hidden_folder_above_the_images_does_not_hide_them(tmp_path):
     draw(tmp_path / ".private" / "a.png")
     assert len(scan(tmp_path / ".private")[0]) == 1
 
@@ -326,7 +326,7 @@ def test_only_so_many_forms_of_a_caption_occur_that_each_is_encoded_once():
     assert {drawn(told, 0, epoch, settings, 1)[1] for epoch in range(200)} == set(forms)
 
 
-def test_the_rules_of_a_pictures_own_folder_hold():
+def test_the_rules_of_an_images_own_folder_hold():
     settings = DatasetSettings(
         trigger_word="ana", concepts=[{"images": "x", "trigger_word": "ben", "caption_dropout": 1.0, "flip": True}]
     )

@@ -31,7 +31,7 @@ def views_of(made, bucket_of, seed):
 
 @st.composite
 def weighted_plans(draw):
-    """A plan of pictures with weights, some alike, at one to three sizes."""
+    """A plan of images with weights, some alike, at one to three sizes."""
     weights = draw(st.lists(st.sampled_from([0.1, 1.0, 2.5, 10.0]) | st.floats(0.01, 100), min_size=1, max_size=14))
     sizes = draw(st.integers(0, 2))
     chosen = DatasetSettings(
@@ -47,17 +47,17 @@ def weighted_plans(draw):
 
 @FEW
 @given(planned=weighted_plans(), seed=st.integers(0, 2**31 - 1))
-def test_over_a_run_every_picture_is_seen_as_often_as_its_weight_says_to_within_one(planned, seed):
+def test_over_a_run_every_image_is_seen_as_often_as_its_weight_says_to_within_one(planned, seed):
     made, weights, bucket_of = planned
-    assume(len(bucket_of) >= made.pictures * made.sizes)
+    assume(len(bucket_of) >= made.images * made.sizes)
     views = views_of(made, bucket_of, seed)
     seen = Counter(view.item // made.sizes for view in views)
     assert len(views) == made.total_views
-    for picture, weight in enumerate(weights):
-        assert abs(seen[picture] - made.total_views * weight / sum(weights)) <= 1 + 1e-6
-        assert all(abs(seen[picture] - seen[other]) <= 1 for other, same in enumerate(weights) if same == weight)
+    for image, weight in enumerate(weights):
+        assert abs(seen[image] - made.total_views * weight / sum(weights)) <= 1 + 1e-6
+        assert all(abs(seen[image] - seen[other]) <= 1 for other, same in enumerate(weights) if same == weight)
     epochs = sorted((view.item // made.sizes, view.epoch) for view in views)
-    assert epochs == [(picture, epoch) for picture in range(made.pictures) for epoch in range(seen[picture])]
+    assert epochs == [(image, epoch) for image in range(made.images) for epoch in range(seen[image])]
 
 
 @FEW
@@ -67,23 +67,23 @@ def test_a_steps_views_are_the_same_whatever_was_asked_before(planned, seed):
     step = made.steps - 1
     first = views_of_step(step, made, bucket_of, seed)
     views_of(made, bucket_of, seed + 1)
-    again = Plan(made.pictures, made.total_views, made.effective_batch, made.sizes, tuple(made.weights))
+    again = Plan(made.images, made.total_views, made.effective_batch, made.sizes, tuple(made.weights))
     assert views_of_step(step, again, list(bucket_of), seed) == first
 
 
 @FEW
 @given(planned=weighted_plans(), seed=st.integers(0, 2**31 - 1))
-def test_a_picture_is_shown_at_each_of_its_sizes_in_turn(planned, seed):
+def test_an_image_is_shown_at_each_of_its_sizes_in_turn(planned, seed):
     made, _, bucket_of = planned
     seen = Counter(view.item for view in views_of(made, bucket_of, seed))
-    for picture in range(made.pictures):
-        counts = [seen[picture * made.sizes + size] for size in range(made.sizes)]
+    for image in range(made.images):
+        counts = [seen[image * made.sizes + size] for size in range(made.sizes)]
         assert max(counts) - min(counts) <= 1
 
 
 @st.composite
-def pictures(draw):
-    """Width, height, resolution and step of a picture and a model; near the resolution as often as far from it."""
+def images(draw):
+    """Width, height, resolution and step of an image and a model; near the resolution as often as far from it."""
     step = draw(st.sampled_from([4, 8, 16, 32, 64]))
     resolution = draw(st.integers(32, 1100))
     side = st.integers(1, 9000) | st.integers(max(resolution - 80, 1), resolution + 80)
@@ -91,10 +91,10 @@ def pictures(draw):
 
 
 @FEW
-@given(picture=pictures())
-def test_no_picture_is_enlarged_but_to_a_quarter_of_the_area(picture):
-    width, height, resolution, step = picture
-    bucket = bucket_for(*picture)
+@given(image=images())
+def test_no_image_is_enlarged_but_to_a_quarter_of_the_area(image):
+    width, height, resolution, step = image
+    bucket = bucket_for(*image)
     square = max(resolution // step, 1) * step
     assert (bucket.width % step, bucket.height % step) == (0, 0)
     assert bucket.width * bucket.height <= square**2
@@ -103,23 +103,23 @@ def test_no_picture_is_enlarged_but_to_a_quarter_of_the_area(picture):
 
 
 @FEW
-@given(picture=pictures())
-def test_a_picture_that_is_large_enough_or_enlarged_has_the_nearest_bucket_of_the_whole_area(picture):
-    width, height, resolution, step = picture
-    assert bucket_for(*picture, upscale=True) in buckets(resolution, step)
+@given(image=images())
+def test_an_image_that_is_large_enough_or_enlarged_has_the_nearest_bucket_of_the_whole_area(image):
+    width, height, resolution, step = image
+    assert bucket_for(*image, upscale=True) in buckets(resolution, step)
     if min(width, height) >= 2 * max(resolution, step):
-        assert bucket_for(*picture) == bucket_for(*picture, upscale=True)
+        assert bucket_for(*image) == bucket_for(*image, upscale=True)
 
 
 @FEW
 @given(
-    picture=pictures(),
+    image=images(),
     focus=st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)),
     upscale=st.booleans(),
 )
-def test_a_crop_lies_in_the_picture_and_holds_the_focus(picture, focus, upscale):
-    bucket = bucket_for(*picture, upscale=upscale)
-    crop = crop_to(*picture[:2], bucket, focus)
+def test_a_crop_lies_in_the_image_and_holds_the_focus(image, focus, upscale):
+    bucket = bucket_for(*image, upscale=upscale)
+    crop = crop_to(*image[:2], bucket, focus)
     assert 0 <= crop.left <= crop.scaled.width - bucket.width
     assert 0 <= crop.top <= crop.scaled.height - bucket.height
     across, down = focus or (0.5, 0.5)
@@ -171,9 +171,7 @@ def item(*captions, name="a.png"):
     place=st.integers(0, 9),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_a_view_is_drawn_from_seed_epoch_and_picture_alone_among_the_forms_that_are_encoded(
-    captions, epoch, place, seed
-):
+def test_a_view_is_drawn_from_seed_epoch_and_image_alone_among_the_forms_that_are_encoded(captions, epoch, place, seed):
     rules = DatasetSettings(shuffle_tags=True, tag_dropout=0.2, caption_dropout=0.2, flip=True)
     told = item(*captions)
     random.seed(epoch)

@@ -8,8 +8,8 @@ from PIL import Image, features
 from tests.unit.dataset.test_captions import draw
 from trainer.contract.settings.dataset import Concept, DatasetSettings
 from trainer.dataset.errors import FolderMissing, NoImages, NothingToTrain
-from trainer.dataset.formats import ORIENTATION_TAG, PLUGINS, SUFFIXES, picture_size, readable_formats
-from trainer.dataset.scan import look, pictures_of, scan
+from trainer.dataset.formats import ORIENTATION_TAG, PLUGINS, SUFFIXES, image_size, readable_formats
+from trainer.dataset.scan import images_of, look, scan
 
 
 def names(folder, captions=None):
@@ -29,10 +29,10 @@ def test_further_formats_are_read(tmp_path, suffix):
     assert (item.width, item.height) == (16, 8)
 
 
-def test_of_an_animation_the_first_picture_counts(tmp_path):
+def test_of_an_animation_the_first_image_counts(tmp_path):
     frames = [Image.new("P", (16, 8), number) for number in range(3)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert picture_size(tmp_path / "a.gif") == (16, 8)
+    assert image_size(tmp_path / "a.gif") == (16, 8)
 
 
 @pytest.mark.parametrize("suffix", [".heic", ".jxl"])
@@ -45,10 +45,10 @@ def test_a_format_that_needs_a_package_names_it(tmp_path, suffix):
     (tmp_path / f"c{suffix}").write_bytes(b"\0\0\0\x18ftypheic")
     (problem,) = scan(tmp_path)[1]
     assert PLUGINS[name][1] in problem.message
-    assert len(problem.pictures) == 2
+    assert len(problem.images) == 2
 
 
-def test_a_format_that_starts_other_programs_is_not_opened_under_a_pictures_name(tmp_path):
+def test_a_format_that_starts_other_programs_is_not_opened_under_an_images_name(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
     draw(tmp_path / "b.png", caption="x")
@@ -65,7 +65,7 @@ def test_a_png_that_says_at_its_end_how_it_is_turned_is_believed(tmp_path):
     end = data.index(b"IEND") - 4
     moved = data[:start] + data[start + len(chunk) : end] + chunk + data[end:]
     path.write_bytes(moved)
-    assert picture_size(path) == (8, 16)
+    assert image_size(path) == (8, 16)
 
 
 def test_a_nested_folder_is_walked_to_its_end(tmp_path):
@@ -86,11 +86,11 @@ def test_a_link_that_leads_out_of_the_folder_is_refused_and_named(tmp_path):
     items, problems = scan(inside)
     assert [(item.name, item.caption) for item in items] == [("a.png", "")]
     (refused,) = [problem for problem in problems if problem.code == "link_outside"]
-    assert set(refused.pictures) == {inside / "a.txt", inside / "all", inside / "b.png"}
+    assert set(refused.images) == {inside / "a.txt", inside / "all", inside / "b.png"}
     assert refused.why
 
 
-def test_links_within_the_folder_bring_a_picture_in_once(tmp_path):
+def test_links_within_the_folder_bring_an_image_in_once(tmp_path):
     draw(tmp_path / "a.png")
     draw(tmp_path / ".store" / "x.png")
     draw(tmp_path / "real" / "c.png")
@@ -108,7 +108,7 @@ def test_a_link_into_a_folder_that_is_taken_for_itself_brings_nothing_in(tmp_pat
     (tmp_path / "link").symlink_to(tmp_path / "second" / "deep")
     (tmp_path / "c.png").symlink_to(tmp_path / "second" / "deep" / "b.png")
     concept = Concept(images=str(tmp_path / "second"))
-    items, problems = pictures_of(DatasetSettings(images=str(tmp_path), concepts=(concept,)))
+    items, problems = images_of(DatasetSettings(images=str(tmp_path), concepts=(concept,)))
     assert [(item.name, item.concept) for item in items] == [("a.png", 0), ("deep/b.png", 1)]
     assert problems == []
 
@@ -151,7 +151,7 @@ def test_a_file_whose_name_is_no_text_is_passed_over_and_named(tmp_path):
     problem.message.encode()
 
 
-def test_folders_named_as_in_kohyas_tools_weigh_their_pictures_and_name_them(tmp_path):
+def test_folders_named_as_in_kohyas_tools_weigh_their_images_and_name_them(tmp_path):
     draw(tmp_path / "10_ana woman" / "a.png")
     draw(tmp_path / "2_street" / "b.png", caption="a street")
     draw(tmp_path / "2023_holidays" / "c.png", caption="a beach")
@@ -161,12 +161,12 @@ def test_folders_named_as_in_kohyas_tools_weigh_their_pictures_and_name_them(tmp
     (note,) = problems
     assert note.code == "folder_repeats"
     assert "10_ana woman" in note.message
-    assert not note.pictures
+    assert not note.images
 
 
 def test_kohyas_folder_names_can_be_switched_off(tmp_path):
     draw(tmp_path / "10_ana woman" / "a.png")
-    items, problems = pictures_of(DatasetSettings(images=str(tmp_path), folder_repeats=False))
+    items, problems = images_of(DatasetSettings(images=str(tmp_path), folder_repeats=False))
     assert [(item.weight, item.caption) for item in items] == [(1.0, "")]
     assert [problem.code for problem in problems] == ["no_caption"]
 
@@ -176,7 +176,7 @@ def test_several_folders_have_their_own_rules_and_weights(tmp_path):
         draw(tmp_path / name / "x.png", caption=f"{name} himself")
     ben = {"images": str(tmp_path / "ben"), "weight": 2.5, "trigger_word": "ben", "flip": True, "keep_tags": 3}
     settings = DatasetSettings(images=str(tmp_path / "ana"), trigger_word="ana", concepts=[ben])
-    items, _ = pictures_of(settings)
+    items, _ = images_of(settings)
     assert [(item.concept, item.weight, item.caption) for item in items] == [
         (0, 1.0, "ana himself"),
         (1, 2.5, "ben himself"),
@@ -188,21 +188,21 @@ def test_several_folders_have_their_own_rules_and_weights(tmp_path):
     ]
 
 
-def test_a_concept_within_the_folder_keeps_its_pictures_to_itself(tmp_path):
+def test_a_concept_within_the_folder_keeps_its_images_to_itself(tmp_path):
     draw(tmp_path / "all" / "a.png")
     draw(tmp_path / "all" / "ben" / "b.png")
     concept = {"images": str(tmp_path / "all" / "ben")}
-    items, _ = pictures_of(DatasetSettings(images=str(tmp_path / "all"), concepts=[concept]))
+    items, _ = images_of(DatasetSettings(images=str(tmp_path / "all"), concepts=[concept]))
     assert [(item.concept, item.name) for item in items] == [(0, "a.png"), (1, "b.png")]
 
 
 def test_a_concepts_folder_that_is_missing_is_refused(tmp_path):
     draw(tmp_path / "a.png")
     with pytest.raises(FolderMissing, match="nowhere"):
-        pictures_of(DatasetSettings(images=str(tmp_path), concepts=[str(tmp_path / "nowhere")]))
+        images_of(DatasetSettings(images=str(tmp_path), concepts=[str(tmp_path / "nowhere")]))
 
 
-def test_a_mask_beside_a_picture_is_no_picture_and_belongs_to_it(tmp_path):
+def test_a_mask_beside_an_image_is_no_image_and_belongs_to_it(tmp_path):
     draw(tmp_path / "a.png", caption="x")
     draw(tmp_path / "a.mask.png")
     draw(tmp_path / "lost.mask.png")
@@ -226,7 +226,7 @@ def test_the_overlay_goes_before_all(tmp_path):
     assert [item.name for item in look(tmp_path / "pictures", file)[0]] == ["a.png", "b.png"]
 
 
-def test_a_folder_whose_pictures_are_all_left_out_is_refused(tmp_path):
+def test_a_folder_whose_images_are_all_left_out_is_refused(tmp_path):
     draw(tmp_path / "pictures" / "a.png")
     (file := tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "left_out": true}\n')
     with pytest.raises(NothingToTrain, match="left out"):
@@ -237,7 +237,7 @@ def test_a_mask_of_the_overlay_that_is_gone_is_named(tmp_path):
     draw(tmp_path / "pictures" / "a.png", caption="x")
     (file := tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "mask": "gone.png"}\n')
     (problem,) = scan(tmp_path / "pictures", file)[1]
-    assert (problem.code, problem.pictures) == ("mask_missing", (tmp_path / "pictures" / "a.png",))
+    assert (problem.code, problem.images) == ("mask_missing", (tmp_path / "pictures" / "a.png",))
 
 
 def test_a_folder_that_holds_other_files_only_says_so(tmp_path):

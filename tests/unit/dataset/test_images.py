@@ -10,92 +10,92 @@ from PIL import Image, ImageCms
 
 from trainer.dataset.buckets import Size, crop_to
 from trainer.dataset.errors import UnreadableImage
-from trainer.dataset.images import LAB, SRGB, cut, load_picture, read_picture
+from trainer.dataset.images import LAB, SRGB, cut, load_image, read_image
 from trainer.engine.data.encoding import normalised, to_pixels
 
 
-def save(folder, picture, name="x.png", **options):
+def save(folder, image, name="x.png", **options):
     path = folder / name
-    picture.save(path, **options)
+    image.save(path, **options)
     return path
 
 
 def test_exif_orientation_is_applied(tmp_path):
-    picture = Image.new("RGB", (20, 10), "red")
+    image = Image.new("RGB", (20, 10), "red")
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert load_picture(save(tmp_path, picture, "x.jpg", exif=exif)).size == (10, 20)
+    assert load_image(save(tmp_path, image, "x.jpg", exif=exif)).size == (10, 20)
 
 
 def test_transparency_becomes_white(tmp_path):
-    loaded = load_picture(save(tmp_path, Image.new("RGBA", (4, 4), (255, 0, 0, 0))))
+    loaded = load_image(save(tmp_path, Image.new("RGBA", (4, 4), (255, 0, 0, 0))))
     assert loaded.mode == "RGB"
     assert loaded.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_half_transparency_is_composed(tmp_path):
-    loaded = load_picture(save(tmp_path, Image.new("RGBA", (4, 4), (0, 0, 0, 128))))
+    loaded = load_image(save(tmp_path, Image.new("RGBA", (4, 4), (0, 0, 0, 128))))
     assert loaded.getpixel((0, 0)) == pytest.approx((127, 127, 127), abs=1)
 
 
 def test_a_palette_with_a_transparent_entry_becomes_white_there(tmp_path):
-    picture = Image.new("P", (4, 4), 0)
-    picture.putpalette([0, 0, 0, 255, 0, 0])
-    assert load_picture(save(tmp_path, picture, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    assert load_image(save(tmp_path, image, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(("mode", "value"), [("L", 128), ("CMYK", (0, 0, 0, 127)), ("1", 1)])
 def test_every_mode_becomes_rgb(tmp_path, mode, value):
     suffix = "x.jpg" if mode == "CMYK" else "x.png"
-    assert load_picture(save(tmp_path, Image.new(mode, (4, 4), value), suffix)).mode == "RGB"
+    assert load_image(save(tmp_path, Image.new(mode, (4, 4), value), suffix)).mode == "RGB"
 
 
 def test_sixteen_bit_greys_are_scaled_not_clipped(tmp_path):
-    picture = Image.fromarray(np.full((4, 4), 32768, np.uint16))
-    assert load_picture(save(tmp_path, picture)).getpixel((0, 0)) == (128, 128, 128)
+    image = Image.fromarray(np.full((4, 4), 32768, np.uint16))
+    assert load_image(save(tmp_path, image)).getpixel((0, 0)) == (128, 128, 128)
 
 
 def test_an_embedded_profile_is_converted_to_srgb(tmp_path):
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    same = load_picture(save(tmp_path, Image.new("RGB", (4, 4), (10, 200, 30)), icc_profile=lab.tobytes()))
+    same = load_image(save(tmp_path, Image.new("RGB", (4, 4), (10, 200, 30)), icc_profile=lab.tobytes()))
     assert same.getpixel((0, 0)) == pytest.approx((10, 200, 30), abs=1)
 
 
-def test_a_broken_profile_does_not_lose_the_picture(tmp_path):
-    picture = Image.new("RGB", (4, 4), (10, 200, 30))
-    assert load_picture(save(tmp_path, picture, icc_profile=b"nonsense")).getpixel((0, 0)) == (10, 200, 30)
+def test_a_broken_profile_does_not_lose_the_image(tmp_path):
+    image = Image.new("RGB", (4, 4), (10, 200, 30))
+    assert load_image(save(tmp_path, image, icc_profile=b"nonsense")).getpixel((0, 0)) == (10, 200, 30)
 
 
-def test_a_picture_cut_short_is_an_error_that_names_it(tmp_path):
+def test_an_image_cut_short_is_an_error_that_names_it(tmp_path):
     buffer = io.BytesIO()
     Image.effect_noise((64, 64), 90).save(buffer, "JPEG")
     path = tmp_path / "halb.jpg"
     path.write_bytes(buffer.getvalue()[:400])
     with pytest.raises(UnreadableImage, match=r"halb\.jpg"):
-        load_picture(path)
+        load_image(path)
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     path = save(tmp_path, Image.new("RGB", (100, 100)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UnreadableImage, match="exceeds limit"):
-        load_picture(path)
+        load_image(path)
 
 
 def test_pixels_are_the_bucket_in_minus_one_to_one():
-    picture = Image.new("RGB", (100, 50), (255, 0, 127))
-    pixels = normalised(to_pixels(picture, crop_to(100, 50, Size(32, 32))))
+    image = Image.new("RGB", (100, 50), (255, 0, 127))
+    pixels = normalised(to_pixels(image, crop_to(100, 50, Size(32, 32))))
     assert pixels.shape == (3, 32, 32)
     assert pixels[0].min() == 1
     assert pixels[1].max() == -1
 
 
 def test_the_crop_is_centred():
-    picture = Image.new("RGB", (96, 32), "black")
-    picture.paste("white", (32, 0, 64, 32))
-    assert to_pixels(picture, crop_to(96, 32, Size(32, 32))).min() > 240
-    mirrored = to_pixels(picture, crop_to(96, 32, Size(32, 32)), mirrored=True)
-    assert torch.equal(mirrored, to_pixels(picture, crop_to(96, 32, Size(32, 32))).flip(2))
+    image = Image.new("RGB", (96, 32), "black")
+    image.paste("white", (32, 0, 64, 32))
+    assert to_pixels(image, crop_to(96, 32, Size(32, 32))).min() > 240
+    mirrored = to_pixels(image, crop_to(96, 32, Size(32, 32)), mirrored=True)
+    assert torch.equal(mirrored, to_pixels(image, crop_to(96, 32, Size(32, 32))).flip(2))
 
 
 def png16(kind, *numbers):
@@ -120,38 +120,38 @@ def png16(kind, *numbers):
     ],
 )
 def test_sixteen_bit_colours_and_opacity_are_scaled(tmp_path, kind, numbers, colour, alpha):
-    picture = read_picture(tmp_path / "x.png", png16(kind, *numbers))
-    assert picture.colour.getpixel((0, 0)) == colour
-    assert (picture.alpha and picture.alpha.getpixel((0, 0))) == alpha
+    image = read_image(tmp_path / "x.png", png16(kind, *numbers))
+    assert image.colour.getpixel((0, 0)) == colour
+    assert (image.alpha and image.alpha.getpixel((0, 0))) == alpha
 
 
 @pytest.mark.parametrize("name", ["x.gif", "x.tiff", "x.avif", "x.webp", "x.bmp", "x.jpg", "x.png"])
 def test_every_format_becomes_the_same_rgb(tmp_path, name):
-    loaded = load_picture(save(tmp_path, Image.new("RGB", (16, 16), (200, 100, 50)), name))
+    loaded = load_image(save(tmp_path, Image.new("RGB", (16, 16), (200, 100, 50)), name))
     assert loaded.getpixel((8, 8)) == pytest.approx((200, 100, 50), abs=3)
 
 
-def test_of_a_moving_picture_the_first_frame_is_shown(tmp_path):
+def test_of_a_moving_image_the_first_frame_is_shown(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     path = save(tmp_path, frames[0], "x.gif", save_all=True, append_images=frames[1:])
-    assert load_picture(path).getpixel((0, 0)) == (255, 0, 0)
+    assert load_image(path).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("mode", "value", "seen"), [("F", 0.5, 127), ("F", 100.0, 100), ("I", 200, 200), ("I", 51200, 200)]
 )
 def test_greys_of_32_bits_are_scaled_to_what_they_span(tmp_path, mode, value, seen):
-    assert load_picture(save(tmp_path, Image.new(mode, (4, 4), value), "x.tiff")).getpixel((0, 0)) == (seen,) * 3
+    assert load_image(save(tmp_path, Image.new(mode, (4, 4), value), "x.tiff")).getpixel((0, 0)) == (seen,) * 3
 
 
 def test_lab_colours_are_converted(tmp_path):
-    picture = ImageCms.profileToProfile(Image.new("RGB", (4, 4), (200, 100, 50)), SRGB, LAB, outputMode="LAB")
-    assert load_picture(save(tmp_path, picture, "x.tiff")).getpixel((0, 0)) == pytest.approx((200, 100, 50), abs=3)
+    image = ImageCms.profileToProfile(Image.new("RGB", (4, 4), (200, 100, 50)), SRGB, LAB, outputMode="LAB")
+    assert load_image(save(tmp_path, image, "x.tiff")).getpixel((0, 0)) == pytest.approx((200, 100, 50), abs=3)
 
 
 def test_transparency_is_laid_on_the_colour_that_was_chosen(tmp_path):
     path = save(tmp_path, Image.new("LA", (4, 4), (0, 0)))
-    assert load_picture(path, "#102030").getpixel((0, 0)) == (16, 32, 48)
+    assert load_image(path, "#102030").getpixel((0, 0)) == (16, 32, 48)
 
 
 def test_a_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(tmp_path):
@@ -162,15 +162,15 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(tmp_path):
     exif[0x0112] = 6
     path = save(tmp_path, large, "x.jpg", quality=95, exif=exif)
     crop = crop_to(1200, 1600, Size(64, 64))
-    less, whole = read_picture(path, covering=crop.scaled).colour, load_picture(path)
+    less, whole = read_image(path, covering=crop.scaled).colour, load_image(path)
     assert (less.size, whole.size) == ((150, 200), (1200, 1600))
-    shown = [np.asarray(cut(picture, crop), float) for picture in (less, whole)]
+    shown = [np.asarray(cut(image, crop), float) for image in (less, whole)]
     assert np.abs(shown[0] - shown[1]).mean() < 1
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's about what is broken
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
-def test_whatever_bytes_are_flipped_or_missing_a_picture_is_read_or_named(tmp_path, kind):
+def test_whatever_bytes_are_flipped_or_missing_an_image_is_read_or_named(tmp_path, kind):
     rng, buffer = random.Random(kind), io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -182,6 +182,6 @@ def test_whatever_bytes_are_flipped_or_missing_a_picture_is_read_or_named(tmp_pa
             content[rng.randrange(rng.choice((60, len(content))))] = rng.randrange(256)
         content = content[: rng.choice((len(content), rng.randrange(len(content))))]
         try:
-            read_picture(tmp_path / "x", bytes(content), Size(16, 12))
+            read_image(tmp_path / "x", bytes(content), Size(16, 12))
         except UnreadableImage as error:
             assert error.cause

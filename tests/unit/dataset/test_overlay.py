@@ -25,13 +25,13 @@ from trainer.dataset.overlay import (
     undo,
     with_overlays,
 )
-from trainer.dataset.scan import look, pictures_of, scan
+from trainer.dataset.scan import images_of, look, scan
 from trainer.planning.ready import settled
 
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / "Ana's pictures"
+    folder = tmp_path / "Ana's images"
     draw(folder / "a.png", caption="a bear")
     draw(folder / "b.png")
     draw(folder / "deeper" / "c.png", caption="a fox")
@@ -46,12 +46,12 @@ def captions(folder, home):
 
 
 def write(home, folder, **texts):
-    """Give pictures captions; `deeper__c` stands for deeper/c.png."""
+    """Give images captions; `deeper__c` stands for deeper/c.png."""
     change(home, folder, {f"{name.replace('__', '/')}.png": Entry(text) for name, text in texts.items()})
 
 
 def steps(go, home, folder):
-    """The pictures of every step that is left that way."""
+    """The images of every step that is left that way."""
     return [step.names for step in iter(lambda: go(home, folder), None)]
 
 
@@ -65,9 +65,7 @@ def digest(folder):
 
 def test_a_folder_has_one_overlay_with_a_readable_name(home, folder):
     file = overlay_file(home, folder)
-    assert re.fullmatch(
-        r"Ana-s-pictures-[0-9a-f]{8}/metadata.jsonl", file.relative_to(home.root / "datasets").as_posix()
-    )
+    assert re.fullmatch(r"Ana-s-images-[0-9a-f]{8}/metadata.jsonl", file.relative_to(home.root / "datasets").as_posix())
     assert overlay_file(home, folder / "deeper" / "..") == file
     assert overlay_file(home, folder / "deeper") != file
 
@@ -87,17 +85,17 @@ def test_entries_go_before_the_caption_files_and_an_empty_one_means_none(tmp_pat
     )
     items, (problem,) = scan(folder, file)
     assert [item.caption for item in items] == ["ein Bär, braun", "", ""]
-    assert (problem.code, problem.pictures) == ("no_caption", (folder / "b.png", folder / "deeper" / "c.png"))
+    assert (problem.code, problem.images) == ("no_caption", (folder / "b.png", folder / "deeper" / "c.png"))
 
 
 def test_a_caption_file_that_an_entry_replaces_is_not_complained_about(tmp_path, folder):
     (folder / "a.txt").write_bytes(b"ein B\xe4r")
-    assert next((p.code, p.pictures) for p in scan(folder)[1]) == ("caption_encoding", (folder / "a.png",))
+    assert next((p.code, p.images) for p in scan(folder)[1]) == ("caption_encoding", (folder / "a.png",))
     (file := tmp_path / "metadata.jsonl").write_text(lines({"file_name": "a.png", "text": "a bear"}))
     assert [p.code for p in scan(folder, file)[1]] == ["no_caption"]
 
 
-def test_entries_for_pictures_that_are_gone_are_a_problem(tmp_path, folder):
+def test_entries_for_images_that_are_gone_are_a_problem(tmp_path, folder):
     entries = [{"file_name": name, "text": "x"} for name in ("b.png", "old.png", "older.png")]
     (file := tmp_path / "metadata.jsonl").write_text(lines(*entries))
     (problem,) = scan(folder, file)[1]
@@ -116,9 +114,9 @@ def test_a_runs_settings_name_the_captions_by_their_full_path(tmp_path, monkeypa
 def test_the_settings_name_folder_and_captions(tmp_path, folder):
     (file := tmp_path / "metadata.jsonl").write_text(lines({"file_name": "b.png", "text": "an owl"}))
     with_file = DatasetSettings(images=str(folder), captions=str(file))
-    assert [item.caption for item in pictures_of(with_file)[0]] == ["a bear", "an owl", "a fox"]
+    assert [item.caption for item in images_of(with_file)[0]] == ["a bear", "an owl", "a fox"]
     without = DatasetSettings(images=str(folder))
-    assert [item.caption for item in pictures_of(without)[0]] == ["a bear", "", "a fox"]
+    assert [item.caption for item in images_of(without)[0]] == ["a bear", "", "a fox"]
 
 
 @pytest.mark.parametrize(
@@ -205,9 +203,9 @@ def test_a_value_out_of_range_is_refused_and_nothing_is_written(home, folder, en
 @pytest.mark.parametrize(
     "name", ["../outside.png", "missing.png", "/etc/passwd", "deeper/../a.png", "deeper", "a\0.png"]
 )
-def test_only_a_picture_of_the_folder_gets_a_caption(home, folder, name):
+def test_only_an_image_of_the_folder_gets_a_caption(home, folder, name):
     draw(folder.parent / "outside.png")
-    with pytest.raises(DatasetError, match="no picture"):
+    with pytest.raises(DatasetError, match="no image"):
         change(home, folder, {"a.png": Entry("another"), name: Entry("x")})
     assert existing_overlay(home, folder) is None
 
@@ -304,7 +302,7 @@ def test_folders_are_trained_with_what_was_changed_here_unless_they_name_caption
 
 
 def test_a_look_shows_what_can_be_opened_and_names_what_cannot(folder):
-    (folder / "broken.png").write_bytes(b"not a picture")
+    (folder / "broken.png").write_bytes(b"not an image")
     items, problems = look(folder)
     assert [item.path.name for item in items] == ["a.png", "b.png", "c.png"]
     assert [problem.code for problem in problems] == ["unreadable_image", "no_caption"]
@@ -312,7 +310,7 @@ def test_a_look_shows_what_can_be_opened_and_names_what_cannot(folder):
     assert scan(folder) == (items, problems)
 
 
-def test_an_entry_for_a_picture_that_cannot_be_opened_is_not_called_lost(tmp_path, folder):
+def test_an_entry_for_an_image_that_cannot_be_opened_is_not_called_lost(tmp_path, folder):
     (folder / "broken.png").write_bytes(b"")
     (file := tmp_path / "metadata.jsonl").write_text(lines({"file_name": "broken.png", "text": "x"}))
     assert "caption_without_picture" not in [problem.code for problem in look(folder, file)[1]]
@@ -323,7 +321,7 @@ def test_a_look_at_a_missing_folder_is_refused(tmp_path):
         look(tmp_path / "missing")
 
 
-def test_a_picture_that_was_replaced_is_measured_anew(folder):
+def test_an_image_that_was_replaced_is_measured_anew(folder):
     assert (look(folder)[0][0].width, look(folder)[0][0].height) == (8, 4)
     draw(folder / "a.png", (30, 20))
     assert (look(folder)[0][0].width, look(folder)[0][0].height) == (30, 20)

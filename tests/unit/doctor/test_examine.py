@@ -16,7 +16,7 @@ from trainer.dataset.errors import DatasetError, NothingToTrain
 from trainer.dataset.export import export
 from trainer.dataset.formats import ORIENTATION_TAG
 from trainer.dataset.overlay import Entry, change, entries_of, existing_overlay, overlay_file, undo
-from trainer.dataset.scan import look, pictures_of
+from trainer.dataset.scan import images_of, look
 from trainer.doctor.captions import without_style
 from trainer.doctor.examine import examine
 from trainer.doctor.sharpness import softness
@@ -29,7 +29,7 @@ def found(folder, home, goal="character", **dataset):
 
 
 def mended(finding, name):
-    """The picture's caption as the fix would have it, where nothing else was changed."""
+    """The image's caption as the fix would have it, where nothing else was changed."""
     return finding.fix[name](Entry()).text
 
 
@@ -43,11 +43,11 @@ def folder(tmp_path):
 
 
 def said_of(made, home):
-    """What the doctor says of each picture of a corpus, notes apart."""
+    """What the doctor says of each image of a corpus, notes apart."""
     config = validated({"goal": "style", "dataset": {"images": str(made.folder), "resolution": 512}})
     bad, noted = {}, {}
     for finding in examine(*look(made.folder), config, home):
-        names = finding.fix or {path.name: None for path in finding.pictures}
+        names = finding.fix or {path.name: None for path in finding.images}
         for name in names:
             (noted if finding.level == "note" else bad).setdefault(name, set()).add(finding.code)
     return bad, noted
@@ -69,13 +69,13 @@ def proved(folder, home, seed, clean, defects):
     return missed, false
 
 
-def test_of_a_small_corpus_the_defects_are_found_and_the_clean_pictures_let_be(tmp_path, home):
+def test_of_a_small_corpus_the_defects_are_found_and_the_clean_images_let_be(tmp_path, home):
     proved(tmp_path / "corpus", home, 11, 36, 32)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 3, 4])
-def test_of_300_pictures_and_64_defects_95_percent_are_found_with_2_percent_false_alarms(tmp_path, home, seed):
+def test_of_300_images_and_64_defects_95_percent_are_found_with_2_percent_false_alarms(tmp_path, home, seed):
     proved(tmp_path / "corpus", home, seed, 300, 64)
 
 
@@ -83,17 +83,17 @@ def test_a_sound_set_has_no_findings(folder, home):
     assert found(folder, home, trigger_word="ana") == {}
 
 
-def test_every_finding_says_which_pictures_and_why_and_what_helps(folder, home):
+def test_every_finding_says_which_images_and_why_and_what_helps(folder, home):
     drawn(folder / "small.png", 40, (200, 200), "ana, small")
     finding = found(folder, home)["too_small"]
     assert "small.png (200 x 200)" in finding.message
     assert "512 x 512 px" in finding.message
-    assert (finding.pictures, finding.level, finding.folder) == ((folder / "small.png",), "warning", folder)
+    assert (finding.images, finding.level, finding.folder) == ((folder / "small.png",), "warning", folder)
     assert finding.why.endswith(".")
     assert finding.hint.endswith(".")
 
 
-def test_a_fix_leaves_pictures_out_keeps_what_was_changed_before_and_can_be_undone(folder, home):
+def test_a_fix_leaves_images_out_keeps_what_was_changed_before_and_can_be_undone(folder, home):
     drawn(folder / "small.png", 40, (200, 200), "ana, small")
     before = digests(folder)
     change(home, folder, {"small.png": Entry(focus=(0.1, 0.2))})
@@ -107,34 +107,34 @@ def test_a_fix_leaves_pictures_out_keeps_what_was_changed_before_and_can_be_undo
     assert digests(folder) == before
 
 
-def test_copies_are_told_from_pictures_that_are_nearly_the_same_and_the_larger_one_is_kept(folder, home):
-    with Image.open(folder / "03.png") as picture:
-        picture.resize((540, 504)).save(folder / "again.jpg", quality=80)
+def test_copies_are_told_from_images_that_are_nearly_the_same_and_the_larger_one_is_kept(folder, home):
+    with Image.open(folder / "03.png") as image:
+        image.resize((540, 504)).save(folder / "again.jpg", quality=80)
     (folder / "copy.png").write_bytes((folder / "05.png").read_bytes())
     for name in ("again", "copy"):
         (folder / f"{name}.txt").write_text(f"ana, {name}")
     findings = found(folder, home)
     assert list(findings["exact_duplicate"].fix) == ["copy.png"]
     assert list(findings["near_duplicate"].fix) == ["again.jpg"]
-    assert findings["near_duplicate"].pictures == (folder / "03.png", folder / "again.jpg")
+    assert findings["near_duplicate"].images == (folder / "03.png", folder / "again.jpg")
 
 
 def test_a_file_that_breaks_off_into_zeros_is_found_though_decoders_do_not_mind(folder, home):
-    with Image.open(folder / "04.png") as picture:
-        picture.save(folder / "04.jpg")
+    with Image.open(folder / "04.png") as image:
+        image.save(folder / "04.jpg")
     (folder / "04.png").unlink()
     data = (folder / "04.jpg").read_bytes()
     (folder / "04.jpg").write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
-    assert found(folder, home)["truncated"].pictures == (folder / "04.jpg",)
+    assert found(folder, home)["truncated"].images == (folder / "04.jpg",)
 
 
 def test_a_file_that_changes_is_looked_at_again(folder, home):
     assert "blurry" not in found(folder, home)
-    with Image.open(folder / "00.png") as picture:
-        blurred = picture.filter(ImageFilter.GaussianBlur(9))
+    with Image.open(folder / "00.png") as image:
+        blurred = image.filter(ImageFilter.GaussianBlur(9))
     blurred.save(folder / "00.png")
     os.utime(folder / "00.png", ns=(1, 1))
-    assert found(folder, home)["blurry"].pictures == (folder / "00.png",)
+    assert found(folder, home)["blurry"].images == (folder / "00.png",)
 
 
 @pytest.mark.parametrize("sigma", [2.0, 3.0, 5.0])
@@ -229,7 +229,7 @@ def test_where_a_fix_would_take_choices_or_further_captions_away_it_leaves_the_c
     (folder / "03.txt").unlink()
     (folder / "captions.toml").write_text('"03.png" = ["an oil painting of a bear", "a bear"]\n')
     finding = found(folder, home, "style")["style_in_caption"]
-    assert [path.name for path in finding.pictures] == ["01.png", "02.png", "03.png"]
+    assert [path.name for path in finding.images] == ["01.png", "02.png", "03.png"]
     assert {name: mended(finding, name) for name in finding.fix} == {"02.png": "a fox"}
     assert "03.png" not in found(folder, home)["trigger_missing"].fix
 
@@ -240,27 +240,27 @@ def test_of_a_wildcard_the_longest_choice_is_counted_and_not_all_of_them(folder,
     assert "long_caption" not in found(folder, home)
     (folder / "02.txt").write_text(f"ana, {{x|{words} {words}}}")
     finding = found(folder, home)["long_caption"]
-    assert [path.name for path in finding.pictures] == ["02.png"]
+    assert [path.name for path in finding.images] == ["02.png"]
     assert finding.fix is None
 
 
-def test_a_picture_that_is_turned_is_noted_and_one_whose_exif_data_is_damaged_is_not(folder, home):
+def test_an_image_that_is_turned_is_noted_and_one_whose_exif_data_is_damaged_is_not(folder, home):
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = 6
     for name in ("00", "01"):
-        with Image.open(folder / f"{name}.png") as picture:
-            picture.save(folder / f"{name}.png", exif=exif.tobytes() if name == "00" else b"Exif\0\0MM\0*\xff")
-    assert found(folder, home)["exif_rotation"].pictures == (folder / "00.png",)
+        with Image.open(folder / f"{name}.png") as image:
+            image.save(folder / f"{name}.png", exif=exif.tobytes() if name == "00" else b"Exif\0\0MM\0*\xff")
+    assert found(folder, home)["exif_rotation"].images == (folder / "00.png",)
 
 
-def test_concepts_out_of_balance_and_too_few_pictures_are_told(folder, home, tmp_path):
+def test_concepts_out_of_balance_and_too_few_images_are_told(folder, home, tmp_path):
     drawn(tmp_path / "second" / "one.png", 90, caption="ben")
     config = validated(
         {"goal": "style", "dataset": {"images": str(folder), "concepts": [{"images": str(tmp_path / "second")}]}}
     )
-    items, problems = pictures_of(config.dataset)
+    items, problems = images_of(config.dataset)
     findings = {finding.code: finding for finding in examine(items, problems, config, home)}
-    assert findings["concept_imbalance"].pictures == (tmp_path / "second" / "one.png",)
+    assert findings["concept_imbalance"].images == (tmp_path / "second" / "one.png",)
     assert "13; for a style, 20" in findings["few_pictures"].message
 
 
@@ -299,7 +299,7 @@ def test_an_export_writes_neither_into_the_folder_nor_over_another(folder, home,
     assert export(home, folder, tmp_path / "empty") == 12
 
 
-def test_pictures_of_one_name_are_exported_each_with_its_own_caption_and_mask(home, tmp_path):
+def test_images_of_one_name_are_exported_each_with_its_own_caption_and_mask(home, tmp_path):
     for name, size in (("a.jpg", (30, 20)), ("a.png", (20, 30)), ("A.webp", (40, 20)), ("a-2.png", (20, 20))):
         drawn(tmp_path / "set" / "deep" / name, size=size)
     base = drawn(overlay_file(home, tmp_path / "set").parent / "masks" / "1f.png", size=(20, 30))
@@ -322,7 +322,7 @@ def test_pictures_of_one_name_are_exported_each_with_its_own_caption_and_mask(ho
     assert len({item.name.rpartition(".")[0].lower() for item in made.values()}) == 4
 
 
-def test_several_captions_of_a_picture_are_exported_as_several(folder, home, tmp_path):
+def test_several_captions_of_an_image_are_exported_as_several(folder, home, tmp_path):
     (folder / "03.txt").unlink()
     drawn(folder / "deep" / "x.png", 40)
     several = {"03.png": ['ana, "a" fox', "a fox | running"], "deep/x.png": ["one", "two", "drei Füchse"]}

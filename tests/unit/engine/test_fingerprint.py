@@ -44,7 +44,7 @@ def test_what_is_another_is_named(changed, told):
     assert changes(BEFORE, now(**changed)) == told
 
 
-def test_of_a_picture_that_is_gone_nothing_else_is_told():
+def test_of_an_image_that_is_gone_nothing_else_is_told():
     assert changes(BEFORE, without("b.png")) == ["b.png is gone"]
 
 

@@ -35,7 +35,7 @@ pytestmark = [
 def trained(tmp_path_factory):
     """Finished runs of 3 steps, each made when it is first asked for."""
     folder = tmp_path_factory.mktemp("gpu")
-    images = tiny.pictures(folder / "pictures", count=4)
+    images = tiny.images(folder / "pictures", count=4)
     files = {name: originals.write_file(folder / f"{name}.safetensors", name) for name in LAYERS}
     runs = {}
 
@@ -53,7 +53,7 @@ def trained(tmp_path_factory):
 def settings(file, images, name, precision, stream):
     return validated(
         {
-            "model": {"base_model": str(file), "precision": precision, "device": DEVICE, "stream": stream},
+            "model": {"base_model": str(file), "precision": precision, "device": DEVICE, "offload": stream},
             "dataset": {
                 "images": str(images),
                 "max_total_views": 12,
@@ -90,13 +90,13 @@ def test_a_card_trains_a_single_file_to_a_proved_lora(trained, name, precision):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_previews_are_pictures(trained, name, precision):
+def test_previews_are_images(trained, name, precision):
     run = trained(name, precision)
     samples = sorted(run.samples.glob("*.png"))
     assert [path.name for path in samples] == ["000000-0.png", "000003-0.png"]
     for path in samples:
-        with Image.open(path) as picture:
-            seen = np.asarray(picture.convert("RGB"), dtype=np.float64)
+        with Image.open(path) as image:
+            seen = np.asarray(image.convert("RGB"), dtype=np.float64)
         assert seen.std() > 5
         assert 5 < seen.mean() < 250
 

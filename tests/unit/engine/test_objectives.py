@@ -67,7 +67,7 @@ def test_min_snr_caps_the_weight_and_has_its_own_divisor_for_v(prediction, expec
     torch.testing.assert_close(weights, torch.tensor(expected))
 
 
-def test_min_snr_weights_the_same_error_in_the_picture_alike_for_epsilon_and_v():
+def test_min_snr_weights_the_same_error_in_the_image_alike_for_epsilon_and_v():
     # An error d in x0 is an error d·sqrt(snr) in epsilon and d·sqrt(snr + 1) in v (Hang et al. 2023, section 3.4).
     snr = torch.tensor([0.1, 1.0, 30.0])
     epsilon = min_snr_weight(snr, 5.0, "epsilon") * snr
@@ -232,7 +232,7 @@ def test_what_a_mask_leaves_out_is_never_learnt():
         assert torch.equal(made, masked_error(other, moved, half_mask(), keep))
 
 
-def test_the_base_model_is_asked_only_for_pictures_that_leave_something_out():
+def test_the_base_model_is_asked_only_for_images_that_leave_something_out():
     some = half_mask()
     some[1] = 1
     for mask, keep, expected in ((some, 0.1, [2]), (some, 0.0, []), (torch.ones(3, 1, 8, 8), 0.1, []), (None, 1.0, [])):
@@ -254,7 +254,7 @@ def test_of_a_mask_that_shows_nothing_nothing_is_learnt():
     assert masked_losses(torch.zeros(3, 1, 8, 8), 0.0).tolist() == [0, 0, 0]
 
 
-def test_the_bases_own_pictures_are_kept_whole_at_its_own_prediction():
+def test_the_bases_own_images_are_kept_whole_at_its_own_prediction():
     drawn = torch.tensor([True, False, False])
     without, masked = masked_losses(None, 0.0, drawn), masked_losses(half_mask(), 0.0, drawn)
     assert torch.equal(without[0], masked[0])

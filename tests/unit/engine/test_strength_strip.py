@@ -251,7 +251,7 @@ def painter(tiny_model, tmp_path, prompts, text_encoder=False):
     return Painter(config, family, text, tuple(prompts), accelerator), adapter
 
 
-def test_a_strip_shows_the_first_prompt_and_counts_its_pictures(tiny_model, tmp_path):
+def test_a_strip_shows_the_first_prompt_and_counts_its_images(tiny_model, tmp_path):
     told = []
     drawer, adapter = painter(tiny_model, tmp_path, ["ball", "box", "hat"])
     paint_strip(drawer, adapter, tmp_path / "x.png", lambda done, total: told.append((done, total)) or True)

@@ -45,7 +45,7 @@ def test_an_alike_run_tells_the_median_second_the_peak_memory_and_the_files_size
     [
         {"dataset": {"resolution": 768}},
         {"dataset": {"batch_size": 4}},
-        {"model": {"checkpointing": "full"}},
+        {"model": {"gradient_checkpointing": "full"}},
         {"model": {"base_model": "/models/other"}},
         {"model": {"processes": 2}},
     ],
@@ -84,21 +84,21 @@ def previews(home, steps=100, processes=1, **values):
 
 
 def test_previews_are_counted_with_those_before_and_after_and_the_strip(home):
-    assert previews(home).pictures == 6 * 2 + 6  # steps 0, 20, 40, 60, 80 and 100
-    assert previews(home, preview={"every": 50, "prompts": ["x"]}).pictures == 3 + 6
-    assert previews(home, preview={"every": 1000}).pictures == 2 * 2 + 6
-    assert previews(home, steps=1).pictures == 2 * 2 + 6
+    assert previews(home).images == 6 * 2 + 6  # steps 0, 20, 40, 60, 80 and 100
+    assert previews(home, preview={"every": 50, "prompts": ["x"]}).images == 3 + 6
+    assert previews(home, preview={"every": 1000}).images == 2 * 2 + 6
+    assert previews(home, steps=1).images == 2 * 2 + 6
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 100, 101])
 @pytest.mark.parametrize("every", [0, 1, 7, 50])
 def test_as_many_are_foreseen_as_the_loop_draws(home, steps, every):
     drawn = [0, *(step for step in range(1, steps) if due(step, steps, every, DEFAULT_PREVIEWS)), steps]
-    assert previews(home, steps=steps, preview={"every": every}).pictures == len(drawn) * 2 + 6
+    assert previews(home, steps=steps, preview={"every": every}).images == len(drawn) * 2 + 6
 
 
 def test_before_the_first_run_their_share_is_that_of_the_passes(home):
-    made = previews(home)  # 18 pictures of 25 steps, twice for guidance; 200 views of three passes each
+    made = previews(home)  # 18 images of 25 steps, twice for guidance; 200 views of three passes each
     assert made.share == pytest.approx(900 / (900 + 600))
     assert made.many
     assert "60 % of the time: raise --preview.every" in words(made)
@@ -107,7 +107,7 @@ def test_before_the_first_run_their_share_is_that_of_the_passes(home):
     assert previews(home, processes=2).share == pytest.approx(900 / (900 + 300))
     few = previews(home, steps=2000)
     assert not few.many
-    assert words(few) == "18 pictures, about 7 % of the time"
+    assert words(few) == "18 images, about 7 % of the time"
 
 
 def test_an_alike_run_tells_how_long_a_preview_takes(home, monkeypatch):

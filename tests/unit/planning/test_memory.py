@@ -50,7 +50,7 @@ def peak(family, config, savings=None, device="cuda", **how):
     )
 
 
-def test_the_ladder_gives_up_time_before_precision_and_keeps_the_pictures_per_update():
+def test_the_ladder_gives_up_time_before_precision_and_keeps_the_images_per_update():
     rungs = list(ladder(settings(batch=6, accumulation=2), "cpu"))
     assert [rung.level for rung in rungs] == [*LEVELS, "full", "full", "full"] * 3
     assert [(rung.batch_size, rung.accumulation) for rung in rungs[3:7]] == [(6, 2), (3, 4), (2, 6), (1, 12)]
@@ -58,7 +58,7 @@ def test_the_ladder_gives_up_time_before_precision_and_keeps_the_pictures_per_up
 
 
 def test_what_was_chosen_stays():
-    rungs = list(ladder(settings(batch=2, checkpointing="blocks", quantize="8bit"), "cpu"))
+    rungs = list(ladder(settings(batch=2, gradient_checkpointing="blocks", quantize="8bit"), "cpu"))
     assert rungs == [Savings("blocks", 2, 1, "8bit"), Savings("blocks", 1, 2, "8bit")]
 
 
@@ -72,14 +72,14 @@ def test_a_card_s_last_resort_is_to_stream_the_blocks_of_as_few_bits_as_there_ma
             ("full", 1),
         ]
         assert {(rung.quantize, rung.stream) for rung in rungs[len(plain) :]} == {(bits, True)}
-        assert list(ladder(settings(batch=2, stream="off", **model), "cuda")) == plain == list(ladder(config, "mps"))
+        assert list(ladder(settings(batch=2, offload="off", **model), "cuda")) == plain == list(ladder(config, "mps"))
         assert next_below(config, "cuda", plain[-1]) == Savings("full", 1, 2, bits, stream=True)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_who_wishes_for_streaming_has_it_with_everything(device):
-    assert all(rung.stream for rung in ladder(settings(stream="on"), device))
-    assert [rung.quantize for rung in ladder(settings(stream="on", checkpointing="none"), device)] == [*BITS]
+    assert all(rung.stream for rung in ladder(settings(offload="on"), device))
+    assert [rung.quantize for rung in ladder(settings(offload="on", gradient_checkpointing="none"), device)] == [*BITS]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -97,7 +97,7 @@ def test_streamed_blocks_lie_in_system_memory_but_for_two_of_them(family, bits):
 @pytest.mark.parametrize("bits", BITS)
 def test_where_system_memory_is_the_device_s_own_streaming_saves_nothing(bits):
     plain, streamed = (Savings("none", 1, 1, bits, on) for on in (False, True))
-    config = settings(512, checkpointing="none", quantize=bits)
+    config = settings(512, gradient_checkpointing="none", quantize=bits)
     assert besides("sdxl", streamed, "cpu", half=True) == 0
     if bits != "none":  # else convolutions are held twice, packed
         assert peak("sdxl", config, streamed, "cpu") > peak("sdxl", config, plain, "cpu")
@@ -106,7 +106,7 @@ def test_where_system_memory_is_the_device_s_own_streaming_saves_nothing(bits):
 
 def test_a_card_too_small_for_the_base_in_4_bits_streams_it():
     config = settings(512)
-    least = min(peak("sdxl", config, rung) for rung in ladder(settings(512, stream="off"), "cuda"))
+    least = min(peak("sdxl", config, rung) for rung in ladder(settings(512, offload="off"), "cuda"))
     plan = choose("sdxl", config, least, "cuda", half=True)
     assert plan.fits
     assert (plan.savings.quantize, plan.savings.stream) == ("4bit", True)
@@ -238,7 +238,7 @@ def test_no_size_below_half_is_named():
     assert smaller("sd15", settings(512), 24 * GIB, "cuda", half=True) == 448
 
 
-def test_processes_share_the_pictures_of_a_step():
+def test_processes_share_the_images_of_a_step():
     def each(batch, accumulation, processes):
         config = settings(batch=batch, accumulation=accumulation)
         return predict("sd15", config, Savings("none", batch, accumulation), "cuda", half=True, processes=processes)
@@ -258,7 +258,7 @@ def test_the_plan_says_what_each_of_several_processes_takes():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_previews_are_decoded_in_tiles_before_anything_is_given_up(family):
-    config = settings(2048, checkpointing="full", quantize="4bit")
+    config = settings(2048, gradient_checkpointing="full", quantize="4bit")
     savings = next(ladder(config, "cuda"))
     whole, tiled = (predict(family, config, savings, "cuda", half=True, tiled=tiles) for tiles in (False, True))
     assert sum(tiled.values()) < sum(whole.values())

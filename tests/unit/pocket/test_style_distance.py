@@ -1,4 +1,4 @@
-"""The style distance on real pictures: 16 concepts, each in Noto, Fluent and OpenMoji, none used in the fit."""
+"""The style distance on real images: 16 concepts, each in Noto, Fluent and OpenMoji, none used in the fit."""
 
 import itertools
 
@@ -14,7 +14,7 @@ SIDE = 64
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     with Image.open(FIXTURE) as sheet:
         return {
             style: [
@@ -25,8 +25,8 @@ def pictures():
         }
 
 
-def test_the_same_style_with_other_content_is_nearer_than_the_same_content_in_another_style(pictures):
-    places = {style: np.stack([place(picture) for picture in group]) for style, group in pictures.items()}
+def test_the_same_style_with_other_content_is_nearer_than_the_same_content_in_another_style(images):
+    places = {style: np.stack([place(image) for image in group]) for style, group in images.items()}
     nearer = []
     for base in ("noto", "fluent"):
         for anchor, other in ((base, "openmoji"), ("openmoji", base)):
@@ -38,8 +38,8 @@ def test_the_same_style_with_other_content_is_nearer_than_the_same_content_in_an
     assert np.mean(nearer) >= 0.95
 
 
-def test_a_style_is_nearest_to_itself(pictures):
+def test_a_style_is_nearest_to_itself(images):
     half = len(STYLE_MEASURE) // 2
     for style in ("noto", "fluent"):
-        own = style_distance(pictures["openmoji"][:half], pictures["openmoji"][half:])
-        assert own < 0.5 * style_distance(pictures["openmoji"][:half], pictures[style][half:])
+        own = style_distance(images["openmoji"][:half], images["openmoji"][half:])
+        assert own < 0.5 * style_distance(images["openmoji"][:half], images[style][half:])

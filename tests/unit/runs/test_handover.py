@@ -289,7 +289,7 @@ def test_the_text_tells_how_the_lora_was_made(tmp_path):
     ]
     for line in (
         "Trigger words: ana",
-        "Pictures: 20, each shown about 200 times",
+        "Images: 20, each shown about 200 times",
         "Steps: 1000 at batch 2 × 2 (accumulation)",
         "Resolution: 512 px",
         "Rank: 32, alpha: 16",
@@ -297,7 +297,7 @@ def test_the_text_tells_how_the_lora_was_made(tmp_path):
         "ana (20), smile (12), red hat (3)",
     ):
         assert line in lines(text)
-    assert "pictures mirrored" in text
+    assert "images mirrored" in text
     assert lines(text)[-1] == "Trained with Atelier"
 
 
@@ -312,7 +312,7 @@ def test_the_texts_hashes_are_the_files(run):
 def test_the_text_of_an_earlier_state_tells_that_states_steps(run):
     text = civitai_text(run, "ana v1.5-000400.safetensors")
     assert "Version: ana v1.5-000400, 400 steps" in lines(text)
-    assert "Pictures: 20, each shown about 40 times" in lines(text)
+    assert "Images: 20, each shown about 40 times" in lines(text)
     assert "<lora:ana v1.5-000400:1>" in text
 
 

@@ -26,14 +26,14 @@ def drawn(run, step, index=0, colour="red", size=(64, 64), prompt="ein Bär"):
 
 
 def sheet(run, *samples):
-    with Image.open(before_after(run, RunView(samples=list(samples)))) as picture:
-        return picture.convert("RGB")
+    with Image.open(before_after(run, RunView(samples=list(samples)))) as image:
+        return image.convert("RGB")
 
 
-def coloured(picture, colour):
+def coloured(image, colour):
     """The box (left, top, right, bottom) around the pixels of exactly this colour."""
-    mask = Image.new("1", picture.size)
-    mask.putdata([pixel == colour for pixel in picture.get_flattened_data()])
+    mask = Image.new("1", image.size)
+    mask.putdata([pixel == colour for pixel in image.get_flattened_data()])
     return mask.getbbox()
 
 
@@ -58,18 +58,18 @@ def test_without_two_steps_to_compare_there_is_no_sheet(run, steps):
     assert not (run.path / "before-after.png").exists()
 
 
-def test_the_first_picture_stands_left_of_the_newest(run):
-    picture = sheet(
+def test_the_first_image_stands_left_of_the_newest(run):
+    image = sheet(
         run, drawn(run, 0, colour=(255, 0, 0)), drawn(run, 20, colour=GREEN), drawn(run, 40, colour=(0, 0, 255))
     )
-    before, after = coloured(picture, (255, 0, 0)), coloured(picture, (0, 0, 255))
+    before, after = coloured(image, (255, 0, 0)), coloured(image, (0, 0, 255))
     assert before[2] <= after[0]
     assert before[1] == after[1]
-    assert coloured(picture, GREEN) is None
+    assert coloured(image, GREEN) is None
 
 
 @pytest.mark.parametrize("size", [(64, 64), (512, 512), (300, 100), (100, 300), (512, 768), (1, 192)])
-def test_a_picture_of_any_shape_fills_its_cell_and_stays_inside(run, size):
+def test_an_image_of_any_shape_fills_its_cell_and_stays_inside(run, size):
     left, top, right, bottom = coloured(sheet(run, drawn(run, 0), drawn(run, 40, colour=GREEN, size=size)), GREEN)
     assert max(right - left, bottom - top) == CELL_PX
 
@@ -88,9 +88,9 @@ def test_rows_are_filled_evenly(run, prompts, columns, rows):
     assert round(height / row_height) == rows
 
 
-def test_a_prompt_with_only_one_picture_is_left_out(run):
-    picture = sheet(run, drawn(run, 0), drawn(run, 40), drawn(run, 40, index=1, colour=GREEN))
-    assert coloured(picture, GREEN) is None
+def test_a_prompt_with_only_one_image_is_left_out(run):
+    image = sheet(run, drawn(run, 0), drawn(run, 40), drawn(run, 40, index=1, colour=GREEN))
+    assert coloured(image, GREEN) is None
 
 
 def test_a_prompt_too_long_for_its_place_is_cut_and_never_widens_the_sheet(run):
@@ -110,19 +110,19 @@ def test_a_new_sheet_replaces_the_old_one(run):
     assert coloured(sheet(run, first, drawn(run, 80, colour=GREEN)), (0, 0, 255)) is None
 
 
-def strip(prompts, pictures):
-    with Image.open(io.BytesIO(strength_sheet(prompts, pictures))) as picture:
-        return picture.convert("RGB")
+def strip(prompts, images):
+    with Image.open(io.BytesIO(strength_sheet(prompts, images))) as image:
+        return image.convert("RGB")
 
 
 def shades(rows, size=(64, 64)):
-    """A picture for each place of a strip, each of a red of its own, darker than any text."""
+    """An image for each place of a strip, each of a red of its own, darker than any text."""
     return [Image.new("RGB", size, (10 + number, 0, 0)) for number in range(rows * len(STRENGTHS))]
 
 
-def place(picture, number):
-    """The box (left, top, right, bottom) where picture `number` stands."""
-    return picture.getchannel("R").point([255 * (red == 10 + number) for red in range(256)]).getbbox()
+def place(image, number):
+    """The box (left, top, right, bottom) where image `number` stands."""
+    return image.getchannel("R").point([255 * (red == 10 + number) for red in range(256)]).getbbox()
 
 
 @pytest.mark.parametrize(
@@ -134,29 +134,29 @@ def test_a_strip_is_named_after_its_lora_file(file, name):
 
 
 def test_a_strip_has_a_row_for_each_prompt_and_a_column_for_each_strength():
-    picture = strip(["ein Bär", "ein Haus"], shades(2))
-    boxes = [place(picture, number) for number in range(12)]
+    image = strip(["ein Bär", "ein Haus"], shades(2))
+    boxes = [place(image, number) for number in range(12)]
     assert {(right - left, bottom - top) for left, top, right, bottom in boxes} == {(CELL_PX, CELL_PX)}
     assert [box[0] for box in boxes[:6]] == [GAP_PX + column * (CELL_PX + GAP_PX // 2) for column in range(6)]
     assert [box[0] for box in boxes[:6]] == [box[0] for box in boxes[6:]]
     assert [box[1] for box in boxes] == [TOP_PX] * 6 + [TOP_PX + CELL_PX + UNDER_PX] * 6
-    assert picture.width == boxes[5][2] + GAP_PX
+    assert image.width == boxes[5][2] + GAP_PX
 
 
 @pytest.mark.parametrize(("size", "cell"), [((512, 768), (128, 192)), ((96, 48), (192, 96))])
-def test_a_strip_of_pictures_that_are_not_square_leaves_no_gaps(size, cell):
-    picture = strip(["ein Bär"], shades(1, size))
-    left, top, right, bottom = place(picture, 0)
+def test_a_strip_of_images_that_are_not_square_leaves_no_gaps(size, cell):
+    image = strip(["ein Bär"], shades(1, size))
+    left, top, right, bottom = place(image, 0)
     assert (right - left, bottom - top) == cell
-    assert place(picture, 1)[0] == right + GAP_PX // 2
+    assert place(image, 1)[0] == right + GAP_PX // 2
 
 
 def test_strengths_stand_over_a_strip_and_the_prompt_under_it():
-    picture, bare = (strip([prompt], shades(1)) for prompt in ("ein Bär", ""))
-    under = (0, TOP_PX + CELL_PX, picture.width, picture.height)
-    assert len(picture.crop((0, 0, picture.width, TOP_PX)).getcolors()) > 1
-    assert picture.crop((0, 0, picture.width, under[1])).tobytes() == bare.crop((0, 0, bare.width, under[1])).tobytes()
-    assert len(picture.crop(under).getcolors()) > len(bare.crop(under).getcolors()) == 1
+    image, bare = (strip([prompt], shades(1)) for prompt in ("ein Bär", ""))
+    under = (0, TOP_PX + CELL_PX, image.width, image.height)
+    assert len(image.crop((0, 0, image.width, TOP_PX)).getcolors()) > 1
+    assert image.crop((0, 0, image.width, under[1])).tobytes() == bare.crop((0, 0, bare.width, under[1])).tobytes()
+    assert len(image.crop(under).getcolors()) > len(bare.crop(under).getcolors()) == 1
 
 
 def test_a_prompt_too_long_for_a_strip_is_cut():

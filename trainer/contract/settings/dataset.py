@@ -11,9 +11,9 @@ from trainer.contract.settings.fields import Section, setting
 
 
 class DatasetSettings(Section):
-    """Pictures, captions, and how often each is shown."""
+    """Images, captions, and how often each is shown."""
 
-    images: str = setting("", level="basic", description="Folder with the pictures and their .txt captions.")
+    images: str = setting("", level="basic", description="Folder with the images and their .txt captions.")
     captions: str = setting(
         "",
         description="File with captions (metadata.jsonl) that go before the .txt files; not given: what was changed "
@@ -21,13 +21,13 @@ class DatasetSettings(Section):
     )
     concepts: tuple[Concept, ...] = setting(
         (),
-        description="Further folders of pictures, each with rules of its own. A line each: the folder, or JSON as in "
+        description="Further folders of images, each with rules of its own. A line each: the folder, or JSON as in "
         '{"images": "ben", "trigger_word": "ben", "weight": 2}; also flip, captions, caption_dropout, shuffle_tags, '
         "keep_tags, tag_dropout.",
     )
     folder_repeats: bool = setting(
         True,
-        description="A folder named as in kohya's tools, 10_ana woman, shows its pictures 10 times as often, and those "
+        description="A folder named as in kohya's tools, 10_ana woman, shows its images 10 times as often, and those "
         'without a caption as "ana woman".',
     )
     trigger_word: str = setting(
@@ -42,19 +42,19 @@ class DatasetSettings(Section):
         le=10_000,
         level="basic",
         unit="times",
-        description="How often each picture is shown (kohya: repeats x epochs).",
+        description="How often each image is shown (kohya: repeats x epochs).",
     )
     min_total_views: int = setting(
-        1, ge=1, le=1_000_000, unit="views", description="Few pictures are shown more often, up to this total."
+        1, ge=1, le=1_000_000, unit="views", description="Few images are shown more often, up to this total."
     )
     max_total_views: int = setting(
         1_000_000,
         ge=1,
         le=1_000_000,
         unit="views",
-        description="Many pictures are shown less often, down to this total.",
+        description="Many images are shown less often, down to this total.",
     )
-    batch_size: int = setting(1, ge=1, le=64, unit="pictures", description="Pictures per forward pass.")
+    batch_size: int = setting(1, ge=1, le=64, unit="pictures", description="Images per forward pass.")
     accumulation: int = setting(
         1,
         ge=1,
@@ -63,19 +63,19 @@ class DatasetSettings(Section):
         description="Forward passes per step; batch size x accumulation is what the recipe sees.",
     )
     resolution: int = setting(
-        512, ge=32, le=2048, unit="px", description="Side of the square whose area every picture is scaled to."
+        512, ge=32, le=2048, unit="px", description="Side of the square whose area every image is scaled to."
     )
     further_resolutions: tuple[Annotated[int, Field(ge=32, le=2048)], ...] = setting(
         (),
         unit="px",
-        description="Smaller sides, from 32, that pictures are scaled to in turn with the first.",
+        description="Smaller sides, from 32, that images are scaled to in turn with the first.",
     )
     upscale: bool = setting(
         False,
-        description="Enlarge small pictures to the full area; else they are shown as they are, or at half the "
+        description="Enlarge small images to the full area; else they are shown as they are, or at half the "
         "resolution's side if they are smaller still.",
     )
-    flip: bool = setting(False, description="Also show mirrored pictures; not for faces or text.")
+    flip: bool = setting(False, description="Also show mirrored images; not for faces or text.")
     caption_tokens: int = setting(
         75,
         ge=75,
@@ -95,21 +95,21 @@ class DatasetSettings(Section):
         0.0, ge=0.0, lt=1.0, unit="share", description="Share of comma-separated tags left out of a view."
     )
     background: str = setting(
-        "#ffffff", pattern="^#[0-9a-fA-F]{6}$", description="Colour behind pictures where they are transparent."
+        "#ffffff", pattern="^#[0-9a-fA-F]{6}$", description="Colour behind images where they are transparent."
     )
     alpha_mask: bool = setting(
-        False, description="Learn only where pictures are opaque; a mask of their own goes before it."
+        False, description="Learn only where images are opaque; a mask of their own goes before it."
     )
-    protect: bool = setting(
+    prior_preservation: bool = setting(
         False,
-        description="Protect the base model: it draws pictures before training, which are shown among yours and must "
+        description="Protect the base model: it draws images before training, which are shown among yours and must "
         "stay as it sees them (prior preservation).",
     )
-    protect_prompt: str = setting(
+    class_prompt: str = setting(
         "", description="What it draws, as in: a woman. Empty: your captions without their trigger words."
     )
-    protect_pictures: int = setting(40, ge=1, le=1000, unit="pictures", description="How many it draws, once.")
-    protect_share: float = setting(
+    class_images: int = setting(40, ge=1, le=1000, unit="pictures", description="How many it draws, once.")
+    class_share: float = setting(
         0.25, gt=0.0, le=0.5, unit="share", description="Their share of all views; yours are as many as without them."
     )
     cache_limit: float = setting(
@@ -130,9 +130,9 @@ class DatasetSettings(Section):
                 f"further_resolutions ({max(self.further_resolutions)}) must be below resolution ({self.resolution})"
             )
         triggers = (self.trigger_word, *(concept.trigger_word for concept in self.concepts))
-        if self.protect and not self.protect_prompt and not any(triggers):
+        if self.prior_preservation and not self.class_prompt and not any(triggers):
             raise ValueError(
-                "protect needs protect_prompt where no trigger_word tells what is learnt from what is kept"
+                "prior_preservation needs class_prompt where no trigger_word tells what is learnt from what is kept"
             )
         if self.min_total_views > self.max_total_views:
             raise ValueError(
@@ -142,17 +142,17 @@ class DatasetSettings(Section):
 
 
 class Concept(Section):
-    """A further folder of pictures, with rules of its own; what is not given is as in the data set."""
+    """A further folder of images, with rules of its own; what is not given is as in the data set."""
 
-    images: str = setting(..., min_length=1, description="Folder with the pictures and their captions.")
+    images: str = setting(..., min_length=1, description="Folder with the images and their captions.")
     captions: str = setting(
         "", description="File with captions that go before those of the folder; not given: what was changed here."
     )
     weight: float = setting(
-        1.0, gt=0.0, le=100.0, description="How often one of its pictures is shown, for one of the first folder's."
+        1.0, gt=0.0, le=100.0, description="How often one of its images is shown, for one of the first folder's."
     )
     trigger_word: str | None = setting(None, max_length=60, description="Put first in every caption.")
-    flip: bool | None = setting(None, description="Also show mirrored pictures.")
+    flip: bool | None = setting(None, description="Also show mirrored images.")
     caption_dropout: float | None = setting(None, ge=0.0, le=1.0, description="Share of views without a caption.")
     shuffle_tags: bool | None = setting(None, description="Shuffle comma-separated tags from view to view.")
     keep_tags: int | None = setting(None, ge=0, le=32, description="Tags at the start that stay.")

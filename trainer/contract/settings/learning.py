@@ -51,7 +51,7 @@ class OptimizerSettings(Section):
         description="Learning rate of the UNet's LoRA; strength of learning is this x alpha / rank.",
     )
     text_learning_rate: float = setting(5e-5, gt=0.0, le=0.1, description="Learning rate of the text encoder's LoRA.")
-    schedule: Literal["constant", "linear", "cosine"] = setting(
+    lr_scheduler: Literal["constant", "linear", "cosine"] = setting(
         "cosine", description="Shape of the learning rate over the run."
     )
     warmup: float = setting(

@@ -37,7 +37,7 @@ class ModelSettings(Section):
         "auto",
         description="Number format of the frozen base and of the arithmetic; LoRA weights are always fp32.",
     )
-    checkpointing: Literal["auto", Checkpointing] = setting(
+    gradient_checkpointing: Literal["auto", Checkpointing] = setting(
         "auto",
         description="What is computed again in the backward pass to save memory, and up to a third slower: nothing, "
         "feed-forward layers, whole transformer blocks, or all; auto: as little as fits.",
@@ -47,7 +47,7 @@ class ModelSettings(Section):
         description="Hold the frozen UNet's weights in 8 or 4 bits to save memory (QLoRA): slower, and the LoRA learns "
         "against a base that is a little coarser; auto: only where nothing else makes it fit.",
     )
-    stream: Literal["auto", "on", "off"] = setting(
+    offload: Literal["auto", "on", "off"] = setting(
         "auto",
         description="Keep the frozen UNet's blocks in system memory and copy each to the graphics card just before it "
         "computes: the same answers with the least of the card's memory, but slower; auto: only where nothing else "
@@ -75,6 +75,6 @@ class ModelSettings(Section):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", description="Where to compute.")
     processes: int = setting(
-        1, ge=1, le=64, description="Processes that share each step's pictures; with graphics cards one for each card."
+        1, ge=1, le=64, description="Processes that share each step's images; with graphics cards one for each card."
     )
     seed: int = setting(42, ge=0, le=2**31 - 1, description="Start of all randomness; the same seed repeats a run.")

@@ -10,7 +10,7 @@ from trainer.contract.settings.fields import Section, plain_file_name, setting
 
 
 class PreviewSettings(Section):
-    """Sample pictures drawn while training."""
+    """Sample images drawn while training."""
 
     prompts: tuple[str, ...] = setting(
         (), description="One preview per prompt; none: the first captions of the data set."

@@ -47,7 +47,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
     """sd-scripts' keys, in the spelling its readers expect: numbers by str(), structures by json.dumps."""
     config, plan, data = facts.config, facts.plan, facts.data
     name = config.output.name
-    folder = f"1_{name}"  # stands for the picture folder, whose real name is private
+    folder = f"1_{name}"  # stands for the image folder, whose real name is private
     captions = [first_caption(item, config.dataset, config.model.seed) for item in data.items[:: plan.sizes]]
     drawn = len(data.drawn.items) if data.drawn else 0
     most_frequent = dict(list(tag_frequency(captions).items())[:MOST_TAGS])
@@ -64,24 +64,24 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
         "output_name": name,
         "sd_model_name": PurePath(config.model.base_model).name,
         "tag_frequency": json.dumps({folder: most_frequent}, ensure_ascii=False),
-        "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": plan.pictures}}, ensure_ascii=False),
+        "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": plan.images}}, ensure_ascii=False),
         "reg_dataset_dirs": json.dumps({"base": {"n_repeats": 1, "img_count": drawn}} if drawn else {}),
         "bucket_info": json.dumps(_bucket_info(data)),
-        "num_train_images": plan.pictures,
+        "num_train_images": plan.images,
         "num_reg_images": drawn,
-        "num_batches_per_epoch": math.ceil(plan.pictures / plan.effective_batch),
-        "num_epochs": math.ceil(plan.views_per_picture),
+        "num_batches_per_epoch": math.ceil(plan.images / plan.effective_batch),
+        "num_epochs": math.ceil(plan.views_per_image),
         "epoch": math.ceil(plan.passes(facts.step)),
         "steps": facts.step,
         "max_train_steps": plan.steps,
         "batch_size_per_device": config.dataset.batch_size,
         "gradient_accumulation_steps": config.dataset.accumulation,
-        "gradient_checkpointing": config.model.checkpointing != "none",
+        "gradient_checkpointing": config.model.gradient_checkpointing != "none",
         "resolution": f"({resolution}, {resolution})",
         "learning_rate": config.optimizer.learning_rate,
         "unet_lr": config.optimizer.learning_rate,
         "text_encoder_lr": text_rate,
-        "lr_scheduler": config.optimizer.schedule,
+        "lr_scheduler": config.optimizer.lr_scheduler,
         "lr_warmup_steps": round(config.optimizer.warmup * plan.steps),
         "optimizer": "torch.optim.AdamW",
         "max_grad_norm": config.optimizer.clip_norm,

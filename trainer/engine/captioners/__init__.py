@@ -1,1 +1,1 @@
-"""The captioners behind one interface: a function from a picture to its caption. Each loads its library when opened."""
+"""The captioners behind one interface: a function from an image to its caption. Each loads its library when opened."""

@@ -18,7 +18,7 @@ from transformers import (
 from trainer.captioning.catalogue import CAPTIONERS, Captioner, Detail
 from trainer.captioning.errors import NotACaptioner
 from trainer.dataset.captions import Item
-from trainer.dataset.images import load_picture
+from trainer.dataset.images import load_image
 from trainer.engine.device import DTYPES, choose_device, choose_precision
 
 TASKS: dict[Detail, str] = {
@@ -46,9 +46,9 @@ class Blip:
         """What is seen, in one short sentence.
 
         Raises:
-            UnreadableImage: The picture cannot be decoded.
+            UnreadableImage: The image cannot be decoded.
         """
-        inputs = self.processor(images=load_picture(item.path), return_tensors="pt")
+        inputs = self.processor(images=load_image(item.path), return_tensors="pt")
         return _generated(self.model, self.processor, inputs, BLIP_TOKENS)
 
 
@@ -74,9 +74,9 @@ class Florence2:
         """What is seen, as long as was asked for.
 
         Raises:
-            UnreadableImage: The picture cannot be decoded.
+            UnreadableImage: The image cannot be decoded.
         """
-        inputs = self.processor(images=load_picture(item.path), text=self.task, return_tensors="pt")
+        inputs = self.processor(images=load_image(item.path), text=self.task, return_tensors="pt")
         return _generated(self.model, self.processor, inputs, self.tokens)
 
 

@@ -13,7 +13,7 @@ from trainer.captioning.from_similar import Nearest
 from trainer.dataset.captions import Item
 from trainer.models.hub import fetch
 
-Caption = Callable[[Item], str]  # a picture's caption, empty where there is none; raises UnreadableImage
+Caption = Callable[[Item], str]  # an image's caption, empty where there is none; raises UnreadableImage
 Stage = Literal["download", "load", "compare", "caption"]
 Report = Callable[[Stage, int, int], None]  # phase, how far, of how much; may raise to break off
 MIB = 2**20
@@ -24,7 +24,7 @@ def open_captioner(settings: CaptionSettings, items: Sequence[Item], report: Rep
 
     Args:
         settings: Which, and how.
-        items: All pictures of the set.
+        items: All images of the set.
         report: Told of what it does meanwhile.
 
     Raises:

@@ -15,7 +15,7 @@ from PIL import Image
 from trainer.captioning.catalogue import CAPTIONERS
 from trainer.captioning.errors import NotACaptioner
 from trainer.dataset.captions import Item
-from trainer.dataset.images import load_picture
+from trainer.dataset.images import load_image
 
 GENERAL, CHARACTER = "0", "4"  # categories of selected_tags.csv; 9 are ratings
 PROVIDERS = ("CUDAExecutionProvider", "DmlExecutionProvider", "CoreMLExecutionProvider", "CPUExecutionProvider")
@@ -60,12 +60,12 @@ class Tagger:
         self.side = shape[1] if isinstance(shape[1], int) else USUAL_SIDE
 
     def __call__(self, item: Item) -> str:
-        """The picture's tags: names of characters, then what is seen, each the surest first.
+        """The image's tags: names of characters, then what is seen, each the surest first.
 
         Raises:
             UnreadableImage: It cannot be decoded.
         """
-        pixels = prepared(load_picture(item.path), self.side)
+        pixels = prepared(load_image(item.path), self.side)
         (sureness,) = self.session.run(None, {self.entrance.name: pixels[None]})[0]
         found = sorted(zip(sureness.tolist(), self.tags, strict=True), key=lambda one: -one[0])
         return ", ".join(
@@ -76,14 +76,14 @@ class Tagger:
         )
 
 
-def prepared(picture: Image.Image, side: int) -> NDArray[np.float32]:
-    """The picture as these taggers were trained on it: padded to a square with white, (side, side, 3) BGR in 0 to 255.
+def prepared(image: Image.Image, side: int) -> NDArray[np.float32]:
+    """The image as these taggers were trained on it: padded to a square with white, (side, side, 3) BGR in 0 to 255.
 
     After https://huggingface.co/spaces/SmilingWolf/wd-tagger.
     """
-    longer = max(picture.size)
+    longer = max(image.size)
     square = Image.new("RGB", (longer, longer), "white")
-    square.paste(picture, ((longer - picture.width) // 2, (longer - picture.height) // 2))
+    square.paste(image, ((longer - image.width) // 2, (longer - image.height) // 2))
     scaled = square.resize((side, side), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(scaled, np.float32)[:, :, ::-1])
 

@@ -1,6 +1,6 @@
-"""`python -m trainer.engine.captioners.worker FOLDER`: caption pictures as its job says; errors exit with code 2.
+"""`python -m trainer.engine.captioners.worker FOLDER`: caption images as its job says; errors exit with code 2.
 
-Each picture's caption is a line of the job's results as soon as it is known, so a process that is killed loses none.
+Each image's caption is a line of the job's results as soon as it is known, so a process that is killed loses none.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Worker:
         self.log.write(RunFinished(reason="stopped" if stopped else "completed", step=seen, seconds=seconds))
 
     def _pass_over(self, broken: list[Problem]) -> None:
-        """Tell of the pictures that cannot be opened at all."""
+        """Tell of the images that cannot be opened at all."""
         folder = Path(self.job.settings().folder)
         for problem in broken:
             self.log.write(Warned(code=problem.code, message=problem.message, hint=problem.hint))
-            for path in problem.pictures:
+            for path in problem.images:
                 self.job.note(file_name=path.relative_to(folder).as_posix(), unreadable=problem.message)
 
     def report(self, phase: Stage, done: int, total: int) -> None:
@@ -77,7 +77,7 @@ class Worker:
             self.log.write(Phase(name=phase, done=done, total=total))
 
     def _caption(self, caption: Caption, waiting: list[Item]) -> None:
-        """A line of results for each picture."""
+        """A line of results for each image."""
         for number, item in enumerate(waiting):
             self.report("caption", number, len(waiting))
             try:

@@ -1,1 +1,1 @@
-"""A picture's way to a training batch: load, bucket, encode once, batch."""
+"""An image's way to a training batch: load, bucket, encode once, batch."""

@@ -1,4 +1,4 @@
-"""The data set in memory: encoded pictures and captions, and the samples of each step."""
+"""The data set in memory: encoded images and captions, and the samples of each step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXT_BATCH = 16  # captions that are encoded together
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture in one step: what is shown, mirrored or not, with which caption; `index` counts within the step."""
+    """One image in one step: what is shown, mirrored or not, with which caption; `index` counts within the step."""
 
     index: int
     item: int
@@ -37,7 +37,7 @@ class Sample:
 class EncodedDataset:
     """Everything the steps read: each item's cut, and posteriors by (item, mirrored).
 
-    A picture that is shown at several sizes is as many items, one after the other.
+    An image that is shown at several sizes is as many items, one after the other.
     """
 
     items: list[Item]
@@ -45,7 +45,7 @@ class EncodedDataset:
     posteriors: dict[tuple[int, bool], Encoded]
     digests: list[str] = field(default_factory=list)  # SHA-256 of each item's file, as it was encoded
     broken: list[UnreadableImage] = field(default_factory=list)  # what had to be left out
-    drawn: EncodedDataset | None = None  # pictures that the base model drew, which it is to be kept at
+    drawn: EncodedDataset | None = None  # images that the base model drew, which it is to be kept at
 
     @property
     def buckets(self) -> list[Size]:
@@ -69,14 +69,14 @@ class EncodedDataset:
         return item.height, item.width, crop.top, left, crop.bucket.height, crop.bucket.width
 
     def fingerprint(self) -> str:
-        """Digest of pictures, masks and captions as they are trained, by which a resumed run knows its data."""
+        """Digest of images, masks and captions as they are trained, by which a resumed run knows its data."""
         masks = [self.posteriors[number, False].mask for number in range(len(self.items))]
         shapes = [None if mask is None else hashlib.sha256(mask.numpy().tobytes()).hexdigest() for mask in masks]
         every = zip(self.items, self.crops, self.digests, shapes, strict=True)
         return digest(*((seen, i.name, i.caption, *i.others, i.weight, crop, mask) for i, crop, seen, mask in every))
 
     def item(self, sample: Sample) -> Item:
-        """The sample's picture."""
+        """The sample's image."""
         return self._of(sample).items[sample.item]
 
     def _of(self, sample: Sample) -> EncodedDataset:
@@ -84,7 +84,7 @@ class EncodedDataset:
 
 
 def choose_cuts(items: Sequence[Item], family: Family, settings: DatasetSettings) -> list[Cut]:
-    """Each picture with its scaling and cut for the model's grid, at each of the sizes."""
+    """Each image with its scaling and cut for the model's grid, at each of the sizes."""
     step = family.spec.bucket_step
     return [
         Cut(item, crop, (False, True) if settings.of_folder(item.concept).flip else (False,))
@@ -102,7 +102,7 @@ def encode_dataset(
     cache: TensorCache,
     progress: Progress,
 ) -> EncodedDataset:
-    """VAE posteriors of all pictures, cut for the model's grid; see `encode`."""
+    """VAE posteriors of all images, cut for the model's grid; see `encode`."""
     cuts = choose_cuts(items, family, settings)
     return encode(cuts, family, settings, dtype=dtype, cache=cache, progress=progress)
 
@@ -116,7 +116,7 @@ def encode(
     cache: TensorCache,
     progress: Progress,
 ) -> EncodedDataset:
-    """VAE posteriors of all pictures that can be decoded, from the cache where it has them.
+    """VAE posteriors of all images that can be decoded, from the cache where it has them.
 
     Raises:
         NothingToTrain: None can.
@@ -144,7 +144,7 @@ def encode(
 def samples_of_step(step: int, plan: Plan, data: EncodedDataset, settings: DatasetSettings, seed: int) -> list[Sample]:
     """What step 0, 1, … shows: a function of (seed, step) alone, whatever the batch's shape.
 
-    Where the base model is protected, its own pictures stand among the views, evenly spread and each in its turn.
+    Where the base model is protected, its own images stand among the views, evenly spread and each in its turn.
     """
     views = views_of_step(step, plan, data.buckets, seed)
     own, alike = iter(views), _drawn_for(views, data)
@@ -164,7 +164,7 @@ def samples_of_step(step: int, plan: Plan, data: EncodedDataset, settings: Datas
 
 
 def _drawn_for(views: Sequence[View], data: EncodedDataset) -> Sequence[int]:
-    """The drawn pictures of the size that most steps have alone, so that they share its forward pass; else all."""
+    """The drawn images of the size that most steps have alone, so that they share its forward pass; else all."""
     sizes = data.drawn.buckets if data.drawn else []
     same = [number for number, size in enumerate(sizes) if views and size == data.buckets[views[0].item]]
     return same or range(len(sizes))

@@ -1,7 +1,7 @@
 """Encode once: VAE posteriors, masks and text states on disk, keyed by everything they depend on.
 
-A key is the digest of the picture's bytes, its crop, the encoder's weights and dtype, so nothing goes stale: a
-changed file, size, model or number format is another entry. How pictures are put together in batches is no part of it:
+A key is the digest of the image's bytes, its crop, the encoder's weights and dtype, so nothing goes stale: a
+changed file, size, model or number format is another entry. How images are put together in batches is no part of it:
 that changes the last bits of a posterior, as another processor does. The user's folder is never written to.
 """
 

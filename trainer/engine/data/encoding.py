@@ -1,4 +1,4 @@
-"""Pictures to posteriors: decoded and cut by threads some pictures ahead, encoded in batches, kept in the cache."""
+"""Images to posteriors: decoded and cut by threads some images ahead, encoded in batches, kept in the cache."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.buckets import Crop, Size
 from trainer.dataset.captions import Item
 from trainer.dataset.errors import UnreadableImage
-from trainer.dataset.images import Picture, cut, read_mask, read_picture
+from trainer.dataset.images import LoadedImage, cut, read_image, read_mask
 from trainer.engine.data.cache import TensorCache
 from trainer.engine.digests import digest, dtype_name
 from trainer.engine.families.base import Family
 
 Progress = Callable[[int, int], None]
-BATCH_PX = 512 * 512  # pictures larger than this fill any device alone, and a batch takes no more memory than one
+BATCH_PX = 512 * 512  # images larger than this fill any device alone, and a batch takes no more memory than one
 MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A picture at one of its sizes."""
+    """An image at one of its sizes."""
 
     item: Item
     crop: Crop
@@ -42,7 +42,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Scaled posterior of one picture, mean and std, each (C, h, w) float32; and its mask (1, h, w) from 0 to 1."""
+    """Scaled posterior of one image, mean and std, each (C, h, w) float32; and its mask (1, h, w) from 0 to 1."""
 
     mean: Tensor
     std: Tensor
@@ -50,7 +50,7 @@ class Encoded:
 
 
 def masks_of(encoded: Sequence[Encoded]) -> Tensor | None:
-    """The masks of pictures of one size, (B, 1, h, w), all of a picture that has none; None if none has one."""
+    """The masks of images of one size, (B, 1, h, w), all of an image that has none; None if none has one."""
     if all(one.mask is None for one in encoded):
         return None
     return torch.stack([torch.ones_like(one.mean[:1]) if one.mask is None else one.mask for one in encoded])
@@ -123,7 +123,7 @@ class Encoder:
         try:
             self._read(prepared)
         except UnreadableImage as error:
-            if isinstance(error.__context__, MemoryError):  # the picture is not at fault
+            if isinstance(error.__context__, MemoryError):  # the image is not at fault
                 raise error.__context__ from None
             prepared.error = error
             prepared.missing.clear()
@@ -135,36 +135,36 @@ class Encoder:
         The bytes that are digested are the ones that are decoded, so a file that changes meanwhile is no lie later.
 
         Raises:
-            UnreadableImage: The picture or its mask cannot be decoded, or they do not belong together.
+            UnreadableImage: The image or its mask cannot be decoded, or they do not belong together.
         """
         item, crop = prepared.cut.item, prepared.cut.crop
         content = _bytes(item.path)
         prepared.digest = hashlib.sha256(content).hexdigest()
-        picture: Picture | None = None
+        image: LoadedImage | None = None
         for mirrored in prepared.cut.mirrors:
             key = digest("latents", prepared.digest, crop, mirrored, *self._how)
             stored = self._cache.read(key)
             if stored is not None:
                 prepared.known[mirrored] = stored
                 continue
-            picture = picture or read_picture(item.path, content, crop.scaled)
-            prepared.missing[mirrored] = key, to_pixels(picture.on(self._settings.background), crop, mirrored)
+            image = image or read_image(item.path, content, crop.scaled)
+            prepared.missing[mirrored] = key, to_pixels(image.on(self._settings.background), crop, mirrored)
         prepared.mask = self._mask(item, crop, prepared.digest, content)
 
-    def _mask(self, item: Item, crop: Crop, picture: str, content: bytes) -> Tensor | None:
+    def _mask(self, item: Item, crop: Crop, image: str, content: bytes) -> Tensor | None:
         """Which latents are learnt, (1, h, w): the item's own mask, or else where it is opaque, if that is wished."""
         if item.mask is not None and item.mask.is_file():
             source, path, data = "mask", item.mask, _bytes(item.mask)
             drawn = hashlib.sha256(data).hexdigest()
         elif self._settings.alpha_mask:
-            source, path, data, drawn = "alpha", item.path, content, picture
+            source, path, data, drawn = "alpha", item.path, content, image
         else:
             return None
         per_latent = self._family.spec.pixels_per_latent
 
         def _make() -> dict[str, Tensor]:
             alpha = source == "alpha"
-            shown = read_picture(path, data).alpha if alpha else read_mask(path, item.width, item.height, data)
+            shown = read_image(path, data).alpha if alpha else read_mask(path, item.width, item.height, data)
             if shown is None:
                 return {"mask": torch.ones(1, crop.bucket.height // per_latent, crop.bucket.width // per_latent)}
             return {"mask": in_latents(to_pixels(shown, crop), per_latent)}
@@ -190,7 +190,7 @@ class Encoder:
                     raise NonFiniteLatents(prepared.cut.item.path)
                 if mirrored in prepared.missing:
                     key, tensors = prepared.missing[mirrored][0], {"mean": mean.clone(), "std": std.clone()}
-                    prepared.known[mirrored] = self._made.setdefault(key, tensors)  # the same picture twice is one
+                    prepared.known[mirrored] = self._made.setdefault(key, tensors)  # the same image twice is one
                     yield key, prepared.known[mirrored]
         for prepared in batch:
             prepared.missing.clear()
@@ -200,8 +200,8 @@ class Encoder:
         if mirrored in prepared.missing:
             return prepared.missing[mirrored][1]
         item, crop = prepared.cut.item, prepared.cut.crop
-        picture = read_picture(item.path, _bytes(item.path), crop.scaled)
-        return to_pixels(picture.on(self._settings.background), crop, mirrored)
+        image = read_image(item.path, _bytes(item.path), crop.scaled)
+        return to_pixels(image.on(self._settings.background), crop, mirrored)
 
 
 def _ahead(
@@ -229,9 +229,9 @@ def _bytes(path: Path) -> bytes:
         raise UnreadableImage(path, str(error)) from None
 
 
-def to_pixels(picture: Image.Image, crop: Crop, mirrored: bool = False) -> Tensor:
-    """A picture scaled and cut, (3, H, W) uint8 from RGB, (1, H, W) from grey."""
-    shown = np.array(cut(picture, crop, mirrored), dtype=np.uint8)
+def to_pixels(image: Image.Image, crop: Crop, mirrored: bool = False) -> Tensor:
+    """An image scaled and cut, (3, H, W) uint8 from RGB, (1, H, W) from grey."""
+    shown = np.array(cut(image, crop, mirrored), dtype=np.uint8)
     return torch.from_numpy(shown.reshape(*shown.shape[:2], -1)).permute(2, 0, 1)
 
 
@@ -241,5 +241,5 @@ def normalised(pixels: Tensor) -> Tensor:
 
 
 def in_latents(mask: Tensor, pixels_per_latent: int) -> Tensor:
-    """Each latent's share of white, (1, h, w) float32 in [0, 1], of a grey picture (1, H, W) uint8."""
+    """Each latent's share of white, (1, h, w) float32 in [0, 1], of a grey image (1, H, W) uint8."""
     return avg_pool2d(mask.float().div(255.0), pixels_per_latent)

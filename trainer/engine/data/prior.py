@@ -1,4 +1,4 @@
-"""Prior preservation (Ruiz et al. 2023, arXiv:2208.12242): pictures that the base model draws itself before training.
+"""Prior preservation (Ruiz et al. 2023, arXiv:2208.12242): images that the base model draws itself before training.
 
 They stand among the views of the user's own, and what the base model answers to them noised is their target.
 """
@@ -21,7 +21,7 @@ from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.buckets import Crop, Size
 from trainer.dataset.captions import Item, tags_of, with_choices
 from trainer.dataset.errors import UnreadableImage
-from trainer.dataset.images import load_picture
+from trainer.dataset.images import load_image
 from trainer.engine.data.batches import EncodedDataset, TextStates, encode
 from trainer.engine.data.cache import TensorCache
 from trainer.engine.data.encoding import Cut, Progress
@@ -32,12 +32,12 @@ from trainer.engine.families.base import Family, RenderOptions
 def class_prompts(items: Sequence[Item], settings: DatasetSettings, seed: int) -> list[str]:
     """What the base model draws: the prompt that was chosen, else the captions without their trigger words.
 
-    Pictures of a folder without a trigger word are left out: their captions are what is to be learnt.
+    Images of a folder without a trigger word are left out: their captions are what is to be learnt.
     """
-    if not settings.protect:
+    if not settings.prior_preservation:
         return []
-    if settings.protect_prompt:
-        return [settings.protect_prompt]
+    if settings.class_prompt:
+        return [settings.class_prompt]
     rng = random.Random(seed)
     bare = []
     for item in items:
@@ -69,17 +69,17 @@ class Protector:
         drawing: Progress,
         encoding: Progress,
     ) -> EncodedDataset:
-        """The data set with these pictures besides, drawn now if no earlier run has. To be called before training.
+        """The data set with these images besides, drawn now if no earlier run has. To be called before training.
 
         Args:
-            data: The user's own pictures; those drawn have their sizes, so that they share forward passes.
+            data: The user's own images; those drawn have their sizes, so that they share forward passes.
             prompts: Taken in turn.
             dtype: Of the base model.
-            cache: Pictures lie beside it, below `drawn`, and count towards its limit.
+            cache: Images lie beside it, below `drawn`, and count towards its limit.
             drawing: Told how many are there.
             encoding: Told how many are encoded.
         """
-        wanted = self._config.dataset.protect_pictures
+        wanted = self._config.dataset.class_images
         how = [module_digest(self._family.component("unet")), self._family.encoder_key("vae")]
         how += [self._family.encoder_key("text"), dtype_name(dtype), str(self._family.noise)]
         cuts = []
@@ -104,16 +104,16 @@ class Protector:
     def _draw(self, path: Path, prompt: str, options: RenderOptions) -> None:
         device = self._accelerator.device
         with self._accelerator.autocast():
-            [picture] = self._family.render(self._text([prompt], device), self._text([""], device), options)
+            [image] = self._family.render(self._text([prompt], device), self._text([""], device), options)
         content = io.BytesIO()
-        picture.save(content, "PNG")
+        image.save(content, "PNG")
         atomic_write(path, content.getvalue())
 
 
 def _whole(path: Path) -> bool:
-    """Whether a picture is there and not damaged."""
+    """Whether an image is there and not damaged."""
     try:
-        load_picture(path)
+        load_image(path)
     except UnreadableImage:
         return False
     return True

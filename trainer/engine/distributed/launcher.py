@@ -79,7 +79,7 @@ def _check(config: TrainConfig, group: Group) -> None:
     """Refuse a group that this computer, or a step, has not enough for.
 
     Raises:
-        InvalidSettings: More processes than graphics cards, or than pictures in a step, or on Macs' graphics cards,
+        InvalidSettings: More processes than graphics cards, or than images in a step, or on Macs' graphics cards,
             between which nothing can be sent: each would train alone.
     """
     import torch
@@ -103,10 +103,10 @@ def _check(config: TrainConfig, group: Group) -> None:
     batch = config.dataset.batch_size * config.dataset.accumulation
     if group.size > batch:
         raise InvalidSettings(
-            f"{group.size} processes share each step's pictures, and there are only {batch} "
+            f"{group.size} processes share each step's images, and there are only {batch} "
             f"(dataset.batch_size {config.dataset.batch_size} x dataset.accumulation {config.dataset.accumulation}).",
             hint="Raise --dataset.batch_size or --dataset.accumulation, or take fewer processes.",
-            places={"model.processes": f"A step has only {batch} pictures to share."},
+            places={"model.processes": f"A step has only {batch} images to share."},
         )
 
 

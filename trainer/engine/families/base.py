@@ -73,7 +73,7 @@ class Conditioning:
         return self._each(lambda part: part.to(device))
 
     def framed(self, frames: Tensor) -> Conditioning:
-        """The same for pictures of these sizes and cuts."""
+        """The same for images of these sizes and cuts."""
         return replace(self, frames=frames)
 
     def text(self) -> dict[str, Tensor]:
@@ -122,7 +122,7 @@ class Slot:
 
 
 class Family(Protocol):
-    """A loaded base model. Tensors cross this border on any device; pictures are RGB in [-1, 1]."""
+    """A loaded base model. Tensors cross this border on any device; images are RGB in [-1, 1]."""
 
     spec: FamilySpec
     noise: NoiseSpec
@@ -159,11 +159,11 @@ class Family(Protocol):
         ...
 
     def render(self, conditioning: Conditioning, negative: Conditioning, options: RenderOptions) -> list[Image.Image]:
-        """A picture for each row of the conditioning, drawn with the model's own scheduler; `negative` has one row."""
+        """An image for each row of the conditioning, drawn with the model's own scheduler; `negative` has one row."""
         ...
 
     def draw_in_tiles(self) -> None:
-        """Decode pictures in tiles from here on, which takes less memory."""
+        """Decode images in tiles from here on, which takes less memory."""
         ...
 
     def lora_slots(self, targets: str, components: Sequence[Component]) -> dict[str, Slot]:

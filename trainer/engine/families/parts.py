@@ -37,7 +37,7 @@ CONFIGS = Path(__file__).parent / "configs"
 VARIANTS = (None, "fp16")  # of the weight files in a folder, the first that is there
 HELD = ("down_blocks.", "mid_block.", "up_blocks.")  # first and last convolution are small, and matter much
 CPU = torch.device("cpu")
-TILE_PX = 512  # side of what is decoded at once: small enough to matter, large enough for its norms to be the picture's
+TILE_PX = 512  # side of what is decoded at once: small enough to matter, large enough for its norms to be the image's
 LONGEST_CAPTION = 77  # tokens that CLIP has positions for
 UNREADABLE = (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError)  # what libraries raise
 
@@ -56,7 +56,7 @@ class Kept:
 
     @property
     def vae_dtype(self) -> torch.dtype:
-        """The VAE's dtype: float16 overflows in many of them, and pictures turn black."""
+        """The VAE's dtype: float16 overflows in many of them, and images turn black."""
         return torch.float32 if self.dtype == torch.float16 else self.dtype
 
     def weight(self, name: str, tensor: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Kept:
 class Parts:
     """Modules frozen on the CPU in their working dtype, tokenizers, and the scheduler's configuration.
 
-    The UNet's weights are the most by far, and not needed while pictures and captions are encoded.
+    The UNet's weights are the most by far, and not needed while images and captions are encoded.
     """
 
     name: str
@@ -207,7 +207,7 @@ def load_vae(path: Path, template: dict[str, Any], dtype: torch.dtype) -> Autoen
 
 @contextmanager
 def in_tiles(vae: AutoencoderKL) -> Iterator[None]:
-    """Let the VAE decode larger pictures in overlapping tiles, at a quarter of the memory at 1024 px.
+    """Let the VAE decode larger images in overlapping tiles, at a quarter of the memory at 1024 px.
 
     Not for longer than that, as it would encode in tiles, too.
     """

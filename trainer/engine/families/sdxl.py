@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: two text encoders, and a UNet that is told the picture's size and cut."""
+"""Stable Diffusion XL: two text encoders, and a UNet that is told the image's size and cut."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from trainer.engine.families.noise import preview_scheduler
 from trainer.engine.families.parts import Parts, in_tiles
 from trainer.engine.families.text import joined, token_ids
 
-ZERO_SNR_RESCALE = 0.7  # of guidance, or pictures burn out (Lin et al. 2023, section 3.4)
+ZERO_SNR_RESCALE = 0.7  # of guidance, or images burn out (Lin et al. 2023, section 3.4)
 
 
 class StableDiffusion:
@@ -123,7 +123,7 @@ class StableDiffusion:
 
     @torch.no_grad()
     def render(self, conditioning: Conditioning, negative: Conditioning, options: RenderOptions) -> list[Image.Image]:
-        """Pictures by the stock pipeline, so that clients draw the same from the same seed.
+        """Images by the stock pipeline, so that clients draw the same from the same seed.
 
         The first noise is handed over in float32, as a client's would be, which keeps the latents in float32 between
         the steps; the VAE decodes outside autocast, in the dtype it was loaded in, and leaves the device again.
@@ -162,24 +162,24 @@ class StableDiffusion:
         return {"prompt_embeds": conditioning.states, "negative_prompt_embeds": negative.states}
 
     def _decode(self, latents: Tensor) -> list[Image.Image]:
-        """The pictures of scaled latents (B, C, h, w), one after the other for memory's sake."""
+        """The images of scaled latents (B, C, h, w), one after the other for memory's sake."""
         try:
             self.vae.to(self.device)
             with torch.autocast(self.device.type, enabled=False):
-                return [self._picture(one) for one in torch.split(latents, 1)]
+                return [self._image(one) for one in torch.split(latents, 1)]
         finally:
             self.vae.to("cpu")
 
-    def _picture(self, latents: Tensor) -> Image.Image:
+    def _image(self, latents: Tensor) -> Image.Image:
         pixels = self._pixels(latents)
         if not pixels.isfinite().all() and self.vae.dtype != torch.float32:
-            self.vae.float()  # else the picture would be black
+            self.vae.float()  # else the image would be black
             pixels = self._pixels(latents)
         bytes_ = pixels[0].float().cpu().clamp(-1, 1).add(1).mul(127.5).round().byte()
         return Image.fromarray(bytes_.permute(1, 2, 0).numpy())
 
     def draw_in_tiles(self) -> None:
-        """From here on decode pictures in tiles."""
+        """From here on decode images in tiles."""
         self._tiled = True
 
     def _pixels(self, latents: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def _sizes(x: Tensor) -> tuple[int, int, int]:
 def _laid_out(x: Tensor, groups: int, back: bool = False) -> Tensor:
     """As the norm's kernels read it fastest, which on the CPU changes with the shape (measured, ADR 6).
 
-    Channels last its kernels go through a group's channels place by place, unless the pictures are large and it is the
+    Channels last its kernels go through a group's channels place by place, unless the images are large and it is the
     forward pass: for narrow groups up to fifteen times as slow as through a copy.
     """
     _, channels, places = _sizes(x)

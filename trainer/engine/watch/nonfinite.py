@@ -18,7 +18,7 @@ from trainer.contract.events import EventLog, Warned
 IN_A_ROW = 3  # steps left out one after the other: more of it would not help
 SCALED = 30  # the same by a gradient scaler, which begins at 65,536 and halves its scale each time: none is left then
 CALMER = 0.5  # times the learning rate, after going back
-NAMED = 3  # pictures that a message names
+NAMED = 3  # images that a message names
 
 
 @dataclass
@@ -75,7 +75,7 @@ def cause_of(names: Sequence[str], losses: Sequence[float], precision: str) -> t
     """Why a step's loss or gradient is not finite, as far as can be told, and what to do about it.
 
     Args:
-        names: The pictures of the step's samples.
+        names: The images of the step's samples.
         losses: Each sample's loss.
         precision: fp32, bf16 or fp16.
     """
@@ -85,7 +85,7 @@ def cause_of(names: Sequence[str], losses: Sequence[float], precision: str) -> t
         named = ", ".join(several[:NAMED]) + (f" and {len(several) - NAMED} more" if len(several) > NAMED else "")
         return (
             f"it comes from {named} alone",
-            "Look at the picture, its mask and its caption; leave it out if it stays.",
+            "Look at the image, its mask and its caption; leave it out if it stays.",
         )
     if precision == "fp16":
         return "in fp16 numbers above 65,504 are infinite", "Set --model.precision bf16 or fp32."

@@ -4,7 +4,7 @@ import pytest
 
 from app.dataset import checks
 from app.dataset.checks import Check
-from app.dataset.folder import Pictures
+from app.dataset.folder import ImageFolder
 from tests.unit.dataset.test_captions import draw
 from tests.unit.dataset.test_overlay import digest
 from trainer.dataset.overlay import Entry, change, entries_of, undo
@@ -14,7 +14,7 @@ AS = {"preset": "pocket-character"}
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two pictures of which one has no caption, and two that are one and the same."""
+    """Two images of which one has no caption, and two that are one and the same."""
     folder = tmp_path / "pictures"
     draw(folder / "a.png", (96, 64), "a bear")
     draw(folder / "bare.png", (64, 96))
@@ -45,7 +45,7 @@ def test_a_small_folder_is_checked_without_being_asked(ask, folder):
     assert bare["level"] == "warning"
 
 
-def test_many_pictures_are_checked_when_asked(ask, tmp_path, monkeypatch):
+def test_many_images_are_checked_when_asked(ask, tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "AT_ONCE", 1)
     folder = tmp_path / "many"
     draw(folder / "a.png")
@@ -56,7 +56,7 @@ def test_many_pictures_are_checked_when_asked(ask, tmp_path, monkeypatch):
     assert ask("check", folder)["state"] == "done"
 
 
-def test_many_pictures_once_checked_are_checked_again_with_every_change(ask, home, tmp_path, monkeypatch):
+def test_many_images_once_checked_are_checked_again_with_every_change(ask, home, tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "AT_ONCE", 1)
     folder = tmp_path / "many"
     draw(folder / "a.png")
@@ -136,10 +136,10 @@ def test_another_state_of_the_folder_gives_up_the_check_before(home, folder, mon
     monkeypatch.setattr(checks, "examine", lambda *_: [])
     known = checks.Checks(home)
     config = checks.Checked(folder=str(folder), **AS).config(home)
-    first = known.of(Pictures.of(home, str(folder)), config, start=True)
-    assert known.of(Pictures.of(home, str(folder)), config, start=True) is first
+    first = known.of(ImageFolder.of(home, str(folder)), config, start=True)
+    assert known.of(ImageFolder.of(home, str(folder)), config, start=True) is first
     change(home, folder, {"a.png": Entry("another")})
-    second = known.of(Pictures.of(home, str(folder)), config, start=True)
+    second = known.of(ImageFolder.of(home, str(folder)), config, start=True)
     assert second is not first
     assert first.unwanted.is_set()
     for check in (first, second):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.dataset.folder import CHOICES, Pictures
+from app.dataset.folder import CHOICES, ImageFolder
 from app.dataset.grid import AT_ONCE, FIRST, answers, with_captions
 from app.dataset.page import CaptionGrid, first_page
 from app.kit.text import TABLES
@@ -41,7 +41,7 @@ def cards(data):
     return {card["name"]: card for card in data["cards"]}
 
 
-def test_every_picture_comes_with_name_size_caption_and_thumbnail(home, folder):
+def test_every_image_comes_with_name_size_caption_and_thumbnail(home, folder):
     data = ask(home, "show", folder)
     assert data["names"] == list(cards(data)) == ["a.png", "b.png", "c.png", "deeper/d.png"]
     assert [card["caption"] for card in data["cards"]] == ["a bear", "", "fox, Snow", "owl, snow"]
@@ -52,12 +52,12 @@ def test_every_picture_comes_with_name_size_caption_and_thumbnail(home, folder):
 def test_the_summary_counts_and_says_where_changes_lie(home, folder):
     change(home, folder, {"b.png": Entry("a bee")})
     summary = ask(home, "show", folder)["summary"]
-    assert summary.startswith("4 pictures, 4 with captions, 1 changed here.")
+    assert summary.startswith("4 images, 4 with captions, 1 changed here.")
     assert str(home.root / "datasets") in summary
 
 
-def test_a_page_opens_with_all_names_and_the_first_cards_and_no_picture_is_opened_for_it(home, many, monkeypatch):
-    monkeypatch.setattr("app.dataset.folder.look", None)  # reads all pictures
+def test_a_page_opens_with_all_names_and_the_first_cards_and_no_image_is_opened_for_it(home, many, monkeypatch):
+    monkeypatch.setattr("app.dataset.folder.look", None)  # reads all images
     told, data = first_page(home, str(many), "en")
     assert (told, data["whole"]) == ("", False)
     assert data["names"] == [f"{n:03}.png" for n in range(300)]
@@ -118,13 +118,13 @@ def test_its_own_caption_again_is_no_change_and_leaves_the_rest(home, folder):
 
 
 def test_what_somebody_else_changed_since_the_page_looked_stays(home, folder):
-    fresh = with_captions(Pictures.of(home, str(folder)), {"a.png": "another"})
+    fresh = with_captions(ImageFolder.of(home, str(folder)), {"a.png": "another"})
     change(home, folder, {"a.png": Entry(focus=(0.2, 0.3), left_out=True)})
     change(home, folder, fresh)
     assert entries_of(home, folder) == {"a.png": Entry("another", (0.2, 0.3), left_out=True)}
 
 
-def test_undoing_and_doing_again_go_to_the_picture_and_say_what_it_was(home, folder):
+def test_undoing_and_doing_again_go_to_the_image_and_say_what_it_was(home, folder):
     ask(home, "save", folder, name="a.png", caption="another")
     ask(home, "save", folder, name="b.png", caption="a bee")
     data = ask(home, "take_back", folder, shown=["b.png"])
@@ -150,7 +150,7 @@ def test_undoing_and_doing_again_go_to_the_picture_and_say_what_it_was(home, fol
         ({"choice": "bare", "tags": ["snow"]}, []),
     ],
 )
-def test_each_choice_tag_and_search_shows_its_pictures(home, folder, asked, shown):
+def test_each_choice_tag_and_search_shows_its_images(home, folder, asked, shown):
     change(home, folder, {"a.png": Entry("another"), "c.png": Entry(left_out=True)})
     data = ask(home, "show", folder, **asked)
     assert data["names"] == list(cards(data)) == shown
@@ -171,18 +171,18 @@ def test_a_change_to_many_captions_is_looked_at_before_it_is_made_and_is_one_ste
     data = ask(home, "bulk", folder, shown=["c.png"], **asked)
     assert data["changed"] == ["c.png", "deeper/d.png"]
     assert entries_of(home, folder) == {"c.png": Entry("fox, ice"), "deeper/d.png": Entry("owl, ice")}
-    assert "2 pictures" in ask(home, "take_back", folder)["status"]
+    assert "2 images" in ask(home, "take_back", folder)["status"]
     assert entries_of(home, folder) == {}
     assert digest(folder) == before
 
 
-def test_a_change_to_chosen_pictures_leaves_the_others(home, folder):
+def test_a_change_to_chosen_images_leaves_the_others(home, folder):
     edit = {"kind": "add", "put": "ice"}
     ask(home, "bulk", folder, edit=edit, names=["a.png", "b.png", "gone.png"])
     assert entries_of(home, folder) == {"a.png": Entry("a bear, ice"), "b.png": Entry("ice")}
 
 
-def test_a_picture_that_fits_the_search_only_now_is_not_changed(home, folder):
+def test_an_image_that_fits_the_search_only_now_is_not_changed(home, folder):
     """Another window, or the captioner, changed it after it was decided what to change."""
     seen = ask(home, "show", folder, tags=["snow"])["names"]
     change(home, folder, {"b.png": Entry("bee, snow")})
@@ -192,7 +192,7 @@ def test_a_picture_that_fits_the_search_only_now_is_not_changed(home, folder):
     assert entries_of(home, folder)["b.png"] == Entry("bee, snow")
 
 
-def test_pictures_are_left_out_and_taken_in_again_as_one_change(home, folder):
+def test_images_are_left_out_and_taken_in_again_as_one_change(home, folder):
     data = ask(home, "leave_out", folder, names=["a.png", "b.png"], left_out=True, shown=["a.png"])
     assert data["counts"]["left_out"] == 2
     assert cards(data)["a.png"]["left_out"]
@@ -207,12 +207,12 @@ def test_what_was_changed_beside_the_caption_is_told_on_the_card(home, folder):
     assert cards(ask(home, "show", folder))["a.png"]["marks"] == "focus point set · with mask"
 
 
-def test_a_picture_that_cannot_be_opened_does_not_hinder_the_others(home, folder):
-    (folder / "broken.png").write_bytes(b"not a picture")
+def test_an_image_that_cannot_be_opened_does_not_hinder_the_others(home, folder):
+    (folder / "broken.png").write_bytes(b"not an image")
     assert len(ask(home, "show", folder)["names"]) == 4
 
 
-def test_while_the_folder_is_read_no_picture_seems_to_lack_its_caption(home, folder):
+def test_while_the_folder_is_read_no_image_seems_to_lack_its_caption(home, folder):
     change(home, folder, {"a.png": Entry("another")})
     (card,) = ask(home, "cards", folder, shown=["a.png"])["cards"]
     assert (card["caption"], card["note"]) == (None, "")
@@ -222,16 +222,16 @@ def test_while_the_folder_is_read_no_picture_seems_to_lack_its_caption(home, fol
     assert "a bear" in card["note"]
 
 
-def test_a_folder_of_pictures_that_cannot_be_opened_is_read_once_and_says_so(home, tmp_path, monkeypatch):
+def test_a_folder_of_images_that_cannot_be_opened_is_read_once_and_says_so(home, tmp_path, monkeypatch):
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "a.png").write_bytes(b"not a picture")
+    (tmp_path / "broken" / "a.png").write_bytes(b"not an image")
     data = ask(home, "show", tmp_path / "broken")
     assert (data["whole"], data["names"], data["counts"]["all"]) == (True, [], 0)
     monkeypatch.setattr("app.dataset.folder.look", None)
     assert ask(home, "show", tmp_path / "broken") == data
 
 
-def test_pictures_deleted_meanwhile_leave_the_page(home, folder):
+def test_images_deleted_meanwhile_leave_the_page(home, folder):
     ask(home, "show", folder)
     (folder / "c.png").unlink()
     data = ask(home, "save", folder, name="a.png", caption="x", shown=["a.png", "c.png", "../a.png"])
@@ -243,7 +243,7 @@ def test_a_caption_that_cannot_be_saved_is_told(home, folder, name):
     assert name in ask(home, "save", folder, name=name, caption="x")["error"]
 
 
-def test_a_caption_of_a_picture_deleted_meanwhile_names_it(home, folder):
+def test_a_caption_of_an_image_deleted_meanwhile_names_it(home, folder):
     ask(home, "show", folder)
     (folder / "a.png").unlink()
     assert "'a.png'" in ask(home, "save", folder, name="a.png", caption="x")["error"]
@@ -253,7 +253,7 @@ def test_a_folder_that_is_gone_is_told(home, tmp_path):
     for what in ("show", "cards"):
         assert str(tmp_path / "none") in ask(home, what, tmp_path / "none")["error"]
     with pytest.raises(FolderMissing):
-        Pictures.of(home, str(tmp_path / "none"))
+        ImageFolder.of(home, str(tmp_path / "none"))
 
 
 def test_the_train_page_is_linked_with_this_folder(home, tmp_path):

@@ -195,7 +195,7 @@ def test_two_steps_of_a_prompt_can_be_compared(panel, home):
     assert ask(panel, run)["compare"]["rows"] == []
     write(run, sample(run, 5))
     [row] = ask(panel, run, tongue="de")["compare"]["rows"]
-    assert [at for at, _ in row["pictures"]] == [0, 5]
+    assert [at for at, _ in row["images"]] == [0, 5]
     assert ask(panel, run, tongue="de")["compare"]["words"]["left"] == "links"
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from app.kit.text import TABLES
 from app.live.chart import smoothed
 from app.live.monitor import Watches
-from app.runs.cards import MARKS, Frame, card, curve, date, in_words, look, picture_file, spark, train_url
+from app.runs.cards import MARKS, Frame, card, curve, date, image_file, in_words, look, spark, train_url
 from app.runs.comparison import comparison, newest_by_prompt
 from app.runs.page import CARDS, Runs, build, card_list
 from trainer.contract.events import EventLog, Phase, RunFailed, RunFinished, RunStarted, RunView, Sample, Step
@@ -166,10 +166,10 @@ def test_the_newest_preview_is_shown_and_described(new):
 
 
 @pytest.mark.parametrize("file", ["gone.png", "../../secret.png", "/etc/hostname", "a\0b.png", "samples"])
-def test_no_picture_is_shown_that_is_not_the_runs(new, home, file):
+def test_no_image_is_shown_that_is_not_the_runs(new, home, file):
     Image.new("RGB", (8, 8)).save(home.root / "secret.png")
     run = new(started(), sample(1, file=file))
-    assert picture_file(run, sample(1, file=file)) is None
+    assert image_file(run, sample(1, file=file)) is None
     assert "No preview" in drawn(run)
     assert "<img" not in both(run, new(started()))
 

@@ -15,7 +15,7 @@ from trainer.contract.home import Home
 from trainer.runs.folder import RunFolder
 
 LORA = bytes(range(256)) * 20
-TURN_RIGHT = 6  # EXIF: the camera was held upright, so show the picture turned by 90° clockwise
+TURN_RIGHT = 6  # EXIF: the camera was held upright, so show the image turned by 90° clockwise
 
 
 def png(size=(8, 8), colour="red"):
@@ -309,9 +309,9 @@ def test_with_a_login_files_are_for_those_who_are_logged_in(home, run):
         assert TestClient(app, cookies={"access-token-unsecure-id": "secret"}).get(path).status_code == 200
 
 
-def shown(browser, picture):
-    """The thumbnail of a picture file, as the browser gets it."""
-    answer = browser.get(thumbnail_url(picture))
+def shown(browser, image):
+    """The thumbnail of an image file, as the browser gets it."""
+    answer = browser.get(thumbnail_url(image))
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
     thumbnail = Image.open(io.BytesIO(answer.content))
     assert thumbnail.format == "JPEG"
@@ -332,18 +332,18 @@ def test_a_thumbnail_has_256_px_at_the_long_side_and_is_never_enlarged(browser, 
 
 
 def test_a_thumbnail_is_upright(browser, tmp_path):
-    picture = Image.new("RGB", (800, 400), "red")
-    picture.paste("blue", (0, 0, 400, 400))  # its left half is the top when the picture is turned clockwise
+    image = Image.new("RGB", (800, 400), "red")
+    image.paste("blue", (0, 0, 400, 400))  # its left half is the top when the image is turned clockwise
     exif = Image.Exif()
     exif[0x0112] = TURN_RIGHT
-    picture.save(tmp_path / "a.jpg", exif=exif)
+    image.save(tmp_path / "a.jpg", exif=exif)
     thumbnail = shown(browser, tmp_path / "a.jpg")
     assert thumbnail.size == (128, 256)
     assert near(thumbnail.getpixel((64, 32)), (0, 0, 255))
     assert near(thumbnail.getpixel((64, 224)), (255, 0, 0))
 
 
-def test_a_thumbnail_tells_nothing_of_where_the_picture_was_taken(browser, tmp_path):
+def test_a_thumbnail_tells_nothing_of_where_the_image_was_taken(browser, tmp_path):
     exif = Image.Exif()
     exif[0x010F] = "Camera"
     Image.new("RGB", (600, 600)).save(tmp_path / "a.jpg", exif=exif)
@@ -363,15 +363,15 @@ def test_a_thumbnail_tells_nothing_of_where_the_picture_was_taken(browser, tmp_p
         ("RGB", (10, 200, 30), (10, 200, 30)),
     ],
 )
-def test_colours_and_transparency_of_every_kind_of_picture(browser, tmp_path, mode, colour, expected):
+def test_colours_and_transparency_of_every_kind_of_image(browser, tmp_path, mode, colour, expected):
     Image.new(mode, (300, 300), colour).save(tmp_path / "a.png")
     assert near(shown(browser, tmp_path / "a.png").convert("RGB").getpixel((100, 100)), expected)
 
 
 def test_a_palettes_transparent_colour_is_white(browser, tmp_path):
-    picture = Image.new("P", (300, 300), 0)
-    picture.putpalette([255, 0, 0, 0, 0, 255])
-    picture.save(tmp_path / "a.png", transparency=0)
+    image = Image.new("P", (300, 300), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.save(tmp_path / "a.png", transparency=0)
     assert near(shown(browser, tmp_path / "a.png").getpixel((100, 100)), (255, 255, 255))
 
 
@@ -387,7 +387,7 @@ def test_a_thumbnail_is_made_when_it_is_first_asked_for_and_only_then(browser, h
     assert browser.get(url).content == b"found again"
 
 
-def test_a_changed_picture_and_one_elsewhere_have_thumbnails_of_their_own(browser, tmp_path):
+def test_a_changed_image_and_one_elsewhere_have_thumbnails_of_their_own(browser, tmp_path):
     urls = set()
     for name, colour in (("a.png", "red"), ("a.png", "blue"), ("b.png", "blue")):
         Image.new("RGB", (300, 300), colour).save(tmp_path / name)
@@ -416,8 +416,8 @@ def test_a_link_among_the_thumbnails_leads_nowhere(browser, home):
     assert browser.get(f"/atelier/thumb/{'a' * 64}.jpg").status_code == 404
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", png((300, 300))[:60], b"\xff\xd8\xff\xe0" + b"\0" * 50])
-def test_an_unreadable_picture_has_a_placeholder_and_the_log_says_why(browser, home, tmp_path, caplog, data):
+@pytest.mark.parametrize("data", [b"", b"no image", png((300, 300))[:60], b"\xff\xd8\xff\xe0" + b"\0" * 50])
+def test_an_unreadable_image_has_a_placeholder_and_the_log_says_why(browser, home, tmp_path, caplog, data):
     (tmp_path / "broken ö.png").write_bytes(data)
     with caplog.at_level(logging.WARNING):
         placeholder = shown(browser, tmp_path / "broken ö.png")
@@ -437,12 +437,12 @@ def test_a_drawing_in_disguise_starts_no_other_program(browser, tmp_path, monkey
     assert not started
 
 
-def test_a_picture_that_is_gone_has_a_placeholder(browser, tmp_path):
+def test_an_image_that_is_gone_has_a_placeholder(browser, tmp_path):
     assert thumbnail_url(tmp_path / "none.png") == "/atelier/thumb/unreadable.jpg"
     assert "immutable" not in browser.get("/atelier/thumb/unreadable.jpg").headers["cache-control"]
 
 
-def test_a_picture_that_can_be_read_later_gets_its_thumbnail(browser, tmp_path):
+def test_an_image_that_can_be_read_later_gets_its_thumbnail(browser, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"half copied")
     assert "immutable" not in browser.get(thumbnail_url(path)).headers["cache-control"]

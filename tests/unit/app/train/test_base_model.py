@@ -55,7 +55,7 @@ def model(tmp_path, tensors, name="ana", **options):
 
 
 def told(form, base_model, **changes):
-    """What is wrong at which field, before there is a folder of pictures."""
+    """What is wrong at which field, before there is a folder of images."""
     values = shown_values(preset_config(form.home, "pocket-style")) | {"dataset.images": ""}
     named = {api_name(place): value for place, value in values.items()} | {"model_base_model": str(base_model)}
     return form._told("pocket-style", named | changes, "en")[1]
@@ -132,7 +132,7 @@ def test_of_a_path_the_hub_is_not_asked(hub, typed):
 # problems
 
 
-def test_what_is_wrong_with_the_model_stands_at_its_field_before_there_are_pictures(form, tmp_path):
+def test_what_is_wrong_with_the_model_stands_at_its_field_before_there_are_images(form, tmp_path):
     assert told(form, "pocket") == {}
     (problem,) = told(form, "/no/such.safetensors").values()
     assert problem.startswith("No base model at /no/such.safetensors. Give a .safetensors file")
@@ -146,7 +146,7 @@ def test_a_setting_that_the_model_rules_out_is_marked(form, tmp_path):
     assert set(told(form, file, model_family="sd2")) == {"model.base_model", "model.family"}
 
 
-def test_with_pictures_the_plan_says_it_too(form, tmp_path):
+def test_with_images_the_plan_says_it_too(form, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "ana.png")
     values = shown_values(preset_config(form.home, "pocket-style"))
     named = {api_name(place): value for place, value in values.items()}

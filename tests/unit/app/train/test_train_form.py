@@ -17,7 +17,7 @@ from app.live.monitor import Watch, Watches
 from app.train import plan
 from app.train.base_model import base_models
 from app.train.form import TrainForm
-from app.train.pictures import dataset_link, keep_dropped, pictures_html
+from app.train.images import dataset_link, images_html, keep_dropped
 from app.train.preset_box import own_list
 from app.train.presets import EXAMPLE, intent_html, preset_choices, preset_config, preset_for
 from app.train.start import going_on, next_name, start_run
@@ -40,7 +40,7 @@ PRESETS = [preset.name for preset in list_presets(FOLDER)[0]]
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three pictures, two captions."""
+    """Three images, two captions."""
     made = tmp_path / "Bilder ä & <b>"
     made.mkdir()
     for number in range(3):
@@ -61,14 +61,14 @@ def named(home, preset, **changes):
     return {api_name(place): value for place, value in values.items()} | changes
 
 
-# pictures
+# images
 
 
 def test_a_folder_is_shown_with_counts_and_problems_and_everything_escaped(home, folder):
-    html = pictures_html(home, folder, "en")
-    assert "3 pictures, 2 with captions" in html
+    html = images_html(home, folder, "en")
+    assert "3 images, 2 with captions" in html
     assert html.count("<img") == 3
-    assert "1 of 3 pictures have no caption" in html
+    assert "1 of 3 images have no caption" in html
     assert "<i>cat" not in html
     assert str(folder) not in html  # only addresses of thumbnails
 
@@ -89,12 +89,12 @@ def test_without_a_folder_no_link_leads_to_it(home, images):
 
 
 def test_a_wrong_folder_is_named_with_what_to_do(home, tmp_path):
-    html = pictures_html(home, tmp_path / "no such", "en")
+    html = images_html(home, tmp_path / "no such", "en")
     assert 'role="alert"' in html
     assert "no such does not exist" in html
 
 
-def test_dropped_files_are_copied_pictures_and_captions_only(home, folder):
+def test_dropped_files_are_copied_images_and_captions_only(home, folder):
     (folder / "virus.exe").write_bytes(b"MZ")
     before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     kept = keep_dropped(home, sorted(folder.iterdir()))
@@ -116,7 +116,7 @@ def test_a_drop_that_fails_leaves_no_half_folder(home, folder, tmp_path):
 def test_the_plan_says_steps_batch_and_files(home, folder):
     config = plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=str(folder), dataset_views=8))
     told = plan.sentence(home, config, "en")
-    assert told.startswith("3 pictures × 8 views = 3 steps at batch 8")
+    assert told.startswith("3 images × 8 views = 3 steps at batch 8")
     assert "writes 2 files" in told
 
 
@@ -131,7 +131,7 @@ def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
     told = plan.sentence(home, config, "en")
     assert (
         "about 55 min" in told
-    )  # 3 pictures x 66 views at batch 8: 24.75 steps of a minute, and 18 previews of 40 passes
+    )  # 3 images x 66 views at batch 8: 24.75 steps of a minute, and 18 previews of 40 passes
     assert "needs 1.5 GiB" in told
 
 
@@ -242,7 +242,7 @@ def test_the_example_is_ready_to_train(form, home):
     values = {place: filled[control] for place, control in form.form.controls.items()}
     read = plan.read(home, EXAMPLE, {api_name(place): value for place, value in values.items()})
     assert read.output.name == "example"
-    assert "24 pictures" in plan.sentence(home, read, "en")
+    assert "24 images" in plan.sentence(home, read, "en")
 
 
 def test_every_setting_is_on_the_form_once_with_a_reset_button(form):
@@ -392,12 +392,12 @@ def test_the_queue_can_be_read_and_changed(api, home):
     assert api.queue_remove(names[0]) == [names[2], names[1]]
 
 
-def test_a_run_of_pictures_that_cannot_be_used_is_not_made(home, tmp_path):
+def test_a_run_of_images_that_cannot_be_used_is_not_made(home, tmp_path):
     with pytest.raises(FolderMissing):
         start_run(home, validated({"dataset": {"images": str(tmp_path / "no")}}))
     assert RunFolder.all(home) == []
 
 
 def test_settings_without_a_folder_are_no_run(home):
-    with pytest.raises(InvalidSettings, match="No picture folder"):
+    with pytest.raises(InvalidSettings, match="No image folder"):
         plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=""))

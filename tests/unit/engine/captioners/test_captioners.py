@@ -44,8 +44,8 @@ def few_words(monkeypatch):
 
 
 @pytest.fixture
-def picture(tmp_path):
-    path = tmp_path / "a picture.png"
+def image(tmp_path):
+    path = tmp_path / "an image.png"
     gradient = np.linspace(0, 255, 90 * 60 * 3).reshape(60, 90, 3).astype(np.uint8)
     Image.fromarray(gradient).save(path)
     return Item(path, "", 90, 60, path.name)
@@ -69,9 +69,9 @@ def test_every_captioner_is_listed_with_what_it_does():
 # --- the tagger -------------------------------------------------------------------------------------------------------
 
 
-def test_a_tagger_tells_what_its_network_is_sure_of(tmp_path, picture):
+def test_a_tagger_tells_what_its_network_is_sure_of(tmp_path, image):
     weights = tiny_captioners.tagger(tmp_path / "model", seed=3)
-    with Image.open(picture.path) as file:
+    with Image.open(image.path) as file:
         pixels = torch.from_numpy(wd14.prepared(file, tiny_captioners.SIDE)).permute(2, 0, 1)[None]
     patches = torch.nn.functional.conv2d(pixels, torch.from_numpy(weights["patch"]), stride=tiny_captioners.PATCH)
     logits = patches.relu().mean(dim=(2, 3)) @ torch.from_numpy(weights["head"]) + torch.from_numpy(weights["bias"])
@@ -82,8 +82,8 @@ def test_a_tagger_tells_what_its_network_is_sure_of(tmp_path, picture):
     assert general
     assert characters
     tagger = wd14.Tagger(tmp_path / "model", 0.2, 0.1)
-    assert tagger(picture) == ", ".join(characters + general)
-    assert wd14.Tagger(tmp_path / "model", 1.0, 1.0)(picture) == ""
+    assert tagger(image) == ", ".join(characters + general)
+    assert wd14.Tagger(tmp_path / "model", 1.0, 1.0)(image) == ""
 
 
 def test_a_tagger_sees_blue_first_and_white_around_in_numbers_to_255():
@@ -130,11 +130,11 @@ def test_what_is_no_tagger_says_why(tmp_path, damage, why):
 
 
 @pytest.mark.parametrize("name", ["blip", "florence2"])
-def test_a_language_model_writes_the_same_for_the_same_picture(tiny, tmp_path, picture, name):
+def test_a_language_model_writes_the_same_for_the_same_image(tiny, tmp_path, image, name):
     caption = opened(name, tiny / name, tmp_path)
-    written = caption(picture)
+    written = caption(image)
     assert written
-    assert caption(picture) == written
+    assert caption(image) == written
     assert not any(token in written for token in ("[SEP]", "[CLS]", "<s>", "</s>", "<image>"))
 
 
@@ -200,10 +200,10 @@ def test_no_code_that_comes_with_a_model_is_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_picture_that_cannot_be_decoded_is_told(tiny, tmp_path, picture, name):
-    picture.path.write_bytes(picture.path.read_bytes()[:200])
-    with pytest.raises(UnreadableImage, match=r"a picture\.png"):
-        opened(name, tiny / name, tmp_path)(picture)
+def test_an_image_that_cannot_be_decoded_is_told(tiny, tmp_path, image, name):
+    image.path.write_bytes(image.path.read_bytes()[:200])
+    with pytest.raises(UnreadableImage, match=r"an image\.png"):
+        opened(name, tiny / name, tmp_path)(image)
 
 
 # --- libraries, folders, downloads ------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_nothing_is_asked_or_fetched_unless_it_is_allowed(hub, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_is_fetched_once_with_no_more_than_it_needs(hub, tiny, tmp_path, picture, name):
+def test_a_model_is_fetched_once_with_no_more_than_it_needs(hub, tiny, tmp_path, image, name):
     files = {path.name: path.read_bytes() for path in (tiny / name).iterdir()}
     never = {
         "pytorch_model.bin": b"x" * 2000,
@@ -265,14 +265,14 @@ def test_a_model_is_fetched_once_with_no_more_than_it_needs(hub, tiny, tmp_path,
     )
     amount = CAPTIONERS[name].look("ana/captioner").missing_bytes
     phases = []
-    first = open_captioner(settings, [], lambda *report: phases.append(report))(picture)
+    first = open_captioner(settings, [], lambda *report: phases.append(report))(image)
     fetched = {file for file, _ in hub.sent}
     assert not fetched & set(never)
     assert amount == sum(len(files[file]) for file in fetched)
     assert "download" in [phase for phase, _, _ in phases]
     hub.requests.clear()
     unasked = settings.model_copy(update={"download": False})
-    assert open_captioner(unasked, [], told)(picture) == first
+    assert open_captioner(unasked, [], told)(image) == first
     assert hub.requests == []
 
 

@@ -32,49 +32,49 @@ def test_nothing_is_assumed_of_channels_or_size(family):
     assert (family.spec.latent_channels, family.spec.pixels_per_latent, family.spec.bucket_step) == (6, 4, 8)
 
 
-def test_posteriors_are_scaled_and_of_the_buckets_size(family, pictures, tmp_path):
-    data = encode(family, pictures, TensorCache(tmp_path))
+def test_posteriors_are_scaled_and_of_the_buckets_size(family, images, tmp_path):
+    data = encode(family, images, TensorCache(tmp_path))
     for number, bucket in enumerate(data.buckets):
         assert data.posteriors[number, False].mean.shape == (6, bucket.height // 4, bucket.width // 4)
-        assert bucket.width > bucket.height  # the pictures are 80 x 64
+        assert bucket.width > bucket.height  # the images are 80 x 64
     stored = TensorCache(tmp_path)
     assert len(list(stored.folder.iterdir())) == 5
 
 
-def test_mirrored_pictures_are_encoded_from_mirrored_pixels(family, pictures, tmp_path):
-    data = encode(family, pictures, TensorCache(tmp_path), flip=True)
+def test_mirrored_images_are_encoded_from_mirrored_pixels(family, images, tmp_path):
+    data = encode(family, images, TensorCache(tmp_path), flip=True)
     assert len(data.posteriors) == 10
     assert not torch.equal(data.posteriors[0, True].mean, data.posteriors[0, False].mean)
 
 
-def test_the_fingerprint_follows_pictures_and_captions(family, pictures, tmp_path):
+def test_the_fingerprint_follows_images_and_captions(family, images, tmp_path):
     import shutil
 
     cache = TensorCache(tmp_path / "cache")
-    before = encode(family, pictures, cache).fingerprint()
-    own = shutil.copytree(pictures, tmp_path / "own")
+    before = encode(family, images, cache).fingerprint()
+    own = shutil.copytree(images, tmp_path / "own")
     assert encode(family, own, cache).fingerprint() == before
-    (own / "picture 1.txt").write_text("new")
+    (own / "image 1.txt").write_text("new")
     assert encode(family, own, cache).fingerprint() != before
 
 
-def test_a_steps_samples_do_not_depend_on_how_it_is_split(family, pictures, tmp_path):
-    data = encode(family, pictures, TensorCache(tmp_path))
+def test_a_steps_samples_do_not_depend_on_how_it_is_split(family, images, tmp_path):
+    data = encode(family, images, TensorCache(tmp_path))
     wide, narrow = DatasetSettings(batch_size=4), DatasetSettings(batch_size=1, accumulation=4)
     for step in range(5):
         drawn = [samples_of_step(step, plan(5, settings), data, settings, 3) for settings in (wide, narrow)]
         assert drawn[0] == drawn[1]
 
 
-def test_captions_are_dropped_as_often_as_asked(family, pictures, tmp_path):
-    data = encode(family, pictures, TensorCache(tmp_path))
+def test_captions_are_dropped_as_often_as_asked(family, images, tmp_path):
+    data = encode(family, images, TensorCache(tmp_path))
     settings = DatasetSettings(batch_size=1, views=400, caption_dropout=0.25)
     drawn = [samples_of_step(step, plan(5, settings), data, settings, 1)[0].caption for step in range(2000)]
     assert 0.21 < drawn.count("") / 2000 < 0.29  # four standard errors
 
 
-def test_mirroring_happens_in_half_of_the_views_and_never_unasked(family, pictures, tmp_path):
-    data = encode(family, pictures, TensorCache(tmp_path))
+def test_mirroring_happens_in_half_of_the_views_and_never_unasked(family, images, tmp_path):
+    data = encode(family, images, TensorCache(tmp_path))
     for flip, low, high in ((True, 0.45, 0.55), (False, 0, 0)):
         settings = DatasetSettings(batch_size=1, views=400, flip=flip)
         drawn = [samples_of_step(step, plan(5, settings), data, settings, 1)[0].mirrored for step in range(2000)]
@@ -99,10 +99,10 @@ def test_frozen_text_comes_from_the_cache_and_equals_the_encoders_answer(family,
     assert not looked_up.requires_grad
 
 
-def test_buckets_are_part_of_the_cache_key(family, pictures, tmp_path):
+def test_buckets_are_part_of_the_cache_key(family, images, tmp_path):
     cache = TensorCache(tmp_path)
-    encode(family, pictures, cache)
-    items, _ = scan(pictures)
+    encode(family, images, cache)
+    items, _ = scan(images)
     other = encode_dataset(
         items,
         family,

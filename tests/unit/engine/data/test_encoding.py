@@ -33,10 +33,10 @@ def encode(family, folder, cache, **settings):
     return data, told
 
 
-def test_batches_answer_as_single_pictures_do(family, pictures, tmp_path, monkeypatch):
-    together, told = encode(family, pictures, tmp_path / "a", flip=True)
+def test_batches_answer_as_single_images_do(family, images, tmp_path, monkeypatch):
+    together, told = encode(family, images, tmp_path / "a", flip=True)
     monkeypatch.setattr(encoding, "BATCH_PX", 1)
-    alone, _ = encode(family, pictures, tmp_path / "b", flip=True)
+    alone, _ = encode(family, images, tmp_path / "b", flip=True)
     assert told[-1] == (5, 5)
     for key, one in together.posteriors.items():
         torch.testing.assert_close(one.mean, alone.posteriors[key].mean, rtol=0, atol=1e-4)
@@ -44,7 +44,7 @@ def test_batches_answer_as_single_pictures_do(family, pictures, tmp_path, monkey
 
 
 def test_no_batch_has_more_pixels_than_allowed(family, tmp_path, monkeypatch):
-    folder = tiny.pictures(tmp_path / "many", count=9)
+    folder = tiny.images(tmp_path / "many", count=9)
     monkeypatch.setattr(encoding, "BATCH_PX", 4 * 72 * 56)
     seen, whole = [], family.encode_image
     monkeypatch.setattr(family, "encode_image", lambda pixels: (seen.append(len(pixels)), whole(pixels))[1])
@@ -53,38 +53,38 @@ def test_no_batch_has_more_pixels_than_allowed(family, tmp_path, monkeypatch):
     assert 1 < max(seen) <= 4
 
 
-def test_what_a_kill_kept_from_being_encoded_is_encoded_later_to_the_same_bits(family, pictures, tmp_path):
+def test_what_a_kill_kept_from_being_encoded_is_encoded_later_to_the_same_bits(family, images, tmp_path):
     cache = tmp_path / "cache"
-    whole, _ = encode(family, pictures, cache)
+    whole, _ = encode(family, images, cache)
     next(cache.iterdir()).unlink()  # alone in its batch it would get other last bits
-    later, told = encode(family, pictures, cache)
+    later, told = encode(family, images, cache)
     assert told[-1] == (5, 5)
     for key, one in whole.posteriors.items():
         assert torch.equal(one.mean, later.posteriors[key].mean)
         assert torch.equal(one.std, later.posteriors[key].std)
 
 
-def test_the_same_picture_twice_has_one_posterior(family, tmp_path, monkeypatch):
-    folder = tiny.pictures(tmp_path / "many", count=3)
-    shutil.copy(folder / "picture 0.png", folder / "twin.png")
+def test_the_same_image_twice_has_one_posterior(family, tmp_path, monkeypatch):
+    folder = tiny.images(tmp_path / "many", count=3)
+    shutil.copy(folder / "image 0.png", folder / "twin.png")
     monkeypatch.setattr(encoding, "BATCH_PX", 3 * 72 * 56)  # the twin is in another batch
     data, _ = encode(family, folder, tmp_path / "cache")
-    twins = [number for number, item in enumerate(data.items) if item.name in ("picture 0.png", "twin.png")]
+    twins = [number for number, item in enumerate(data.items) if item.name in ("image 0.png", "twin.png")]
     assert len({data.digests[number] for number in twins}) == 1
     assert torch.equal(*(data.posteriors[number, False].mean for number in twins))
 
 
-def test_what_is_in_the_cache_is_not_encoded_again(family, pictures, tmp_path, monkeypatch):
-    first, _ = encode(family, pictures, tmp_path)
+def test_what_is_in_the_cache_is_not_encoded_again(family, images, tmp_path, monkeypatch):
+    first, _ = encode(family, images, tmp_path)
     monkeypatch.setattr(family, "encode_image", lambda _pixels: pytest.fail("encoded again"))
-    second, _ = encode(family, pictures, tmp_path)
+    second, _ = encode(family, images, tmp_path)
     assert all(torch.equal(one.mean, second.posteriors[key].mean) for key, one in first.posteriors.items())
 
 
-def test_a_picture_that_changes_within_a_process_is_encoded_anew(family, pictures, tmp_path):
-    folder = shutil.copytree(pictures, tmp_path / "own")
+def test_an_image_that_changes_within_a_process_is_encoded_anew(family, images, tmp_path):
+    folder = shutil.copytree(images, tmp_path / "own")
     before, _ = encode(family, folder, tmp_path / "cache")
-    Image.new("RGB", (80, 64), "navy").save(folder / "picture 2.png")
+    Image.new("RGB", (80, 64), "navy").save(folder / "image 2.png")
     after, _ = encode(family, folder, tmp_path / "cache")
     changed = [
         number
@@ -95,34 +95,34 @@ def test_a_picture_that_changes_within_a_process_is_encoded_anew(family, picture
     assert before.fingerprint() != after.fingerprint()
 
 
-def test_pictures_broken_after_their_header_are_left_out_and_named(family, pictures, tmp_path):
-    folder = shutil.copytree(pictures, tmp_path / "own")
-    whole = (folder / "picture 1.png").read_bytes()
-    (folder / "picture 1.png").write_bytes(whole[: len(whole) // 2])
+def test_images_broken_after_their_header_are_left_out_and_named(family, images, tmp_path):
+    folder = shutil.copytree(images, tmp_path / "own")
+    whole = (folder / "image 1.png").read_bytes()
+    (folder / "image 1.png").write_bytes(whole[: len(whole) // 2])
     data, _ = encode(family, folder, tmp_path / "cache")
-    assert [error.path.name for error in data.broken] == ["picture 1.png"]
-    assert [item.path.name for item in data.items] == [f"picture {i}.png" for i in (0, 2, 3, 4)]
+    assert [error.path.name for error in data.broken] == ["image 1.png"]
+    assert [item.path.name for item in data.items] == [f"image {i}.png" for i in (0, 2, 3, 4)]
     assert {number for number, _ in data.posteriors} == {0, 1, 2, 3}
 
 
-def test_nothing_but_broken_pictures_is_an_error(family, tmp_path):
-    folder = tiny.pictures(tmp_path / "own", count=1)
-    whole = (folder / "picture 0.png").read_bytes()
-    (folder / "picture 0.png").write_bytes(whole[: len(whole) // 2])
+def test_nothing_but_broken_images_is_an_error(family, tmp_path):
+    folder = tiny.images(tmp_path / "own", count=1)
+    whole = (folder / "image 0.png").read_bytes()
+    (folder / "image 0.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(NothingToTrain):
         encode(family, folder, tmp_path / "cache")
 
 
 def masked_folder(tmp_path):
-    """A 160 x 128 picture with white at the left of its mask."""
-    folder = tiny.pictures(tmp_path / "masked", count=2, size=(160, 128))
+    """A 160 x 128 image with white at the left of its mask."""
+    folder = tiny.images(tmp_path / "masked", count=2, size=(160, 128))
     mask = np.zeros((128, 160), np.uint8)
     mask[:, :80] = 255
-    Image.fromarray(mask).save(folder / "picture 0.mask.png")
+    Image.fromarray(mask).save(folder / "image 0.mask.png")
     return folder
 
 
-def test_a_mask_goes_the_way_of_its_picture_and_is_mirrored_with_it(family, tmp_path):
+def test_a_mask_goes_the_way_of_its_image_and_is_mirrored_with_it(family, tmp_path):
     data, _ = encode(family, masked_folder(tmp_path), tmp_path / "cache", flip=True)
     mask, mirrored = data.posteriors[0, False].mask, data.posteriors[0, True].mask
     assert mask.shape == (1, *data.posteriors[0, False].mean.shape[1:])
@@ -136,15 +136,15 @@ def test_a_mask_goes_the_way_of_its_picture_and_is_mirrored_with_it(family, tmp_
 def test_a_changed_mask_is_another_data_set(family, tmp_path):
     folder = masked_folder(tmp_path)
     before, _ = encode(family, folder, tmp_path / "cache")
-    Image.new("L", (160, 128), "white").save(folder / "picture 0.mask.png")
+    Image.new("L", (160, 128), "white").save(folder / "image 0.mask.png")
     after, _ = encode(family, folder, tmp_path / "cache")
     assert before.fingerprint() != after.fingerprint()
     assert after.posteriors[0, False].mask.min() == 1
 
 
-def test_a_mask_of_another_shape_leaves_its_picture_out(family, tmp_path):
+def test_a_mask_of_another_shape_leaves_its_image_out(family, tmp_path):
     folder = masked_folder(tmp_path)
-    Image.new("L", (64, 64), "white").save(folder / "picture 0.mask.png")
+    Image.new("L", (64, 64), "white").save(folder / "image 0.mask.png")
     data, _ = encode(family, folder, tmp_path / "cache")
     assert len(data.items) == 1
     assert "64 x 64" in data.broken[0].cause
@@ -155,9 +155,9 @@ def test_transparency_is_a_mask_if_that_is_wished(family, tmp_path):
     folder.mkdir()
     alpha = np.zeros((64, 64), np.uint8)
     alpha[:32] = 255
-    picture = Image.new("RGB", (64, 64), "red")
-    picture.putalpha(Image.fromarray(alpha))
-    picture.save(folder / "x.png")
+    image = Image.new("RGB", (64, 64), "red")
+    image.putalpha(Image.fromarray(alpha))
+    image.save(folder / "x.png")
     assert encode(family, folder, tmp_path / "cache")[0].posteriors[0, False].mask is None
     mask = encode(family, folder, tmp_path / "cache", alpha_mask=True)[0].posteriors[0, False].mask
     assert mask[0, 0].min() == 1
@@ -172,7 +172,7 @@ def test_the_background_is_part_of_what_is_encoded(family, tmp_path):
     assert not torch.equal(white.posteriors[0, False].mean, blue.posteriors[0, False].mean)
 
 
-def test_pictures_without_a_mask_are_learnt_whole_beside_one_that_has_one(family, tmp_path):
+def test_images_without_a_mask_are_learnt_whole_beside_one_that_has_one(family, tmp_path):
     data, _ = encode(family, masked_folder(tmp_path), tmp_path / "cache")
     both = masks_of([data.posteriors[0, False], data.posteriors[1, False]])
     assert both[1].min() == 1

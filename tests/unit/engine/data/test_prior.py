@@ -17,7 +17,7 @@ from trainer.engine.objectives import sample_rng, training_loss
 from trainer.engine.prepare import prepare
 from trainer.engine.savings import Ladder
 
-PROTECTED = {"protect": True, "protect_prompt": "ball", "protect_pictures": 3}
+PROTECTED = {"prior_preservation": True, "class_prompt": "ball", "class_images": 3}
 
 
 def prepared(run):
@@ -25,7 +25,7 @@ def prepared(run):
         return prepare(run, log, Ladder(run.config()))
 
 
-def test_the_base_draws_once_and_later_runs_find_its_pictures(new_run, monkeypatch):
+def test_the_base_draws_once_and_later_runs_find_its_images(new_run, monkeypatch):
     first = prepared(new_run(dataset=PROTECTED))
     files = sorted((first.run.home.cache / "drawn").iterdir())
     assert len(files) == 3
@@ -59,7 +59,7 @@ def asking_once(run, wish, plain):
     return draw
 
 
-def test_a_damaged_picture_is_drawn_again(new_run):
+def test_a_damaged_image_is_drawn_again(new_run):
     first = prepared(new_run(dataset=PROTECTED))
     file = min((first.run.home.cache / "drawn").iterdir())
     whole = file.read_bytes()
@@ -86,10 +86,10 @@ def test_a_step_learns_from_both_and_keeps_the_base_at_its_own(new_run):
 
 
 @pytest.mark.parametrize(("share", "batch", "accumulation"), [(0.25, 4, 1), (0.25, 1, 1), (0.1, 3, 2), (0.5, 2, 1)])
-def test_own_pictures_are_shown_as_often_as_without_protection(new_run, share, batch, accumulation):
+def test_own_images_are_shown_as_often_as_without_protection(new_run, share, batch, accumulation):
     training = prepared(new_run(dataset=PROTECTED))
     settings = DatasetSettings(
-        **PROTECTED, protect_share=share, batch_size=batch, accumulation=accumulation, views=9, resolution=64
+        **PROTECTED, class_share=share, batch_size=batch, accumulation=accumulation, views=9, resolution=64
     )
     made = plan(5, settings)
     samples = [s for step in range(made.steps) for s in samples_of_step(step, made, training.data, settings, 1)]
@@ -105,14 +105,14 @@ def test_what_is_drawn_is_told_without_trigger_words_or_by_its_own_prompt(tmp_pa
     items = [
         Item(tmp_path / "a.png", text, 64, 64) for text in ("mimi, a cat", "photo of Mimi, sleeping", "a cat", "mimics")
     ]
-    settings = DatasetSettings(protect=True, trigger_word="mimi")
+    settings = DatasetSettings(prior_preservation=True, trigger_word="mimi")
     assert class_prompts(items, settings, 0) == ["a cat", "photo of, sleeping", "mimics"]
-    assert class_prompts(items, settings.model_copy(update={"protect_prompt": "a pet"}), 0) == ["a pet"]
+    assert class_prompts(items, settings.model_copy(update={"class_prompt": "a pet"}), 0) == ["a pet"]
     assert class_prompts(items, DatasetSettings(trigger_word="mimi"), 0) == []
     assert without_trigger("mimi", "mimi") == ""
 
 
 def test_protection_needs_to_know_what_is_learnt_from_what_is_kept():
-    with pytest.raises(InvalidSettings, match="protect_prompt"):
-        validated({"dataset": {"protect": True}})
-    validated({"dataset": {"protect": True, "concepts": [{"images": "x", "trigger_word": "ana"}]}})
+    with pytest.raises(InvalidSettings, match="class_prompt"):
+        validated({"dataset": {"prior_preservation": True}})
+    validated({"dataset": {"prior_preservation": True, "concepts": [{"images": "x", "trigger_word": "ana"}]}})

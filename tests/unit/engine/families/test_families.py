@@ -166,7 +166,7 @@ def noisy(seed=1):
 
 
 def answers(family):
-    """What the whole model says of two captions, a picture and noise."""
+    """What the whole model says of two captions, an image and noise."""
     said = family.encode_text(family.tokenize(["a ball", "box"])).framed(torch.full((2, 6), 64))
     posterior = family.encode_image(pixels())
     return said.states, posterior.mean, posterior.std, family.predict(*noisy(), said)
@@ -423,15 +423,15 @@ def test_a_caption_from_the_cache_is_the_encoders_answer_whole(family, tmp_path)
 @pytest.mark.parametrize("size", [(64, 64), (101, 64), (67, 131), (640, 333)])
 def test_a_frame_tells_where_the_shown_pixels_lie(size, mirrored, tmp_path):
     rng = np.random.default_rng(1)
-    picture = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     crop = crop_to(*size, Size(64, 64))
     data = EncodedDataset([Item(tmp_path / "x.png", "", *size)], [crop], {})
     height, width, top, left, shown_height, shown_width = data.frame(Sample(0, 0, mirrored, ""))
     assert (height, width, shown_height, shown_width) == (size[1], size[0], 64, 64)
 
-    whole = picture.resize((crop.scaled.width, crop.scaled.height), Image.Resampling.LANCZOS, reducing_gap=GAP)
+    whole = image.resize((crop.scaled.width, crop.scaled.height), Image.Resampling.LANCZOS, reducing_gap=GAP)
     seen = (ImageOps.mirror(whole) if mirrored else whole).crop((left, top, left + shown_width, top + shown_height))
-    encoded = to_pixels(picture, crop)
+    encoded = to_pixels(image, crop)
     expected = to_pixels(seen, Crop(Size(64, 64), 0, 0, Size(64, 64)))
     assert torch.equal(encoded.flip(2) if mirrored else encoded, expected)
 
@@ -463,7 +463,7 @@ def overflowing(file, folder):
 
 
 @only_sd15
-def test_a_picture_that_cannot_be_decoded_whole_is_decoded_in_tiles(family, monkeypatch):
+def test_an_image_that_cannot_be_decoded_whole_is_decoded_in_tiles(family, monkeypatch):
     whole, short = twin(family), twin(family)
     per_latent, plain = whole.spec.pixels_per_latent, short.vae.decoder.forward
     latents = torch.randn(1, 4, 768 // per_latent, 640 // per_latent, generator=torch.Generator().manual_seed(0))
@@ -501,9 +501,9 @@ def test_a_vae_that_overflows_in_half_precision_goes_on_in_float32(file, tmp_pat
     assert torch.equal(made.std, expected.std)
     with torch.no_grad():
         said = whole.encode_text(whole.tokenize(["a ball"]))
-    picture = np.asarray(drawing.render(said, said, OPTIONS)[0])
-    assert np.array_equal(picture, np.asarray(whole.render(said, said, OPTIONS)[0]))
-    assert picture.std() > 1
+    image = np.asarray(drawing.render(said, said, OPTIONS)[0])
+    assert np.array_equal(image, np.asarray(whole.render(said, said, OPTIONS)[0]))
+    assert image.std() > 1
 
 
 @pytest.fixture(scope="module")

@@ -183,7 +183,7 @@ def test_random_weights_give_finite_numbers_of_ordinary_size(parts, family):
         size = {"text_embeds": getattr(texts[-1], "text_embeds", None), "time_ids": torch.full((1, 6), 64)}
         noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
         predicted = made["unet"](noise, torch.tensor([500]), states, added_cond_kwargs=size).sample
-        picture = made["vae"].decode(noise).sample
-        latents = made["vae"].encode(picture).latent_dist.mean
-    for made_up in (predicted, picture, latents):
+        image = made["vae"].decode(noise).sample
+        latents = made["vae"].encode(image).latent_dist.mean
+    for made_up in (predicted, image, latents):
         assert 0.05 < made_up.std() < 5

@@ -1,4 +1,4 @@
-"""The UNet's files, read in passing while pictures are encoded."""
+"""The UNet's files, read in passing while images are encoded."""
 
 from collections import namedtuple
 from pathlib import Path

@@ -37,7 +37,7 @@ BITS = ("none", "8bit", "4bit")
 
 def built(base_model, streams, bits="none", dtype=torch.bfloat16):
     """A model with an adapter that does something, laid out as for training but not packed, which rounds otherwise."""
-    model = {"quantize": bits, "stream": "on" if streams else "off"}
+    model = {"quantize": bits, "offload": "on" if streams else "off"}
     family = tiny.load(base_model, dtype, model=model, objective={"prediction": "epsilon"})
     return family, adapted(family)
 
@@ -333,7 +333,7 @@ def test_any_operation_sees_the_dense_weight_and_what_it_answers_stays(bits):
 
 @pytest.mark.parametrize("bits", BITS)
 def test_it_stays_where_it_is_when_its_module_moves_and_is_never_packed(tiny_model, bits):
-    unet = tiny.load(tiny_model, model={"quantize": bits, "stream": "on"}).unet
+    unet = tiny.load(tiny_model, model={"quantize": bits, "offload": "on"}).unet
     before = [weight.block for weight in weights_of(unet)]
     lay_out(unet.to(CPU, torch.float32))
     assert [weight.block for weight in weights_of(unet)] == before
@@ -341,7 +341,7 @@ def test_it_stays_where_it_is_when_its_module_moves_and_is_never_packed(tiny_mod
 
 def test_blocks_share_pieces_of_system_memory(tiny_model, monkeypatch):
     monkeypatch.setattr(streaming, "PIECE", 2**17)
-    unets = [tiny.load(tiny_model, model={"stream": streams}).unet for streams in ("on", "off")]
+    unets = [tiny.load(tiny_model, model={"offload": streams}).unet for streams in ("on", "off")]
     rooms = [block.room for block in dict.fromkeys(weight.block for weight in weights_of(unets[0]))]
     pieces = {room.untyped_storage()._cdata: room.untyped_storage().nbytes() for room in rooms}
     assert 1 < len(pieces) < len(rooms)
@@ -370,7 +370,9 @@ def fit(ladder, device, gib, log):
 
 def test_a_run_streams_on_a_card_that_is_too_small_otherwise_and_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(savings, "unet_numbers", lambda _model: memory._facts()["sdxl"]["unet"])
-    config = validated({"dataset": {"resolution": 512}, "model": {"checkpointing": "none", "quantize": "4bit"}})
+    config = validated(
+        {"dataset": {"resolution": 512}, "model": {"gradient_checkpointing": "none", "quantize": "4bit"}}
+    )
     with EventLog(tmp_path / "events.jsonl") as log:
         assert fit(Ladder(config), "cuda", 2, log).stream == "on"
         assert fit(Ladder(config), "cpu", 2, log).stream == "off"

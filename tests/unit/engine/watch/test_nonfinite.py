@@ -27,7 +27,7 @@ from trainer.engine.prepare import prepare, resume
 from trainer.engine.savings import Ladder
 from trainer.engine.watch.nonfinite import IN_A_ROW, SCALED, Guardian, cause_of
 
-CONSTANT = {"learning_rate": 0.001, "schedule": "constant", "warmup": 0.0}
+CONSTANT = {"learning_rate": 0.001, "lr_scheduler": "constant", "warmup": 0.0}
 
 
 def spoil(monkeypatch, calls, factor=math.nan, place=slice(None)):
@@ -90,7 +90,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(new_run):
     assert all(map(torch.equal, moments, [state["exp_avg"] for state in training.optimizer.state.values()]))
 
 
-def test_one_picture_alone_is_named(new_run, monkeypatch):
+def test_one_image_alone_is_named(new_run, monkeypatch):
     run = new_run(optimizer=CONSTANT, dataset={"batch_size": 4})
     spoil(monkeypatch, {2}, place=slice(1, 2))
     assert train_here(run) == 0

@@ -9,8 +9,8 @@ import tiny
 import torch
 from PIL import Image
 
-from app.dataset import picture
-from app.dataset.picture import PNG
+from app.dataset import image
+from app.dataset.image import PNG
 from tests.unit.dataset.test_captions import draw
 from tests.unit.dataset.test_overlay import digest
 from trainer.contract.presets import FOLDER, list_presets
@@ -30,7 +30,7 @@ AS = {"preset": "sd15-character", "trigger_word": "ana", "resolution": 256}
 
 @pytest.fixture
 def folder(tmp_path):
-    """A wide picture whose columns all differ, a turned one, a large one, and one that is partly transparent."""
+    """A wide image whose columns all differ, a turned one, a large one, and one that is partly transparent."""
     folder = tmp_path / "pictures"
     draw(folder / "wide.png", (600, 200), "a bear, snow")
     ramp = np.tile(np.linspace(0, 255, 600, dtype=np.uint8), (200, 1))
@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 
 def ask(home, what, folder, **more):
-    functions = {function.__name__: function for function in picture.answers(home)}
+    functions = {function.__name__: function for function in image.answers(home)}
     return functions[what]({"folder": str(folder), **AS, **more}, None)
 
 
@@ -82,11 +82,11 @@ class Recorder:
 
 @pytest.mark.parametrize("name", ["wide.png", "turned.jpg", "clear.png", "large.jpg"])
 @pytest.mark.parametrize("focus", [None, (0.1, 0.9)])
-def test_the_picture_shown_is_the_tensor_that_the_model_is_fed_with(home, folder, tmp_path, name, focus):
+def test_the_image_shown_is_the_tensor_that_the_model_is_fed_with(home, folder, tmp_path, name, focus):
     change(home, folder, {name: Entry(focus=focus)})
     shown = np.asarray(opened(ask(home, "look_at", folder, name=name)["trained"]))
     (item,) = [one for one in look(folder, existing_overlay(home, folder))[0] if one.name == name]
-    rules, family = picture.Looked(folder=str(folder), name=name, **AS).config(home).dataset, Recorder()
+    rules, family = image.Looked(folder=str(folder), name=name, **AS).config(home).dataset, Recorder()
     cache = TensorCache(tmp_path / "cache")
     encode_dataset([item], family, rules, dtype=torch.float32, cache=cache, progress=lambda *_: None)
     expected = torch.from_numpy(shown.copy()).permute(2, 0, 1).float() / 127.5 - 1
@@ -103,9 +103,9 @@ def test_the_crop_is_that_of_the_published_model_that_trains(home, kind, size):
     family = Recorder()
     family.spec = SimpleNamespace(bucket_step={"sd15": 64, "sd2": 64, "sdxl": 32}[kind])
     asked = {"folder": str(home.root), "preset": f"{kind}-style", "resolution": 992}
-    config = picture.AsTrained(**asked).config(home)
+    config = image.AsTrained(**asked).config(home)
     item = Item(home.root / "a.png", "", *size, focus=(0.1, 0.7))
-    assert [picture.crop_of(item, config)] == [cut.crop for cut in choose_cuts([item], family, config.dataset)]
+    assert [image.crop_of(item, config)] == [cut.crop for cut in choose_cuts([item], family, config.dataset)]
 
 
 def test_the_grid_is_that_of_the_model_in_a_folder(tiny_model):
@@ -125,7 +125,7 @@ def test_the_frame_is_what_the_crop_keeps(home, folder):
 
 
 @pytest.mark.parametrize("x", [0.0, 0.2, 0.5, 0.8, 1.0])
-def test_the_crop_follows_the_focus_point_and_stays_within_the_picture(home, folder, x):
+def test_the_crop_follows_the_focus_point_and_stays_within_the_image(home, folder, x):
     frame = ask(home, "frame", folder, name="wide.png", focus=(x, 0.5))["frame"]
     assert frame["left"] <= x <= frame["left"] + frame["width"] + 1e-9
     assert frame["left"] >= 0
@@ -148,7 +148,7 @@ def test_a_focus_point_is_one_change_that_leaves_the_rest_of_the_entry(home, fol
 
 def test_the_words_shown_are_those_of_the_view_with_the_trigger_word(home, folder):
     seen = [ask(home, "look_at", folder, name="wide.png", view=view) for view in range(3)]
-    config = picture.Looked(folder=str(folder), name="wide.png", **AS).config(home)
+    config = image.Looked(folder=str(folder), name="wide.png", **AS).config(home)
     (item,) = [one for one in look(folder)[0] if one.name == "wide.png"]
     assert [one["words"] for one in seen] == captions_of(item, config.dataset, config.model.seed)[:3]
     assert all(sorted(one["words"].split(", ")) == ["a bear", "ana", "snow"] for one in seen)
@@ -221,18 +221,18 @@ def test_all_learnt_goes_before_a_mask_that_the_folder_holds(home, folder):
     [
         (png((300, 300)), "300 × 300"),
         (png((3000, 1000), "1"), "3000 × 1000"),
-        (PNG + base64.b64encode(b"no picture").decode(), "cannot identify"),
+        (PNG + base64.b64encode(b"no image").decode(), "cannot identify"),
         (PNG + "%%%", "wide.png"),
         ("data:image/svg+xml;base64,PHN2Zz4=", "wide.png"),
     ],
 )
-def test_what_is_no_mask_of_this_picture_is_refused(home, folder, mask, said):
+def test_what_is_no_mask_of_this_image_is_refused(home, folder, mask, said):
     answer = ask(home, "set_mask", folder, name="wide.png", png=mask)
     assert said in answer["error"]
     assert entries_of(home, folder) == {}
 
 
-def test_a_mask_of_another_picture_format_is_refused(home, folder):
+def test_a_mask_of_another_image_format_is_refused(home, folder):
     content = io.BytesIO()
     Image.new("L", (300, 100)).save(content, "BMP")
     answer = ask(home, "set_mask", folder, name="wide.png", png=PNG + base64.b64encode(content.getvalue()).decode())
@@ -240,13 +240,13 @@ def test_a_mask_of_another_picture_format_is_refused(home, folder):
 
 
 @pytest.mark.parametrize("what", ["look_at", "frame", "set_focus", "set_mask"])
-def test_a_picture_that_is_not_in_the_folder_is_told(home, folder, what):
+def test_an_image_that_is_not_in_the_folder_is_told(home, folder, what):
     answer = ask(home, what, folder, name="../wide.png", focus=(0.5, 0.5), png=None)
     assert "../wide.png" in answer["error"]
 
 
 @pytest.mark.parametrize("what", ["look_at", "frame", "set_focus", "set_mask"])
-def test_a_picture_deleted_meanwhile_is_told(home, folder, what):
+def test_an_image_deleted_meanwhile_is_told(home, folder, what):
     ask(home, "look_at", folder, name="wide.png")
     (folder / "wide.png").unlink()
     assert "'wide.png'" in ask(home, what, folder, name="wide.png", focus=(0.5, 0.5), png=None)["error"]
@@ -260,7 +260,7 @@ def test_a_resolution_that_cannot_be_trained_is_told_with_what_to_do(home, folde
 
 
 def test_a_mask_too_large_to_be_kept_is_told(home, folder):
-    told = ask(home, "set_mask", folder, name="wide.png", png=PNG + "A" * picture.MASK_BYTES * 2)["error"]
+    told = ask(home, "set_mask", folder, name="wide.png", png=PNG + "A" * image.MASK_BYTES * 2)["error"]
     assert "6.0 MB" in told
     assert len(told) < 200
 
@@ -270,7 +270,7 @@ def test_a_preset_that_is_gone_is_told(home, folder):
 
 
 def test_a_mask_is_shown_as_the_trainer_reads_it(home, folder):
-    """What is transparent in it is not learnt, and one of another shape than its picture's is no mask."""
+    """What is transparent in it is not learnt, and one of another shape than its image's is no mask."""
     half = Image.new("RGBA", (600, 200), "white")
     half.paste((255, 255, 255, 0), (0, 0, 300, 200))
     half.save(folder / "wide.mask.png")

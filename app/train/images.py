@@ -1,4 +1,4 @@
-"""Step 1 of the Train page: which pictures. A folder, typed or pasted, or files dropped here."""
+"""Step 1 of the Train page: which images. A folder, typed or pasted, or files dropped here."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ def dataset_link(preset: str, named: dict[str, Any], tongue: str) -> str:
 
 def _look_at(home: Home) -> Callable[..., str]:
     def describe(images: str, request: gr.Request) -> str:
-        """Thumbnails of the folder, how many pictures and captions, and what is wrong, in plain words."""
+        """Thumbnails of the folder, how many images and captions, and what is wrong, in plain words."""
         tongue = language(request)
         try:
             folder = user_path(images or "")
         except TrainerError as error:
             return problem_card(error)
-        return pictures_html(home, folder, tongue) if (images or "").strip() else ""
+        return images_html(home, folder, tongue) if (images or "").strip() else ""
 
     return describe
 
 
-def pictures_html(home: Home, folder: Path, tongue: str) -> str:
+def images_html(home: Home, folder: Path, tongue: str) -> str:
     """What is in the folder, as far as it can be seen without training."""
     try:
         items, problems = look(folder, existing_overlay(home, folder))
@@ -85,7 +85,7 @@ def pictures_html(home: Home, folder: Path, tongue: str) -> str:
     )
     more = f'<span class="more">+{len(items) - THUMBNAILS}</span>' if len(items) > THUMBNAILS else ""
     notes = "".join(f'<li>{escape(p.message)} <span class="quiet">{escape(p.hint)}</span></li>' for p in problems)
-    counted = say(tongue, "train.counted", pictures=len(items), captions=sum(bool(item.caption) for item in items))
+    counted = say(tongue, "train.counted", images=len(items), captions=sum(bool(item.caption) for item in items))
     return f'<p class="counted"><strong>{counted}</strong></p><div class="thumbs">{thumbs}{more}</div>' + (
         f'<ul class="problems">{notes}</ul>' if notes else ""
     )
@@ -93,7 +93,7 @@ def pictures_html(home: Home, folder: Path, tongue: str) -> str:
 
 def _take(home: Home) -> Callable[..., Any]:
     def take(files: list[str] | None, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
-        """Keep dropped files in a folder of the home, which becomes the picture folder."""
+        """Keep dropped files in a folder of the home, which becomes the image folder."""
         try:
             folder = keep_dropped(home, [Path(file) for file in files or []])
         except OSError as error:
@@ -105,7 +105,7 @@ def _take(home: Home) -> Callable[..., Any]:
 
 
 def keep_dropped(home: Home, files: list[Path]) -> Path:
-    """A new folder `datasets/dropped-TIME` with copies of the pictures and captions among these files.
+    """A new folder `datasets/dropped-TIME` with copies of the images and captions among these files.
 
     Raises:
         OSError: No room, or not readable; the new folder is then gone again.

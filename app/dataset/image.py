@@ -1,4 +1,4 @@
-"""One picture as it is trained: its crop and bucket, the very pixels and words that the model gets, and its mask."""
+"""One image as it is trained: its crop and bucket, the very pixels and words that the model gets, and its mask."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Annotated, TypedDict
 from PIL import Image
 from pydantic import Field
 
-from app.dataset.folder import Pictures
+from app.dataset.folder import ImageFolder
 from app.dataset.grid import Answer, Asked, GridData, answer, item_of, made
 from app.kit.text import say
 from app.train.presets import preset_config
@@ -27,11 +27,11 @@ from trainer.dataset.buckets import Crop, crops, grid_step
 from trainer.dataset.captions import Item, captions_of
 from trainer.dataset.clip_tokens import reading
 from trainer.dataset.errors import DatasetError
-from trainer.dataset.images import cut, load_picture, read_mask, read_picture, same_shape
+from trainer.dataset.images import cut, load_image, read_image, read_mask, same_shape
 from trainer.dataset.overlay import overlay_file, with_overlays
 from trainer.models.lookup import depths_of
 
-STAGE_PX = 1100  # long side of the picture that a crop or mask is drawn on
+STAGE_PX = 1100  # long side of the image that a crop or mask is drawn on
 MASK_PX = 2048  # longest side of a mask
 MASK_BYTES = 4_000_000
 PNG = "data:image/png;base64,"
@@ -39,7 +39,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class AsTrained(Asked):
-    """A question whose answer hangs on how the pictures are trained."""
+    """A question whose answer hangs on how the images are trained."""
 
     preset: str
     trigger_word: str = ""
@@ -64,28 +64,28 @@ class AsTrained(Asked):
 
 
 class Looked(AsTrained):
-    """One picture, in one of its views."""
+    """One image, in one of its views."""
 
     name: str
     view: int = Field(0, ge=0)
 
 
 class Focused(AsTrained):
-    """A focus point for one picture; None is its middle."""
+    """A focus point for one image; None is its middle."""
 
     name: str
     focus: tuple[Share, Share] | None
 
 
 class Masked(Asked):
-    """A mask drawn for one picture, as the data URL of a PNG; None takes it away."""
+    """A mask drawn for one image, as the data URL of a PNG; None takes it away."""
 
     name: str
     png: str | None
 
 
 class Frame(TypedDict):
-    """What a crop keeps, in shares of the picture's width and height."""
+    """What a crop keeps, in shares of the image's width and height."""
 
     left: float
     top: float
@@ -94,11 +94,11 @@ class Frame(TypedDict):
 
 
 class TrainedData(TypedDict):
-    """One picture with all that happens to it."""
+    """One image with all that happens to it."""
 
     name: str
     caption: str
-    picture: str  # the whole picture, as a data URL
+    image: str  # the whole image, as a data URL
     size: tuple[int, int]
     frame: Frame
     focus: tuple[float, float] | None
@@ -114,30 +114,30 @@ class TrainedData(TypedDict):
 
 
 def answers(home: Home) -> list[Answer]:
-    """The functions that the script calls for one picture, by their names."""
+    """The functions that the script calls for one image, by their names."""
 
     def look_at(asked: Looked, tongue: str) -> TrainedData:
-        """Everything about one picture."""
-        return trained_data(Pictures.of(home, asked.folder, again=False), asked, asked.config(home), tongue)
+        """Everything about one image."""
+        return trained_data(ImageFolder.of(home, asked.folder, again=False), asked, asked.config(home), tongue)
 
     def frame(asked: Focused, _tongue: str) -> dict[str, Frame]:
         """What the crop would keep with this focus point."""
-        item = item_of(Pictures.of(home, asked.folder, again=False), asked.name)
+        item = item_of(ImageFolder.of(home, asked.folder, again=False), asked.name)
         return {"frame": frame_of(crop_of(replace(item, focus=asked.focus), asked.config(home)))}
 
     def set_focus(asked: Focused, tongue: str) -> GridData:
         """Keep the focus point."""
-        pictures = Pictures.of(home, asked.folder)
-        item_of(pictures, asked.name)
+        images = ImageFolder.of(home, asked.folder)
+        item_of(images, asked.name)
         edit = partial(replace, focus=asked.focus)
         what = say(tongue, "dataset.did.focus" if asked.focus else "dataset.did.no_focus", name=asked.name)
         return made(home, asked, {asked.name: edit}, what, tongue)
 
     def set_mask(asked: Masked, tongue: str) -> GridData:
         """Keep the mask."""
-        pictures = Pictures.of(home, asked.folder)
-        item = item_of(pictures, asked.name)
-        mask = None if asked.png is None else keep_mask(pictures, item, asked.png)
+        images = ImageFolder.of(home, asked.folder)
+        item = item_of(images, asked.name)
+        mask = None if asked.png is None else keep_mask(images, item, asked.png)
         done = "mask" if mask else "no_mask" if asked.png is None else "all_learnt"
         what = say(tongue, f"dataset.did.{done}", name=asked.name)
         return made(home, asked, {asked.name: partial(replace, mask=mask)}, what, tongue)
@@ -146,13 +146,13 @@ def answers(home: Home) -> list[Answer]:
 
 
 def crop_of(item: Item, config: TrainConfig, view: int = 0) -> Crop:
-    """How the picture is scaled and cut for the model, at its sizes in turn."""
+    """How the image is scaled and cut for the model, at its sizes in turn."""
     made = crops(item.width, item.height, item.focus, grid_step(*depths_of(config.model)), config.dataset)
     return made[view % len(made)]
 
 
 def frame_of(crop: Crop) -> Frame:
-    """What the crop keeps of the picture."""
+    """What the crop keeps of the image."""
     scaled = crop.scaled
     return {
         "left": crop.left / scaled.width,
@@ -163,24 +163,24 @@ def frame_of(crop: Crop) -> Frame:
 
 
 def trained_pixels(item: Item, crop: Crop, background: str) -> Image.Image:
-    """The picture exactly as the model is fed with it, RGB."""
-    return cut(read_picture(item.path, covering=crop.scaled).on(background), crop)
+    """The image exactly as the model is fed with it, RGB."""
+    return cut(read_image(item.path, covering=crop.scaled).on(background), crop)
 
 
-def trained_data(pictures: Pictures, asked: Looked, config: TrainConfig, tongue: str) -> TrainedData:
-    """One picture with all that happens to it.
+def trained_data(images: ImageFolder, asked: Looked, config: TrainConfig, tongue: str) -> TrainedData:
+    """One image with all that happens to it.
 
     Raises:
         TrainerError: It is not there, or cannot be decoded.
     """
-    item = item_of(pictures, asked.name)
+    item = item_of(images, asked.name)
     crop, forms = crop_of(item, config, asked.view), captions_of(item, config.dataset, config.model.seed)
     frame, read = frame_of(crop), reading(forms[asked.view % len(forms)], config.dataset.caption_tokens)
     kept = f"{frame['width'] * frame['height']:.0%}"
     return {
         "name": asked.name,
         "caption": item.caption,
-        "picture": _whole(item.path, item.path.stat().st_mtime_ns),
+        "image": _whole(item.path, item.path.stat().st_mtime_ns),
         "size": (item.width, item.height),
         "frame": frame,
         "focus": item.focus,
@@ -191,16 +191,16 @@ def trained_data(pictures: Pictures, asked: Looked, config: TrainConfig, tongue:
         "told": say(tongue, "dataset.tokens", count=read.tokens, room=config.dataset.caption_tokens),
         "views": max(len(forms), 1 + len(config.dataset.further_resolutions)),
         "mask": _mask_url(item),
-        "own_mask": pictures.entry(asked.name).mask is not None,
-        "left_out": pictures.entry(asked.name).left_out,
+        "own_mask": images.entry(asked.name).mask is not None,
+        "left_out": images.entry(asked.name).left_out,
     }
 
 
-def keep_mask(pictures: Pictures, item: Item, png: str) -> str | None:
+def keep_mask(images: ImageFolder, item: Item, png: str) -> str | None:
     """The path, relative to the overlay's folder, of a mask that is kept under the name of its content; None for none.
 
     Raises:
-        DatasetError: No PNG, or one of another shape than the picture.
+        DatasetError: No PNG, or one of another shape than the image.
     """
     if (taken := len(png) * 3 // 4) > MASK_BYTES:
         told = f"it takes {size(taken)}, and {size(MASK_BYTES)} are allowed"
@@ -212,37 +212,37 @@ def keep_mask(pictures: Pictures, item: Item, png: str) -> str | None:
             grey = file.convert("L")
     except (binascii.Error, OSError, ValueError, SyntaxError) as error:
         raise DatasetError(f"The mask of {item.name} cannot be kept: {error}.", hint="Draw it again.") from None
-    if grey.getextrema() == (255, 255) and pictures.own[item.name].mask is None:
+    if grey.getextrema() == (255, 255) and images.own[item.name].mask is None:
         return None  # all is learnt, as without a mask; over one that the folder holds it has to be said
     content = io.BytesIO()
     grey.save(content, "PNG", optimize=True)
     name = f"masks/{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.png"
-    atomic_write(overlay_file(pictures.home, pictures.folder).parent / name, content.getvalue())
+    atomic_write(overlay_file(images.home, images.folder).parent / name, content.getvalue())
     return name
 
 
 def _check_shape(item: Item, width: int, height: int) -> None:
-    """Pass a mask that is the picture scaled to whole numbers of px.
+    """Pass a mask that is the image scaled to whole numbers of px.
 
     Raises:
         ValueError: It is not, or too large.
     """
     if max(width, height) > MASK_PX or not same_shape(width, height, item.width, item.height):
-        raise ValueError(f"it has {width} × {height} px, the picture {item.width} × {item.height}")
+        raise ValueError(f"it has {width} × {height} px, the image {item.width} × {item.height}")
 
 
-def _data_url(picture: Image.Image, kind: str) -> str:
-    """The picture within an address, so that it needs no file."""
+def _data_url(image: Image.Image, kind: str) -> str:
+    """The image within an address, so that it needs no file."""
     content = io.BytesIO()
-    picture.save(content, kind, **({"quality": 88} if kind == "JPEG" else {"compress_level": 1}))
+    image.save(content, kind, **({"quality": 88} if kind == "JPEG" else {"compress_level": 1}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-@lru_cache(maxsize=4)  # a stroke of the brush asks for its picture again
+@lru_cache(maxsize=4)  # a stroke of the brush asks for its image again
 def _whole(path: Path, _changed: int) -> str:
-    picture = load_picture(path)
-    picture.thumbnail((STAGE_PX, STAGE_PX))
-    return _data_url(picture, "JPEG")
+    image = load_image(path)
+    image.thumbnail((STAGE_PX, STAGE_PX))
+    return _data_url(image, "JPEG")
 
 
 def _mask_url(item: Item) -> str | None:
