@@ -457,7 +457,7 @@ BROKEN = [
     ("gguf", raw(b"GGUF\x03\0\0\0\0\0\0\0", 1 << 20), "GGUF", "fp16"),
     ("lfs", raw(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a"), "LFS", "git lfs pull"),
     ("7z", raw(b"7z\xbc\xaf\x27\x1c and more"), "archive", "Unpack"),
-    ("png", raw(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), "picture", "Choose"),
+    ("png", raw(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), "image", "Choose"),
 ]
 
 

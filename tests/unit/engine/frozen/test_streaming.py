@@ -374,15 +374,15 @@ def test_a_run_streams_on_a_card_that_is_too_small_otherwise_and_says_so(monkeyp
         {"dataset": {"resolution": 512}, "model": {"gradient_checkpointing": "none", "quantize": "4bit"}}
     )
     with EventLog(tmp_path / "events.jsonl") as log:
-        assert fit(Ladder(config), "cuda", 2, log).stream == "on"
-        assert fit(Ladder(config), "cpu", 2, log).stream == "off"
+        assert fit(Ladder(config), "cuda", 2, log).offload == "on"
+        assert fit(Ladder(config), "cpu", 2, log).offload == "off"
         ladder, models = Ladder(config), []
         models.append(fit(ladder, "cuda", 24, log))
         with pytest.raises(OutOfMemory):
             while True:
                 ladder.step_down("for a test", log)
                 models.append(fit(ladder, "cuda", 24, log))
-    assert [(one.quantize, one.stream) for one in models] == [("4bit", "off"), ("4bit", "on")]
+    assert [(one.quantize, one.offload) for one in models] == [("4bit", "off"), ("4bit", "on")]
     told = [event.message for event in read_events(tmp_path / "events.jsonl")[0] if isinstance(event, Warned)]
     assert "the base's blocks streamed from system memory" in told[0]
     assert told[0].endswith("GiB of system memory besides.")
