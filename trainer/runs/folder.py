@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -36,6 +37,8 @@ class RunFolder(WorkFolder):
             run = cls(path)
             run.control.mkdir()
             atomic_write(run.config_file, to_toml(config).encode())
+            now = time.time_ns()  # the system's own stamp may be the same for runs made within some milliseconds
+            os.utime(run.config_file, ns=(now, now))
             return run
         raise FolderMissing(home.runs / stem)
 
@@ -71,9 +74,12 @@ class RunFolder(WorkFolder):
 
     @classmethod
     def all(cls, home: Home) -> list[RunFolder]:
-        """Every run of the home, newest first."""
-        found = [cls(file.parent) for file in home.runs.glob("*/config.toml")]
-        return sorted(found, key=lambda run: run.config_file.stat().st_mtime, reverse=True)
+        """Every run of the home, newest first; of those made at once, the one with the higher number in its name."""
+        made: dict[RunFolder, tuple[int, int, str]] = {}
+        for file in home.runs.glob("*/config.toml"):
+            with suppress(OSError):  # deleted meanwhile
+                made[cls(file.parent)] = file.stat().st_mtime_ns, len(file.parent.name), file.parent.name
+        return sorted(made, key=made.__getitem__, reverse=True)
 
     @property
     def home(self) -> Home:

@@ -3,7 +3,10 @@ import os
 import re
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
 
 import psutil
 import pytest
@@ -51,6 +54,26 @@ def test_a_new_run_holds_its_complete_settings_and_a_place_for_requests(home):
 def test_runs_created_within_a_second_get_folders_of_their_own(home):
     runs = [RunFolder.create(home, named("ana")) for _ in range(4)]
     assert len({run.path for run in runs}) == 4
+
+
+def test_runs_created_within_a_second_are_told_newest_first(home, monkeypatch):
+    clock = count(1_900_000_000 * 10**9, 10**6)
+    monkeypatch.setattr(time, "time_ns", lambda: next(clock))
+    runs = [RunFolder.create(home, named(name)) for name in ("bo", "ana", "cleo", "ana", "bo")]
+    assert RunFolder.all(home) == runs[::-1]
+
+
+def test_runs_created_in_one_moment_are_told_by_their_numbers(home, monkeypatch):
+    monkeypatch.setattr(time, "time_ns", lambda: 1_900_000_000 * 10**9)
+    monkeypatch.setattr(time, "strftime", lambda _: "20300317-174640")
+    runs = [RunFolder.create(home, named("ana")) for _ in range(11)]
+    assert RunFolder.all(home) == runs[::-1]
+
+
+def test_a_run_that_is_deleted_while_all_are_told_is_left_out(home, run, monkeypatch):
+    gone = home.runs / "gone" / "config.toml"
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([gone, run.config_file]))
+    assert RunFolder.all(home) == [run]
 
 
 @pytest.mark.parametrize(

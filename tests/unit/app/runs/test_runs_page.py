@@ -22,6 +22,7 @@ from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
 from trainer.runs.folder import RunFolder
 
+NOW = time.time()  # of which runs have their age, however long it takes to make them
 EVIL = '<script>alert("1")</script>\'&'
 COMPLETED = RunFinished(reason="completed", step=3, seconds=9.0)
 
@@ -58,7 +59,7 @@ def new(home):
                 log.write(event)
                 if isinstance(event, Sample) and event.file.startswith("samples/"):
                     Image.new("RGB", (8, 8), "red").save(run.path / event.file)
-        then = time.time() - age
+        then = NOW - age
         os.utime(run.config_file, (then, then))
         return run
 
