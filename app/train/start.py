@@ -10,7 +10,7 @@ import gradio as gr
 
 from app.kit.action_errors import told
 from app.kit.cards import good_card, problem_card
-from app.kit.component import PRIVATE
+from app.kit.component import PRIVATE, asset
 from app.kit.text import language, say
 from app.live.panel import Panel
 from app.train.base_model import earlier
@@ -45,6 +45,8 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
             return {form.problem: good_card(say(language(request), "queue.added", name=run.path.name))}
         return {form.problem: "", panel.shown: run.path.name}
 
+    # While the form grows the button moves: a press of it counts nevertheless
+    demo.load(None, None, None, js=asset("press.js"), api_visibility="private")
     form.start.click(told(begin), inputs_kwargs=form.form.named(), outputs=[panel.shown, form.problem], **PRIVATE)
 
     def again(run: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds

@@ -68,6 +68,46 @@ def test_a_result_is_trained_on_by_two_clicks(page: Page, site: Site):
     until(lambda: second.status() == "completed", f"it completes: {failure(second)}")
 
 
+PRESS = """([before, between, away]) => {
+    const button = document.getElementById("start"), plan = document.getElementById("plan");
+    button.scrollIntoView({ block: "center" });
+    const { left, top, width, height } = button.getBoundingClientRect();
+    const at = { clientX: left + width / 2, clientY: top + height / 2, bubbles: true, isPrimary: true };
+    const there = () => document.elementFromPoint(at.clientX, at.clientY);
+    const grow = (pixels) => { plan.style.paddingTop = `${(parseFloat(plan.style.paddingTop) || 0) + pixels}px`; };
+    let presses = 0;
+    button.addEventListener("click", () => { presses += 1; });
+    grow(before);
+    const from = there();
+    from.dispatchEvent(new PointerEvent("pointerdown", at));
+    grow(between);
+    at.clientX += away;
+    const to = there();
+    let both = from;
+    while (!both.contains(to)) both = both.parentElement; // where a browser says "click" if they differ
+    both.dispatchEvent(new PointerEvent("click", at));
+    return presses;
+}"""  # in one go, as no browser can be told to: the form's next answer comes when it likes
+
+
+@pytest.mark.parametrize(
+    ("before", "between", "away", "starts"),
+    [
+        pytest.param(0, 0, 0, 1, id="it stays"),
+        pytest.param(60, 0, 0, 1, id="it moved before"),
+        pytest.param(0, 60, 0, 1, id="it moves while held"),
+        pytest.param(0, 60, 40, 0, id="taken back"),
+    ],
+)
+def test_a_press_of_train_counts_once_although_the_button_moves(page: Page, site: Site, before, between, away, starts):
+    fill_example(page, "gedrückt")
+    expect(page.locator("#plan")).to_contain_text("= 12 steps")
+    assert page.evaluate(PRESS, [before, between, away]) == starts
+    if starts:
+        site.run("gedrückt")
+        assert len(list(site.home.runs.glob("*"))) == 1
+
+
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "empty"])
 def test_a_folder_without_images_is_told_with_what_to_do_and_nothing_starts(page: Page, site: Site, tmp_path, missing):
     folder = tmp_path / "nirgends <b>&amp;"
