@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -25,6 +26,13 @@ from trainer.runs.queue import Queue
 CHECKOUT = Path(__file__).parents[1]
 DEMO = CHECKOUT / "assets" / "demo" / "character" / "train"  # 8 images: views x 2 = steps with the settings below
 PATIENCE_SECONDS = 180
+# Gradio 6.31, when a page is left while an event of it ends: its /cancel awaits between looking for the event and
+# deleting it, and two that do so at once both delete it. Nobody waits for the answer any more.
+CANCELLED_TWICE = re.compile(
+    r"Traceback \(most recent call last\):\n(?:  .*\n)*"
+    r'  File "[^"\n]*[/\\]gradio[/\\]routes\.py", line \d+, in cancel_event\n    del app\.iterators\[body\.event_id\]\n'
+    r"(?: +[~^]+\n)?KeyError: '\w+'\n"
+)
 QUICK: dict[str, dict[str, Any]] = {
     "model": {"base_model": "pocket", "device": "cpu"},
     "dataset": {"images": str(DEMO), "views": 4, "batch_size": 4, "resolution": 64},
@@ -79,8 +87,8 @@ class Site:
         self.process.wait()
 
     def complaints(self) -> str:
-        """What the server's output says from its first traceback on."""
-        text = self.output.read_text(encoding="utf-8")
+        """What the server's output says from its first traceback on, Gradio's own fault aside."""
+        text = CANCELLED_TWICE.sub("", self.output.read_text(encoding="utf-8"))
         return text[text.find("Traceback") :] if "Traceback" in text else ""
 
     def train(self, name: str, **changes: dict[str, Any]) -> RunFolder:
