@@ -224,18 +224,22 @@ class EventLog:
             OSError: The disk takes no more, or the log was moved or deleted: what is written would be lost with it.
         """
         with self._lock:
-            stamped = event.model_copy(update={"seq": self._seq, "t": time.time()})
-            add_line(self._file, stamped.model_dump_json(by_alias=True).encode())
-            self._seq += 1
-            self._last = time.monotonic()
-            if not self._path.exists():
-                raise FileNotFoundError(errno.ENOENT, "moved or deleted", str(self._path.parent))
+            self._append(event)
+
+    def _append(self, event: Event) -> None:
+        stamped = event.model_copy(update={"seq": self._seq, "t": time.time()})
+        add_line(self._file, stamped.model_dump_json(by_alias=True).encode())
+        self._seq += 1
+        self._last = time.monotonic()
+        if not self._path.exists():
+            raise FileNotFoundError(errno.ENOENT, "moved or deleted", str(self._path.parent))
 
     def _beat(self, every_seconds: float) -> None:
         while not self._closing.wait(every_seconds / 4):
-            if time.monotonic() - self._last >= every_seconds:
-                with suppress(OSError):  # a full disk: the next beat tries again, the training says what is wrong
-                    self.write(Heartbeat())
+            with self._lock:  # an event that is being written ends the silence
+                if time.monotonic() - self._last >= every_seconds:
+                    with suppress(OSError):  # a full disk: the next beat tries again, the training says what is wrong
+                        self._append(Heartbeat())
 
 
 Status = Literal["waiting", "running", "completed", "stopped", "paused", "failed", "interrupted"]

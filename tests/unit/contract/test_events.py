@@ -1,6 +1,8 @@
 import json
+import math
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 
@@ -208,6 +210,21 @@ def test_a_heartbeat_comes_only_after_a_silence(log_file):
     events, _, _ = read_events(log_file)
     pauses = [b.t - a.t for a, b in pairwise(events) if isinstance(b, Heartbeat)]
     assert [pause for pause in pauses if pause < 0.9 * silence] == []  # a starved test may really have been silent
+
+
+def test_a_heartbeat_that_waited_for_an_event_to_be_written_is_left_out(log_file):
+    log, looked = EventLog(log_file), threading.Event()  # not entered: without a pulse of its own
+    log._closing.wait = lambda _: looked.is_set() or looked.set()  # one look, then the end
+    beat = threading.Thread(target=log._beat, args=(60.0,))
+    with log._lock:
+        log._last = -math.inf
+        beat.start()
+        looked.wait()
+        beat.join(0.2)  # it waits for the event
+        log._append(PHASE)
+    beat.join()
+    log._file.close()
+    assert [event.type for event in read_events(log_file)[0]] == ["phase"]
 
 
 def test_no_heartbeat_follows_once_the_log_is_closed(log_file):
