@@ -69,9 +69,15 @@ def test_save_now_and_preview_now_add_a_checkpoint_and_images(page: Page, site: 
 
 
 def test_a_pause_frees_the_machine_and_continue_completes(page: Page, site: Site):
-    run = training(site, page, "pause", SOME)
+    run = site.train("pause", dataset=SOME)
+    until(lambda: reached(run, 2), "two steps are done")
     trainer = run.process()
+    trainer.suspend()  # else it may be through before a slow page is there
+    page.goto("/")
+    shows(page, "pause", "Training")
     press(page, "Pause")
+    until(lambda: run.asked_for("pause") is not None, "it is asked to")
+    trainer.resume()
     shows(page, "pause", "Paused")
     until(lambda: not trainer.is_running() or trainer.status() == "zombie", "the process is gone")
     assert run.process() is None
