@@ -12,6 +12,7 @@ from site_at_work import DEMO, Site, failure, until
 from the_page import field, fill_example, press, quicken, shows, status
 
 from trainer.dataset.errors import NoImages
+from trainer.runs.queue import Queue
 
 
 def digest(folder: Path) -> str:
@@ -127,9 +128,10 @@ def test_of_two_trainings_the_second_waits_and_is_trained_although_the_first_fai
     folder = shutil.copytree(DEMO, tmp_path / "fort")
     fill_example(page, "erster")
     field(page, "textbox", "Image folder").fill(str(folder))
-    press(page, "Train")
-    first = site.run("erster")
-    shutil.rmtree(folder)  # before its trainer, which has PyTorch to import, looks there
+    with Queue(site.home)._changing():  # no trainer is started, and looks there, before the folder is gone
+        press(page, "Train")
+        first = site.run("erster")
+        shutil.rmtree(folder)
     fill_example(page, "zweiter", views=3)
     press(page, "Train")
     second = site.run("zweiter")
