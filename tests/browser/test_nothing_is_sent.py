@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from site_at_work import Site, failure, until
 
+from trainer.contract import process
+
 # Python runs a module of this name at every start: the page's, and every trainer's that it starts
 GUARD = """
 import socket, sys
@@ -27,6 +29,7 @@ with open({told!r}, "a"), open({begun!r}, "a") as begun:
     begun.write(" ".join(sys.argv) + "\\n")
 sys.addaudithook(watched)
 """
+START = process.start  # as a user's do
 
 
 @pytest.fixture
@@ -36,6 +39,7 @@ def guarded(tmp_path, monkeypatch):
     path.mkdir()
     (path / "sitecustomize.py").write_text(GUARD.format(told=str(told), begun=str(begun)), encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(path))
+    monkeypatch.setattr(process, "start", START)  # one made ready by another test is not watched
     for name in [
         name for name in os.environ if name.startswith(("HF_", "GRADIO_", "DISABLE_TELEMETRY", "DO_NOT_TRACK"))
     ]:
