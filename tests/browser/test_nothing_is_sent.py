@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from site_at_work import Site, failure, until
 
-from trainer.contract import process
+from trainer.runs import process
 
 # Python runs a module of this name at every start: the page's, and every trainer's that it starts
 GUARD = """

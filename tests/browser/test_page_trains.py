@@ -29,7 +29,7 @@ def test_the_built_in_example_trains_from_two_clicks_to_a_file(page: Page, site:
     expect(board.get_by_role("columnheader", name="step 0")).to_be_visible()
     before = board.get_by_role("img").first
     expect(before).to_be_visible()
-    until(lambda: before.evaluate("image => picture.naturalWidth") > 0, "the first preview is loaded")
+    until(lambda: before.evaluate("image => image.naturalWidth") > 0, "the first preview is loaded")
     expect(status(page)).to_contain_text(re.compile(r"step [1-9]\d* of \d+"))
     shows(page, "probe", "Completed")
     with page.expect_download() as download:

@@ -18,14 +18,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trainer.contract.wording import for_console
+
 
 class TrainerError(Exception):
-    """An error the user can act on; `str()` of it is the message alone."""
+    """An error the user can act on; `str()` of it is the message alone, as the console words it."""
 
     code = "error"
 
     def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
+        super().__init__(for_console(message))
         self.message = message
         self.hint = hint
 

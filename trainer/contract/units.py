@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from trainer.contract.wording import for_console
+
 
 def duration(seconds: float) -> str:
     """A time span: "40 s", "24 min", "3 h 05 min"."""
@@ -22,4 +24,4 @@ def size(count: float) -> str:
 
 def error_lines(code: str, message: str, hint: str) -> str:
     """An error on a console: its code, what happened, what to do, and where the page's Help lists it."""
-    return f"Error ({code}): {message}\n  → {hint}\n  More on the page: /help#{code}"
+    return f"Error ({code}): {for_console(message)}\n  → {for_console(hint)}\n  More on the page: /help#{code}"

@@ -1,0 +1,37 @@
+"""What the trainer's sentences name, in the page's words: a control by its label, a command by its button."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+from app.kit.text import ENGLISH, TABLES, say
+from trainer.contract.schema import all_settings
+from trainer.contract.wording import MARK
+
+LABELS = {info.place: info.label for info in all_settings()}
+
+
+def on_page(text: str, language: str = "en") -> str:
+    """The text as the page shows it: no flag, no setting's dotted path, no command."""
+    return MARK.sub(lambda mark: _worded(mark, language), text)
+
+
+def html_of(text: str, language: str = "en") -> str:
+    """The text as the page shows it, safe within HTML."""
+    return escape(on_page(text, language))
+
+
+def setting_name(place: str, language: str) -> str:
+    """What the page calls a setting."""
+    key = f"setting.{place}"
+    return say(language, key) if key in ENGLISH else LABELS.get(place, place.rpartition(".")[2].replace("_", " "))
+
+
+def _worded(mark: re.Match[str], language: str) -> str:
+    kind, name, value = mark[1], mark[2], mark[3]
+    if kind == "action":
+        key = f"action.{name}"
+        return say(language, key, what=value or "") if key in TABLES["en"] else name
+    label = setting_name(name, language)
+    return f"“{label}”" if kind == "named" or value is None else f"“{label}: {value}”"
