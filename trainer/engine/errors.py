@@ -1,12 +1,21 @@
-"""What PyTorch and its libraries raise, as errors to act on."""
+"""Errors that only the engine knows: memory savings without effect, and what PyTorch and its libraries raise."""
 
 from __future__ import annotations
 
 import torch
 
-from trainer.contract.errors import DeviceLost, OutOfMemory, ProcessLost, TrainerError
+from trainer.contract.errors import DeviceLost, OutOfMemory, ProcessLost, TrainerError, TrainingError
 from trainer.contract.system_errors import Unexpected
 from trainer.engine.device import out_of_memory
+
+
+class NothingToSave(TrainingError):
+    """A memory saving found no part of the model to act on, so it would silently save nothing."""
+
+    code = "nothing_to_save"
+
+    def __init__(self, saving: str, parts: str, hint: str) -> None:
+        super().__init__(f"{saving} would save nothing: this base model has no {parts}.", hint)
 
 
 def named(error: Exception) -> TrainerError:

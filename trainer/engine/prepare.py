@@ -13,6 +13,7 @@ from trainer.contract.events import EventLog, Warned
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.learning import AdapterSettings
 from trainer.contract.settings.model import Checkpointing
+from trainer.contract.wording import setting
 from trainer.dataset.captions import captions_of, first_caption
 from trainer.dataset.problems import unreadable
 from trainer.dataset.scan import images_of
@@ -27,13 +28,14 @@ from trainer.engine.data.encoding import Progress
 from trainer.engine.data.prior import Protector, class_prompts
 from trainer.engine.device import DTYPES, free_bytes, make_accelerator
 from trainer.engine.distributed.collectives import check_alike, everywhere
+from trainer.engine.errors import NothingToSave
 from trainer.engine.families.base import Family
 from trainer.engine.families.load import chosen_model, load_family
 from trainer.engine.families.read_ahead import ReadAhead
 from trainer.engine.fingerprint import inputs_of
 from trainer.engine.frozen.gradient_checkpointing import apply_level
 from trainer.engine.frozen.lean_layers import free_convolutions, fuse_norms
-from trainer.engine.frozen.packing import lay_out
+from trainer.engine.frozen.packing import PackedConv2d, lay_out
 from trainer.engine.objectives import make_schedule
 from trainer.engine.optim import make_optimizer
 from trainer.engine.outputs import state_of
@@ -162,12 +164,20 @@ def add_adapter(family: Family, config: TrainConfig) -> Adapter:
 
 
 def keep_less(family: Family, adapter: Adapter, dropout: float, level: Checkpointing) -> None:
-    """Let the UNet keep for the backward pass only what it must, and at this level of recomputation yet less."""
+    """Let the UNet keep for the backward pass only what it must, and turn on gradient checkpointing at this level.
+
+    Raises:
+        NothingToSave: One of these finds nothing in the model to act on.
+    """
     unet = family.component("unet")
-    fuse_norms(unet)
-    free_convolutions(unet)
-    fuse(family, adapter, dropout)
-    fuse_entries(unet)
+    packed = sum(isinstance(module, PackedConv2d) for module in unet.modules())
+    found = {"norms": fuse_norms(unet), "convolutions": packed + free_convolutions(unet)}
+    fuse(family, adapter, dropout)  # in float32 it has nothing to do
+    found["transformer blocks"] = fuse_entries(unet)
+    for parts, count in found.items():
+        if not count:
+            hint = f"This architecture is not supported yet: choose another with {setting('model.base_model')}."
+            raise NothingToSave("Keeping less for the backward pass", f"{parts} of a known kind", hint)
     apply_level(unet, level)
 
 

@@ -24,11 +24,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.model import Quantize
+from trainer.contract.wording import setting
 from trainer.dataset.clip_tokens import BEGIN, END, vocabulary
 from trainer.engine.device import out_of_memory
+from trainer.engine.errors import NothingToSave
 from trainer.engine.families import original
 from trainer.engine.frozen.malloc import without_holes
-from trainer.engine.frozen.quantized import hold
+from trainer.engine.frozen.quantized import HeldWeight, hold
 from trainer.engine.frozen.streaming import blocks_of, stream
 from trainer.models.errors import NotABaseModel
 from trainer.models.identify import BaseModel
@@ -293,8 +295,15 @@ def _fill(module: nn.Module, weights: dict[str, Tensor], kept: Kept) -> None:
 
 
 def _fill_unet(unet: nn.Module, weights: dict[str, Tensor], kept: Kept) -> None:
-    """The same for the UNet, whose blocks may stay in system memory."""
+    """Give the UNet its weights; its blocks may be quantized, and may stay in system RAM.
+
+    Raises:
+        NothingToSave: It is to be quantized or offloaded, and has no blocks for that.
+    """
     _fill(unet, weights, kept)
+    if kept.quantize != "none" and not any(isinstance(weight, HeldWeight) for weight in unet.parameters()):
+        hint = f"Set {setting('model.quantize', 'none')}."
+        raise NothingToSave(f"Quantization to {kept.quantize}", "weights that it can quantize", hint)
     if kept.stream:
         stream(blocks_of(unet), kept.device)
 

@@ -12,26 +12,39 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trainer.contract.settings.model import Checkpointing
+from trainer.contract.wording import setting
+from trainer.engine.errors import NothingToSave
 
 
 def apply_level(unet: nn.Module, level: Checkpointing) -> int:
-    """Recompute these parts from now on; gives back how many. The answers stay the same to the bit.
+    """Turn on gradient checkpointing; predictions stay identical to the bit.
 
-    To be called once, after everything else that gives modules a forward pass of their own.
+    To be called once, after everything else that replaces a module's forward pass.
 
     Args:
         unet: diffusers' UNet, with adapter or without.
-        level: The feed-forward layers of all transformer blocks, those blocks whole, or with "full" the residual layers
-            too, as diffusers does it.
+        level: Recompute the feed-forward layers of all transformer blocks, whole transformer blocks, or with "full" the
+            residual layers too, by diffusers' own method.
+
+    Returns:
+        How many modules are recomputed in the backward pass.
+
+    Raises:
+        NothingToSave: The level asks for gradient checkpointing, and the model has nothing to recompute.
     """
     blocks = [module for module in unet.modules() if isinstance(module, BasicTransformerBlock)]
-    if level == "full":
+    if level == "full" and getattr(unet, "_supports_gradient_checkpointing", False):
         cast("Any", unet).enable_gradient_checkpointing()
-        return sum(bool(getattr(module, "gradient_checkpointing", False)) for module in unet.modules())
-    parts = {"none": [], "feed_forward": [block.ff for block in blocks], "blocks": blocks}[level]
-    for part in parts:
-        part.forward = _Recomputed(part.forward)
-    return len(parts)
+        count = sum(bool(getattr(module, "gradient_checkpointing", False)) for module in unet.modules())
+    else:
+        parts = {"feed_forward": [block.ff for block in blocks], "blocks": blocks}.get(level, [])
+        for part in parts:
+            part.forward = _Recomputed(part.forward)
+        count = len(parts)
+    if level != "none" and not count:
+        hint = f"{setting('model.gradient_checkpointing', 'none')}."
+        raise NothingToSave(f'Gradient checkpointing "{level}"', "blocks that it can recompute", f"Set {hint}")
+    return count
 
 
 class _Recomputed:

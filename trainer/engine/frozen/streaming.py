@@ -19,6 +19,8 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from trainer.contract.wording import setting
+from trainer.engine.errors import NothingToSave
 from trainer.engine.frozen.quantized import HeldWeight, passed_on, placed
 
 ALIGNED = 512  # bytes, as on the device otherwise: kernels are chosen by it
@@ -212,10 +214,17 @@ def streamed(parts: Iterable[nn.Module]) -> list[tuple[nn.Module, str]]:
 
 
 def stream(blocks: Iterable[Sequence[nn.Module]], device: torch.device) -> None:
-    """Keep these blocks' weights in system memory from now on, to be computed with on the device."""
+    """Offload these blocks' weights to system RAM; each is copied to the device when it is computed with.
+
+    Raises:
+        NothingToSave: They have no weights to offload.
+    """
     places = [found for block in blocks if (found := streamed(block))]
+    if not places:
+        hint = f"Set {setting('model.offload', 'off')}."
+        raise NothingToSave("Offloading to system RAM", "blocks that it can offload", hint)
     sizes = [sum(_size(getattr(owner, name)) for owner, name in block) for block in places]
-    buffers = Buffers(max(sizes, default=0), device)
+    buffers = Buffers(max(sizes), device)
     for block, room in zip(places, _rooms(sizes, pinned=device.type == "cuda"), strict=True):
         home = Block(room, buffers)
         for owner, name in block:
