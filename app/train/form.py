@@ -23,6 +23,7 @@ from trainer.contract.home import Home
 from trainer.contract.presets import OF_ONE_RUN
 from trainer.contract.settings.config import TrainConfig
 from trainer.models.errors import ModelError
+from trainer.planning.estimate import learning_strength
 
 NAMED = ("output.name", "dataset.trigger_word", "model.base_model")
 SHAPE = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", "dataset.views")
@@ -197,7 +198,7 @@ class TrainForm:
 
         def note(rank: float, alpha: float, rate: float) -> float | None:
             """The learning strength these values make."""
-            return rate * alpha / rank if rank and alpha and rate else None
+            return learning_strength(rate, alpha, rank) if rank and alpha and rate else None
 
         def adapt(rank: float, alpha: float, rate: float, kept: float | None, wished: bool) -> Any:  # noqa: ANN401
             """The learning rate that makes the noted strength with the new rank and alpha."""

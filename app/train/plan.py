@@ -17,7 +17,7 @@ from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
 from trainer.models.compatible import check_chosen
 from trainer.models.errors import ModelError
-from trainer.planning.estimate import disk_bytes, estimate, foreseen
+from trainer.planning.estimate import disk_bytes, estimate, foreseen, learning_strength
 from trainer.planning.memory import GIB
 from trainer.planning.ready import settled
 
@@ -131,7 +131,7 @@ def _memory(config: TrainConfig, measured: float | None, tongue: str) -> list[st
 
 def strength(config: TrainConfig) -> float:
     """Learning strength: how far an update goes, whatever the rank."""
-    return config.optimizer.learning_rate * config.adapter.alpha / config.adapter.rank
+    return learning_strength(config.optimizer.learning_rate, config.adapter.alpha, config.adapter.rank)
 
 
 def differing(values: dict[str, Any], base: TrainConfig) -> dict[str, Any]:

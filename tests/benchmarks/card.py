@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from trainer.contract.events import Phase, RunFailed, RunFinished, RunStarted, Step, Warned, read_events
 from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
+from trainer.contract.settings.model import Checkpointing
 from trainer.runs.folder import RunFolder
 
 WARM_UP = 5  # steps left out of the median
@@ -35,20 +36,20 @@ class Case(NamedTuple):
     family: str
     resolution: int
     precision: str
-    checkpointing: bool
+    checkpointing: Checkpointing
     batch: int
     text: bool = False
 
 
 CASES = [
-    Case("sd15", 512, "fp16", False, 1),
-    Case("sd15", 512, "bf16", False, 1),
-    Case("sd15", 512, "bf16", True, 4, text=True),
-    Case("sd15", 512, "fp32", False, 1),
-    Case("sdxl", 1024, "bf16", True, 1),
-    Case("sdxl", 1024, "fp16", True, 1, text=True),
-    Case("sdxl", 1024, "bf16", False, 1),
-    Case("sdxl", 512, "bf16", True, 1),
+    Case("sd15", 512, "fp16", "none", 1),
+    Case("sd15", 512, "bf16", "none", 1),
+    Case("sd15", 512, "bf16", "full", 4, text=True),
+    Case("sd15", 512, "fp32", "none", 1),
+    Case("sdxl", 1024, "bf16", "full", 1),
+    Case("sdxl", 1024, "fp16", "full", 1, text=True),
+    Case("sdxl", 1024, "bf16", "none", 1),
+    Case("sdxl", 512, "bf16", "full", 1),
 ]
 
 
@@ -64,9 +65,9 @@ def images(folder: Path, count: int, side: int) -> Path:
 
 def train(case: Case, model: Path, home: Path, device: str, steps: int) -> RunFolder:
     """One training of so many steps, to its end."""
-    images = home / f"pictures-{case.resolution}"
-    if not images.exists():
-        images(images, 8, case.resolution)
+    folder = home / f"images-{case.resolution}"
+    if not folder.exists():
+        images(folder, 8, case.resolution)
     values: dict[str, dict[str, Any]] = {
         "model": {
             "base_model": str(model),
@@ -75,7 +76,7 @@ def train(case: Case, model: Path, home: Path, device: str, steps: int) -> RunFo
             "gradient_checkpointing": case.checkpointing,
         },
         "dataset": {
-            "images": str(images),
+            "images": str(folder),
             "views": max(1, steps * case.batch // 8),
             "batch_size": case.batch,
             "resolution": case.resolution,

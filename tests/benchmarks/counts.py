@@ -7,6 +7,7 @@ the counts are exact and the same everywhere. Convolutions are not packed here, 
 
 from __future__ import annotations
 
+import argparse
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ def plain() -> nn.Module:
 
 
 def ours(level: Any, family: str = "sd15", dtype: torch.dtype = torch.bfloat16, dropout: float = 0.0) -> nn.Module:
-    """The UNet as `trainer.engine.assembly` makes it."""
+    """The UNet as `trainer.engine.prepare` makes it."""
     bare = Bare(family, dtype)
     adapter = attach(bare, AdapterSettings(rank=RANK, alpha=RANK, dropout=dropout), seed=0)
     unet = faked(bare.component("unet"))
@@ -198,6 +199,7 @@ def counted(forward: Callable[[], Tensor], known: list[Tensor], dtype: torch.dty
 
 def main() -> None:
     """Print a table for each size."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     sides: dict[str, Callable[[], nn.Module]] = {"plain": plain}
     sides |= {level: lambda level=level: ours(level) for level in LEVELS}
     for pixels in (256, 512):

@@ -33,7 +33,7 @@ SIDE = 64
 
 
 def run(preset: str, prompts: list[str], extra: list[str]) -> RunFolder:
-    """Train the preset with these previews; gives back its finished run."""
+    """Train the preset with these previews; returns its finished run."""
     command = [sys.executable, str(ROOT / "launch.py"), "--preset", preset, *extra, "--preview.every", "1000000"]
     subprocess.run([*command, "--preview.prompts", *prompts], check=True)
     return RunFolder.all(Home.find())[0]

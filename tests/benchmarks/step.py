@@ -102,7 +102,8 @@ def plain(dtype: str, which: str, pixels: int, steps: int, peak: Peak) -> list[f
         since = time.perf_counter()
         noise, t = torch.randn_like(latents), torch.randint(1000, (1,))
         with torch.autocast("cpu", torch.bfloat16):
-            prediction = unet(noise_schedule.add_noise(latents, noise, t), t, states).sample
+            noisy = noise_schedule.add_noise(latents, noise, t).to(unet.dtype)
+            prediction = unet(noisy, t, states.to(unet.dtype)).sample
         torch.nn.functional.mse_loss(prediction.float(), noise).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

@@ -20,7 +20,7 @@ from trainer.models.hub import look
 from trainer.models.hub_errors import HubError
 from trainer.models.identify import identify
 from trainer.models.lookup import located, models_here, name_of
-from trainer.planning.estimate import foreseen
+from trainer.planning.estimate import foreseen, learning_strength
 from trainer.planning.memory import details
 from trainer.planning.preview_schedule import Drawing, words
 from trainer.runs.process import Group
@@ -72,7 +72,7 @@ def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], grou
     batch = f"batch {config.dataset.batch_size}"
     if config.dataset.accumulation > 1:
         batch += f" x {config.dataset.accumulation}"
-    strength = config.optimizer.learning_rate * config.adapter.alpha / config.adapter.rank
+    strength = learning_strength(config.optimizer.learning_rate, config.adapter.alpha, config.adapter.rank)
     console.print(
         f"{made.images} images × {made.views_per_image:.4g} views = [bold]{made.steps} steps[/] at {batch}; "
         f"learning strength {strength:.2g}; writes up to {config.output.files} LoRA files, "

@@ -9,9 +9,9 @@ from pathlib import Path
 from trainer.contract.errors import DiskShort
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.units import size
+from trainer.planning.memory import TRAINED_BYTES
 from trainer.planning.preview_schedule import images
 
-CHECKPOINT_BYTES = 12  # per trained number: itself and AdamW's two moments, all float32
 FILE_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
 PREVIEW_BYTES = 2  # per pixel: a PNG of a photograph takes less
 BESIDES = 16 * 2**20  # events, log, metadata, what the file system rounds up
@@ -27,7 +27,7 @@ def run_bytes(config: TrainConfig, trained: int, steps: int, prompts: int) -> in
         prompts: How many previews are drawn each time.
     """
     output = config.output
-    saved = trained * CHECKPOINT_BYTES * (output.keep_checkpoints + 1)
+    saved = trained * TRAINED_BYTES * (output.keep_checkpoints + 1)
     files = trained * FILE_BYTES[output.dtype] * (output.files + 2)  # that of an early stop, and the one to be proved
     side = config.dataset.resolution
     pixels = (config.preview.width or side) * (config.preview.height or side)
