@@ -3,13 +3,13 @@
 TrainerError
 ├── InvalidSettings · UnknownPreset
 ├── DatasetError: FolderMissing · NoImages · NothingToTrain · UnreadableImage
-├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel; more in huberrors.py and convert.py
+├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel; more in models/
 ├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · DiskShort · OutOfMemory · Terminated · DeviceLost ·
 │   ProcessLost · ComputersApart
 ├── RunError: RunMissing · RunBusy · TrainerEnded · ResumeRefused · NewerVersion · ComputersDiffer
 ├── ExportError: ProofFailed · FileExists
 ├── LoraRefused
-└── SystemRefused · BrokenInstall · Unexpected, all in systemerrors.py
+└── SystemRefused · BrokenInstall · Unexpected, all in system_errors.py
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.contract.wording import for_console
+from trainer.contract.wording import for_console, setting
 
 
 class TrainerError(Exception):
@@ -73,7 +73,8 @@ class NonFiniteLatents(TrainingError):
     code = "non_finite_latents"
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"The VAE returned non-finite values for {path}.", hint="Set --model.precision fp32.")
+        hint = f"Set {setting('model.precision', 'fp32')}."
+        super().__init__(f"The VAE returned NaN or infinity for {path}.", hint)
 
 
 class DiskFull(TrainingError):
@@ -92,8 +93,9 @@ class OutOfMemory(TrainingError):
 
     code = "out_of_memory"
 
-    def __init__(self, detail: str, hint: str = "Close other programs, or set a smaller --dataset.resolution.") -> None:
-        super().__init__(f"Out of memory: {detail}.", hint)
+    def __init__(self, detail: str, hint: str = "") -> None:
+        usual = f"Close other programs, or set a smaller {setting('dataset.resolution')}."
+        super().__init__(f"Out of memory: {detail}.", hint or usual)
 
 
 class Terminated(TrainingError):
@@ -125,8 +127,8 @@ class DiskShort(TrainingError):
     def __init__(self, folder: Path, needed: str, free: str, missing: str) -> None:
         super().__init__(
             f"The run will write {needed} to {folder}, and {free} are free there: {missing} are missing.",
-            hint="Free some space, or set fewer --output.files or --output.keep_checkpoints, or a smaller "
-            "--adapter.rank.",
+            hint=f"Free some space, or set fewer {setting('output.files')} or {setting('output.keep_checkpoints')}, or "
+            f"a smaller {setting('adapter.rank')}.",
         )
 
 

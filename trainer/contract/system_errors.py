@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from trainer.contract.errors import DiskFull, TrainerError
+from trainer.contract.wording import action, setting
 
 UNNAMED = "a file"  # where the system does not say which
-ELSEWHERE = "or keep runs in another folder: --home DIR"
+ELSEWHERE = f"or use {action('home')}"
 
 
 class SystemRefused(TrainerError):
@@ -23,7 +24,7 @@ class SystemRefused(TrainerError):
     code = "system_refused"
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"The system refused: {error}.", hint="Mend what it names, then start again.")
+        super().__init__(f"The system refused: {error}.", hint="Fix what it names, then start again.")
 
 
 class NotAllowed(TrainerError):
@@ -58,7 +59,7 @@ class NameTooLong(TrainerError):
     def __init__(self, place: str) -> None:
         super().__init__(
             f"The system does not take a path of {len(place)} letters: …{place[-40:]}.",
-            hint="Give the run a shorter --name, or a --home nearer to the root of its disk.",
+            hint=f"Shorten the run's name ({setting('output.name')}), {ELSEWHERE} nearer to the root of its disk.",
         )
 
 
@@ -118,7 +119,7 @@ class BrokenInstall(TrainerError):
     def __init__(self, detail: str) -> None:
         super().__init__(
             f"A library cannot be loaded: {detail}.",
-            hint="Delete the folder .venv and start launch.py again, which then installs all of them anew.",
+            hint="Delete the folder .venv and start Atelier again: it then reinstalls all of them.",
         )
 
 

@@ -15,8 +15,9 @@ CONSOLE = {
     "resume": "python launch.py --resume {}",
     "models": "python launch.py models",
     "presets": "python launch.py --list-presets",
-    "settings": "python launch.py train --help",
-    "home": "--home DIR",
+    "convert": 'convert it: python launch.py convert "{}"',
+    "settings": "`python launch.py train --help` lists every setting with its range",
+    "home": "another home folder (--home DIR)",
     "config": "--config FILE",
 }
 

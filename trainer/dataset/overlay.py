@@ -24,6 +24,7 @@ from filelock import FileLock
 from trainer.contract.files import append_line, atomic_write
 from trainer.contract.home import Home
 from trainer.contract.settings.dataset import Concept, DatasetSettings
+from trainer.contract.wording import named
 from trainer.dataset.encodings import plain
 from trainer.dataset.errors import DatasetError
 
@@ -93,7 +94,7 @@ def read_overlay(path: Path) -> Entries:
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(
             f"The captions {path} cannot be read: {error}.",
-            hint="Give a metadata.jsonl in UTF-8, or leave dataset.captions empty.",
+            hint=f"Give a metadata.jsonl in UTF-8, or leave {named('dataset.captions')} empty.",
         ) from None
     return dict(_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.contract.wording import named
 from trainer.dataset.errors import UnreadableImage
 
 
@@ -109,7 +110,7 @@ def repeats_told(shares: dict[str, int]) -> list[Problem]:
         Problem(
             "folder_repeats",
             f"Folders are named as in kohya's tools, and their images shown in that proportion: {', '.join(shares)}.",
-            "If the numbers mean something else, set dataset.folder_repeats to false.",
+            f"If the numbers mean something else, set {named('dataset.folder_repeats')} to false.",
             why="A number that is no number of repeats would have some images shown far more often than others.",
         )
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trainer.contract.wording import named
 from trainer.dataset.overlay import Entry
 
 Level = Literal["error", "warning", "note"]  # the image is lost; makes the LoRA worse; good to know
@@ -114,7 +115,7 @@ CASES = {
         "warning",
         "Captions longer than the {subject} that are read",
         "What is cut off is not learnt with these images.",
-        "Shorten them, or set dataset.caption_tokens to 150 or 225.",
+        f"Shorten them, or set {named('dataset.caption_tokens')} to 150 or 225.",
     ),
     "style_in_caption": Case(
         "warning",
@@ -126,7 +127,7 @@ CASES = {
         "warning",
         "Captions without “{subject}”, which most others begin with",
         "A trigger word calls up only what it stood beside.",
-        "Put it first in these captions too, or set it as dataset.trigger_word.",
+        f"Put it first in these captions too, or set it as {named('dataset.trigger_word')}.",
     ),
     "trigger_not_written": Case(
         "note",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from trainer.contract.units import size as in_words
+from trainer.contract.wording import action
 from trainer.models.errors import BaseModelMissing, NotABaseModel
 
 FORMATS_LIMIT = 100_000_000  # bytes of header that the format allows
@@ -166,7 +167,7 @@ def _what_opens(path: Path, opening: bytes) -> tuple[str, str]:
     zipped = opening.startswith(b"PK\x03\x04")
     suffix = path.suffix.lower()
     if opening.startswith(b"\x80") or (zipped and (b"/data.pkl" in opening or suffix not in ("", ".zip"))):
-        convert = f'If it is a base model, convert it with: python launch.py convert "{path}"'
+        convert = f"Choose its .safetensors version; or, if it is a base model, {action('convert', path)}"
         return "it is a pickled checkpoint (.ckpt, .pt, .bin), which could run a program when it is opened", convert
     if zipped:
         return "it is a packed archive", UNPACK

@@ -22,7 +22,14 @@ from filelock import FileLock
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.files import atomic_write
-from trainer.models.hub_errors import DamagedDownload, HubUnreachable, NoRoom, NothingToTrain, NotOnTheHub, explained
+from trainer.models.hub_errors import (
+    DamagedDownload,
+    HubUnreachable,
+    NoModelInRepository,
+    NoRoom,
+    NotOnTheHub,
+    explained,
+)
 from trainer.models.hub_files import INDEX_FILE, diffusers_files, single_files, whole
 
 WORD = r"\w+(?:(?:-\.?|\.-?)\w+)*"  # the hub allows no "--" and no ".." in names, and neither sign at an end
@@ -188,7 +195,7 @@ def _chosen(name: str, paths: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InvalidSettings: Several models to choose from.
         NotOnTheHub: The file that the name gives is not among them.
-        NothingToTrain: No model.
+        NoModelInRepository: No model.
     """
     _, file = _split(name)
     if file:
@@ -207,7 +214,7 @@ def _chosen(name: str, paths: Sequence[str]) -> tuple[str, ...]:
             places={"model.base_model": f"{len(single)} models of that name"},
         )
     if not single:
-        raise NothingToTrain(name)
+        raise NoModelInRepository(name)
     return (single[0],)
 
 

@@ -2,7 +2,7 @@
 
 HubError (a ModelError)
 ├── HubOffline · HubUnreachable · HubRefused · NotOnTheHub
-└── NothingToTrain · NoRoom · DamagedDownload
+└── NoModelInRepository · NoRoom · DamagedDownload
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class NotOnTheHub(HubError):
         )
 
 
-class NothingToTrain(HubError):
+class NoModelInRepository(HubError):
     """The repository holds no base model in a form that can be read."""
 
     code = "no_model_in_repository"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.learning import AdapterSettings
+from trainer.contract.wording import setting
 from trainer.models.errors import NotABaseModel
 from trainer.models.headers import read_header, read_numbers
 
@@ -32,7 +33,7 @@ def check_start(settings: AdapterSettings) -> None:
         wished = " and ".join(f"{name} {getattr(settings, name):g}" for name in other)
         raise InvalidSettings(
             f"{path.name} has {seen}; the run is to have {wished}.",
-            hint=f"Set {' '.join(f'--adapter.{name} {value:g}' for name, value in other.items())}.",
+            hint=f"Set {' '.join(setting(f'adapter.{name}', f'{value:g}') for name, value in other.items())}.",
             places={f"adapter.{name}": f"{path.name} has {value:g}." for name, value in other.items()},
         )
 
@@ -60,6 +61,6 @@ def _equal(seen: float, wished: float) -> bool:
 def _unusable(path: Path, why: str) -> InvalidSettings:
     return InvalidSettings(
         f"The LoRA file {path} {why}.",
-        hint="Choose another .safetensors file for --adapter.start_from, or leave it empty to start fresh.",
+        hint=f"Choose another .safetensors file for {setting('adapter.start_from')}, or leave it empty to start fresh.",
         places={"adapter.start_from": f"{path.name} {why}."},
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.contract.errors import TrainerError
+from trainer.contract.wording import action
 
 
 class RunError(TrainerError):
@@ -42,7 +43,7 @@ class TrainerEnded(RunError):
     def __init__(self, name: str, exit_code: int, log: Path) -> None:
         super().__init__(
             f"The trainer process ended unexpectedly (exit code {exit_code}); {log} may say why.",
-            hint=f"Go on from the last checkpoint: python launch.py --resume {name}",
+            hint=f"Resume from the last checkpoint: {action('resume', name)}",
         )
 
 

@@ -97,7 +97,7 @@ def _refused(folder: Path, error: OSError) -> ExportError:
 
 
 def _no_such_file(run: RunFolder, file: str, known: list[str]) -> ExportError:
-    hint = f"It has: {', '.join(known)}." if known else "It has none yet: press Save now, or wait for its end."
+    hint = f"It has: {', '.join(known)}." if known else "It has none yet: choose “Save now”, or wait for its end."
     return ExportError(f"The run {run.path.name} has no LoRA file {file}.", hint=hint)
 
 

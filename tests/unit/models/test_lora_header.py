@@ -5,6 +5,7 @@ from safetensors.torch import save_file
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.config import validated
 from trainer.contract.settings.learning import AdapterSettings
+from trainer.contract.wording import for_console
 from trainer.models.lora_header import check_start
 from trainer.planning.ready import settled
 
@@ -52,7 +53,7 @@ def test_another_rank_or_alpha_is_refused_with_what_to_set(tmp_path, wished, tol
     with pytest.raises(InvalidSettings) as caught:
         check_start(settings(lora(tmp_path / "ana.safetensors"), **wished))
     assert caught.value.message == f"ana.safetensors {told}."
-    assert caught.value.hint == f"Set {hint}."
+    assert for_console(caught.value.hint) == f"Set {hint}."
     assert set(caught.value.places) == places
 
 

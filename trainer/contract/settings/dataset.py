@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from trainer.contract.settings.fields import Section, setting
+from trainer.contract.wording import named
 
 
 class DatasetSettings(Section):
@@ -127,16 +128,19 @@ class DatasetSettings(Section):
     def _in_order(self) -> Self:
         if self.further_resolutions and max(self.further_resolutions) >= self.resolution:
             raise ValueError(
-                f"further_resolutions ({max(self.further_resolutions)}) must be below resolution ({self.resolution})"
+                f"{named('dataset.further_resolutions')} ({max(self.further_resolutions)}) must be below "
+                f"{named('dataset.resolution')} ({self.resolution})"
             )
         triggers = (self.trigger_word, *(concept.trigger_word for concept in self.concepts))
         if self.prior_preservation and not self.class_prompt and not any(triggers):
             raise ValueError(
-                "prior_preservation needs class_prompt where no trigger_word tells what is learnt from what is kept"
+                f"{named('dataset.prior_preservation')} needs {named('dataset.class_prompt')} where no "
+                f"{named('dataset.trigger_word')} tells the subject from its class"
             )
         if self.min_total_views > self.max_total_views:
             raise ValueError(
-                f"min_total_views ({self.min_total_views}) is above max_total_views ({self.max_total_views})"
+                f"{named('dataset.min_total_views')} ({self.min_total_views}) is above "
+                f"{named('dataset.max_total_views')} ({self.max_total_views})"
             )
         return self
 

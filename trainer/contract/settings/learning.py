@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from trainer.contract.settings.fields import Section, setting
+from trainer.contract.wording import named
 
 
 class AdapterSettings(Section):
@@ -110,11 +111,16 @@ class ObjectiveSettings(Section):
     @model_validator(mode="after")
     def _possible_together(self) -> Self:
         if self.min_timestep >= self.max_timestep:
-            raise ValueError(f"min_timestep ({self.min_timestep}) is not below max_timestep ({self.max_timestep})")
-        if self.zero_terminal_snr == "on" and self.prediction == "epsilon":
-            raise ValueError("zero_terminal_snr needs v_prediction: with epsilon the last timestep is 0/0")
-        if self.zero_terminal_snr == "on" and self.noise_offset > 0:
             raise ValueError(
-                f"zero_terminal_snr already reaches black and white; set noise_offset ({self.noise_offset:g}) to 0"
+                f"{named('objective.min_timestep')} ({self.min_timestep}) is not below "
+                f"{named('objective.max_timestep')} ({self.max_timestep})"
             )
+        zero_snr = named("objective.zero_terminal_snr")
+        if self.zero_terminal_snr == "on" and self.prediction == "epsilon":
+            raise ValueError(
+                f"{zero_snr} needs {named('objective.prediction')} v_prediction: with epsilon the last timestep is 0/0"
+            )
+        if self.zero_terminal_snr == "on" and self.noise_offset > 0:
+            offset = named("objective.noise_offset")
+            raise ValueError(f"{zero_snr} already reaches black and white; set {offset} ({self.noise_offset:g}) to 0")
         return self
