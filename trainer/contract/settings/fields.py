@@ -1,4 +1,4 @@
-"""What settings are made of, and what is said of a value that is not allowed."""
+"""What settings are made of, and how a refused value is reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.contract.errors import InvalidSettings
 from trainer.contract.wording import MARK, action, named
 
 Level = Literal["basic", "advanced"]
-NAME_BYTES = 200  # file systems allow 255, and 80 letters can take 320
+NAME_BYTES = 200  # file systems allow 255, and 80 characters can take 320
 WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
 
@@ -28,23 +28,23 @@ def setting(default: Any, *, description: str, level: Level = "advanced", unit: 
 
 
 def plain_file_name(name: str) -> str:
-    """The name, fit to be a file's on every system.
+    """Returns the name if it is a valid file name on every system.
 
     Raises:
-        ValueError: Saying what is wrong with it.
+        ValueError: It is not; the message says why.
     """
     if name != name.strip() or name.startswith(".") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name):
-        raise ValueError('must be a plain file name: no / \\ : * ? " < > |, no leading dot, no blanks at the ends')
+        raise ValueError('must be a plain file name: no / \\ : * ? " < > |, no leading dot, no spaces at the ends')
     if name.split(".", maxsplit=1)[0].rstrip().upper() in WINDOWS_DEVICES:
-        raise ValueError("is a device on Windows, so no file can have this name there")
+        raise ValueError("is a device on Windows, where no file can have this name")
     size = len(name.encode())
     if size > NAME_BYTES:
-        raise ValueError(f"takes {size} bytes; {NAME_BYTES} leave room for step and ending in a file's name")
+        raise ValueError(f"takes {size} bytes; at most {NAME_BYTES} leave room for step and suffix")
     return name
 
 
 def invalid(error: ValidationError, sections: Mapping[str, type[Section]]) -> InvalidSettings:
-    """pydantic's findings on settings of these sections, as one error in our words."""
+    """Returns pydantic's findings on settings of these sections as one error in our words."""
     lines, hints = [], []
     places: dict[str, str] = {}
     for problem in error.errors():
