@@ -103,7 +103,7 @@ def test_another_rank_is_one_failure_that_says_what_to_set(new_run, finished):
     assert train(run) == 2
     (failure,) = events(run, RunFailed)
     assert failure.code == "invalid_settings"
-    assert failure.message == "bälle.safetensors has rank 4; the run is to have rank 8."
+    assert failure.message == "bälle.safetensors has rank 4; the run has rank 8."
     assert for_console(failure.hint) == "Set --adapter.rank 4."
 
 

@@ -1,7 +1,6 @@
 """The event protocol, v1: one JSON object per line in `events.jsonl`, and what a screen shows of it.
 
-The trainer appends; everybody else reads. A line is written at once; a reader consumes whole lines only, so a
-torn tail is never taken for an event.
+The trainer appends; everybody else reads. A line is written at once, and a reader consumes whole lines only.
 """
 
 from __future__ import annotations

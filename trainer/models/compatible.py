@@ -1,4 +1,4 @@
-"""The base model that settings choose: where it lies, and whether they suit it; told before anything is loaded."""
+"""Whether settings suit the base model they choose, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from trainer.models.lookup import located, resolved
 
 
 def check_chosen(config: TrainConfig) -> None:
-    """Refuse settings that do not suit their base model; one still to be fetched is checked when it is here.
+    """Refuse settings that do not suit their base model; one not downloaded yet is checked later.
 
     Raises:
-        ModelError: There is none of that name, or something else.
-        InvalidSettings: As `check` has it, or several models have that name.
+        ModelError: There is no base model of that name.
+        InvalidSettings: The settings do not suit it, or several models have that name.
     """
     path = located(resolved(config.model.base_model))
     if path is not None:
@@ -26,11 +26,11 @@ def check_chosen(config: TrainConfig) -> None:
 
 
 def check(model: BaseModel, config: TrainConfig) -> None:
-    """Whether the settings suit what the base model is.
+    """Refuse settings that do not suit the base model.
 
     Raises:
-        InvalidSettings: It is of another family, lacks layers that are to be trained or left out, does not say what
-            it predicts, or was noised otherwise.
+        InvalidSettings: It is of another family, lacks layers that are trained or skipped, does not say what it
+            predicts, or has another noise schedule.
     """
     name, settings = PurePath(config.model.base_model).name, config.model
     wanted = model.family if settings.family == "auto" else settings.family
@@ -62,17 +62,17 @@ def check(model: BaseModel, config: TrainConfig) -> None:
     if model.prediction is None and config.objective.prediction == "auto":
         raise _unsuited(
             "objective.prediction",
-            f"{name} does not say whether it predicts noise or velocity",
+            f"{name} does not say whether it predicts epsilon or v",
             f"Look at the model's page; then set {setting('objective.prediction', 'epsilon or v_prediction')}.",
         )
     noise_of(model.prediction or "epsilon", model.zero_terminal_snr, config.objective)
 
 
 def noise_of(prediction: Prediction, zero_snr: bool, wished: ObjectiveSettings) -> tuple[Prediction, bool]:
-    """What is predicted, and whether noise ends in noise alone: the model's own, or what the user decided otherwise.
+    """Returns the prediction type and whether the SNR ends at zero: the user's choice, else the model's own.
 
     Raises:
-        InvalidSettings: A combination that the model rules out, as "auto" is only known with it.
+        InvalidSettings: The model rules out the combination.
     """
     prediction = prediction if wished.prediction == "auto" else wished.prediction
     zero_snr = zero_snr if wished.zero_terminal_snr == "auto" else wished.zero_terminal_snr == "on"

@@ -42,7 +42,7 @@ class NotABaseModel(ModelError):
 
 
 class UnsupportedModel(ModelError):
-    """A part of the installed libraries is named otherwise than the file format expects."""
+    """Layers of the installed libraries have other names than the file format expects."""
 
     code = "unsupported_model"
 

@@ -122,7 +122,7 @@ class DatasetSettings(Section):
         20.0,
         ge=0.0,
         unit="GiB",
-        description="Largest cache of latents; what was unused longest is deleted. 0: no cache.",
+        description="Largest cache of latents and embeddings; what was unused longest is deleted. 0: no limit.",
     )
 
     def of_folder(self, number: int) -> Self:
