@@ -17,8 +17,7 @@ from app.train.presets import EXAMPLE, preset_config
 from app.train.start import start_run
 from trainer.contract.events import RunFailed
 from trainer.contract.home import Home
-from trainer.contract.settings.renamed import RENAMED
-from trainer.contract.toml import flat
+from trainer.contract.toml import RENAMED, flat
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
 from trainer.runs.workfolder import Request

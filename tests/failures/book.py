@@ -14,7 +14,7 @@ CASES: dict[str, Case] = {}
 
 @dataclass(frozen=True)
 class Seen:
-    """What a person was told."""
+    """What a person was shown, in the page's words."""
 
     code: str
     message: str

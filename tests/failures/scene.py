@@ -23,14 +23,17 @@ import app.api
 import app.dataset.checks
 import app.ui
 import trainer.__main__
-import trainer.tools.convert
+from app.kit.wording import on_page
 from app.live import parts
 from app.live.monitor import Watch
 from failures.book import Seen
-from trainer.console import train
+from trainer.console import doctor, train
 from trainer.console.main import main
+from trainer.contract.errors import TrainerError
 from trainer.contract.events import RunFailed, Warned, read_events
 from trainer.contract.home import CHECKOUT, Home
+from trainer.contract.wording import for_console
+from trainer.doctor.examine import Finding, examine
 from trainer.engine import loop
 from trainer.runs import process
 from trainer.runs.folder import RunFolder
@@ -66,6 +69,14 @@ class Scene:
         self._places = {**places, folder: "/home/ana", CHECKOUT: "/home/ana/atelier"}
         self._places[Path(sys.executable)] = "/home/ana/atelier/.venv/bin/python"
         self.patch.setenv("COLUMNS", "10000")  # nothing is wrapped
+        self._errors: list[TrainerError] = []  # as they were written, before a side words them
+        plain = TrainerError.__init__
+
+        def noted(error: TrainerError, message: str, hint: str) -> None:
+            self._errors.append(error)
+            plain(error, message, hint)
+
+        self.patch.setattr(TrainerError, "__init__", noted)
 
     def images(self, count: int = 5, **files: str | bytes) -> Path:
         """A folder of drawn images with captions, and files beside them; `__` in a name stands for its dot."""
@@ -80,7 +91,7 @@ class Scene:
     def console(self, *arguments: object, main: Callable[[list[str]], int] = main) -> Seen:
         """What a console program says that ends in an error."""
         code = main([str(argument) for argument in arguments])
-        return self._told(code)
+        return self._shown(code)
 
     def check(self, *flags: object) -> Seen:
         """What the console says before a training on good images and the built-in model, with these flags."""
@@ -88,7 +99,7 @@ class Scene:
         return self.console(*given, "--check")
 
     def refused(self, *flags: object, preset: str = "pocket-style", **settings: Any) -> Seen:
-        """What the console and the page say of settings, by their names with `__` for the dot: the same."""
+        """What console and page say of settings, by their names with `__` for the dot: one thing, each in its words."""
         named = {place.replace("__", "."): value for place, value in settings.items()}
         named |= {place: str(value) for place, value in named.items() if isinstance(value, Path)}
         if "dataset.images" not in named:
@@ -112,8 +123,8 @@ class Scene:
         arguments = [preset if name == "preset" else places.get(name) for name in inspect.signature(start).parameters]
         with pytest.raises(gr.Error) as toast:
             start(*arguments)
-        told = f"{seen.message} {seen.hint}"
-        assert self._tidy(toast.value.message) in (told, told.replace("'", ""))  # a flag's number is a text
+        shown = f"{seen.message} {seen.hint}"
+        assert self._tidy(toast.value.message) in (shown, shown.replace("'", ""))  # a flag's number is a text
 
     def train(self, run: RunFolder, code: str, expected: int = 2) -> Seen:
         """What the console and the page say of a training that fails, or that a warning is about."""
@@ -121,19 +132,21 @@ class Scene:
         self._train_here()
         assert train.follow(run, Group.of(run), Console(highlight=False)) == expected
         output = self._output()
-        told = [event for event in read_events(run.events_file)[0] if isinstance(event, RunFailed | Warned)]
+        written = [event for event in read_events(run.events_file)[0] if isinstance(event, RunFailed | Warned)]
         kind = RunFailed if expected else Warned
-        (event, *_) = [one for one in told if one.code == code and isinstance(one, kind)] or pytest.fail(str(told))
-        assert event.message in output
-        assert event.hint in output
+        (event, *_) = [one for one in written if one.code == code and isinstance(one, kind)] or pytest.fail(
+            str(written)
+        )
+        assert for_console(event.message) in output
+        assert for_console(event.hint) in output
         watch = Watch(run)
         watch.tick()
         watch.view.warnings = watch.view.warnings[-1:] if isinstance(event, RunFailed) else [event]
         card = parts.notices(watch, "en")
-        assert f"{escape(event.message)}<p>{escape(event.hint)} " in card
+        assert f"{escape(on_page(event.message))}<p>{escape(on_page(event.hint))} " in card
         log = run.log_file.read_text()
         assert ("Traceback" in log) == isinstance(event, RunFailed), "the technical story is in log.txt"
-        return self.seen(event.code, event.message, event.hint)
+        return self.seen(event.code, on_page(event.message), on_page(event.hint))
 
     def deleted(self, run: RunFolder) -> Seen:
         """What the console says of a training whose folder vanishes."""
@@ -165,16 +178,26 @@ class Scene:
     def card(self, html: str, code: str) -> Seen:
         """What a card of the page says."""
         ((message, hint),) = CARD.findall(html) or pytest.fail(html)
+        assert "⟦" not in html
         return self.seen(code, unescape(message), unescape(hint))
 
     def doctor(self, folder: Path, code: str, *flags: object, page: bool = True, **asked: Any) -> Seen:
         """What the doctor says of a folder, in the console and on the page: the same."""
         given = ["--preset", "sd15-style", "--home", self.home.root, "--doctor", folder, *flags]
-        main([str(one) for one in given])
+        findings: list[Finding] = []
+
+        def examined(*arguments: Any) -> list[Finding]:
+            findings[:] = examine(*arguments)
+            return findings
+
+        with self.patch.context() as patch:
+            patch.setattr(doctor, "examine", examined)
+            main([str(one) for one in given])
         output = self._output()
-        found = {one[0]: one for one in FINDING.findall(output)}
-        assert code in found, output
-        _, message, why, hint = found[code]
+        (finding, *_) = [one for one in findings if one.code == code] or pytest.fail(output)
+        shown = (code, *(for_console(text) for text in (finding.message, finding.why, finding.hint)))
+        assert shown in FINDING.findall(output)
+        message, why, hint = map(on_page, (finding.message, finding.why, finding.hint))
         if not page:
             return self.seen(code, message, hint, why)
         check = next(one for one in app.dataset.checks.answers(self.home) if one.__name__ == "check")
@@ -207,13 +230,14 @@ class Scene:
             patch.setattr(tempfile, "mkstemp", made)
             yield
 
-    def _told(self, ended: int) -> Seen:
+    def _shown(self, ended: int) -> Seen:
         """The one error of a console's output."""
         output = self._output()
         assert ended == 2, output
         ((code, message, hint, linked),) = ERROR.findall(output) or pytest.fail(output)
         assert linked == code
-        return self.seen(code, message, hint)
+        written = {for_console(text): text for error in self._errors for text in (error.message, error.hint)}
+        return self.seen(code, on_page(written.get(message, message)), on_page(written.get(hint, hint)))
 
     def _output(self) -> str:
         """What the console has shown; nothing technical."""
@@ -223,7 +247,8 @@ class Scene:
         return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", output)
 
     def seen(self, code: str, message: str, hint: str, why: str = "") -> Seen:
-        """What was told, with usual places and numbers."""
+        """What was shown, with usual locations and numbers."""
+        assert "⟦" not in f"{message}{hint}{why}"
         return Seen(code, *(self._tidy(text) for text in (message, hint, why)))
 
     def _tidy(self, text: str) -> str:

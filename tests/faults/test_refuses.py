@@ -98,7 +98,7 @@ def test_it_is_refused_by_name_with_a_way_to_go_on_anyway(stage, inputs, change)
     assert stage.train(run) == 2
     failure = run.view().ended
     assert isinstance(failure, RunFailed)
-    assert (failure.code, failure.message) == ("resume_refused", f"The run cannot go on: since it began, {told}.")
+    assert (failure.code, failure.message) == ("resume_refused", f"The run cannot be resumed: since it began, {told}.")
     newest = max(run.path.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
     assert f"--config {run.config_file} --adapter.start_from {newest}" in failure.hint
     assert read_toml(run.config_file)

@@ -8,6 +8,7 @@ from warm import asking
 
 from trainer.__main__ import main
 from trainer.contract.events import RunFailed, RunFinished, Warned, read_events
+from trainer.contract.wording import for_console
 from trainer.engine import loop
 from trainer.engine.adapters.lora_file import client_delta
 
@@ -102,8 +103,8 @@ def test_another_rank_is_one_failure_that_says_what_to_set(new_run, finished):
     assert train(run) == 2
     (failure,) = events(run, RunFailed)
     assert failure.code == "invalid_settings"
-    assert failure.message == "bälle.safetensors has rank 4; the run is to have rank 8."
-    assert failure.hint == "Set --adapter.rank 4."
+    assert failure.message == "bälle.safetensors has rank 4; the run has rank 8."
+    assert for_console(failure.hint) == "Set --adapter.rank 4."
 
 
 def test_a_file_with_layers_that_are_not_trained_here_is_one_failure(new_run, finished):

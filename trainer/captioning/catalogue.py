@@ -1,4 +1,4 @@
-"""The ways to caption images automatically: what each does and needs, its settings, and where its model lies."""
+"""The captioners: what each does and needs, its settings, and where its model is."""
 
 from __future__ import annotations
 
@@ -39,13 +39,11 @@ class CaptionSettings(Section):
     model: str = setting(
         "", description="The captioner's model: a folder, or a name on the Hugging Face hub; empty: its usual one."
     )
-    download: bool = setting(False, description="Fetch the model first where it is not on this computer.")
-    overwrite: bool = setting(False, description="Also caption images that have a caption.")
-    general_threshold: float = setting(
-        0.35, ge=0.01, le=1.0, description="WD14: how sure the tagger must be of a tag for it to be taken."
-    )
+    download: bool = setting(False, description="Download the model if it is not on this computer.")
+    overwrite: bool = setting(False, description="Overwrite existing captions.")
+    general_threshold: float = setting(0.35, ge=0.01, le=1.0, description="WD14: confidence threshold of general tags.")
     character_threshold: float = setting(
-        0.85, ge=0.01, le=1.0, description="WD14: the same for a character's name; 1 leaves all names out."
+        0.85, ge=0.01, le=1.0, description="WD14: confidence threshold of character tags; 1: no character names."
     )
     detail: Detail = setting("detailed", description="Florence-2: one clause, a sentence or two, or a paragraph.")
 
@@ -123,13 +121,13 @@ class Captioner:
         if is_hub_name(name):
             return local_folder(name, lambda snapshot: None if self.lacking(_files(snapshot)) else snapshot)
         folder = user_path(name)
-        lacking = self.lacking(_files(folder)) if folder.is_dir() else ["it is no folder"]
+        lacking = self.lacking(_files(folder)) if folder.is_dir() else ["not a folder"]
         if lacking:
             raise NotACaptioner(self.label, folder, lacking, self.repository)
         return folder
 
     def check(self, settings: CaptionSettings) -> None:
-        """See that it can begin: libraries installed, and its model here or allowed to be fetched; goes to no network.
+        """Check that it can start: libraries installed, its model here or its download allowed; asks no network.
 
         Raises:
             CaptionerError: One of them is not so.
@@ -142,7 +140,7 @@ class Captioner:
             raise DownloadNeeded(self.label, settings.model or self.repository, amount)
 
     def look(self, model: str = "") -> Download:
-        """What is needed of a model of the hub and how much of it is still to come; asks the hub.
+        """Returns which files of a hub model are needed and how much is missing; asks the hub.
 
         Raises:
             NotACaptioner: It is no such model.
@@ -179,13 +177,13 @@ CAPTIONERS: dict[str, Captioner] = {
         Captioner(
             "metadata",
             "Generation metadata",
-            "The prompt that an image was generated from, where AUTOMATIC1111 or ComfyUI wrote it into the file.",
+            "The prompt of a generated image, if AUTOMATIC1111 or ComfyUI saved it in the file.",
         ),
-        Captioner("nearest", "Nearest images", "The tags that the most alike captioned images of the set share."),
+        Captioner("nearest", "Nearest images", "The tags shared by the most similar captioned images of the set."),
         Captioner(
             "wd14",
             "WD14 tagger",
-            "Tags as on image boards, for drawings above all.",
+            "Booru tags, best for anime and drawings.",
             repository="SmilingWolf/wd-swinv2-tagger-v3",
             megabytes=468,
             needs=TAGGER,
@@ -195,7 +193,7 @@ CAPTIONERS: dict[str, Captioner] = {
         Captioner(
             "blip",
             "BLIP",
-            "One short plain sentence, for photographs above all.",
+            "One short sentence, best for photos.",
             repository="Salesforce/blip-image-captioning-large",  # the smaller one is stored as a pickle only
             megabytes=1880,
             needs=LANGUAGE,
@@ -204,7 +202,7 @@ CAPTIONERS: dict[str, Captioner] = {
         Captioner(
             "florence2",
             "Florence-2",
-            "A description, as short or as long as wished.",
+            "A description, short or long.",
             repository="florence-community/Florence-2-base",  # Microsoft's own needs its code to be run
             megabytes=470,
             needs=LANGUAGE,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.contract.errors import TrainerError
+from trainer.contract.wording import setting
 from trainer.runs.errors import RunError
 
 
@@ -48,7 +49,7 @@ class DownloadNeeded(CaptionerError):
     def __init__(self, label: str, name: str, amount: str) -> None:
         super().__init__(
             f"{label} needs {name}, {amount} that are not on this computer.",
-            hint="Allow the download (--download), or give a folder that holds the model (--model DIR).",
+            hint=f"Allow the download ({setting('download')}), or give a folder with the model ({setting('model')}).",
         )
 
 

@@ -19,14 +19,14 @@ SETTINGS = re.compile(r"(?:^|\n)(?:Negative prompt:|Steps: \d+, ).*", re.DOTALL)
 NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>")
 WEIGHT = re.compile(r"(?<!\\)[(\[]|(?::\s*[\d.]+\s*)?(?<!\\)[)\]]")  # (word:1.2), ((word)), [word]
 KEYWORD = re.compile(r"\b(?:BREAK|AND)\b")
-# The inputs of a node that lead on towards the words of a positive prompt, and those that hold them
+# The inputs of a node that lead to the text of a positive prompt, and those that contain it
 TOWARDS = re.compile(r"positive|guider|conditioning\w*|text\w*|clip_[lg]|t5xxl|string\w*|prompt|value")
 
 Nodes = Mapping[str, Mapping[str, Any]]
 
 
 def prompt_of(image: Path) -> str:
-    """The positive prompt in plain words, without weights and networks; empty where the file tells none.
+    """Returns the positive prompt in plain words, without weights and networks; empty if the file has none.
 
     Raises:
         UnreadableImage: It is no image.
@@ -63,7 +63,7 @@ def plain_prompt(prompt: str) -> str:
 
 
 def _texts(file: Image.Image) -> dict[str, str]:
-    """What the file tells, by the names that PNG files use."""
+    """The file's texts, by their names in PNG files."""
     texts = {key: file.info.get(key) for key in ("parameters", "prompt", "workflow")}
     found = {key: text if isinstance(text, str) else "" for key, text in texts.items()}
     exif = exif_of(file)
@@ -128,7 +128,7 @@ def _positive(nodes: Nodes) -> str:
 
 
 def _words(nodes: Nodes, starts: Sequence[object], seen: set[str]) -> Iterator[str]:
-    """The texts that these links lead to; what was `seen` is passed over, for it had none or has told them."""
+    """The texts that these links lead to; nodes already `seen` are skipped."""
     ahead = [*reversed(starts)]
     while ahead:
         value = ahead.pop()

@@ -24,8 +24,8 @@ def from_file_name(name: str) -> str:
         stem = stem.replace("-", " ")
     words = [word for word in SEPARATORS.split(stem) if word.strip("-. ")]
     words = [word for word in words if not COUNTER.fullmatch(word)]
-    told = [word for word in words if re.sub(r"[\d-]+$", "", word).lower() not in PROGRAMS]
-    return " ".join(told).strip(" ,-")
+    kept = [word for word in words if re.sub(r"[\d-]+$", "", word).lower() not in PROGRAMS]
+    return " ".join(kept).strip(" ,-")
 
 
 def from_folder_names(folder: Path, name: str) -> str:

@@ -15,7 +15,7 @@ from trainer.dataset.captions import Item, tags_of
 from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.images import read_image
 
-SIDE, CELLS, ANGLES = 32, 4, 8  # px of the small image, its cells along a side, directions of edges told apart
+SIDE, CELLS, ANGLES = 32, 4, 8  # px of the small image, its cells along a side, bins of edge directions
 NEIGHBOURS = 3
 COLOUR, FAINT = 0.5, 3.0  # weight of colours beside edges; an amount of edges so small that they hardly count
 SAME, FAR = 0.1, 0.9  # distances: hardly another image; unrelated ones lie more than 1 apart
@@ -59,7 +59,7 @@ class Nearest:
     """The captioned images of a set, asked for what another one may show."""
 
     def __init__(self, items: Sequence[Item], progress: Callable[[int, int], None]) -> None:
-        """Looks at every captioned image; `progress` is told how many of how many."""
+        """Looks at every captioned image; `progress` is called with the images done and the total."""
         self.items: list[Item] = []
         seen: list[Floats] = []
         captioned = [item for item in items if item.caption]

@@ -2,7 +2,7 @@
 
 An image folder's work lies beside its overlay, `datasets/<name>-<8 hex>/captioning/`: the settings, the events that a
 run has too, and `captions.jsonl` with a line for each image as soon as it is done. Once the work ends or is stopped,
-these become one change of the overlay. A process that was killed left its lines, and the next one goes on from there.
+these become one change of the overlay. The lines of a killed process stay, and the next one resumes there.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Results:
 class Progress:
     """What a screen shows of a folder's captioning."""
 
-    status: Status  # as of a run; "interrupted": the process is gone, and starting again goes on from there
+    status: Status  # that of a run; "interrupted": the process is gone, and starting again resumes there
     phase: str  # download (MiB), load, compare, caption; empty before the first
     done: int
     total: int
     captioned: int  # images that got a caption
     without: int  # looked at, and nothing was found
-    kept: int  # left alone, as they have a caption
-    unreadable: int  # passed over
+    kept: int  # skipped, since they have a caption
+    unreadable: int  # skipped
     warnings: tuple[Warned, ...]
     failed: RunFailed | None
 
@@ -108,7 +108,7 @@ class CaptionJob(WorkFolder):
         return CAPTIONERS[self.settings().captioner]
 
     def busy(self, pid: int | None) -> CaptioningBusy:
-        """The error of whoever wants to caption this folder while that process does."""
+        """Returns the error for whoever wants to caption this folder while that process does."""
         return CaptioningBusy(self.settings().folder, pid)
 
     def look(self) -> tuple[list[Item], list[Problem]]:
@@ -123,7 +123,7 @@ class CaptionJob(WorkFolder):
         return look(folder, existing_overlay(self.home, folder), folder_repeats=False)
 
     def results(self) -> Results:
-        """All lines so far; one that a crash cut short is passed over, and its image is looked at again."""
+        """Returns all lines so far; one truncated by a crash is skipped, and its image is captioned again."""
         found = Results()
         try:
             lines = self.results_file.read_bytes().split(b"\n")
@@ -180,9 +180,9 @@ class CaptionJob(WorkFolder):
 
 
 def prepare(home: Home, settings: CaptionSettings) -> CaptionJob:
-    """The work of this folder, ready to be started: an unfinished one of the same settings goes on, else a fresh one.
+    """Returns the job of this folder, ready to start: an unfinished one of the same settings resumes, else a new one.
 
-    What an unfinished one of other settings had found is put into the overlay first, so that nothing is lost.
+    What an unfinished job of other settings had found is put into the overlay first, so that nothing is lost.
 
     Raises:
         FolderMissing: No such folder.
@@ -206,7 +206,7 @@ def prepare(home: Home, settings: CaptionSettings) -> CaptionJob:
 
 
 def start(home: Home, settings: CaptionSettings) -> CaptionJob:
-    """Caption a folder in the background, or go on with it; `request("stop")` on the result stops it.
+    """Caption a folder in the background, or resume; `request("stop")` on the result stops it.
 
     Raises:
         FolderMissing: No such folder.
@@ -224,7 +224,7 @@ def _asked(settings: CaptionSettings) -> CaptionSettings:
 
 
 def _take_in(found: Results, record: Mapping[str, Any]) -> None:
-    """Go on by one line of the results."""
+    """Add one line of the results."""
     match record:
         case {"file_name": str(name), "text": str(text)}:
             found.captions[name] = text

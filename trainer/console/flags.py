@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS
-from trainer.contract.settings.renamed import RENAMED
+from trainer.contract.toml import RENAMED
 from trainer.runs.process import Group
 
 DESCRIPTION = "Train a LoRA from a folder of images. `launch.py test` runs the tests."

@@ -3,13 +3,13 @@
 TrainerError
 ├── InvalidSettings · UnknownPreset
 ├── DatasetError: FolderMissing · NoImages · NothingToTrain · UnreadableImage
-├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel; more in huberrors.py and convert.py
+├── ModelError: BaseModelMissing · NotABaseModel · UnsupportedModel; more in models/
 ├── TrainingError: NonFiniteLoss · NonFiniteLatents · DiskFull · DiskShort · OutOfMemory · Terminated · DeviceLost ·
 │   ProcessLost · ComputersApart
 ├── RunError: RunMissing · RunBusy · TrainerEnded · ResumeRefused · NewerVersion · ComputersDiffer
 ├── ExportError: ProofFailed · FileExists
 ├── LoraRefused
-└── SystemRefused · BrokenInstall · Unexpected, all in systemerrors.py
+└── SystemRefused · BrokenInstall · Unexpected, all in system_errors.py
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.contract.wording import for_console
+from trainer.contract.wording import for_console, setting
 
 
 class TrainerError(Exception):
@@ -52,7 +52,7 @@ class UnknownPreset(TrainerError):
 
 
 class TrainingError(TrainerError):
-    """Training could not go on; what was saved stays."""
+    """Training cannot continue; what was saved stays."""
 
     code = "training"
 
@@ -73,7 +73,8 @@ class NonFiniteLatents(TrainingError):
     code = "non_finite_latents"
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"The VAE returned non-finite values for {path}.", hint="Set --model.precision fp32.")
+        hint = f"Set {setting('model.precision', 'fp32')}."
+        super().__init__(f"The VAE returned NaN or infinity for {path}.", hint)
 
 
 class DiskFull(TrainingError):
@@ -83,7 +84,7 @@ class DiskFull(TrainingError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(
-            f"The disk is full: {detail}.", hint="Free some space, then resume; the last checkpoint is whole."
+            f"The disk is full: {detail}.", hint="Free some space, then resume; the last checkpoint is intact."
         )
 
 
@@ -92,41 +93,44 @@ class OutOfMemory(TrainingError):
 
     code = "out_of_memory"
 
-    def __init__(self, detail: str, hint: str = "Close other programs, or set a smaller --dataset.resolution.") -> None:
-        super().__init__(f"Out of memory: {detail}.", hint)
+    def __init__(self, detail: str, hint: str = "") -> None:
+        usual = f"Close other programs, or set a smaller {setting('dataset.resolution')}."
+        super().__init__(f"Out of memory: {detail}.", hint or usual)
 
 
 class Terminated(TrainingError):
-    """The system, or a launcher whose other process failed, asked the trainer to end."""
+    """The system, or a launcher whose other process failed, terminated the trainer."""
 
     code = "terminated"
 
     def __init__(self) -> None:
-        super().__init__("The trainer was ended from outside (SIGTERM).", hint="Resume it from its last checkpoint.")
+        super().__init__(
+            "The trainer was terminated from outside (SIGTERM).", hint="Resume it from its last checkpoint."
+        )
 
 
 class DeviceLost(TrainingError):
-    """The graphics card no longer answers: its driver was restarted, it fell off the bus, or somebody took it away."""
+    """The GPU no longer responds: its driver was restarted, it fell off the bus, or it was removed."""
 
     code = "device_lost"
 
     def __init__(self, detail: str) -> None:
         super().__init__(
-            f"The graphics card no longer answers: {detail}.",
+            f"The graphics card no longer responds: {detail}.",
             hint="Resume the run from its last checkpoint; if it happens again, restart the computer or its driver.",
         )
 
 
 class DiskShort(TrainingError):
-    """The disk has less room than the run will write."""
+    """The disk has less free space than the run will write."""
 
     code = "disk_short"
 
     def __init__(self, folder: Path, needed: str, free: str, missing: str) -> None:
         super().__init__(
-            f"The run will write {needed} to {folder}, and {free} are free there: {missing} are missing.",
-            hint="Free some space, or set fewer --output.files or --output.keep_checkpoints, or a smaller "
-            "--adapter.rank.",
+            f"The run will write {needed} to {folder}, but only {free} are free: {missing} are missing.",
+            hint=f"Free some space, or set fewer {setting('output.files')} or {setting('output.keep_checkpoints')}, or "
+            f"a smaller {setting('adapter.rank')}.",
         )
 
 
@@ -138,31 +142,31 @@ class ProcessLost(TrainingError):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"One of the run's processes ended unexpectedly: {what}.",
-            hint="Resume the run from its last checkpoint. log.txt says more; after SIGKILL memory was probably short.",
+            hint="Resume the run from its last checkpoint. log.txt says more; SIGKILL usually means out of memory.",
         )
 
 
 class ComputersApart(TrainingError):
-    """The computers that are to train a run together have not found each other."""
+    """The computers of a distributed run have not found each other."""
 
     code = "computers_apart"
 
     def __init__(self, detail: str) -> None:
         super().__init__(
             f"The computers did not find each other: {detail}.",
-            hint="Start the same command on each, with the first one's address and a port that is free there, and let "
-            "firewalls pass it.",
+            hint="Start the same command on each, with the first one's address and a port that is free there, and "
+            "allow it in firewalls.",
         )
 
 
 class ExportError(TrainerError):
-    """The LoRA file could not be written or proved."""
+    """The LoRA file could not be written or verified."""
 
     code = "export"
 
 
 class ProofFailed(ExportError):
-    """The written file, read back, is not the trained adapter."""
+    """The written file, read back, differs from the trained adapter."""
 
     code = "proof_failed"
 
@@ -174,7 +178,7 @@ class ProofFailed(ExportError):
 
 
 class FileExists(ExportError):
-    """An output of that name is there already and is never overwritten."""
+    """An output of that name exists and is never overwritten."""
 
     code = "file_exists"
 
@@ -184,19 +188,19 @@ class FileExists(ExportError):
 
 @contextmanager
 def isolated(
-    what: str, report: Callable[[str, str, str], None], hint: str = "Training goes on without it."
+    what: str, report: Callable[[str, str, str], None], hint: str = "Training continues without it."
 ) -> Iterator[None]:
     """Run work that may fail alone (a preview, a thumbnail): a failure becomes a warning, never the end of a run.
 
     Args:
         what: The work in a few words, for the message.
         report: Called with code, message and hint when the work fails.
-        hint: What to do about a failure that none of our own errors tells of.
+        hint: What to do about an error that is none of our own.
     """
     try:
         yield
     except Terminated:
-        raise  # the system's word to end is meant for the whole process
+        raise  # it ends the whole process
     except TrainerError as error:
         report(error.code, f"{what}: {error.message}", error.hint)
     except Exception as error:  # noqa: BLE001 - the one broad catch, for work whose failure must not end a run

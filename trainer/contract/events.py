@@ -1,7 +1,6 @@
 """The event protocol, v1: one JSON object per line in `events.jsonl`, and what a screen shows of it.
 
-The trainer appends; everybody else reads. A line is written at once; a reader consumes whole lines only, so a
-torn tail is never taken for an event.
+The trainer appends; everybody else reads. A line is written at once, and a reader consumes whole lines only.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from trainer.contract.files import add_line, open_lines
 
 HEARTBEAT_SECONDS = 10.0
 Count = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what a browser counts exactly
-Seconds = Annotated[float, Field(ge=-1e10, le=1e10)]  # some 300 years; neither infinite nor no number
+Seconds = Annotated[float, Field(ge=-1e10, le=1e10)]  # some 300 years; neither infinite nor NaN
 PROTOCOL = 1
 
 
@@ -51,9 +50,7 @@ class Phase(_Event):
     """Progress outside the steps."""
 
     type: Literal["phase"] = "phase"
-    name: Literal[
-        "download", "load", "encode", "protect", "dry_run", "train", "preview", "export", "compare", "caption"
-    ]
+    name: Literal["download", "load", "encode", "protect", "train", "preview", "compare", "caption"]
     done: Count  # images, steps; of a download MiB
     total: Count
 
@@ -72,7 +69,7 @@ class Step(_Event):
 
 
 class Sample(_Event):
-    """A preview was drawn; `file` is relative to the run folder."""
+    """A preview was generated; `file` is relative to the run folder."""
 
     type: Literal["sample"] = "sample"
     step: Count
@@ -91,7 +88,7 @@ class Checkpoint(_Event):
 
 
 class Lora(_Event):
-    """A LoRA file was written and proved; `file` is relative to the run folder."""
+    """A LoRA file was written and verified; `file` is relative to the run folder."""
 
     type: Literal["lora"] = "lora"
     step: Count
@@ -106,25 +103,8 @@ class Heartbeat(_Event):
     type: Literal["heartbeat"] = "heartbeat"
 
 
-class RolledBack(_Event):
-    """Training went back to an earlier checkpoint."""
-
-    type: Literal["rolled_back"] = "rolled_back"
-    to_step: Count
-    cause: str
-
-
-class RungChanged(_Event):
-    """Memory savings were changed during the run."""
-
-    type: Literal["rung_changed"] = "rung_changed"
-    from_: str = Field(alias="from")
-    to: str
-    cause: str
-
-
 class Warned(_Event):
-    """Something to know; the run goes on."""
+    """Something to know; the run continues."""
 
     type: Literal["warning"] = "warning"
     code: str
@@ -143,7 +123,7 @@ class RunFailed(_Event):
 
 
 class RunFinished(_Event):
-    """The run ended as wished."""
+    """The run ended as requested."""
 
     type: Literal["run_finished"] = "run_finished"
     reason: Literal["completed", "stopped", "paused"]
@@ -151,27 +131,15 @@ class RunFinished(_Event):
     seconds: Seconds
 
 
-Event = (
-    RunStarted
-    | Phase
-    | Step
-    | Sample
-    | Checkpoint
-    | Lora
-    | Heartbeat
-    | RolledBack
-    | RungChanged
-    | Warned
-    | RunFailed
-    | RunFinished
-)
+Event = RunStarted | Phase | Step | Sample | Checkpoint | Lora | Heartbeat | Warned | RunFailed | RunFinished
 _PARSER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 
 
 def read_events(path: Path, cursor: int = 0) -> tuple[list[Event], int, int]:
     """Events after byte `cursor`, the new cursor, and how many lines could not be read.
 
-    Only whole lines are consumed. Lines of an unknown type or shape are skipped; a missing file is an empty one.
+    Only whole lines are consumed. A line of an unknown type or phase was written by another version: it is skipped and
+    counts as read. A missing file is an empty one.
     """
     try:
         with path.open("rb") as file:
@@ -188,13 +156,19 @@ def read_events(path: Path, cursor: int = 0) -> tuple[list[Event], int, int]:
         try:
             events.append(_PARSER.validate_json(line))
         except ValidationError as error:
-            unknown_type = any(problem["type"] == "union_tag_invalid" for problem in error.errors())
-            damaged += not unknown_type
+            damaged += not _of_another_version(error)
     return events, cursor + len(whole), damaged
 
 
+def _of_another_version(error: ValidationError) -> bool:
+    """Whether a line is whole but of a type, or a phase of a name, that this version does not know."""
+    problem, *more = error.errors()
+    unknown_phase = problem["loc"] == ("phase", "name") and isinstance(problem["input"], str)
+    return not more and (unknown_phase or problem["type"] == "union_tag_invalid")
+
+
 class EventLog:
-    """The trainer's end of the log: appends whole lines and a heartbeat while nothing else is said."""
+    """The trainer's end of the log: appends whole lines, and a heartbeat while there is no other event."""
 
     def __init__(self, path: Path, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._path = path
@@ -238,7 +212,7 @@ class EventLog:
         while not self._closing.wait(every_seconds / 4):
             with self._lock:  # an event that is being written ends the silence
                 if time.monotonic() - self._last >= every_seconds:
-                    with suppress(OSError):  # a full disk: the next beat tries again, the training says what is wrong
+                    with suppress(OSError):  # a full disk: the next beat tries again, and the training reports it
                         self._append(Heartbeat())
 
 
@@ -257,11 +231,11 @@ class RunView:
     loras: list[Lora] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
-    heard: float = 0.0  # when the newest event was told, Unix seconds
-    moved: float = 0.0  # the same of what tells of work, and not only of being alive
+    heard: float = 0.0  # when the newest event was written, Unix seconds
+    moved: float = 0.0  # when the newest was that shows work: all but heartbeats
 
     def fold(self, events: list[Event]) -> Self:
-        """Take in new events; a resumed or rolled-back run drops what it showed beyond that step."""
+        """Add new events; a resumed run drops what it showed beyond the step it resumes at."""
         for event in events:
             self.heard = event.t
             if not isinstance(event, Heartbeat):
@@ -270,8 +244,6 @@ class RunView:
                 case RunStarted():
                     self.started, self.ended = event, None
                     self._drop_after(event.resumed_at)
-                case RolledBack():
-                    self._drop_after(event.to_step)
                 case Phase():
                     self.phase, self.ended = event, None  # a resumed process loads: its earlier end is over
                 case RunFinished() | RunFailed():
@@ -294,7 +266,7 @@ class RunView:
             case Warned():
                 self.warnings.append(event)
             case _:
-                pass  # heartbeats, and types of later versions
+                pass  # heartbeats
 
     def status(self, alive: bool) -> Status:
         """The run's state; `alive` says whether its process is."""

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, or line by line; and what a write that was cut short leaves."""
+"""Files written whole or not at all, or line by line; and cleaning up after interrupted writes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,14 @@ import psutil
 from trainer.contract.units import size
 
 LONGEST_NAME = 255  # bytes, on every file system in use
-
-
 FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-LEFT_BEHIND = (".*.part", ".*.proof")  # what a write that was cut short leaves, by its name before it was whole
-
-
+LEFT_BEHIND = (".*.part", ".*.proof")  # temporary names, left by an interrupted write
 WRITER = re.compile(r"\.(\d+)\.\w+\.part$")  # the process that writes it
-
-
-A_WRITE_SECONDS = 3600  # a write that takes longer was cut short
+A_WRITE_SECONDS = 3600  # a write that takes longer was interrupted
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds all of it or what it held before, even through a power cut.
+    """Write `data` so that `path` has all of it or its earlier content, even after a power cut.
 
     Raises:
         OSError: As the system reports it, of a full disk with the bytes wanted; no partial file is left.
@@ -63,7 +55,7 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 
 def open_lines(path: Path) -> FileIO:
-    """The file, for `add_line`; a last line that a crash cut short is ended, so that it spoils no other."""
+    """Opens the file for `add_line`; a last line that a crash truncated gets its end, so that it spoils no other."""
     file = FileIO(path, "a+")
     file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
     if file.read() not in (b"", b"\n"):
@@ -72,7 +64,7 @@ def open_lines(path: Path) -> FileIO:
 
 
 def add_line(file: FileIO, line: bytes) -> None:
-    """Add the line, or nothing: of one that a full disk cut short, no torn start stays behind.
+    """Add the whole line or nothing, even on a full disk.
 
     Raises:
         OSError: As the system reports it.
@@ -88,7 +80,7 @@ def add_line(file: FileIO, line: bytes) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Add a line to a file that is not held open.
+    """Add a line to a file that is not open.
 
     Raises:
         OSError: As the system reports it.
@@ -113,11 +105,11 @@ def _free_bytes(folder: Path) -> int:
 
 
 def sweep(folder: Path, alone: bool = False) -> None:
-    """Delete what writes that were cut short left below a folder; not what another process is just writing.
+    """Delete what interrupted writes left below a folder, except what another process is writing.
 
     Args:
         folder: It, and all below it.
-        alone: Only this process makes files there that do not say by their names whose they are.
+        alone: Only this process writes files there whose names do not say which process writes them.
     """
     for pattern in LEFT_BEHIND:
         for left in list(folder.rglob(pattern)):

@@ -1,4 +1,4 @@
-"""Where things live on disk, and the two ways files are written: whole or not at all, and line by line."""
+"""Where things are on disk: the home folder, and paths as users write them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Home:
 
 
 def user_path(written: str) -> Path:
-    """A path as a user writes it: blanks around it do not count, and ~ is the home folder.
+    """Returns the path a user wrote, without spaces around it and with ~ expanded.
 
     Raises:
         InvalidSettings: No file can have it.

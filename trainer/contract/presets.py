@@ -16,7 +16,7 @@ from trainer.contract.settings.fields import plain_file_name
 from trainer.contract.toml import Values, flat, read_toml
 
 FOLDER = CHECKOUT / "presets"
-# What a preset does not keep
+# Not saved in a preset
 OF_ONE_RUN = {
     "dataset.images",
     "dataset.captions",
@@ -65,11 +65,11 @@ def load_preset(name: str, *folders: Path) -> Preset:
 
 
 def save_preset(folder: Path, name: str, config: TrainConfig, intent: str, replace: bool = False) -> Preset:
-    """Keep settings as a preset of one's own: what differs from the defaults, but for what is of one run.
+    """Save settings as the user's preset: what differs from the defaults, except what belongs to one run.
 
     Raises:
         InvalidSettings: Not a name for a file, or a built-in preset's.
-        FileExists: There is one already, and `replace` was not asked for.
+        FileExists: There is one already, and `replace` is off.
     """
     path = _free_path(folder, name, replace)
     usual, values = validated({}).model_dump(mode="json"), config.model_dump(mode="json")
@@ -87,7 +87,7 @@ def save_preset(folder: Path, name: str, config: TrainConfig, intent: str, repla
 
 
 def import_preset(folder: Path, source: Path) -> Preset:
-    """Take over a preset file under its own name; it is copied as it is, once it has been found valid.
+    """Import a preset file under its own name: validate it, then copy it unchanged.
 
     Raises:
         InvalidSettings: Not a preset, not a name, or a built-in preset's name.
@@ -100,7 +100,7 @@ def import_preset(folder: Path, source: Path) -> Preset:
 
 
 def rename_preset(folder: Path, old: str, new: str) -> Preset:
-    """Give one of the user's presets another name.
+    """Rename one of the user's presets.
 
     Raises:
         UnknownPreset: The user has none called `old`.

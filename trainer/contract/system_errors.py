@@ -1,4 +1,4 @@
-"""What the operating system refuses, and what is broken in this program's own installation, as errors to act on.
+"""Refusals of the operating system, and a broken installation, as errors to act on.
 
 SystemRefused · NotAllowed · ReadOnly · NameTooLong · DiskGone · FileGone · InTheWay · TooManyFiles
 BrokenInstall · Unexpected
@@ -12,18 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from trainer.contract.errors import DiskFull, TrainerError
+from trainer.contract.wording import action, setting
 
-UNNAMED = "a file"  # where the system does not say which
-ELSEWHERE = "or keep runs in another folder: --home DIR"
+UNNAMED = "a file"  # if the system does not say which
+ELSEWHERE = f"or use {action('home')}"
 
 
 class SystemRefused(TrainerError):
-    """The system refuses something for a reason that is rare."""
+    """The system refuses something for a rare reason."""
 
     code = "system_refused"
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"The system refused: {error}.", hint="Mend what it names, then start again.")
+        super().__init__(f"The system refused: {error}.", hint="Fix what it names, then start again.")
 
 
 class NotAllowed(TrainerError):
@@ -34,43 +35,43 @@ class NotAllowed(TrainerError):
     def __init__(self, place: str) -> None:
         super().__init__(
             f"The system does not allow this program to use {place}.",
-            hint=f"Give yourself the right to read and write it, {ELSEWHERE}.",
+            hint=f"Give yourself permission to read and write it, {ELSEWHERE}.",
         )
 
 
 class ReadOnly(TrainerError):
-    """A disk that nothing can be written to."""
+    """A read-only disk."""
 
     code = "read_only"
 
     def __init__(self, place: str) -> None:
         super().__init__(
-            f"{place} lies on a disk that can only be read.",
+            f"{place} is on a read-only disk.",
             hint=f"Make the disk writable (one that was damaged may have been locked), {ELSEWHERE}.",
         )
 
 
 class NameTooLong(TrainerError):
-    """A path of more letters than the system takes."""
+    """A path longer than the system allows."""
 
     code = "name_too_long"
 
     def __init__(self, place: str) -> None:
         super().__init__(
-            f"The system does not take a path of {len(place)} letters: …{place[-40:]}.",
-            hint="Give the run a shorter --name, or a --home nearer to the root of its disk.",
+            f"A path of {len(place)} characters is too long for the system: …{place[-40:]}.",
+            hint=f"Shorten the run's name ({setting('output.name')}), {ELSEWHERE} nearer to the root of its disk.",
         )
 
 
 class DiskGone(TrainerError):
-    """A disk or network folder no longer answers."""
+    """A disk or network folder no longer responds."""
 
     code = "disk_gone"
 
     def __init__(self, place: str, said: str) -> None:
         super().__init__(
-            f"The disk of {place} no longer answers: {said}.",
-            hint="Connect it again, or check it for damage; then start again, or resume the run.",
+            f"The disk of {place} no longer responds: {said}.",
+            hint="Reconnect it, or check it for damage; then start again, or resume the run.",
         )
 
 
@@ -87,50 +88,50 @@ class FileGone(TrainerError):
 
 
 class InTheWay(TrainerError):
-    """A file where a folder is to be, or the other way round."""
+    """A file where a folder should be, or the other way round."""
 
     code = "in_the_way"
 
     def __init__(self, place: str, said: str) -> None:
         super().__init__(
-            f"Something else is in the place of {place}: {said}.",
+            f"Something else is at {place}: {said}.",
             hint=f"Move it away, {ELSEWHERE}.",
         )
 
 
 class TooManyFiles(TrainerError):
-    """The system lets this program open no more files."""
+    """The limit of open files is reached."""
 
     code = "too_many_files"
 
     def __init__(self, place: str) -> None:
         super().__init__(
-            f"The system lets this program open no more files at once; the next would have been {place}.",
+            f"Too many open files; the next was {place}.",
             hint="Raise the limit (ulimit -n 4096 in the same console), or close other programs.",
         )
 
 
 class BrokenInstall(TrainerError):
-    """A library that this program is made with cannot be loaded."""
+    """A library cannot be loaded."""
 
     code = "broken_install"
 
     def __init__(self, detail: str) -> None:
         super().__init__(
             f"A library cannot be loaded: {detail}.",
-            hint="Delete the folder .venv and start launch.py again, which then installs all of them anew.",
+            hint="Delete the folder .venv and start Atelier again: it then reinstalls all of them.",
         )
 
 
 class Unexpected(TrainerError):
-    """Something that nobody thought of."""
+    """An error that nobody expected."""
 
     code = "unexpected"
 
     def __init__(self, error: Exception) -> None:
         super().__init__(
             f"Unexpected: {type(error).__name__}: {error}.",
-            hint="This is a fault of Atelier; please report it with the run's log.txt.",
+            hint="This is a bug in Atelier; please report it with the run's log.txt.",
         )
 
 
@@ -152,7 +153,7 @@ KNOWN: dict[int, Callable[[str, str], TrainerError]] = {
 
 
 def of_system(error: OSError) -> TrainerError:
-    """What the system says, as an error of ours that names the place and what to do."""
+    """Returns the system's error as one of ours that names the file and what to do."""
     if error.errno not in KNOWN:
         return SystemRefused(error)
     name = error.filename2 or error.filename  # of a file that is to be renamed, its new place
@@ -162,7 +163,7 @@ def of_system(error: OSError) -> TrainerError:
 
 @contextmanager
 def system_explained() -> Iterator[None]:
-    """What the system refuses meanwhile, turned into errors the user can act on."""
+    """Turn the system's errors inside the block into errors the user can act on."""
     try:
         yield
     except OSError as error:

@@ -11,9 +11,19 @@ import tomlkit
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.fields import Section
-from trainer.contract.settings.renamed import renamed
 
 Values = dict[str, Any]
+# Names that earlier versions gave settings: in TOML files, flags, the API and runs to be resumed
+RENAMED = {
+    "dataset.protect": "dataset.prior_preservation",
+    "dataset.protect_prompt": "dataset.class_prompt",
+    "dataset.protect_pictures": "dataset.class_images",
+    "dataset.protect_share": "dataset.class_share",
+    "model.checkpointing": "model.gradient_checkpointing",
+    "model.stream": "model.offload",
+    "optimizer.schedule": "optimizer.lr_scheduler",
+}
+GONE = {"objective.mask_floor"}  # masked-out areas once learned a little
 
 
 def read_toml(path: Path) -> Values:
@@ -23,11 +33,11 @@ def read_toml(path: Path) -> Values:
         InvalidSettings: Not there, not UTF-8, or not TOML.
     """
     try:
-        return renamed(tomllib.loads(path.read_text(encoding="utf-8-sig")))  # Windows editors put a mark at the start
+        return renamed(tomllib.loads(path.read_text(encoding="utf-8-sig")))  # Windows editors write a BOM
     except OSError as error:
         seen = error.strerror or type(error).__name__
         raise InvalidSettings(
-            f"{path} cannot be read: {seen}.", hint="Give a file that is there and yours to read."
+            f"{path} cannot be read: {seen}.", hint="Give a file that exists and that you may read."
         ) from None
     except (ValueError, RecursionError) as error:  # what text can do
         raise InvalidSettings(f"{path} cannot be read: {error}.", hint="It must be a TOML file in UTF-8.") from None
@@ -45,8 +55,24 @@ def flat(config: TrainConfig) -> dict[str, Any]:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The complete settings as TOML text; `read_toml` of it gives the same settings."""
+    """Returns the complete settings as TOML text, which `read_toml` reads back."""
     document = tomlkit.document()
     for key, value in config.model_dump(mode="json", exclude_none=True).items():  # TOML has no nothing
         document.add(key, tomlkit.item(value))
     return tomlkit.dumps(document)
+
+
+def renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns values nested by section under their current names; if both names are given, the current one counts."""
+    made = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for old, new in [*RENAMED.items(), *((name, "") for name in GONE)]:
+        section, name = old.split(".")
+        if not isinstance(made.get(section), dict) or name not in made[section]:
+            continue
+        value = made[section].pop(name)
+        if new:
+            made[section].setdefault(new.split(".")[1], value)
+    model = made.get("model")
+    if isinstance(model, dict) and isinstance(model.get("gradient_checkpointing"), bool):  # a switch, before the levels
+        model["gradient_checkpointing"] = "full" if model["gradient_checkpointing"] else "none"
+    return made

@@ -15,24 +15,25 @@ CONSOLE = {
     "resume": "python launch.py --resume {}",
     "models": "python launch.py models",
     "presets": "python launch.py --list-presets",
-    "settings": "python launch.py train --help",
-    "home": "--home DIR",
+    "convert": 'convert it: python launch.py convert "{}"',
+    "settings": "`python launch.py train --help` lists every setting with its range",
+    "home": "another home folder (--home DIR)",
     "config": "--config FILE",
 }
 
 
 def setting(place: str, value: object = None) -> str:
-    """A setting to be changed, and its new value if there is one: "--model.precision fp32", "Precision: fp32"."""
+    """Mark a setting to change, with its new value if given: "--model.precision fp32", "Precision: fp32"."""
     return f"⟦setting:{place}⟧" if value is None else f"⟦setting:{place}={value}⟧"
 
 
 def named(place: str) -> str:
-    """A setting that is spoken of: "model.precision" on the console, "Precision" on the page."""
+    """Mark a setting by name: "model.precision" on the console, "Precision" on the page."""
     return f"⟦named:{place}⟧"
 
 
 def action(name: str, argument: object = None) -> str:
-    """Something to do, one of `CONSOLE`: "python launch.py --resume ana", "Continue".
+    """Mark something to do, one of `CONSOLE`: "python launch.py --resume ana", "Continue".
 
     Raises:
         KeyError: There is no such action.
@@ -42,7 +43,7 @@ def action(name: str, argument: object = None) -> str:
 
 
 def for_console(text: str) -> str:
-    """The text as a console shows it, its marks as flags, names and commands."""
+    """Returns the text for a console, its marks as flags, names and commands."""
     return MARK.sub(_on_console, text)
 
 

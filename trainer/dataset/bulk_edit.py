@@ -1,4 +1,4 @@
-"""The same change made to many captions: tags added, removed and renamed, text replaced, the trigger word put first."""
+"""Bulk edits of captions: tags added, removed and renamed, text replaced, the trigger word put first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Edit:
 
 
 def edited(caption: str, edit: Edit) -> str:
-    """The caption after the change; just as it is where the change does not fit."""
+    """Returns the caption after the change, unchanged where it does not apply."""
     tags, find, put = tags_of(caption), edit.find.strip().lower(), edit.put.strip()
     match edit.kind:
         case "add" if put and put.lower() not in _small(tags):

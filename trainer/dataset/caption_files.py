@@ -24,9 +24,9 @@ Said = Iterator[tuple[str, Any] | str]  # an image and what is its caption, or w
 
 
 def own_captions(found: Listing, names: Iterable[str]) -> tuple[dict[str, Captions], list[Problem]]:
-    """The captions that the folder itself holds for these images, where it has some, and what was noticed.
+    """Returns the captions of these images in the folder itself, where it has some, and what was noticed.
 
-    An image's own file goes before the folder's captions.toml, that before its metadata.jsonl.
+    An image's own file overrides the folder's captions.toml, which overrides its metadata.jsonl.
     """
     reader = _Reader(found)
     captions = {name: said for name in names if (said := reader.of(name))}
@@ -69,9 +69,9 @@ class _Reader:
         unusable = [
             Problem(
                 "caption_unreadable",
-                f"The caption file {file} cannot be used as it is: {why}.",
-                "Mend or remove it; captions are plain text, and a list of them reads as the Help page says.",
-                why="Images that it was meant for are trained on other words, or none.",
+                f"The caption file {file} cannot be used: {why}.",
+                "Fix or remove it; Help shows the formats of caption files.",
+                why="Its images are trained on other captions, or none.",
             )
             for file, why in self.unusable.items()
         ]
@@ -90,7 +90,7 @@ class _Reader:
             f"{listed(list(files))} {those} read as {encoding}.",
             "Check the accents, and save as UTF-8.",
             tuple(image for image in files.values() if image),
-            "Letters read wrongly are learnt as other words.",
+            "Letters that are read wrongly are learned as other words.",
         )
 
     def _text(self, file: Path, longest: int, image: Path | None = None) -> str:
@@ -136,7 +136,7 @@ def _of_toml(text: str) -> Said:
     try:
         yield from _flat(tomllib.loads(text), "")
     except (ValueError, RecursionError) as error:
-        yield f"it is no TOML: {error}"
+        yield f"not TOML: {error}"
 
 
 def _flat(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -32,7 +32,7 @@ class Item:
     concept: int = 0  # number of its folder: 0 is the data set's own, then its concepts'
     weight: float = 1.0  # how often it is shown, relative to the others (kohya: repeats)
     focus: tuple[float, float] | None = None  # what the crop keeps in view: shares of width and height
-    mask: Path | None = None  # grey image, white is learnt
+    mask: Path | None = None  # grey image, white is learned
 
 
 def tags_of(caption: str) -> list[str]:
@@ -81,7 +81,7 @@ def _covered(caption: str) -> str:
 
 
 def shuffled(caption: str, keep_tags: int, seed: int) -> str:
-    """The caption's comma-separated tags in an order drawn from `seed`, the first `keep_tags` left in place."""
+    """The caption's comma-separated tags shuffled by `seed`, the first `keep_tags` left in place."""
     tags = tags_of(caption)
     tail = tags[keep_tags:]
     random.Random(seed).shuffle(tail)
@@ -126,7 +126,7 @@ def captions_of(item: Item, settings: DatasetSettings, seed: int) -> list[str]:
 
 
 def drawn(item: Item, place: int, epoch: int, settings: DatasetSettings, seed: int) -> tuple[bool, str]:
-    """Whether this view of the image is mirrored, and its caption: drawn from (seed, epoch, image).
+    """Returns whether this view of the image is mirrored, and its caption, both random from (seed, epoch, image).
 
     Args:
         item: The image.

@@ -36,14 +36,14 @@ class NoImages(DatasetError):
 
 
 class NothingToTrain(DatasetError):
-    """There are images, but none of them can be used."""
+    """There are images, but none of them can be trained on."""
 
     code = "nothing_to_train"
 
     def __init__(self, folder: Path, why: str) -> None:
         super().__init__(
-            f"None of the images in {folder} can be trained: {why}.",
-            hint="Add images that an image viewer opens, or take some back that were left out.",
+            f"None of the images in {folder} can be trained on: {why}.",
+            hint="Add images that an image viewer opens, or include some that are excluded.",
         )
 
 
@@ -57,5 +57,5 @@ class UnreadableImage(DatasetError):
         self.cause = cause
         super().__init__(
             f"The image {path} cannot be read: {cause}.",
-            hint="Open it in an image viewer and save it again, or take it out of the folder.",
+            hint="Open it in an image viewer and save it again, or remove it from the folder.",
         )

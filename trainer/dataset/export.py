@@ -1,4 +1,4 @@
-"""A mended data set as a folder of its own: what is trained of an image folder, for any other program to read."""
+"""Export of a data set: the trained images of a folder with their captions, for any other program."""
 
 from __future__ import annotations
 
@@ -23,34 +23,33 @@ def export(
     home: Home,
     folder: Path,
     target: Path,
-    told: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
     *,
     folder_repeats: bool = True,
 ) -> int:
-    """Copy the images that are trained, byte for byte, each with its caption beside it; gives back how many.
+    """Copy the images that are trained, byte for byte, each with its caption beside it; returns how many.
 
-    Captions are those of the overlay, or else the images' own, in UTF-8; what is left out is not there. Images with
-    several captions are in a captions.toml, as a .txt file is one caption. Of two images that differ in their suffix
-    alone, which other programs would give one caption, the second gets another name. The new folder appears whole or
-    not at all.
+    Captions are the overlay's, else the images' own, in UTF-8. Images with several captions are in a captions.toml,
+    since a .txt file is one caption. Of two images that differ only in their suffix, which other programs would give
+    one caption, the second gets another name. The new folder appears whole or not at all.
 
     Args:
-        home: Holds the overlay.
+        home: Where the overlay is.
         folder: The image folder, which stays as it is.
         target: The new folder; it must not be there yet, or be empty.
-        told: Called with the images copied so far, and all.
-        folder_repeats: Whether a folder's name such as 10_ana woman is a caption, as the setting of this name says.
+        progress: Called with the images copied and the total.
+        folder_repeats: Whether a folder name such as 10_ana woman is a caption.
 
     Raises:
         FileExists: There is something at `target`.
-        NothingToTrain: Every image is left out, or cannot be opened.
+        NothingToTrain: Every image is excluded, or cannot be opened.
         DatasetError: The folder cannot be read, or `target` lies within it.
     """
     source, goal = folder.expanduser().resolve(), target.expanduser().resolve()
     if goal.is_relative_to(source):
         raise DatasetError(
-            f"{goal} lies within the image folder {source}, which is never written to.",
-            hint="Choose a folder beside it.",
+            f"{goal} is inside the image folder {source}, which is only read.",
+            hint="Choose a folder outside it.",
         )
     if goal.exists() and not (goal.is_dir() and not any(goal.iterdir())):
         raise FileExists(goal)
@@ -64,8 +63,8 @@ def export(
             captions = _copy(item, fresh / name)
             if len(captions) > 1:
                 several[name] = captions
-            if told:
-                told(number, len(trained))
+            if progress:
+                progress(number, len(trained))
         if several:
             atomic_write(fresh / "captions.toml", tomlkit.dumps(several).encode())
         if goal.exists():
@@ -91,12 +90,12 @@ def _names(items: Sequence[Item]) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    """What the files beside an image begin with, on disks that do not tell a from A too."""
+    """What the files beside an image begin with, on disks that ignore case too."""
     return name.rpartition(".")[0].casefold()
 
 
 def _copy(item: Item, target: Path) -> list[str]:
-    """The image, and beside it what it is trained with: its caption and its mask; gives back its captions."""
+    """The image, and beside it what it is trained with: its caption and its mask; returns its captions."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(item.path, target)
     captions = [caption for caption in (item.caption, *item.others) if caption]

@@ -1,4 +1,4 @@
-"""The files below a folder: hidden ones passed over, links followed only where they stay within."""
+"""The files below a folder: hidden ones skipped, links followed only where they stay within."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from trainer.dataset.formats import SUFFIXES
 from trainer.dataset.problems import Problem, listed
 
 MASK = ".mask.png"  # after an image's name without its suffix
-# What is not taken: what is said of it, what to do, and why it matters
+# What is skipped: message, what to do, and why it matters
 LEFT = {
     "link_outside": (
-        "Links that lead out of the folder are not followed",
-        "Copy their files into the folder, or give the folder that they lie in as a concept.",
-        "A link could bring in images that nobody meant to train on.",
+        "Links that lead out of the folder are skipped",
+        "Copy their files into the folder, or add their folder as a concept.",
+        "A link could add images that nobody meant to train on.",
     ),
     "link_broken": (
-        "Links that lead nowhere are passed over",
-        "Remove them, or put their files back.",
+        "Broken links are skipped",
+        "Remove them, or restore their files.",
         "An image that was meant to be trained is missing.",
     ),
     "folder_closed": (
-        "Folders that cannot be opened are passed over",
-        "Give yourself the right to read them, or move them away.",
+        "Folders that cannot be opened are skipped",
+        "Give yourself permission to read them, or move them away.",
         "Their images are missing from the training.",
     ),
     "name_unreadable": (
-        "Files with names that are no text are passed over",
+        "Files whose names are not valid text are skipped",
         "Rename them.",
-        "Neither captions nor a log can speak of a file whose name cannot be written.",
+        "Captions and logs cannot name such a file.",
     ),
 }
 REPEATS = re.compile(r"([1-9]\d{0,2})_(.+)")  # kohya's "10_ana woman"; a year is no number of repeats
@@ -63,7 +63,7 @@ class Listing:
 
 
 def listing(folder: Path, apart: Collection[Path] = ()) -> Listing:
-    """Every file below the folder, but for those below the folders `apart`, which are resolved.
+    """Returns every file below the folder except those below the folders `apart`, which are resolved.
 
     Raises:
         FolderMissing: No such folder.
@@ -79,7 +79,7 @@ def listing(folder: Path, apart: Collection[Path] = ()) -> Listing:
 
 @dataclass(frozen=True)
 class Repeats:
-    """What a folder's name says as in kohya's tools: how often its images are shown, and in which words."""
+    """Repeats and caption in a folder's name, as in kohya_ss."""
 
     count: int = 1
     words: str = ""
@@ -87,12 +87,12 @@ class Repeats:
 
 
 def repeats_of(folder: Path, name: str) -> Repeats:
-    """What the folders of a file say, the nearest one that says something; `folder` is the outermost."""
+    """Returns the repeats of a file by its nearest folder that sets some; `folder` is the outermost."""
     return _said_by(folder.absolute().name, name.rpartition("/")[0])
 
 
 def words_of_folder(name: str) -> str:
-    """What a folder's name says, without kohya's repeats."""
+    """Returns a folder's name without kohya's repeats."""
     match = REPEATS.fullmatch(name)
     return (match[2] if match else name).strip()
 

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from trainer.dataset.errors import UnreadableImage
 
-# Formats by the names that Pillow gives them: it is never let guess, for some of the others start programs
+# By the names that Pillow gives them; it never guesses another, since some of those start programs
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jfif"),
     "PNG": (".png",),
@@ -46,7 +46,7 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 ORIENTATION_TAG = 0x0112
 PNG_START = 33  # bytes of its signature and its header
 PNG_CHUNK = struct.Struct(">I4s")  # bytes of its data, kind; a checksum of four bytes follows the data
-PNG_TOLD = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
 PNG_LONGEST = 1 << 26  # bytes of such a chunk; of more it is no text
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -89,10 +89,10 @@ def read_to_the_end(image: Image.Image, file: BinaryIO) -> None:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """An image's width and height in px, as a viewer shows it; remembered until the file changes.
+    """Returns an image's width and height in px, as a viewer shows it; cached until the file changes.
 
     Raises:
-        UnreadableImage: Its header cannot be read, or tells of more pixels than can be decoded safely.
+        UnreadableImage: Its header cannot be read, or has more pixels than can be decoded safely.
     """
     try:
         seen = path.stat()
@@ -100,24 +100,24 @@ def image_size(path: Path) -> tuple[int, int]:
     except UNREADABLE as error:
         raise UnreadableImage(path, _cause(path, error)) from None
     if min(width, height) < 1:
-        raise UnreadableImage(path, f"it is {width} x {height} px large")
+        raise UnreadableImage(path, f"its size is {width} x {height} px")
     return width, height
 
 
 def _cause(path: Path, error: BaseException) -> str:
-    """What is wrong with an image, in words that are the same for all images of which it is true."""
+    """Returns what is wrong with an image, in words without its name so that images can be grouped by them."""
     suffix = path.suffix.lower()
     wanted = next((name for name, suffixes in FORMATS.items() if suffix in suffixes), "")
     if wanted in PLUGINS and wanted not in readable_formats():
-        return f"{suffix} takes the package {PLUGINS[wanted][1]}, which is not installed"
+        return f"{suffix} needs the package {PLUGINS[wanted][1]}, which is not installed"
     if isinstance(error, UnidentifiedImageError):  # its own words hold the path
-        return "it is empty" if path.stat().st_size == 0 else "it is none of the formats that are read here"
+        return "empty file" if path.stat().st_size == 0 else "unsupported format"
     return str(error) or type(error).__name__
 
 
 @lru_cache(maxsize=100_000)  # a page looks at its folder again after every change
 def _size_of_version(path: Path, _changed: int, _bytes: int) -> tuple[int, int]:
-    """The same, read from the file."""
+    """Reads an image's size from its header; the other arguments key the cache."""
     with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")  # of what is odd about it but can be read
         with open_image(file) as image:
@@ -128,18 +128,18 @@ def _size_of_version(path: Path, _changed: int, _bytes: int) -> tuple[int, int]:
 
 
 def _behind_pixels(file: BinaryIO) -> bytes:
-    """A PNG of the chunks that tell something behind the pixels of this one; empty where there are none."""
+    """Returns a PNG of the text and EXIF chunks behind the pixels of this one; empty where there are none."""
     file.seek(0)
     start = file.read(PNG_START)
-    told: list[bytes] = []
+    texts: list[bytes] = []
     after_pixels = False
     while len(head := file.read(PNG_CHUNK.size)) == PNG_CHUNK.size:
         length, kind = PNG_CHUNK.unpack(head)
         if kind == b"IEND":
             break
         after_pixels = after_pixels or kind == b"IDAT"
-        if after_pixels and kind in PNG_TOLD and length <= PNG_LONGEST:
-            told.append(head + file.read(length + 4))
+        if after_pixels and kind in PNG_TEXTS and length <= PNG_LONGEST:
+            texts.append(head + file.read(length + 4))
         else:
             file.seek(length + 4, 1)
-    return b"".join([start, *told, PNG_END]) if told else b""
+    return b"".join([start, *texts, PNG_END]) if texts else b""

@@ -27,7 +27,7 @@ TURNS = {
 }
 ROUNDED_PX = 2  # by which a mask's sides may differ from its image's scaled, for they are whole numbers
 SAME_SHAPE = 0.02  # or by how much its aspect ratio may, as a logarithm
-GAP = 2.0  # an image decoded or averaged down to at least twice the size wished loses nothing that scaling would keep
+GAP = 2.0  # an image decoded or averaged down to at least twice the target size loses nothing that scaling would keep
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def load_image(path: Path, background: str = "white") -> Image.Image:
     """The image as a viewer shows it: RGB, upright, before a plain colour where it is transparent.
 
     Raises:
-        UnreadableImage: Not decodable, cut short, or larger than Pillow's limit against decompression bombs.
+        UnreadableImage: Not decodable, truncated, or larger than Pillow's limit against decompression bombs.
     """
     return read_image(path).on(background)
 
@@ -64,7 +64,7 @@ def read_image(path: Path, content: bytes | None = None, covering: Size | None =
             its own size, which is several times as fast.
 
     Raises:
-        UnreadableImage: Not decodable, cut short, or larger than Pillow's limit against decompression bombs.
+        UnreadableImage: Not decodable, truncated, or larger than Pillow's limit against decompression bombs.
     """
     try:
         with open_image(path if content is None else io.BytesIO(content)) as file:
@@ -79,7 +79,7 @@ def read_image(path: Path, content: bytes | None = None, covering: Size | None =
 
 
 def read_mask(path: Path, width: int, height: int, content: bytes | None = None) -> Image.Image:
-    """The mask in a file, grey: white is learnt, and what is transparent is not.
+    """The mask in a file, grey: white is learned, and what is transparent is not.
 
     Args:
         path: The file.

@@ -1,6 +1,6 @@
-"""What is changed here about images, kept beside them in spirit only: the user's folder is read and never written to.
+"""Edits of captions, crops and masks made in Atelier: the user's folder is only read.
 
-Each folder of images has one in the home, `datasets/<name>-<8 hex>/metadata.jsonl`, in the format of Hugging Face
+A folder of images has its overlay in the home, `datasets/<name>-<8 hex>/metadata.jsonl`, in the format of Hugging Face
 datasets with keys of our own: one `{"file_name": "relative/path.png", "text": "caption", "focus": [0.5, 0.3], "mask":
 "masks/1f2e.png", "left_out": true}` a line, each key only where it says something. Beside it `history.jsonl` keeps
 every change, to be undone and done again.
@@ -24,6 +24,7 @@ from filelock import FileLock
 from trainer.contract.files import append_line, atomic_write
 from trainer.contract.home import Home
 from trainer.contract.settings.dataset import Concept, DatasetSettings
+from trainer.contract.wording import named
 from trainer.dataset.encodings import plain
 from trainer.dataset.errors import DatasetError
 
@@ -32,15 +33,15 @@ READABLE = 60  # letters of the folder's own name in that of its overlay
 
 @dataclass(frozen=True)
 class Entry:
-    """What holds here for one image in place of what its folder says."""
+    """What overrides an image's own caption, crop and mask."""
 
-    text: str | None = None  # None: the image's own caption holds; empty: it has none
+    text: str | None = None  # None: the image keeps its own caption; empty: it has none
     focus: tuple[float, float] | None = None  # what the crop keeps in view: shares of width and height
     mask: str | None = None  # path relative to the overlay's folder
-    left_out: bool = False  # not trained
+    left_out: bool = False  # excluded from training
 
 
-# What reading a line of something else may raise
+# What reading a line that is no entry may raise
 SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 Entries = dict[str, Entry]  # by the image's path, relative to its folder and with forward slashes
 Replaced = dict[str, Entry | None]  # what stood there before; None: there was no entry
@@ -49,7 +50,7 @@ Update = Entry | None | Callable[[Entry], Entry | None]  # an entry, none, or wh
 
 @dataclass(frozen=True)
 class Change:
-    """One step to go back or forward: what it puts in place, and what the user did."""
+    """One step to undo or redo: the entries it sets, and what the user did."""
 
     puts: Replaced
     what: str = ""
@@ -69,7 +70,7 @@ class History:
 
 
 def overlay_file(home: Home, folder: Path) -> Path:
-    """Where the changes to this image folder lie; the file is there once something was changed."""
+    """Returns where the edits of this image folder are; the file exists once something was edited."""
     path = folder.expanduser().resolve()
     name = re.sub(r"[^\w.-]+", "-", path.name)[:READABLE].strip("-.") or "pictures"
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
@@ -77,7 +78,7 @@ def overlay_file(home: Home, folder: Path) -> Path:
 
 
 def existing_overlay(home: Home, folder: Path) -> Path | None:
-    """The same, if it is there."""
+    """Returns the overlay of this image folder if there is one."""
     path = overlay_file(home, folder)
     return path if path.is_file() else None
 
@@ -93,13 +94,13 @@ def read_overlay(path: Path) -> Entries:
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(
             f"The captions {path} cannot be read: {error}.",
-            hint="Give a metadata.jsonl in UTF-8, or leave dataset.captions empty.",
+            hint=f"Give a metadata.jsonl in UTF-8, or leave {named('dataset.captions')} empty.",
         ) from None
     return dict(_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
 def entries_of(home: Home, folder: Path) -> Entries:
-    """The same for an image folder; none if nothing was changed there.
+    """Returns the entries of an image folder; none if nothing was edited there.
 
     Raises:
         DatasetError: The overlay cannot be read.
@@ -109,7 +110,7 @@ def entries_of(home: Home, folder: Path) -> Entries:
 
 
 def with_overlays(dataset: DatasetSettings, home: Home) -> DatasetSettings:
-    """The settings with what was changed here about their folders, each where they name no captions of its own."""
+    """Returns the settings with the overlays of their folders where they name no captions file."""
 
     def changed(folder: DatasetSettings | Concept) -> dict[str, str]:
         """One folder and its captions."""
@@ -122,21 +123,21 @@ def with_overlays(dataset: DatasetSettings, home: Home) -> DatasetSettings:
 
 
 def overlays_in(dataset: DatasetSettings, home: Home) -> list[str]:
-    """The captions of such settings that are changes made here."""
+    """Returns the captions files of such settings that are overlays."""
     folders: list[DatasetSettings | Concept] = [dataset, *dataset.concepts]
     return [one.captions for one in folders if one.captions == str(overlay_file(home, Path(one.images)))]
 
 
 def change(home: Home, folder: Path, changes: Mapping[str, Update], what: str = "") -> list[str]:
-    """Give images other entries, as one change that `undo` takes back; gives back those for which something changed.
+    """Edit images' entries as one change that `undo` reverts; returns the images that changed.
 
     Args:
         home: Where the overlay lies.
         folder: The image folder.
-        changes: By the image's path, relative to the folder and with forward slashes. None removes the entry. Who
-            changes a part of it gives a function, such as `partial(replace, text="a bear")`: it is applied to what
-            stands there by then, and takes nothing back that somebody else did meanwhile.
-        what: The change in the user's words, told when it is undone.
+        changes: By the image's path, relative to the folder and with forward slashes. None removes the entry. To change
+            a part of it, pass a function such as `partial(replace, text="a bear")`: it is applied to the entry of that
+            time, so edits made meanwhile stay.
+        what: The change in the user's words, shown when it is undone.
 
     Raises:
         DatasetError: A name that is no file of the folder, a value out of range, or an overlay that cannot be read.
@@ -153,7 +154,7 @@ def change(home: Home, folder: Path, changes: Mapping[str, Update], what: str = 
 
 
 def undo(home: Home, folder: Path) -> Change | None:
-    """Take the last change back; gives back what that was, None if there is nothing left to undo.
+    """Undo the last change; returns it, None if there is nothing to undo.
 
     Raises:
         DatasetError: The overlay cannot be read.
@@ -162,7 +163,7 @@ def undo(home: Home, folder: Path) -> Change | None:
 
 
 def redo(home: Home, folder: Path) -> Change | None:
-    """Make the change again that was undone last; gives back what that was, None if there is none.
+    """Redo the change that was undone last; returns it, None if there is none.
 
     Raises:
         DatasetError: The overlay cannot be read.
@@ -171,7 +172,7 @@ def redo(home: Home, folder: Path) -> Change | None:
 
 
 def history(home: Home, folder: Path) -> History:
-    """What can be undone and done again; a line that a crash cut short, or that is none, is passed over."""
+    """Returns what can be undone and redone; a line that cannot be read is skipped."""
     file = history_file(home, folder)
     try:
         seen = file.stat()
@@ -182,7 +183,7 @@ def history(home: Home, folder: Path) -> History:
 
 @lru_cache(maxsize=2)
 def _history(file: Path, _changed: int, _bytes: int) -> History:
-    """The same, read once: the file only ever grows."""
+    """Reads a version of the history once; the other arguments key the cache."""
     known = History()
     for line in file.read_bytes().split(b"\n"):
         with suppress(*SENSELESS):
@@ -209,7 +210,7 @@ def _go(home: Home, folder: Path, way: str) -> Change | None:
 
 
 def _replay(known: History, record: dict[str, Any]) -> None:
-    """Go on by one line of the history; the lines of undoing once held only `true`, which cannot be done again."""
+    """Apply one line of the history; lines of undoing were once only `true`, which cannot be redone."""
     if "before" in record:
         known.done.append(Change(_entries(record["before"]), record.get("what", "")))
         known.undone.clear()
@@ -230,11 +231,11 @@ def _entries(record: dict[str, Any]) -> Replaced:
 
 
 def _spelt(entries: Replaced) -> dict[str, dict[str, Any] | None]:
-    """The same, ready for JSON."""
-    return {name: None if entry is None else _told(entry) for name, entry in entries.items()}
+    """Entries, ready for JSON."""
+    return {name: None if entry is None else _record(entry) for name, entry in entries.items()}
 
 
-def _told(entry: Entry) -> dict[str, Any]:
+def _record(entry: Entry) -> dict[str, Any]:
     """What an entry says, under the names it has in the file."""
     said = {"text": entry.text, "focus": entry.focus, "mask": entry.mask, "left_out": entry.left_out or None}
     return {key: value for key, value in said.items() if value is not None}
@@ -278,10 +279,10 @@ def _focus(value: object) -> tuple[float, float] | None:
 
 
 def _checked(entry: Entry) -> Entry:
-    """The same entry.
+    """Returns the entry if it is valid.
 
     Raises:
-        ValueError: A focus beside the image, or a mask outside the overlay's folder.
+        ValueError: A focus outside the image, or a mask outside the overlay's folder.
     """
     if entry.focus is not None and not all(0 <= share <= 1 for share in entry.focus):
         raise ValueError(f"focus is {list(entry.focus)}, not two shares from 0 to 1")
@@ -339,7 +340,8 @@ def _changing(home: Home, folder: Path) -> Iterator[Entries]:
         yield entries
         if entries != before:
             lines = [
-                json.dumps({"file_name": name, **_told(entries[name])}, ensure_ascii=False) for name in sorted(entries)
+                json.dumps({"file_name": name, **_record(entries[name])}, ensure_ascii=False)
+                for name in sorted(entries)
             ]
             atomic_write(file, "".join(f"{line}\n" for line in lines).encode())
 

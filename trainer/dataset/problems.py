@@ -1,4 +1,4 @@
-"""What is worth knowing about a data set, in words for people."""
+"""Problems of a data set, in words for people."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.contract.wording import named
 from trainer.dataset.errors import UnreadableImage
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something about a data set worth knowing; training can go on."""
+    """Something about a data set worth knowing; training is possible."""
 
     code: str
     message: str
@@ -22,7 +23,7 @@ class Problem:
 
 
 def listed(paths: Sequence[Path]) -> str:
-    """These files by name, as in "a.png" and "a.png and 12 more"; readable whatever bytes the name holds."""
+    """Returns these files by name: "a.png" or "a.png and 12 more"; readable whatever bytes the name has."""
     first = os.fsencode(paths[0].name).decode(errors="replace")
     return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
 
@@ -35,9 +36,9 @@ def unreadable(broken: Iterable[UnreadableImage]) -> list[Problem]:
     return [
         Problem(
             errors[0].code,
-            f"The image {errors[0].path} cannot be read and is left out: {cause}."
+            f"The image {errors[0].path} cannot be read and is skipped: {cause}."
             if len(errors) == 1
-            else f"{len(errors)} images cannot be read and are left out (first: {errors[0].path}): {cause}.",
+            else f"{len(errors)} images cannot be read and are skipped (first: {errors[0].path}): {cause}.",
             errors[0].hint,
             tuple(error.path for error in errors),
             "What it shows is missing from the training.",
@@ -47,7 +48,7 @@ def unreadable(broken: Iterable[UnreadableImage]) -> list[Problem]:
 
 
 def without_caption(bare: Sequence[Path], total: int) -> list[Problem]:
-    """Images of which nothing is said."""
+    """Images without a caption."""
     if not bare:
         return []
     return [
@@ -56,7 +57,7 @@ def without_caption(bare: Sequence[Path], total: int) -> list[Problem]:
             f"{len(bare)} of {total} images have no caption (first: {bare[0].name}).",
             "They are trained on the trigger word alone; a .txt file of the same name is an image's caption.",
             tuple(bare),
-            "All that they show, and not only what is meant, comes to belong to the trigger word.",
+            "The trigger word then stands for all that they show, not only for the subject.",
         )
     ]
 
@@ -70,7 +71,7 @@ def without_image(names: Iterable[str], file: Path, folder: Path) -> list[Proble
         Problem(
             "caption_without_picture",
             f"{file} has {len(gone)} captions for images that are not in {folder} (first: {gone[0]}).",
-            "They are not used; check whether images were renamed or moved.",
+            "They are not used: check whether images were renamed or moved.",
             why="The images they were written for may be trained without a caption.",
         )
     ]
@@ -84,7 +85,7 @@ def mask_problems(lost: Sequence[Path], missing: Sequence[Path]) -> list[Problem
             Problem(
                 "mask_without_picture",
                 f"Masks without an image are not used: {listed(lost)}.",
-                "name.mask.png is the mask of name.png; rename it, or take it out.",
+                "name.mask.png is the mask of name.png: rename or remove it.",
                 why="The image it was made for is trained as a whole.",
             )
         )
@@ -95,21 +96,21 @@ def mask_problems(lost: Sequence[Path], missing: Sequence[Path]) -> list[Problem
                 f"Images whose mask is gone are trained as a whole: {listed(missing)}.",
                 "Draw it again on the Dataset page.",
                 tuple(missing),
-                "What the mask kept out is learnt too.",
+                "What it masked out is learned too.",
             )
         )
     return problems
 
 
 def repeats_told(shares: dict[str, int]) -> list[Problem]:
-    """Folders that say by their names how often their images are shown."""
+    """Folders whose names set repeats."""
     if not shares:
         return []
     return [
         Problem(
             "folder_repeats",
-            f"Folders are named as in kohya's tools, and their images shown in that proportion: {', '.join(shares)}.",
-            "If the numbers mean something else, set dataset.folder_repeats to false.",
-            why="A number that is no number of repeats would have some images shown far more often than others.",
+            f"Folder names set repeats, as in kohya_ss: {', '.join(shares)}.",
+            f"If the numbers mean something else, set {named('dataset.folder_repeats')} to false.",
+            why="A number that does not mean repeats makes some images count far more than others.",
         )
     ]

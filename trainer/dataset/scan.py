@@ -19,7 +19,7 @@ from trainer.dataset.problems import Problem, mask_problems, repeats_told, unrea
 
 @dataclass(frozen=True)
 class Survey:
-    """A folder as it is: its images, which of them are left out or cannot be opened, and what was noticed."""
+    """A folder's images, which of them are excluded or cannot be opened, and what was noticed."""
 
     items: list[Item]
     left_out: set[str]
@@ -27,7 +27,7 @@ class Survey:
     problems: list[Problem]
 
     def trained(self, folder: Path) -> list[Item]:
-        """The images that are not left out.
+        """Returns the images that are not excluded.
 
         Raises:
             NothingToTrain: There are none.
@@ -36,16 +36,16 @@ class Survey:
         if not kept:
             first = "; ".join(f"{error.path.name}: {error.cause}" for error in self.broken[:1])
             raise NothingToTrain(
-                folder, f"{len(self.broken)} cannot be read ({first})" if first else "all are left out"
+                folder, f"{len(self.broken)} cannot be read ({first})" if first else "all are excluded"
             )
         return kept
 
 
 def images_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
-    """What is trained with these settings: the images of all their folders, and what was noticed.
+    """Returns the images of all folders that these settings train on, and what was noticed.
 
     Raises:
-        DatasetError: As `scan`, for one of the folders.
+        DatasetError: One of the folders cannot be used; see `scan`.
     """
     folders = [Path(settings.images), *(Path(concept.images) for concept in settings.concepts)]
     items: list[Item] = []
@@ -64,21 +64,19 @@ def images_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
 def scan(
     folder: Path, captions: Path | None = None, *, folder_repeats: bool = True
 ) -> tuple[list[Item], list[Problem]]:
-    """All images below `folder` that are trained, ordered by path, and what was noticed.
+    """Returns all images below `folder` that are trained, ordered by path, and what was noticed.
 
-    What the file `captions` says of an image goes before what lies in the folder. An image that cannot be opened is
-    a problem and left out.
+    An image that cannot be opened is a problem and skipped.
 
     Args:
         folder: The image folder.
-        captions: What goes before it.
-        folder_repeats: Whether a folder's name such as 10_ana woman gives repeats and words, as the setting of this
-            name says.
+        captions: File with captions that overrides those in the folder.
+        folder_repeats: Whether a folder name such as 10_ana woman sets repeats and captions.
 
     Raises:
         FolderMissing: No such folder.
         NoImages: No images.
-        NothingToTrain: None that can be opened and is not left out.
+        NothingToTrain: None that can be opened and is not excluded.
         DatasetError: The file `captions` cannot be read.
     """
     survey = _survey(folder, captions, folder_repeats)
@@ -88,7 +86,7 @@ def scan(
 def look(
     folder: Path, captions: Path | None = None, *, folder_repeats: bool = True
 ) -> tuple[list[Item], list[Problem]]:
-    """The same for someone who looks on: with the images that the file `captions` leaves out.
+    """Returns every image below `folder`, also those that the file `captions` excludes, and what was noticed.
 
     Raises:
         FolderMissing: No such folder.
@@ -137,7 +135,7 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
 
 
 def with_entry(item: Item, entry: Entry, overlay: Path) -> Item:
-    """The image with what the overlay's entry says of it, which goes before what its folder says."""
+    """Returns the image with the overlay's entry, which overrides what its folder has."""
     return replace(
         item,
         caption=item.caption if entry.text is None else entry.text,

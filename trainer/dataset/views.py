@@ -30,7 +30,7 @@ class Plan:
     effective_batch: int
     sizes: int = 1  # at which each image is shown in turn
     weights: tuple[float, ...] = ()  # of the images; none: all alike
-    base_views: int = 0  # besides, of images that the base model drew to be kept at
+    base_views: int = 0  # views of class images (prior preservation), in addition
 
     @property
     def steps(self) -> int:
@@ -44,7 +44,7 @@ class Plan:
         return min(first, everything), min(first + self.effective_batch, everything)
 
     def base_views_before(self, place: int) -> int:
-        """How many of the views before this place are of the base model's images: they are evenly spread."""
+        """How many of the views before this one are of class images, which are evenly spread."""
         return place * self.base_views // (self.total_views + self.base_views)
 
     def passes(self, step: int) -> float:
@@ -60,8 +60,8 @@ class Plan:
 
 def plan(images: int, settings: DatasetSettings, weights: Sequence[float] = ()) -> Plan:
     """Views from the settings, kept between their limits but never under one view per image."""
-    wished = min(max(images * settings.views, settings.min_total_views), settings.max_total_views)
-    total = max(wished, images)
+    wanted = min(max(images * settings.views, settings.min_total_views), settings.max_total_views)
+    total = max(wanted, images)
     share = settings.class_share if settings.prior_preservation else 0.0
     return Plan(
         images,
@@ -74,7 +74,7 @@ def plan(images: int, settings: DatasetSettings, weights: Sequence[float] = ()) 
 
 
 def views_of_step(step: int, made: Plan, bucket_of: Sequence[Size], seed: int) -> list[View]:
-    """The user's views of step 0, 1, …: a function of its arguments alone, so a resumed run goes on exactly.
+    """The user's views of step 0, 1, …: a function of its arguments alone, so a resumed run repeats them exactly.
 
     Images come in passes of as many views as there are images. Each pass is shuffled, with images of one bucket
     kept in runs of the effective batch, so that most steps are one forward pass. Passes follow one another without a
@@ -95,7 +95,7 @@ def views_of_step(step: int, made: Plan, bucket_of: Sequence[Size], seed: int) -
 
 @lru_cache(maxsize=4)  # that of the step, for all steps that it takes
 def _pass(number: int, made: Plan, bucket_of: tuple[Size, ...], seed: int) -> list[View]:
-    """One pass, drawn from (seed, number)."""
+    """One pass, shuffled by (seed, number)."""
     rng = random.Random(f"{seed}-{number}")
     if made.weights:
         shown = _weighted(made, seed)[number * made.images : (number + 1) * made.images]

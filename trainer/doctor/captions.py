@@ -1,4 +1,4 @@
-"""What is wrong with the captions of a data set, and what they would read mended."""
+"""What is wrong with the captions of a data set, and their fixes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TAG = re.compile(
 
 
 def caption_signs(items: Sequence[Item], config: TrainConfig) -> list[Sign]:
-    """What the captions would do to a training with these settings."""
+    """Returns what of the captions would harm a training with these settings."""
     signs: list[Sign] = []
     for concept in sorted({item.concept for item in items}):
         rules = config.dataset.of_folder(concept)
@@ -69,25 +69,25 @@ def without_style(caption: str) -> str:
 
 
 def _reworded(item: Item, reword: Callable[[str], str]) -> Callable[[Entry], Entry] | None:
-    """The mend of a caption, of the one that stands there by then: so several go together.
+    """Returns the fix of a caption, applied to its text at that time so that several fixes add up.
 
-    None if it is no help, or would take more away: choices, further captions, or all.
+    None if it changes nothing, or would lose more: wildcards, further captions, or the whole text.
     """
 
     def helped(caption: str) -> str:
-        """The caption reworded, or itself where that would be no help."""
+        """Returns the caption reworded, or unchanged where that would lose a wildcard or all."""
         fresh = reword(caption)
         return fresh if fresh and all(wildcard in fresh for wildcard in wildcards_of(caption)) else caption
 
-    def mend(entry: Entry) -> Entry:
+    def fix(entry: Entry) -> Entry:
         """The entry with the caption reworded."""
         return replace(entry, text=helped(item.caption if entry.text is None else entry.text))
 
-    return mend if not item.others and helped(item.caption) != item.caption else None
+    return fix if not item.others and helped(item.caption) != item.caption else None
 
 
 def _too_long(items: Sequence[Item], rules: DatasetSettings) -> Iterator[Sign]:
-    """Captions of which the text encoder does not read all, the trigger word before them."""
+    """Captions over the token limit, including the trigger word."""
 
     def shortened(caption: str) -> str:
         """The caption up to where it is read."""
@@ -100,7 +100,7 @@ def _too_long(items: Sequence[Item], rules: DatasetSettings) -> Iterator[Sign]:
             cut = read.cut if len(read.cut) <= CUT_SHOWN else f"{read.cut[:CUT_SHOWN].rstrip()}…"
             detail = f"{read.tokens} tokens, cut: “{cut}”"
             subject = f"{rules.caption_tokens} tokens"
-            yield Sign("long_caption", item.path, subject, detail, mend=_reworded(item, shortened))
+            yield Sign("long_caption", item.path, subject, detail, fix=_reworded(item, shortened))
 
 
 def _longest_reading(caption: str, rules: DatasetSettings) -> Reading:
@@ -116,7 +116,7 @@ def _naming_the_style(items: Sequence[Item], rules: DatasetSettings) -> Iterator
         plain = without_style(item.caption)
         if item.caption not in (plain, rules.trigger_word):
             gone = " … ".join(_missing(item.caption, plain))
-            yield Sign("style_in_caption", item.path, detail=f"“{gone}”", mend=_reworded(item, without_style))
+            yield Sign("style_in_caption", item.path, detail=f"“{gone}”", fix=_reworded(item, without_style))
 
 
 def _missing(caption: str, plain: str) -> list[str]:
@@ -150,7 +150,7 @@ def _without_trigger(items: Sequence[Item], rules: DatasetSettings, trigger: str
     if len(lacking) < len(items):
         code = "trigger_not_written" if rules.trigger_word else "trigger_missing"
         for item in lacking:
-            yield Sign(code, item.path, trigger, mend=_reworded(item, lambda caption: with_trigger(caption, trigger)))
+            yield Sign(code, item.path, trigger, fix=_reworded(item, lambda caption: with_trigger(caption, trigger)))
 
 
 def _in_all(items: Sequence[Item], trigger: str) -> Iterator[Sign]:
@@ -158,7 +158,7 @@ def _in_all(items: Sequence[Item], trigger: str) -> Iterator[Sign]:
     common = set.intersection(*({tag.lower() for tag in tags_of(item.caption)} for item in items))
     for tag in sorted(common - {tag.lower() for tag in tags_of(trigger)}):
         for item in items:
-            yield Sign("tag_in_all", item.path, tag, mend=_reworded(item, partial(_without_tag, tag)))
+            yield Sign("tag_in_all", item.path, tag, fix=_reworded(item, partial(_without_tag, tag)))
 
 
 def _without_tag(tag: str, caption: str) -> str:

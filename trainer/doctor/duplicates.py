@@ -1,4 +1,4 @@
-"""The same image twice: byte for byte, or once more in another size, format, brightness, crop, or mirrored."""
+"""Duplicate images: byte for byte, or in another size, format, brightness, crop, or mirrored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COSINES = np.cos(np.pi / HASH_PX * np.outer(np.arange(8), np.arange(HASH_PX) + 0
 
 @dataclass(frozen=True)
 class Likeness:
-    """What is kept of an image to find it again."""
+    """Hashes and thumbnail of an image, to find its duplicates."""
 
     code: int  # 64 bits that change little when the image does (pHash, Zauner 2010)
     mirrored: int  # those of its mirror image
@@ -46,7 +46,7 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Twin:
-    """An image that shows what another one shows."""
+    """A duplicate of another image."""
 
     image: Path
     kept: Path  # the larger one of the two
@@ -54,14 +54,14 @@ class Twin:
 
 
 def likeness(image: Image.Image, grey: Image.Image) -> Likeness:
-    """What is kept of an upright RGB image, and its brightness of any size."""
+    """Returns the hashes and thumbnail of an upright RGB image; `grey` is its brightness at any size."""
     tiny = grey.resize((HASH_PX, HASH_PX), Image.Resampling.BOX)
     small = image.resize((SMALL_PX, SMALL_PX), Image.Resampling.BILINEAR, reducing_gap=GAP)
     return Likeness(_hash(tiny), _hash(ImageOps.mirror(tiny)), small.tobytes())
 
 
 def exact_twins(images: Sequence[Path]) -> list[Twin]:
-    """Files with the same bytes as an earlier one; only those of equal length are read."""
+    """Returns files with the same bytes as an earlier one; only those of equal length are read."""
     lengths: dict[int, list[Path]] = {}
     for path in images:
         lengths.setdefault(path.stat().st_size, []).append(path)
@@ -77,10 +77,10 @@ def exact_twins(images: Sequence[Path]) -> list[Twin]:
 
 
 def near_twins(images: Mapping[Path, Likeness]) -> list[Twin]:
-    """Images that show what an earlier one shows; give the one to be kept first.
+    """Returns near-duplicates of an earlier image; pass the one to keep first.
 
-    Hashes choose the candidates; a comparison block by block decides, so that the images of a series, which differ in
-    a face or a hand alone, are not taken for one.
+    Hashes choose the candidates; a comparison block by block decides, so that images of a series, which differ only in
+    a face or a hand, do not count.
     """
     paths, album = list(images), _Album(list(images.values()))
     gone: set[int] = set()

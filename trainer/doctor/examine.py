@@ -1,6 +1,6 @@
-"""What is wrong with a data set, before hours go into training it: which images, why it matters, and a fix.
+"""What would harm a training on a data set: which images, why it matters, and a fix.
 
-Images are only ever read. A fix is a change of the folder's overlay, so it can be undone like every other.
+Images are only ever read. A fix is an edit of the folder's overlay, so it can be undone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainer.doctor.cases import CASES, Level, Sign
 from trainer.doctor.images import image_signs
 
 NAMED = 5  # images that a message names, the rest is counted
-ENOUGH = {"style": 20, "character": 10, "concept": 10}  # images that this goal wants
+ENOUGH = {"style": 20, "character": 10, "concept": 10}  # images recommended for a goal
 IMBALANCE = 4.0  # times as many views
 ORDER: tuple[Level, ...] = ("error", "warning", "note")
 
@@ -31,9 +31,7 @@ class Finding(Problem):
 
     level: Level = "warning"  # note: nothing is wrong
     folder: Path | None = None  # whose overlay the fix changes
-    fix: Mapping[str, Callable[[Entry], Entry]] | None = (
-        None  # for `overlay.change(home, folder, fix)`, if there is one
-    )
+    fix: Mapping[str, Callable[[Entry], Entry]] | None = None  # for `overlay.change(home, folder, fix)`
 
 
 def examine(
@@ -41,20 +39,20 @@ def examine(
     problems: Sequence[Problem],
     config: TrainConfig,
     home: Home,
-    told: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Finding]:
-    """What `items` would do to a training, gravest first; images that are left out already are passed over.
+    """Returns what of `items` would harm a training, most severe first; excluded images are skipped.
 
     Args:
-        items: The images, as `scan.look` gives them.
+        items: The images, as returned by `scan.look`.
         problems: What it noticed beside them.
-        config: What they are to be trained for: goal, resolution, trigger word, caption length.
+        config: The training: goal, resolution, trigger word, token limit.
         home: Holds the overlays.
-        told: Called with the images looked at so far, and all; from this thread.
+        progress: Called from this thread with the images done and the total.
     """
     folders = _Folders(config, home)
     trained = [item for item in items if not folders.entry(item.path).left_out]
-    signs = [*image_signs(trained, config, told), *caption_signs(trained, config), *_set_signs(trained, config)]
+    signs = [*image_signs(trained, config, progress), *caption_signs(trained, config), *_set_signs(trained, config)]
     found = [*_known(problems, folders), *_findings(signs, folders)]
     return sorted(found, key=lambda finding: ORDER.index(finding.level))
 
@@ -138,15 +136,15 @@ def _named(signs: Sequence[Sign]) -> str:
 
 
 def _fix(signs: Sequence[Sign], folders: _Folders) -> dict[str, Callable[[Entry], Entry]] | None:
-    """What mends these signs, as changes of the overlay's entries."""
+    """Returns what fixes these signs, as edits of the overlay's entries."""
     changes: dict[str, Callable[[Entry], Entry]] = {}
     for sign in signs:
         place = folders.place(sign.image) if sign.image else None
         if sign.image is None or place is None:
             continue
         case = CASES.get(sign.code)
-        if sign.mend is not None:
-            changes[place[1]] = sign.mend
+        if sign.fix is not None:
+            changes[place[1]] = sign.fix
         elif case is not None and case.leave_out:
             changes[place[1]] = partial(replace, left_out=True)
     return changes or None
@@ -157,7 +155,9 @@ def _set_signs(items: Sequence[Item], config: TrainConfig) -> list[Sign]:
     signs = []
     wanted = ENOUGH[config.goal]
     if 0 < len(items) < wanted:
-        signs.append(Sign("few_pictures", subject=f"{len(items)}; for a {config.goal}, {wanted} or more serve well"))
+        signs.append(
+            Sign("few_pictures", subject=f"{len(items)}; for a {config.goal}, {wanted} or more are recommended")
+        )
     shares: dict[int, float] = {}
     for item in items:
         shares[item.concept] = shares.get(item.concept, 0.0) + item.weight

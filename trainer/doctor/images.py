@@ -1,4 +1,4 @@
-"""What is wrong with the images of a data set, seen by decoding each of them once."""
+"""What is wrong with the images of a data set, found by decoding each once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BLURRY_PX = 2.6  # σ of the sharpest edges at that size
 SMALL = 1.1  # enlarged by more than this
 NARROW = 2.5  # longer by more than this than wide
 SEE_THROUGH = 0.005  # share of the image's opacity that is missing
-NOTHING_PX = 64  # a file that ends in as many zeros was never written to its end
+NOTHING_PX = 64  # a file that ends in as many zero bytes is truncated
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Sight:
 
 
 def image_signs(
-    items: Sequence[Item], config: TrainConfig, told: Callable[[int, int], None] | None = None
+    items: Sequence[Item], config: TrainConfig, progress: Callable[[int, int], None] | None = None
 ) -> list[Sign]:
-    """What each image would do to a training with these settings.
+    """Returns what of each image would harm a training with these settings.
 
     Args:
         items: The images.
         config: For the resolution.
-        told: Called with the images looked at so far, and all.
+        progress: Called with the images done and the total; what it raises ends the check.
     """
     signs: list[Sign] = []
     whole: dict[Path, Likeness] = {}
@@ -62,15 +62,15 @@ def image_signs(
             signs += _signs(item, sight, config.dataset.resolution)
             if sight.likeness is not None:
                 whole[item.path] = sight.likeness
-            if told:
-                told(number, len(items))
+            if progress:
+                progress(number, len(items))
     finally:
-        pool.shutdown(cancel_futures=True)  # `told` may end it early
+        pool.shutdown(cancel_futures=True)  # `progress` may end it early
     return signs + _twins([item for item in items if item.path in whole], whole)
 
 
 def look_at(item: Item) -> Sight:
-    """What an image shows; remembered until its file changes."""
+    """Returns what an image shows; cached until its file changes."""
     try:
         seen = item.path.stat()
     except OSError as error:
@@ -80,7 +80,7 @@ def look_at(item: Item) -> Sight:
 
 @lru_cache(maxsize=20_000)  # 13 kB each
 def _sight(path: Path, width: int, height: int, _changed: int, _bytes: int) -> Sight:
-    """The same, decoded; a decoder that fails in a way of its own has failed too."""
+    """Decodes an image; a decoder that raises anything else counts as a broken image too."""
     failures: list[str] = []
     with isolated(path.name, lambda _code, message, _hint: failures.append(message)):
         try:
@@ -95,7 +95,7 @@ def _decoded(path: Path, size: Size) -> Sight:
     smaller = Size(max(round(size.width * scale), 1), max(round(size.height * scale), 1))
     image = read_image(path, covering=smaller)
     if _ends_in_nothing(path):
-        return Sight(broken="the file's end was never written")
+        return Sight(broken="the end of the file is missing")
     opacity = np.asarray(image.alpha, np.float32).mean() / 255 if image.alpha else 1.0
     shown = image.on("white")
     small = shown.convert("L").resize((smaller.width, smaller.height), Image.Resampling.BICUBIC, reducing_gap=GAP)
@@ -110,7 +110,7 @@ def _decoded(path: Path, size: Size) -> Sight:
 
 
 def _ends_in_nothing(path: Path) -> bool:
-    """Whether a JPEG breaks off into zeros, as one does whose download was cut off; decoders do not mind."""
+    """Whether a JPEG ends in zeros, as a broken-off download does; decoders accept that."""
     with path.open("rb") as file:
         head = file.read(2)
         file.seek(-min(NOTHING_PX, path.stat().st_size), os.SEEK_END)
@@ -142,7 +142,7 @@ def _signs(item: Item, sight: Sight, resolution: int) -> list[Sign]:
 
 
 def _twins(items: Sequence[Item], whole: dict[Path, Likeness]) -> list[Sign]:
-    """Images that show what another one shows; of two the larger is kept, then the one with a caption."""
+    """Duplicates; of two the larger is kept, then the one with a caption."""
     ordered = sorted(items, key=lambda item: (-item.width * item.height, not item.caption, item.path))
     exact = exact_twins([item.path for item in ordered])
     copies = {twin.image for twin in exact}

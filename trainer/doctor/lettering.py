@@ -67,7 +67,7 @@ def _running(plane: Grey, size: int, extreme: np.ufunc) -> Grey:
 
 
 def _run_along(plane: Grey, size: int, extreme: np.ufunc, axis: int) -> Grey:
-    """The same along one axis, in steps that double what each value has seen."""
+    """Least or greatest of `size` values along one axis, in steps that double the reach of each value."""
     padding = [(0, 0), (0, 0)]
     padding[axis] = (size // 2, size // 2)
     out: Grey = np.pad(plane, padding, mode="edge")

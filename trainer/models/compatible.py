@@ -1,27 +1,24 @@
-"""The base model that settings choose: where it lies, and whether they suit it; told before anything is loaded."""
+"""Whether settings suit the base model they choose, checked before anything is loaded."""
 
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import user_path
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.learning import ObjectiveSettings
+from trainer.contract.wording import named, setting
 from trainer.models.identify import NAMES, BaseModel, Prediction, identify
 from trainer.models.lookup import located, resolved
 
-if TYPE_CHECKING:
-    pass
-
 
 def check_chosen(config: TrainConfig) -> None:
-    """Refuse settings that do not suit their base model; one still to be fetched is checked when it is here.
+    """Refuse settings that do not suit their base model; one not downloaded yet is checked later.
 
     Raises:
-        ModelError: There is none of that name, or something else.
-        InvalidSettings: As `check` has it, or several models have that name.
+        ModelError: There is no base model of that name.
+        InvalidSettings: The settings do not suit it, or several models have that name.
     """
     path = located(resolved(config.model.base_model))
     if path is not None:
@@ -29,11 +26,11 @@ def check_chosen(config: TrainConfig) -> None:
 
 
 def check(model: BaseModel, config: TrainConfig) -> None:
-    """Whether the settings suit what the base model is.
+    """Refuse settings that do not suit the base model.
 
     Raises:
-        InvalidSettings: It is of another family, lacks layers that are to be trained or left out, does not say what
-            it predicts, or was noised otherwise.
+        InvalidSettings: It is of another family, lacks layers that are trained or skipped, does not say what it
+            predicts, or has another noise schedule.
     """
     name, settings = PurePath(config.model.base_model).name, config.model
     wanted = model.family if settings.family == "auto" else settings.family
@@ -41,55 +38,55 @@ def check(model: BaseModel, config: TrainConfig) -> None:
         seen = f"is {model.kind}; these settings are made for {NAMES[wanted]}"
         raise InvalidSettings(
             f"{name} {seen}.",
-            hint=f"Choose a preset or a model of the other kind, or set --model.family {model.family}.",
+            hint=f"Choose a preset or a model of the other kind, or set {setting('model.family', model.family)}.",
             places={place: f"{name} {seen}." for place in ("model.base_model", "model.family")},
         )
     if settings.vae and not user_path(settings.vae).exists():
         raise _unsuited(
             "model.vae",
             f"No VAE at {settings.vae}",
-            "Give --model.vae a file or a folder, or leave it empty for the model's own.",
+            f"Give {setting('model.vae')} a file or a folder, or leave it empty for the model's own.",
         )
     if settings.clip_skip > 1 and model.family != "sd15":
         raise _unsuited(
             "model.clip_skip",
-            f"model.clip_skip = {settings.clip_skip}, but {name} is no SD 1.x",
-            "Set --model.clip_skip 0: SD 2.x and SDXL already leave their last layer out.",
+            f"{named('model.clip_skip')} = {settings.clip_skip}, but {name} is no SD 1.x",
+            f"Set {setting('model.clip_skip', 0)}: SD 2.x and SDXL already skip their last layer.",
         )
     if config.adapter.text_encoder_2 and model.family != "sdxl":
         raise _unsuited(
             "adapter.text_encoder_2",
-            f"adapter.text_encoder_2 = true, but {name} is {model.kind} and has one text encoder",
-            "Set --adapter.text_encoder_2 false.",
+            f"{named('adapter.text_encoder_2')} = true, but {name} is {model.kind} and has one text encoder",
+            f"Set {setting('adapter.text_encoder_2', 'false')}.",
         )
     if model.prediction is None and config.objective.prediction == "auto":
         raise _unsuited(
             "objective.prediction",
-            f"{name} does not say whether it predicts noise or velocity",
-            "Look at the model's page; then set --objective.prediction epsilon or v_prediction.",
+            f"{name} does not say whether it predicts epsilon or v",
+            f"Look at the model's page; then set {setting('objective.prediction', 'epsilon or v_prediction')}.",
         )
     noise_of(model.prediction or "epsilon", model.zero_terminal_snr, config.objective)
 
 
 def noise_of(prediction: Prediction, zero_snr: bool, wished: ObjectiveSettings) -> tuple[Prediction, bool]:
-    """What is predicted, and whether noise ends in noise alone: the model's own, or what the user decided otherwise.
+    """Returns the prediction type and whether the SNR ends at zero: the user's choice, else the model's own.
 
     Raises:
-        InvalidSettings: A combination that the model rules out, as "auto" is only known with it.
+        InvalidSettings: The model rules out the combination.
     """
     prediction = prediction if wished.prediction == "auto" else wished.prediction
     zero_snr = zero_snr if wished.zero_terminal_snr == "auto" else wished.zero_terminal_snr == "on"
     if zero_snr and prediction == "epsilon":
         raise _unsuited(
             "objective.zero_terminal_snr",
-            "objective.zero_terminal_snr = on, but the model predicts epsilon: the last timestep would be 0/0",
-            "Set --objective.zero_terminal_snr off.",
+            f"{named('objective.zero_terminal_snr')} = on, but the model predicts epsilon: the last timestep is 0/0",
+            f"Set {setting('objective.zero_terminal_snr', 'off')}.",
         )
     if zero_snr and wished.noise_offset > 0:
         raise _unsuited(
             "objective.noise_offset",
-            f"objective.noise_offset = {wished.noise_offset:g}, but the model has zero-terminal SNR",
-            "Set --objective.noise_offset 0.",
+            f"{named('objective.noise_offset')} = {wished.noise_offset:g}, but the model has zero-terminal SNR",
+            f"Set {setting('objective.noise_offset', 0)}.",
         )
     return prediction, zero_snr
 

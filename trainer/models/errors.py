@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.contract.errors import TrainerError
+from trainer.contract.wording import action, named
 
 
 class ModelError(TrainerError):
@@ -22,7 +23,7 @@ class BaseModelMissing(ModelError):
         super().__init__(
             f"No base model at {path}.",
             hint="Give a .safetensors file, a folder in the diffusers layout (it holds model_index.json), a name on "
-            'the Hugging Face hub (owner/name), that of a model on this computer (--models), or "pocket".',
+            f'the Hugging Face hub (owner/name), a model on this computer (see {action("models")}), or "pocket".',
         )
 
 
@@ -41,7 +42,7 @@ class NotABaseModel(ModelError):
 
 
 class UnsupportedModel(ModelError):
-    """A part of the installed libraries is named otherwise than the file format expects."""
+    """Layers of the installed libraries have other names than the file format expects."""
 
     code = "unsupported_model"
 
@@ -54,7 +55,8 @@ class LoraRefused(TrainerError):
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(
             f"{path.name} {why}.",
-            hint="Choose a LoRA file of this base model, made with the same adapter.targets and adapter.text_encoder.",
+            hint="Choose a LoRA file of this base model, made with the same "
+            f"{named('adapter.targets')} and {named('adapter.text_encoder')}.",
         )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from trainer.contract.units import size as in_words
+from trainer.contract.wording import action
 from trainer.models.errors import BaseModelMissing, NotABaseModel
 
 FORMATS_LIMIT = 100_000_000  # bytes of header that the format allows
@@ -22,20 +23,20 @@ MOST_COMMAS = 500_000  # bounds what parsing may allocate: every entry but the l
 MOST_DIMENSIONS = 8
 MOST_NUMBERS = 4096  # of a tensor whose values are read
 LARGEST_NUMBER = 2**63
-OPENING = 512  # bytes that tell the kinds of files apart
+OPENING = 512  # bytes that show the kind of a file
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32}
 BITS |= {"U16": 16, "U8": 8, "BOOL": 8, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
 BITS |= {"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
 
-AGAIN = "Download or copy it again, until it is whole."
+AGAIN = "Download or copy it again."
 FULL_PRECISION = "Choose the same model in fp16, bf16 or fp32."
 LOGGED_IN = "Download it again, logged in to the site it comes from."
 UNPACK = "Unpack it and choose the .safetensors file in it."
 SIGNATURES = (
-    (b"GGUF", "it is a GGUF file, whose weights are quantised and cannot be trained on", FULL_PRECISION),
+    (b"GGUF", "it is a GGUF file, whose weights are quantized and cannot be trained on", FULL_PRECISION),
     (
         b"version https://git-lfs",
-        "it is a Git LFS pointer, a note in the file's place",
+        "it is a Git LFS pointer instead of the file",
         'Run "git lfs pull" in its folder, or download the file from the model\'s page.',
     ),
     (b"<", "it is a web page, not a model", LOGGED_IN),
@@ -50,7 +51,7 @@ SIGNATURES = (
 
 
 class WrongFile(NotABaseModel):
-    """What lies there is something else, or broken; the hint says what to choose instead."""
+    """The file is something else, or broken; the hint says what to choose instead."""
 
     def __init__(self, path: Path, seen: str, hint: str) -> None:
         super().__init__(path, seen)
@@ -107,7 +108,7 @@ def read_header(path: Path) -> Header:
     with readable(path):
         if not path.exists():
             raise BaseModelMissing(path)
-        if not path.is_file():  # opening a pipe or a device could wait for ever
+        if not path.is_file():  # opening a pipe or a device could block forever
             raise WrongFile(path, "it is not a file", "Choose a .safetensors file or a model's folder.")
         with path.open("rb") as file:
             file_bytes = os.fstat(file.fileno()).st_size
@@ -122,7 +123,7 @@ def read_header(path: Path) -> Header:
         raise WrongFile(path, f"its header is damaged: {error}", AGAIN) from None
     if start + data_bytes > file_bytes:
         there, whole = in_words(file_bytes), in_words(start + data_bytes)
-        raise WrongFile(path, f"it is cut short: {there} of {whole} are there", AGAIN)
+        raise WrongFile(path, f"it is truncated: {there} of {whole}", AGAIN)
     if start + data_bytes < file_bytes:
         more = in_words(file_bytes - start - data_bytes)
         raise WrongFile(path, f"it is damaged: {more} follow its last tensor", AGAIN)
@@ -154,7 +155,7 @@ def _raw_header(path: Path, file: BinaryIO, file_bytes: int) -> bytes:
     if length > FORMATS_LIMIT:
         raise WrongFile(path, f"its header is damaged: it claims {in_words(length)}", AGAIN)
     if 8 + length > file_bytes:
-        raise WrongFile(path, f"it is cut short inside its header, at {in_words(file_bytes)}", AGAIN)
+        raise WrongFile(path, f"it is truncated inside its header, at {in_words(file_bytes)}", AGAIN)
     if length > LARGEST:
         raise WrongFile(path, f"its header takes {in_words(length)}, more than any model's", AGAIN)
     file.seek(8)
@@ -166,17 +167,17 @@ def _what_opens(path: Path, opening: bytes) -> tuple[str, str]:
     zipped = opening.startswith(b"PK\x03\x04")
     suffix = path.suffix.lower()
     if opening.startswith(b"\x80") or (zipped and (b"/data.pkl" in opening or suffix not in ("", ".zip"))):
-        convert = f'If it is a base model, convert it with: python launch.py convert "{path}"'
+        convert = f"Choose its .safetensors version; or, if it is a base model, {action('convert', path)}"
         return "it is a pickled checkpoint (.ckpt, .pt, .bin), which could run a program when it is opened", convert
     if zipped:
         return "it is a packed archive", UNPACK
     if not any(opening):
-        return "it begins with zeros, as a download does that was not finished", AGAIN
+        return "it begins with zeros, like an unfinished download", AGAIN
     text = opening.removeprefix(b"\xef\xbb\xbf").lstrip()
     for signature, seen, hint in SIGNATURES:
         if text.startswith(signature):
             return seen, hint
-    return "it does not begin as a safetensors file does", "Choose a .safetensors file or a model's folder."
+    return "it does not begin like a safetensors file", "Choose a .safetensors file or a model's folder."
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
@@ -191,10 +192,10 @@ def _parsed(raw: bytes) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, where no name stands twice: readers differ in which of the two they take."""
+    """Returns a JSON object without repeated names: readers differ in which of two they take."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name occurs twice")
     return fields
 
 
@@ -213,11 +214,11 @@ def _entry(value: object) -> Entry:
     if not isinstance(shape, list) or not isinstance(place, list) or len(place) != 2 or len(shape) > MOST_DIMENSIONS:
         raise ValueError("an entry is not a tensor's")
     if not all(type(number) is int and 0 <= number < LARGEST_NUMBER for number in [*shape, *place]):
-        raise ValueError("a size or place is not a number of bytes")
+        raise ValueError("a size or offset is not a number of bytes")
     if not isinstance(dtype, str) or dtype not in BITS:
         raise ValueError("a tensor is of an unknown number format")
     if prod(shape) * BITS[dtype] != 8 * (place[1] - place[0]):
-        raise ValueError("a tensor's size and place do not agree")
+        raise ValueError("a tensor's size and offsets do not match")
     return Entry(dtype, tuple(shape), place[0], place[1])
 
 

@@ -1,8 +1,8 @@
 """Models of the Hugging Face hub: which files training needs, whether they are here, and fetching them.
 
 Files lie where the hub's own client keeps them (https://huggingface.co/docs/huggingface_hub/guides/manage-cache), so
-every program on this computer shares them. The transfer is our own, for since version 2 that client throws half a
-file away when the line stays broken for some seconds, and a UNet has 5 GB.
+every program on this computer shares them. The transfer is our own: since version 2 that client discards a partial
+file when the connection stays broken for some seconds, and a UNet has 5 GB.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from filelock import FileLock
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.files import atomic_write
-from trainer.models.hub_errors import DamagedDownload, HubUnreachable, NoRoom, NothingToTrain, NotOnTheHub, explained
+from trainer.models.hub_errors import (
+    DamagedDownload,
+    HubUnreachable,
+    NoModelInRepository,
+    NoRoom,
+    NotOnTheHub,
+    explained,
+)
 from trainer.models.hub_files import INDEX_FILE, diffusers_files, single_files, whole
 
 WORD = r"\w+(?:(?:-\.?|\.-?)\w+)*"  # the hub allows no "--" and no ".." in names, and neither sign at an end
@@ -30,7 +37,7 @@ NAME = re.compile(rf"{WORD}/{WORD}(?<!\.git)(?:/(?!.*\.\.)[^\\]{{1,200}}\.safete
 UNUSUAL = re.compile(r"\\|\.\.")  # in a file's name: it could lead out of the snapshot
 HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 TIMEOUT = 20.0  # seconds without a byte
-PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before going on with a broken transfer; any progress starts them anew
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before a broken transfer resumes; any progress restarts them
 CHUNK = 2**20
 MOST_NAMED = 5
 Choose = Callable[[str, Sequence[str]], tuple[str, ...]]  # a model's name and its repository's files -> those needed
@@ -62,7 +69,7 @@ def is_hub_name(base_model: str) -> bool:
 
 
 def look(name: str, choose: Choose | None = None) -> Download:
-    """What is needed of a model and how much of it is still to come; asks the hub, downloads nothing.
+    """Returns which files of a model are needed and how much is missing; asks the hub, downloads nothing.
 
     Args:
         name: The model.
@@ -78,7 +85,7 @@ def look(name: str, choose: Choose | None = None) -> Download:
     revision, remotes, gated = _listing(name)
     wanted = (choose or _chosen)(name, [remote.path for remote in remotes])
     chosen = [remote for remote in remotes if remote.path in wanted]
-    if gated:  # the list is public even so; the first file tells whether the licence was accepted
+    if gated:  # its list is public; the first file shows whether the license was accepted
         with explained(name):
             url = client.hf_hub_url(repository, wanted[0], revision=revision)
             client.get_hf_file_metadata(url, timeout=TIMEOUT)
@@ -88,7 +95,7 @@ def look(name: str, choose: Choose | None = None) -> Download:
 
 
 def local_folder(name: str, found: Callable[[Path], Path | None] = whole) -> Path | None:
-    """The model's folder, or file, in the hub's cache if all that is needed is there; asks no network.
+    """Returns the model's folder or file in the hub's cache if it is complete; asks no network.
 
     Args:
         name: The model.
@@ -105,14 +112,13 @@ def local_folder(name: str, found: Callable[[Path], Path | None] = whole) -> Pat
 
 
 def fetch(wanted: Download, progress: Callable[[int, int], None]) -> Path:
-    """Get what is missing of a model; gives back its folder, or its file, in the hub's cache.
+    """Download what is missing of a model; returns its folder or file in the hub's cache.
 
-    What has arrived stays when it breaks off, by a failure or because `progress` raises, and the next call goes on
-    from there.
+    What has arrived is kept when the download fails or `progress` raises, and the next call resumes there.
 
     Args:
-        wanted: What `look` told.
-        progress: Called with the bytes that are here and the bytes in all, about once per megabyte.
+        wanted: The result of `look`.
+        progress: Called with the bytes here and the total, about once per megabyte.
 
     Raises:
         HubError: It cannot be reached, is not for this user, or does not fit on the disk.
@@ -167,7 +173,7 @@ def _listing(name: str, revision: str | None = None) -> tuple[str, list[_Remote]
     """The repository's state (a commit), its files, and whether it asks for a licence to be accepted."""
     import huggingface_hub as client
 
-    # Else the client tells with every request which libraries are installed, and fetches a list to tell more
+    # Otherwise the client sends the list of installed libraries with every request
     client.constants.HF_HUB_DISABLE_TELEMETRY = True
     repository, _ = _split(name)
     with explained(name):
@@ -188,7 +194,7 @@ def _chosen(name: str, paths: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InvalidSettings: Several models to choose from.
         NotOnTheHub: The file that the name gives is not among them.
-        NothingToTrain: No model.
+        NoModelInRepository: No model.
     """
     _, file = _split(name)
     if file:
@@ -207,7 +213,7 @@ def _chosen(name: str, paths: Sequence[str]) -> tuple[str, ...]:
             places={"model.base_model": f"{len(single)} models of that name"},
         )
     if not single:
-        raise NothingToTrain(name)
+        raise NoModelInRepository(name)
     return (single[0],)
 
 
@@ -220,7 +226,7 @@ def _arrived(storage: Path, revision: str, remote: _Remote) -> int:
 
 
 def _part(blob: Path) -> Path:
-    """Where a file grows, under the name the hub's client gave it while it still went on with it."""
+    """A partial file, named as the hub's client named it while it still resumed downloads."""
     return blob.with_name(f"{blob.name}.incomplete")
 
 
@@ -240,7 +246,7 @@ def _fetch_missing(wanted: Download, storage: Path, progress: Callable[[int, int
         raise NoRoom(wanted.name, wanted.bytes - done, storage)
 
     def arrived(count: int) -> None:
-        """Tell of so many bytes more."""
+        """Report so many bytes more."""
         nonlocal done
         done += count
         progress(done, wanted.bytes)
@@ -261,7 +267,7 @@ def _fetch_missing(wanted: Download, storage: Path, progress: Callable[[int, int
 
 
 def _transfer(wanted: Download, remote: _Remote, blob: Path, arrived: Callable[[int], None]) -> None:
-    """One file under its content's name, going on from what is there of it, and again when the line breaks."""
+    """Download one file under its content's name; a partial one resumes, and a broken connection is retried."""
     if blob.is_file():
         return
     part, failures = _part(blob), 0
@@ -321,4 +327,4 @@ def _link(blob: Path, place: Path) -> None:
     except FileExistsError:
         pass  # a link that led to nothing before
     except OSError:
-        blob.replace(place)  # Windows without the right to make links: the hub's client does the same
+        blob.replace(place)  # Windows without permission for links: the hub's client does the same

@@ -1,8 +1,8 @@
-"""What can go wrong between a user and a model of the Hugging Face hub, as errors to act on.
+"""What can go wrong with a model of the Hugging Face hub, as errors to act on.
 
 HubError (a ModelError)
 ├── HubOffline · HubUnreachable · HubRefused · NotOnTheHub
-└── NothingToTrain · NoRoom · DamagedDownload
+└── NoModelInRepository · NoRoom · DamagedDownload
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from trainer.models.errors import ModelError
 
 
 class HubError(ModelError):
-    """A model of the hub cannot be had."""
+    """A model of the hub cannot be downloaded."""
 
     code = "hub"
 
 
 class HubOffline(HubError):
-    """The user forbade going to the network."""
+    """The user forbids network access."""
 
     code = "hub_offline"
 
@@ -54,8 +54,8 @@ class HubRefused(HubError):
     def __init__(self, name: str) -> None:
         repository = "/".join(name.split("/")[:2])
         super().__init__(
-            f"The Hugging Face hub does not hand out {name} to you.",
-            hint=f"Accept the licence on https://huggingface.co/{repository} and set HF_TOKEN to your access token.",
+            f"The Hugging Face hub denies you access to {name}.",
+            hint=f"Accept the license on https://huggingface.co/{repository} and set HF_TOKEN to your access token.",
         )
 
 
@@ -71,7 +71,7 @@ class NotOnTheHub(HubError):
         )
 
 
-class NothingToTrain(HubError):
+class NoModelInRepository(HubError):
     """The repository holds no base model in a form that can be read."""
 
     code = "no_model_in_repository"
@@ -91,26 +91,26 @@ class NoRoom(HubError):
     def __init__(self, name: str, missing: int, folder: Path) -> None:
         free = shutil.disk_usage(folder).free
         super().__init__(
-            f"{name} needs {size(missing)} more, but {folder} has room for {size(free)}.",
+            f"{name} needs {size(missing)} more, but {folder} has {size(free)} free.",
             hint="Free some space, or set HF_HUB_CACHE to a folder on a larger disk.",
         )
 
 
 class DamagedDownload(HubError):
-    """A file arrived with other content than the hub announced."""
+    """A downloaded file does not match its checksum."""
 
     code = "damaged_download"
 
     def __init__(self, name: str, file: str) -> None:
         super().__init__(
-            f"{file} of {name} arrived damaged and was thrown away.",
-            hint="Start again; if it happens twice, something between here and the hub changes the data.",
+            f"{file} of {name} arrived damaged and was deleted.",
+            hint="Start again; if it happens again, a proxy or firewall on the way changes the data.",
         )
 
 
 @contextmanager
 def explained(name: str) -> Iterator[None]:
-    """What the hub's client raises on behalf of a model, turned into errors the user can act on."""
+    """Turn what the hub's client raises for a model into errors the user can act on."""
     import httpx2
     from huggingface_hub import constants, errors
 

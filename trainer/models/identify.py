@@ -1,4 +1,4 @@
-"""Which base model lies at a path: recognised by structure, from headers and configurations, without its weights."""
+"""Which base model is at a path, by its structure: headers and configurations, without its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainer.models.lookalikes import (
     WHOLE_FILE,
     float_format,
     refuse_lookalikes,
-    refuse_quantised,
+    refuse_quantized,
 )
 
 Family = Literal["sd15", "sd2", "sdxl"]
@@ -70,17 +70,17 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model that can be trained on, and what its files tell of it.
+    """A base model that can be trained on, and its properties.
 
     Attributes:
         path: One file in the original layout, or a folder in the diffusers layout.
         layout: Which of the two.
         family: Its architecture.
         prediction: What its UNet predicts; None where nothing in the files decides.
-        zero_terminal_snr: Whether its noise ends in noise alone.
-        default_size: Side of the squares it draws best, in px.
+        zero_terminal_snr: Whether its last timestep is pure noise.
+        default_size: Native resolution: side of the square, in px.
         clip_skip: Text encoder layer counted from the end; 0 for the family's own.
-        variant: The retraining of SDXL it comes from; empty for none known.
+        variant: The SDXL finetune it is based on; empty if unknown.
         bytes: Of the file, or of the folder's weights.
         dtype: Number format of most weights: fp16, bf16, fp32 or fp64.
     """
@@ -133,7 +133,7 @@ def identify(path: Path) -> BaseModel:
 
 
 def unet_numbers(model: BaseModel) -> int:
-    """How many numbers its UNet's weights have, by which a published architecture is told from another of its build.
+    """Returns the parameter count of its UNet, which distinguishes a published architecture from a changed one.
 
     Raises:
         NotABaseModel: The files changed since they were identified.
@@ -151,16 +151,16 @@ def _from_file(header: Header) -> BaseModel:
     _refuse_editing(header.path, _channels(header, "model.diffusion_model.input_blocks.0.0.weight"), latents)
     prediction = _prediction_of_file(header, family)
     own_size = 1024 if family == "sdxl" else 768 if (family, prediction) == ("sd2", "v_prediction") else 512
-    told = header.metadata
-    called = _called(header.path, told.get("modelspec.title", ""))
+    metadata = header.metadata
+    called = _called(header.path, metadata.get("modelspec.title", ""))
     return BaseModel(
         path=header.path,
         layout="file",
         family=family,
         prediction=prediction,
-        zero_terminal_snr="ztsnr" in header.tensors or told.get("ss_zero_terminal_snr") == "True",
-        default_size=SIZES_PX.get(told.get("modelspec.resolution", ""), own_size),
-        clip_skip=_clip_skip(family, called, told.get("modelspec.encoder_layer") or told.get("ss_clip_skip")),
+        zero_terminal_snr="ztsnr" in header.tensors or metadata.get("ss_zero_terminal_snr") == "True",
+        default_size=SIZES_PX.get(metadata.get("modelspec.resolution", ""), own_size),
+        clip_skip=_clip_skip(family, called, metadata.get("modelspec.encoder_layer") or metadata.get("ss_clip_skip")),
         variant=_variant(family, called),
         bytes=header.path.stat().st_size,
         dtype=float_format(header),
@@ -184,13 +184,13 @@ def _family_of_file(header: Header) -> Family:
 
 def _sdxl_of_file(header: Header) -> Family:
     if not header.has("^conditioner."):
-        raise WrongFile(header.path, "it is an unCLIP model, which draws from images", SUPPORTED)
+        raise WrongFile(header.path, "it is an unCLIP model, which generates from images", SUPPORTED)
     if not header.has("^conditioner.embedders.1.model."):
         raise WrongFile(header.path, "it is SDXL's refiner, which only finishes images", "Choose the SDXL base.")
     if not header.has("^conditioner.embedders.0.transformer."):
         raise WrongFile(header.path, "it has no first text encoder (CLIP-L)", WHOLE_FILE)
     if not header.has("^model.diffusion_model.input_blocks.8.1.transformer_blocks.9."):
-        raise WrongFile(header.path, "it is a shortened SDXL, as SSD-1B is: layers are missing", SUPPORTED)
+        raise WrongFile(header.path, "it is a distilled SDXL like SSD-1B: layers are missing", SUPPORTED)
     return "sdxl"
 
 
@@ -198,8 +198,8 @@ def _prediction_of_file(header: Header, family: Family) -> Prediction | None:
     """What the UNet predicts: by a marking tensor, else the metadata, else what the family usually does."""
     if "v_pred" in header.tensors:
         return "v_prediction"
-    told = header.metadata
-    declared = next((prediction for key, value, prediction in DECLARED if told.get(key) == value), None)
+    metadata = header.metadata
+    declared = next((prediction for key, value, prediction in DECLARED if metadata.get(key) == value), None)
     if family == "sd2":
         measured = _measured(header)
         agree = measured is None or declared is None or measured == declared
@@ -208,7 +208,7 @@ def _prediction_of_file(header: Header, family: Family) -> Prediction | None:
         return declared
     # A name alone is too little to decide by, and too much to pass over; so is the mark of a schedule that only
     # velocity can be learnt on
-    doubtful = V_NAME.search(_called(header.path, told.get("modelspec.title", ""))) or "ztsnr" in header.tensors
+    doubtful = V_NAME.search(_called(header.path, metadata.get("modelspec.title", ""))) or "ztsnr" in header.tensors
     return None if doubtful else "epsilon"
 
 
@@ -249,9 +249,9 @@ def _clip_skip(family: Family, called: str, declared: str | None) -> int:
 
 
 def _variant(family: Family, called: str) -> str:
-    """The first variant that the names tell of; an Illustrious model's may tell of the NoobAI it became."""
-    told = (variant for variant, spelt in VARIANTS.items() if re.search(spelt, called, re.I))
-    return next(told, "") if family == "sdxl" else ""
+    """The first variant in the names; those of a NoobAI model may name Illustrious too."""
+    named = (variant for variant, spelt in VARIANTS.items() if re.search(spelt, called, re.I))
+    return next(named, "") if family == "sdxl" else ""
 
 
 def _from_folder(folder: Path) -> BaseModel:
@@ -270,7 +270,7 @@ def _from_folder(folder: Path) -> BaseModel:
     prediction = _prediction_of_folder(folder, scheduler)
     weights = {part: _weights(folder, part) for part in ("unet", "vae", *encoders)}
     unet_header = read_header(weights["unet"][0])
-    refuse_quantised(unet_header)
+    refuse_quantized(unet_header)
     levels = vae.get("block_out_channels")
     px_per_latent = 2 ** (len(levels) - 1) if isinstance(levels, list) and 1 <= len(levels) <= 8 else 8
     called = _called(folder, "")
@@ -289,7 +289,7 @@ def _from_folder(folder: Path) -> BaseModel:
 
 
 def _family_of_folder(folder: Path, unet: Config) -> Family:
-    """The family by the UNet's build: SD 2 has linear projections, SDXL is told the images' sizes too.
+    """Returns the family by the UNet's config: SD 2 has linear projections, SDXL is conditioned on image sizes.
 
     Raises:
         NotABaseModel: A relative that is trained otherwise.
@@ -316,7 +316,7 @@ def _prediction_of_folder(folder: Path, scheduler: Config) -> Prediction:
     """
     kind, prediction = str(scheduler.get("_class_name", "")), scheduler.get("prediction_type", "epsilon")
     if kind.startswith(("EDM", "FlowMatch")) or prediction not in ("epsilon", "v_prediction"):
-        raise WrongFile(folder, f"it was trained on another scale of noise ({kind:.60}, {prediction!s:.60})", SUPPORTED)
+        raise WrongFile(folder, f"it uses another noise schedule ({kind:.60}, {prediction!s:.60})", SUPPORTED)
     return "v_prediction" if prediction == "v_prediction" else "epsilon"
 
 
@@ -366,4 +366,4 @@ def _no_model_folder(folder: Path) -> WrongFile:
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
         seen = f"it is a folder of single files ({', '.join(files[:3])}{more})"
         return WrongFile(folder, seen, "Choose one of the files in it.")
-    return WrongFile(folder, "it holds nothing of a model", "Choose a .safetensors file or a model's folder.")
+    return WrongFile(folder, "it holds no model", "Choose a .safetensors file or a model's folder.")

@@ -51,11 +51,11 @@ class Found:
 
 
 def find_models(home_dirs: Sequence[Path] | None = None) -> list[Found]:
-    """Base models that can be trained on, by family and name; what is none is left out.
+    """Returns the base models that can be trained on, by family and name.
 
     Args:
-        home_dirs: Home folders to look for WebUIs in and below; None as `find_clients` has it. The hub's cache is
-            looked through in any case.
+        home_dirs: Home folders to search for WebUIs; None for the defaults of `find_clients`. The hub's cache is always
+            searched.
     """
     found = []
     for where, name, path in islice(_candidates(home_dirs), MOST):

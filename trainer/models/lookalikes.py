@@ -1,4 +1,4 @@
-"""What a model file is when it is no base model: additions, parts, other architectures, quantised weights."""
+"""What a model file is when it is no base model: additions, parts, other architectures, quantized weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLOATS = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "F64": "fp64"}
 
 
 class _Kind(NamedTuple):
-    """A kind of file, and pieces of tensor names (see `Header.has`) of which one alone tells it."""
+    """A kind of file, and pieces of tensor names (see `Header.has`), any of which identifies it."""
 
     seen: str
     hint: str
@@ -46,7 +46,7 @@ KINDS = (
     _Kind("it is Stable Diffusion 3", SUPPORTED, "joint_blocks. .norm1_context."),
     _Kind("it is Stable Cascade", SUPPORTED, "clip_txt_mapper. effnet_mapper."),
     _Kind(
-        "it was trained on another scale of noise (EDM, as Playground 2.5 and CosXL were)",
+        "it uses another noise schedule (EDM, like Playground 2.5 and CosXL)",
         SUPPORTED,
         "^edm_mean$ ^edm_vpred.sigma_max$",
     ),
@@ -54,7 +54,7 @@ KINDS = (
 # Only for files without the original layout's UNet, which holds names like these further in
 PARTS = (
     _Kind(
-        "it is another architecture (a diffusion transformer, as PixArt, Lumina, Qwen-Image and Wan are)",
+        "it is another architecture (a diffusion transformer, like PixArt, Lumina, Qwen-Image and Wan)",
         SUPPORTED,
         "^model.diffusion_model. adaln_single. cap_embedder. caption_projection. noise_refiner. .img_mod. "
         "double_layers. x_embedder. ^patch_embedding. ^blocks.0. ^layers.0.attention.",
@@ -83,7 +83,7 @@ PARTS = (
         "^first_stage_model. ^encoder. ^decoder. ^quant_conv. ^post_quant_conv.",
     ),
 )
-QUANTISED = ".quant_state. .absmax$ .SCB$ .qweight$ .comfy_quant$ .scale_weight$ .weight_scale$"
+QUANTIZED = ".quant_state. .absmax$ .SCB$ .qweight$ .comfy_quant$ .scale_weight$ .weight_scale$"
 
 
 def refuse_lookalikes(header: Header) -> None:
@@ -105,13 +105,13 @@ def refuse_lookalikes(header: Header) -> None:
             raise WrongFile(header.path, kind.seen, kind.hint)
     missing = [name for name, there in parts.items() if not there]
     if len(missing) == len(parts):
-        raise WrongFile(header.path, "its tensors are those of no model known here", SUPPORTED)
+        raise WrongFile(header.path, "its tensors match no supported model", SUPPORTED)
     if missing:
-        raise WrongFile(header.path, f"it is only a part of a model: it has no {' and no '.join(missing)}", WHOLE_FILE)
-    refuse_quantised(header)
+        raise WrongFile(header.path, f"it is only part of a model: it has no {' and no '.join(missing)}", WHOLE_FILE)
+    refuse_quantized(header)
 
 
-def refuse_quantised(header: Header) -> None:
+def refuse_quantized(header: Header) -> None:
     """Let through only weights that are floats of 16 bits or more.
 
     Raises:
@@ -120,8 +120,8 @@ def refuse_quantised(header: Header) -> None:
     kind = _most_bytes(header)
     if kind.startswith("F8") or header.has("^scaled_fp8$"):
         raise WrongFile(header.path, "its weights are fp8, too coarse to train on", FULL_PRECISION)
-    if kind not in FLOATS or header.has(QUANTISED):
-        raise WrongFile(header.path, "its weights are quantised, too coarse to train on", FULL_PRECISION)
+    if kind not in FLOATS or header.has(QUANTIZED):
+        raise WrongFile(header.path, "its weights are quantized, too coarse to train on", FULL_PRECISION)
 
 
 def float_format(header: Header) -> str:

@@ -1,4 +1,4 @@
-"""Where a base model that was named lies."""
+"""The location of a base model by its name or path."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import POCKET, user_path
@@ -18,51 +17,40 @@ from trainer.models.errors import BaseModelMissing, ModelError
 from trainer.models.headers import readable
 from trainer.models.hub import is_hub_name, local_folder
 from trainer.models.identify import Family, identify
-
-if TYPE_CHECKING:
-    from trainer.models.installed import Found
+from trainer.models.installed import HUB, Found, find_models
 
 FRESH_SECONDS = 60.0
-
-
 ENDING = ".safetensors"
-
-
 MOST_NAMED = 5
-
-
+PUBLISHED: Mapping[Family, tuple[int, int]] = {"sd15": (4, 4), "sd2": (4, 4), "sdxl": (4, 3)}  # see `depths_of`
 _looking = Lock()
 
 
 def models_here() -> Sequence[Found]:
-    """Base models on this computer, looked for once a minute at most: the page asks with every change of its form."""
+    """Returns the base models on this computer, searched once a minute at most: the page asks with every change."""
     with _looking:
         return _models_of(int(time.monotonic() / FRESH_SECONDS))
 
 
 @lru_cache(maxsize=1)
 def _models_of(_minute: int) -> Sequence[Found]:
-    from trainer.models.installed import find_models  # not above: it knows runs, and these know settled settings
-
     return tuple(find_models())
 
 
 def name_of(found: Found) -> str:
-    """What chooses a model that was found: its name on the hub, else its path."""
-    from trainer.models.installed import HUB
-
+    """Returns what chooses an installed model in the settings: its name on the hub, else its path."""
     return found.name if found.where == HUB else str(found.path)
 
 
 def resolved(base_model: str) -> str:
-    """The same model under a name that holds in every folder: "pocket", its name on the hub, or its full path.
+    """Returns a model's name that is valid in every folder: "pocket", its name on the hub, or its full path.
 
-    A bare name that nothing here has is looked for among the models on this computer.
+    A bare name without a file here is searched among the models on this computer.
 
     Raises:
-        BaseModelMissing: None of them has it.
-        NotABaseModel: The system does not let us look.
-        InvalidSettings: Several have it.
+        BaseModelMissing: None of them has that name.
+        NotABaseModel: The system refuses access.
+        InvalidSettings: Several have that name.
     """
     if base_model == "pocket" or is_hub_name(base_model):
         return base_model
@@ -81,7 +69,7 @@ def _called(name: str) -> str:
         more = f" and {len(hits) - MOST_NAMED} more" if len(hits) > MOST_NAMED else ""
         raise InvalidSettings(
             f"{len(hits)} models are called {name}: {', '.join(map(name_of, hits[:MOST_NAMED]))}{more}.",
-            hint="Give the one you mean, as it is written here.",
+            hint="Give the one you mean, as written here.",
             places={"model.base_model": f"{len(hits)} models of that name."},
         )
     return name_of(hits[0])
@@ -92,20 +80,17 @@ def _stem(name: str) -> str:
 
 
 def located(base_model: str) -> Path | None:
-    """Where a base model lies on this computer; None for one of the hub that is still to be fetched."""
+    """Returns where a base model is on this computer; None for one of the hub that is not downloaded yet."""
     if base_model == "pocket":
         return POCKET
     return local_folder(base_model) if is_hub_name(base_model) else user_path(base_model)
 
 
-PUBLISHED: Mapping[Family, tuple[int, int]] = {"sd15": (4, 4), "sd2": (4, 4), "sdxl": (4, 3)}
-
-
 def depths_of(settings: ModelSettings) -> tuple[int, int]:
-    """Levels of the chosen model's VAE and UNet; the published ones of its family where the model does not tell."""
+    """Returns the levels of the chosen model's VAE and UNet; its family's published ones if the model has no config."""
     path = located(settings.base_model)
     if path is not None and path.is_dir():
-        with suppress(OSError, ValueError, LookupError, TypeError):  # what is wrong with a model is told elsewhere
+        with suppress(OSError, ValueError, LookupError, TypeError):  # what is wrong with a model is reported elsewhere
             return _levels(path / "vae"), _levels(path / "unet")
     family: Family = "sd15" if settings.family == "auto" else settings.family
     if settings.family == "auto" and path is not None:

@@ -12,30 +12,23 @@ from pathlib import Path
 import psutil
 
 OWN = "My LoRA folder"
-
-
 VARIABLE = "ATELIER_LORA_FOLDER"
-
-
-SEARCH_SECONDS = 3.0  # a sleeping disk or a slow share must not hold up the page
-
-
-MOST_FOLDERS = 500  # of one place; who has more in a Downloads folder has no WebUI behind them
-
-
+SEARCH_SECONDS = 3.0  # a sleeping disk or a slow share must not delay the page
+MOST_FOLDERS = 500  # of one folder; a Downloads folder may have many more
 BELOW_HOME = (
     *("", "Documents", "Desktop", "Downloads", "pinokio/api"),
     *("AppData/Roaming/StabilityMatrix", ".config/StabilityMatrix"),
 )
-
-
-# Full of folders that are no WebUIs, or behind a question of the system whether this program may look
-PASSED_OVER = {"windows", "program files", "program files (x86)", "programdata", "library", "appdata", "node_modules"}
+# Full of folders that are no WebUIs, or behind a permission prompt of the system
+SKIPPED = {
+    *("windows", "program files", "program files (x86)", "programdata", "library", "appdata", "node_modules"),
+    *("pictures", "music", "movies", "videos", "site-packages"),
+}
 
 
 @dataclass(frozen=True)
 class Client:
-    """A program that draws with LoRAs, and the folder it reads them from."""
+    """A program that generates images with LoRAs, and the folder it reads them from."""
 
     name: str
     lora_folder: Path
@@ -50,7 +43,7 @@ class _Layout:
     markers: tuple[str, ...]
 
 
-# The first that fits wins: Forge and SD.Next hold all that AUTOMATIC1111 does. InvokeAI 4 and later take LoRAs in
+# The first that fits wins: Forge and SD.Next have all that AUTOMATIC1111 has. InvokeAI 4 and later import LoRAs
 # through their model manager only, so there is no folder to copy into
 LAYOUTS = (
     _Layout("StabilityMatrix", "Models/Lora", ("Packages",)),
@@ -118,7 +111,7 @@ def _folders(folder: Path) -> list[Path]:
     """The folders in a folder that may hold a WebUI; none where the system does not let us look."""
     try:
         with os.scandir(folder) as entries:
-            wanted = (e for e in entries if not e.name.startswith((".", "$")) and e.name.lower() not in PASSED_OVER)
+            wanted = (e for e in entries if not e.name.startswith((".", "$")) and e.name.lower() not in SKIPPED)
             return sorted(Path(entry.path) for entry in islice((e for e in wanted if e.is_dir()), MOST_FOLDERS))
     except OSError:
         return []

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.contract.errors import TrainerError
+from trainer.contract.wording import action
 
 
 class RunError(TrainerError):
@@ -35,28 +36,28 @@ class RunBusy(RunError):
 
 
 class TrainerEnded(RunError):
-    """The trainer's process is gone and has not said why: killed, or short of memory."""
+    """The trainer's process ended without a reason: killed, or out of memory."""
 
     code = "trainer_ended"
 
     def __init__(self, name: str, exit_code: int, log: Path) -> None:
         super().__init__(
             f"The trainer process ended unexpectedly (exit code {exit_code}); {log} may say why.",
-            hint=f"Go on from the last checkpoint: python launch.py --resume {name}",
+            hint=f"Resume from the last checkpoint: {action('resume', name)}",
         )
 
 
 class ResumeRefused(RunError):
-    """The run's inputs are no longer what they were."""
+    """The run's inputs have changed."""
 
     code = "resume_refused"
 
-    def __init__(self, what: str, anyway: str = "Or start a new run with what is there now.") -> None:
-        super().__init__(f"The run cannot go on: {what}.", hint=f"Put it back as it was, then resume. {anyway}")
+    def __init__(self, what: str, anyway: str = "Or start a new run.") -> None:
+        super().__init__(f"The run cannot be resumed: {what}.", hint=f"Restore it, then resume. {anyway}")
 
 
 class NewerVersion(RunError):
-    """A file was written by a later version of this program, in a form that this one does not know."""
+    """A file was written by a newer version in a format that this one does not know."""
 
     code = "newer_version"
 
@@ -68,12 +69,12 @@ class NewerVersion(RunError):
 
 
 class ComputersDiffer(RunError):
-    """What the computers that train a run together must have in common, they have not."""
+    """Computers that train a run together differ in what must be equal."""
 
     code = "computers_differ"
 
     def __init__(self, what: str, seen: Sequence[object]) -> None:
         super().__init__(
-            f"The computers hold different {what}: {', '.join(str(value) for value in seen)}.",
+            f"The computers have different {what}: {', '.join(str(value) for value in seen)}.",
             hint="Copy the first computer's run folder, images and captions to the others.",
         )

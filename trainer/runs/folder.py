@@ -106,7 +106,7 @@ class RunFolder(WorkFolder):
         return validated(read_toml(self.config_file))
 
     def busy(self, pid: int | None) -> RunBusy:
-        """The error of whoever wants this run while that process trains it."""
+        """Returns the error for whoever wants this run while that process trains it."""
         return RunBusy(self.path.name, pid)
 
     def inside(self, relative: str) -> Path:

@@ -1,4 +1,4 @@
-"""Taking a LoRA out: WebUIs on this computer, a copy in their LoRA folder, and a text for Civitai."""
+"""A finished LoRA for others: a copy in a WebUI's LoRA folder, and a text for Civitai."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ from trainer.contract.files import sync_folder
 from trainer.contract.settings.config import TrainConfig
 from trainer.models.errors import ModelError
 from trainer.models.headers import read_header
-from trainer.models.webuis import PASSED_OVER
 from trainer.runs.folder import RunFolder
 
 SIDECARS = (".json", ".preview.png")
-PASSED_OVER |= {"pictures", "music", "movies", "videos", "site-packages"}
 TOP_TAGS = 20
 # What Civitai calls the base models, by how a LoRA file says it
 BASES = {"sd_v1": "SD 1.5", "sd_v2": "SD 2.1", "sd_v2_v": "SD 2.1 768", "sdxl_base_v1-0": "SDXL 1.0"}
 
 
 def copy_lora(run: RunFolder, file: str, folder: Path) -> Path:
-    """Copy a LoRA file and its sidecars into a folder; gives back where it lies there.
+    """Copy a LoRA file and its sidecars into a folder; returns the copy's path.
 
     Nothing is overwritten: the same file already there is the result, and where another one has the name, the copy
     is numbered ("ana-2.safetensors"), sidecars likewise. Files appear whole or not at all.
@@ -86,7 +84,7 @@ def _place(sources: dict[str, Path], target: Path) -> None:
 
 
 def _refused(folder: Path, error: OSError) -> ExportError:
-    """What the system said, in plain words."""
+    """Returns the system's refusal in plain words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ExportError(f"No space is left in {folder}.", hint="Free some, or choose a folder on another disk.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -97,7 +95,7 @@ def _refused(folder: Path, error: OSError) -> ExportError:
 
 
 def _no_such_file(run: RunFolder, file: str, known: list[str]) -> ExportError:
-    hint = f"It has: {', '.join(known)}." if known else "It has none yet: press Save now, or wait for its end."
+    hint = f"It has: {', '.join(known)}." if known else "It has none yet: choose “Save now”, or wait for its end."
     return ExportError(f"The run {run.path.name} has no LoRA file {file}.", hint=hint)
 
 
@@ -165,7 +163,7 @@ def _training(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterat
 
 
 def _tags(header: dict[str, str]) -> Iterator[str]:
-    """The most frequent tags of the captions, as the file itself holds them."""
+    """The most frequent tags of the captions, from the file's metadata."""
     try:
         folders: dict[str, dict[str, int]] = json.loads(header.get("ss_tag_frequency", "{}"))
         counts = [entry for tags in folders.values() for entry in tags.items()]

@@ -19,9 +19,9 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.workfolder import WorkFolder
 
 _children: list[subprocess.Popen[bytes]] = []  # kept, because on POSIX one that ended stays until it is asked for
-# glibc otherwise gives the memory of each step's activations back, and every page of it costs time again in the next
+# glibc otherwise returns the memory of each step's activations to the system, and getting it again costs time
 MEMORY_KEPT = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-# MKL's sums otherwise depend on where in memory the numbers lie, on AMD at least: a continued run would not be the same
+# MKL's sums otherwise depend on memory addresses, on AMD at least: a resumed run would not be bit-exact
 SAME_SUMS = {"MKL_CBWR": "AUTO,STRICT"}
 _ready: list[subprocess.Popen[bytes]] = []  # the trainer that stands by, if there is one
 _changing_ready = Lock()
@@ -41,7 +41,7 @@ class Group:
         """The run's own number of processes, on this computer alone."""
         try:
             return cls(run.config().model.processes)
-        except (InvalidSettings, OSError):  # the trainer will tell what is wrong with them
+        except (InvalidSettings, OSError):  # the trainer reports what is wrong with them
             return cls()
 
     @classmethod
@@ -136,7 +136,7 @@ def _close_input(child: subprocess.Popen[bytes]) -> None:
 
 
 def draw_strip(run: RunFolder, file: str) -> subprocess.Popen[bytes]:
-    """Draw the strength strip of one of the run's LoRA files in the background; output goes to the run's `log.txt`.
+    """Generate the strength strip of one of the run's LoRA files in the background; output goes to the run's `log.txt`.
 
     Raises:
         RunBusy: A process is training there, and two models may not fit into memory.
@@ -192,12 +192,15 @@ def _popen(arguments: list[str], stdin: int, output: IO[bytes], module: str = "t
 
 
 def force_quit(folder: WorkFolder) -> bool:
-    """End a process that no longer answers, at once; what it saved last stays. Gives back whether there was one."""
+    """Kill a process that no longer responds; what it saved last stays. Returns whether there was one."""
     worker = folder.process()
     if worker is None:
         return False
     with suppress(psutil.NoSuchProcess):
-        several = [worker, *worker.children(recursive=True)]  # the one that would mourn the others goes first
+        several = [
+            worker,
+            *worker.children(recursive=True),
+        ]  # the parent first: it would report the others' end as a failure
         for one in several:
             with suppress(psutil.NoSuchProcess):
                 one.kill()

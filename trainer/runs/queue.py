@@ -68,7 +68,7 @@ class Queue:
         return self.advance() == run
 
     def advance(self) -> RunFolder | None:
-        """Start the first waiting run, unless one is alive; gives back what was started.
+        """Start the first waiting run, unless one is alive; returns what was started.
 
         A run that cannot be started leaves the queue, and the next one is tried.
         """
@@ -95,8 +95,8 @@ class Queue:
     def hand_over(self, run: RunFolder) -> None:
         """Called by the run's own trainer as its last act: start the next one.
 
-        Not where `_holds` says so. In any case the run counts as ended from here on, though its process has still to
-        go: one that is put into the queue in that moment would otherwise wait for nobody.
+        Unless `_holds`. The run counts as ended from here on, although its process is still alive: a run queued at that
+        moment would otherwise never start.
         """
         with self._changing() as runs:
             run.release()
@@ -104,27 +104,27 @@ class Queue:
                 self._start_first(runs)
 
     def take_over(self) -> None:
-        """Start the next one in place of a trainer that was killed, and so has handed nothing over."""
+        """Start the next run after a trainer that was killed, which could not do so itself."""
         last = max(RunFolder.all(self.home), key=_seen, default=None)
         killed = last is not None and last.process_file.exists()
         if last is None or killed or not _holds(last):
             self.advance()
 
     def move(self, run: RunFolder, place: int) -> None:
-        """Put a waiting run at this place, 0 being next.
+        """Move a waiting run to this position; 0 is next.
 
         Raises:
-            RunMissing: It does not wait.
+            RunMissing: It is not in the queue.
         """
         with self._changing() as runs:
             self._take(runs, run)
             runs.insert(max(place, 0), run)
 
     def remove(self, run: RunFolder) -> None:
-        """Let a run wait no longer; its folder stays.
+        """Remove a run from the queue; its folder stays.
 
         Raises:
-            RunMissing: It does not wait.
+            RunMissing: It is not in the queue.
         """
         with self._changing() as runs:
             self._take(runs, run)
@@ -159,10 +159,10 @@ def _seen(run: RunFolder) -> float:
 
 
 def _holds(run: RunFolder) -> bool:
-    """Whether the others wait on after this run's end.
+    """Whether the others keep waiting after this run's end.
 
-    So it is after a pause, which is there to free the card, and after what they would meet too: a system that goes
-    down, a full disk, a card without which they would be trained on the processor.
+    They do after a pause, which frees the GPU, and after what would stop them too: a system that shuts down, a full
+    disk, a lost GPU without which they would train on the CPU.
     """
     match run.view().ended:
         case RunFinished(reason=reason):

@@ -1,4 +1,4 @@
-"""The folder of work that a process of its own does: its events, its log, who works there, and what was asked of it."""
+"""The folder of a worker process: its events, its log, its process number, and requests to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainer.contract.files import atomic_write
 from trainer.runs.errors import NewerVersion, RunError
 
 Request = Literal["stop", "pause", "sample", "save"]
-PATIENCE = 10.0  # seconds that one who starts a process may hold its folder before that process does
+PATIENCE = 10.0  # seconds that whoever starts a process may lock its folder
 
 # What reading a small file of JSON may raise that is missing or holds something else
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
@@ -28,13 +28,13 @@ UNUSABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionEr
 
 @dataclass(frozen=True)
 class WorkFolder(ABC):
-    """Where one process works, in sight of everybody else."""
+    """Where one process works; everybody may read it."""
 
     path: Path
 
     @abstractmethod
     def busy(self, pid: int | None) -> RunError:
-        """The error of whoever wants this work while that process does it."""
+        """Returns the error for whoever wants to start this work while that process does it."""
 
     @property
     def events_file(self) -> Path:
@@ -61,7 +61,7 @@ class WorkFolder(ABC):
         return RunView().fold(read_events(self.events_file)[0])
 
     def refuse_newer(self) -> None:
-        """Leave alone what a later version of this program has begun.
+        """Refuse what a newer version of this program has begun.
 
         Raises:
             NewerVersion: Its events are of a protocol that is not known here.
@@ -71,7 +71,7 @@ class WorkFolder(ABC):
             raise NewerVersion(self.path.name, newest, PROTOCOL)
 
     def status(self, view: RunView | None = None) -> Status:
-        """How the work stands; who has folded its events already gives them."""
+        """Returns the state of the work; pass its events if they are folded already."""
         view, worker = view or self.view(), self.process()
         if worker is not None and view.ended is not None and self.taken_up() > view.ended.t:
             return "running"  # continued after that end, and still loading
@@ -80,7 +80,7 @@ class WorkFolder(ABC):
         return "interrupted" if status == "waiting" and self.process_file.exists() else status
 
     def taken_up(self) -> float:
-        """When the process that works here was written down; it may have been started long before."""
+        """Returns when the process that works here was recorded, Unix seconds; it may be older."""
         try:
             record = json.loads(self.process_file.read_text())
             return float(record.get("since", record["started"]))
@@ -93,14 +93,14 @@ class WorkFolder(ABC):
         (self.control / what).touch()
 
     def asked_for(self, what: Request) -> float | None:
-        """Seconds since this was asked for, while the process has not taken it up; else None."""
+        """Returns the seconds since this was requested, None once the process has taken the request."""
         try:
             return max(time.time() - (self.control / what).stat().st_mtime, 0.0)
         except FileNotFoundError:
             return None
 
     def take_request(self, what: Request) -> bool:
-        """Whether something was asked for; asking is then over."""
+        """Remove a request; returns whether there was one."""
         try:
             (self.control / what).unlink()
         except FileNotFoundError:
@@ -108,13 +108,13 @@ class WorkFolder(ABC):
         return True
 
     def forget_requests(self) -> None:
-        """Drop what an earlier process was asked for; done before a new one starts, so nothing meant for it is lost."""
+        """Remove requests to an earlier process, before a new one starts so that none meant for it is lost."""
         for old in self.control.glob("*"):
             old.unlink()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else starts work here, or works, until the end of this; the system drops the lock with its process.
+        """Lock the folder so that nobody else starts work here; the system drops the lock with its process.
 
         Raises:
             RunError: Somebody else works here.
@@ -127,7 +127,7 @@ class WorkFolder(ABC):
             other = self.process()
             raise self.busy(other.pid if other else None) from None
         try:
-            self._refuse_others()  # who held the lock may have started one
+            self._refuse_others()  # the lock's last owner may have started one
             yield
         finally:
             lock.release()
@@ -154,7 +154,7 @@ class WorkFolder(ABC):
         atomic_write(self.process_file, json.dumps(record).encode())
 
     def release(self) -> None:
-        """Let the work be nobody's: its process is about to end."""
+        """Remove the record of the process, which is about to end."""
         self.process_file.unlink(missing_ok=True)
 
     def process(self) -> psutil.Process | None:

@@ -13,7 +13,7 @@ def caught(error):
 
 def test_work_that_fails_alone_is_told_with_its_cause(tmp_path):
     assert caught(ValueError("no")) == [
-        ("isolated_failure", "Preview 1 failed: ValueError: no", "Training goes on without it.")
+        ("isolated_failure", "Preview 1 failed: ValueError: no", "Training continues without it.")
     ]
     [(code, message, hint)] = caught(NoImages(tmp_path, 3))
     assert code == "no_images"

@@ -14,10 +14,8 @@ from trainer.contract.events import (
     Heartbeat,
     Lora,
     Phase,
-    RolledBack,
     RunFailed,
     RunFinished,
-    RungChanged,
     RunStarted,
     RunView,
     Sample,
@@ -91,8 +89,6 @@ def log_file(tmp_path):
         Checkpoint(step=1, folder="checkpoints/000001"),
         Lora(step=1, file="bälle.safetensors", bytes=5, sha256="ab"),
         Heartbeat(),
-        RolledBack(to_step=3, cause="loss"),
-        RungChanged(**{"from": "none", "to": "checkpointing", "cause": "memory"}),
         Warned(code="c", message='two\nlines and "quotes" \u2028', hint="h"),
         FAILED,
         FINISHED,
@@ -113,9 +109,33 @@ def test_every_line_carries_version_number_time_and_type(log_file):
     assert before <= line["t"] <= time.time()
 
 
-def test_a_memory_change_is_written_under_the_protocols_names(log_file):
-    write(log_file, RungChanged(**{"from": "none", "to": "checkpointing", "cause": "memory"}))
-    assert json.loads(log_file.read_text()).items() >= {"from": "none", "to": "checkpointing"}.items()
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        {"type": "rolled_back", "to_step": 3, "cause": "loss"},
+        {"type": "rung_changed", "from": "none", "to": "checkpointing", "cause": "memory"},
+        {"type": "phase", "name": "dry_run", "done": 0, "total": 1},
+        {"type": "phase", "name": "export", "done": 1, "total": 1},
+        {"type": "phase", "name": "a later version's", "done": 1, "total": 1},
+    ],
+    ids=lambda line: line.get("name", line["type"]),
+)
+def test_a_log_of_another_version_is_read_and_what_is_unknown_in_it_is_no_damage(earlier, log_file):
+    write(log_file, PHASE, step(1))
+    with log_file.open("a") as file:
+        file.write(json.dumps({"v": 1, "seq": 2, "t": 1.0, **earlier}) + "\n")
+    write(log_file, FINISHED)
+    events, cursor, damaged = read_events(log_file)
+    assert [event.type for event in events] == ["phase", "step", "run_finished"]
+    assert (cursor, damaged) == (log_file.stat().st_size, 0)
+
+
+@pytest.mark.parametrize("wrong", [{"name": 5}, {"name": "dry_run", "done": "x"}, {"name": "load", "done": None}])
+def test_a_phase_that_is_wrong_in_another_way_is_damage(wrong, log_file):
+    log_file.write_text(
+        json.dumps({"v": 1, "seq": 0, "t": 1.0, "type": "phase", "done": 0, "total": 1, **wrong}) + "\n"
+    )
+    assert read_events(log_file)[2] == 1
 
 
 def test_numbers_have_no_gap_when_a_log_is_opened_again(log_file):
@@ -263,10 +283,9 @@ def test_folding_in_pieces_gives_the_same_view_as_at_once():
     assert pieces == RunView().fold(events)
 
 
-@pytest.mark.parametrize("back", [started(resumed_at=4), RolledBack(to_step=4, cause="loss")], ids=lambda e: e.type)
-def test_going_back_to_a_step_drops_what_was_shown_beyond_it(back):
+def test_resuming_at_a_step_drops_what_was_shown_beyond_it():
     events = [e for n in range(1, 7) for e in (step(n), sample(n), Checkpoint(step=n, folder=f"checkpoints/{n:06}"))]
-    view = RunView().fold([started(), *events, back])
+    view = RunView().fold([started(), *events, started(resumed_at=4)])
     for kept in (view.steps, view.samples, view.checkpoints):
         assert [event.step for event in kept] == [1, 2, 3, 4]
 

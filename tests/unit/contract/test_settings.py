@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
+from trainer.contract.wording import for_console
 
 
 def refusal(section, **values):
@@ -44,7 +45,7 @@ def test_both_ends_of_a_range_are_allowed(place, low, high, _under, _over):
 def test_a_value_beyond_its_range_is_refused_with_place_and_value(place, _low, _high, under, over):
     section, name = place.split(".")
     for value in (under, over):
-        assert f"{place} = {value!r}" in refusal(section, **{name: value}).message
+        assert f"{place} = {value!r}" in str(refusal(section, **{name: value}))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "nan", "inf"])
@@ -66,7 +67,7 @@ def test_a_number_that_is_not_finite_is_refused(place, value):
 )
 def test_a_value_of_the_wrong_kind_is_refused_with_the_value_seen(place, wrong):
     section, name = place.split(".")
-    assert f"{place} = {wrong!r}" in refusal(section, **{name: wrong}).message
+    assert f"{place} = {wrong!r}" in str(refusal(section, **{name: wrong}))
 
 
 @pytest.mark.parametrize(
@@ -79,14 +80,14 @@ def test_a_value_of_the_wrong_kind_is_refused_with_the_value_seen(place, wrong):
 )
 def test_a_misspelt_setting_is_refused_with_the_right_spelling(section, typo, meant):
     error = refusal(section, **{typo: 3})
-    assert f"{section}.{typo} (value seen: 3)" in error.message
-    assert error.hint == f"Did you mean {meant}?"
+    assert f"{section}.{typo} (value seen: 3)" in str(error)
+    assert for_console(error.hint) == f"Did you mean {meant}?"
 
 
 def test_a_setting_outside_its_section_is_refused_with_its_section():
     with pytest.raises(InvalidSettings) as caught:
         validated({"learning_rate": 1e-4})
-    assert "Did you mean optimizer.learning_rate?" in caught.value.hint
+    assert "Did you mean optimizer.learning_rate?" in for_console(caught.value.hint)
 
 
 def test_a_name_like_no_setting_is_refused_without_a_guess():
@@ -103,7 +104,7 @@ def test_a_section_that_is_no_table_is_refused():
 def test_one_error_names_every_setting_at_fault():
     with pytest.raises(InvalidSettings) as caught:
         validated({"adapter": {"rank": 0, "alpha": 1000.0}, "model": {"sede": 1}})
-    assert all(part in caught.value.message for part in ("adapter.rank = 0", "adapter.alpha = 1000.0", "model.sede"))
+    assert all(part in str(caught.value) for part in ("adapter.rank = 0", "adapter.alpha = 1000.0", "model.sede"))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,9 @@ def test_a_lora_name_in_any_script_is_allowed(name):
 
 
 def test_a_range_of_timesteps_that_holds_none_is_refused():
-    assert "min_timestep (600) is not below" in refusal("objective", min_timestep=600, max_timestep=600).message
+    error = refusal("objective", min_timestep=600, max_timestep=600)
+    assert "objective.min_timestep (600) is not below objective.max_timestep (600)." in str(error)
+    assert set(error.places) == {"objective.min_timestep", "objective.max_timestep"}
 
 
 @pytest.mark.parametrize("name", ["CON", "nul", "Com1.final", "lpt9", "aux .v2"])

@@ -127,7 +127,7 @@ def left_out(folder):
     assert [item.name for item in items] == ["good.png"]
     assert problem.code == "unreadable_image"
     assert str(problem.images[0]) in problem.message
-    assert "left out" in problem.message
+    assert "skipped" in problem.message
     return problem
 
 

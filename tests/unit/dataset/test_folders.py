@@ -229,7 +229,7 @@ def test_the_overlay_goes_before_all(tmp_path):
 def test_a_folder_whose_images_are_all_left_out_is_refused(tmp_path):
     draw(tmp_path / "pictures" / "a.png")
     (file := tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "left_out": true}\n')
-    with pytest.raises(NothingToTrain, match="left out"):
+    with pytest.raises(NothingToTrain, match="excluded"):
         scan(tmp_path / "pictures", file)
 
 

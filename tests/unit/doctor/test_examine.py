@@ -335,7 +335,7 @@ def test_several_captions_of_an_image_are_exported_as_several(folder, home, tmp_
 
 def test_an_export_of_nothing_is_refused(folder, home, tmp_path):
     change(home, folder, {path.name: Entry(left_out=True) for path in folder.glob("*.png")})
-    with pytest.raises(NothingToTrain, match="all are left out"):
+    with pytest.raises(NothingToTrain, match="all are excluded"):
         export(home, folder, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

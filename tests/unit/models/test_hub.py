@@ -17,8 +17,8 @@ from trainer.models.hub_errors import (
     HubOffline,
     HubRefused,
     HubUnreachable,
+    NoModelInRepository,
     NoRoom,
-    NothingToTrain,
     NotOnTheHub,
 )
 
@@ -171,7 +171,7 @@ def test_of_several_files_the_user_names_one(hub):
 @pytest.mark.parametrize("files", [{"README.md": b"x"}, {"ana.ckpt": FULL}, {"model_index.json": b"{}", "a.bin": FULL}])
 def test_a_repository_without_a_readable_model_is_told(hub, files):
     hub.add(NAME, files)
-    with pytest.raises(NothingToTrain, match=r"ana/small-model holds no Stable Diffusion model as \.safetensors"):
+    with pytest.raises(NoModelInRepository, match=r"ana/small-model holds no Stable Diffusion model as \.safetensors"):
         look(NAME)
 
 

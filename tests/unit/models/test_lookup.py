@@ -9,6 +9,7 @@ from huggingface_hub import constants
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import POCKET
 from trainer.contract.settings.config import validated
+from trainer.contract.wording import for_console
 from trainer.models import lookup
 from trainer.models.compatible import check, check_chosen
 from trainer.models.errors import BaseModelMissing, NotABaseModel
@@ -141,7 +142,7 @@ def test_a_model_of_another_family_is_told_at_both_fields(tmp_path):
     file = headers.write(tmp_path / "pony.safetensors", sdxl())
     told = refusal(file, model={"family": "sd15"})
     assert told.message == "pony.safetensors is SDXL (Pony); these settings are made for SD 1.x."
-    assert "--model.family sdxl" in told.hint
+    assert "--model.family sdxl" in for_console(told.hint)
     assert told.places == dict.fromkeys(("model.base_model", "model.family"), told.message)
 
 
@@ -167,7 +168,7 @@ def test_a_model_of_the_hub_is_called_by_its_name_not_by_its_commit():
 def test_a_setting_that_the_model_rules_out_is_told_at_its_field(tmp_path, tensors, changes, place):
     told = refusal(headers.write(tmp_path / "ana.safetensors", tensors), **changes)
     assert told.places == {place: told.message}
-    assert f"--{place} " in told.hint
+    assert f"--{place} " in for_console(told.hint)
 
 
 @pytest.mark.parametrize(

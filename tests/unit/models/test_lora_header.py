@@ -5,6 +5,7 @@ from safetensors.torch import save_file
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.config import validated
 from trainer.contract.settings.learning import AdapterSettings
+from trainer.contract.wording import for_console
 from trainer.models.lora_header import check_start
 from trainer.planning.ready import settled
 
@@ -38,11 +39,11 @@ def test_a_file_of_the_same_rank_and_alpha_fits_whatever_its_format(tmp_path, dt
 @pytest.mark.parametrize(
     ("wished", "told", "hint", "places"),
     [
-        ({"rank": 8}, "has rank 4; the run is to have rank 8", "--adapter.rank 4", {"adapter.rank"}),
-        ({"alpha": 2.1}, "has alpha 2; the run is to have alpha 2.1", "--adapter.alpha 2", {"adapter.alpha"}),
+        ({"rank": 8}, "has rank 4; the run has rank 8", "--adapter.rank 4", {"adapter.rank"}),
+        ({"alpha": 2.1}, "has alpha 2; the run has alpha 2.1", "--adapter.alpha 2", {"adapter.alpha"}),
         (
             {"rank": 8, "alpha": 8.0},
-            "has rank 4 and alpha 2; the run is to have rank 8 and alpha 8",
+            "has rank 4 and alpha 2; the run has rank 8 and alpha 8",
             "--adapter.rank 4 --adapter.alpha 2",
             {"adapter.rank", "adapter.alpha"},
         ),
@@ -52,7 +53,7 @@ def test_another_rank_or_alpha_is_refused_with_what_to_set(tmp_path, wished, tol
     with pytest.raises(InvalidSettings) as caught:
         check_start(settings(lora(tmp_path / "ana.safetensors"), **wished))
     assert caught.value.message == f"ana.safetensors {told}."
-    assert caught.value.hint == f"Set {hint}."
+    assert for_console(caught.value.hint) == f"Set {hint}."
     assert set(caught.value.places) == places
 
 
@@ -73,14 +74,14 @@ def test_a_file_of_another_kind_is_named_with_what_it_is(tmp_path, data):
 def test_a_file_that_is_cut_short_is_refused(tmp_path):
     file = lora(tmp_path / "ana.safetensors")
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(InvalidSettings, match="cut short"):
+    with pytest.raises(InvalidSettings, match="truncated"):
         check_start(settings(file))
 
 
 @pytest.mark.parametrize("name", ["model.diffusion_model.out.0.weight", "unet.conv_in.lora_A.weight", "x.alpha"])
 def test_tensors_of_other_names_are_no_lora(tmp_path, name):
     save_file({name: torch.zeros(4, 4)}, tmp_path / "base.safetensors")
-    with pytest.raises(InvalidSettings, match="is no LoRA file in kohya's form"):
+    with pytest.raises(InvalidSettings, match="is no LoRA file in kohya format"):
         check_start(settings(tmp_path / "base.safetensors"))
 
 

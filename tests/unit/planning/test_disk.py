@@ -49,7 +49,7 @@ def test_more_of_everything_takes_more():
 
 def test_what_is_missing_is_said(monkeypatch, tmp_path):
     have(monkeypatch, 400_000_000)
-    with pytest.raises(DiskShort, match=r"will write 1\.5 GB to .*, and 400 MB are free there: 1\.1 GB are missing"):
+    with pytest.raises(DiskShort, match=r"will write 1\.5 GB to .*, but only 400 MB are free: 1\.1 GB are missing"):
         check_space(tmp_path / "not" / "there yet", 1_500_000_000)
     check_space(tmp_path, 400_000_000)
 

@@ -20,7 +20,7 @@ class TrainConfig(Section):
         "", description="The preset this run started from.", json_schema_extra={"level": "advanced", "unit": ""}
     )
     goal: Literal["style", "character", "concept"] = Field(
-        "style", description="What is learnt.", json_schema_extra={"level": "advanced", "unit": ""}
+        "style", description="What the LoRA learns.", json_schema_extra={"level": "advanced", "unit": ""}
     )
     model: ModelSettings = ModelSettings()
     dataset: DatasetSettings = DatasetSettings()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from trainer.contract.settings.fields import Section, setting
+from trainer.contract.wording import named
 
 
 class DatasetSettings(Section):
@@ -16,25 +17,24 @@ class DatasetSettings(Section):
     images: str = setting("", level="basic", description="Folder with the images and their .txt captions.")
     captions: str = setting(
         "",
-        description="File with captions (metadata.jsonl) that go before the .txt files; not given: what was changed "
-        "here, if anything.",
+        description="File with captions (metadata.jsonl) that overrides .txt files; empty: edits made in Atelier.",
     )
     concepts: tuple[Concept, ...] = setting(
         (),
-        description="Further folders of images, each with rules of its own. A line each: the folder, or JSON as in "
+        description="Further folders of images, each with its own rules. One a line: the folder, or JSON as in "
         '{"images": "ben", "trigger_word": "ben", "weight": 2}; also flip, captions, caption_dropout, shuffle_tags, '
         "keep_tags, tag_dropout.",
     )
     folder_repeats: bool = setting(
         True,
-        description="A folder named as in kohya's tools, 10_ana woman, shows its images 10 times as often, and those "
-        'without a caption as "ana woman".',
+        description='A folder named as in kohya_ss, such as 10_ana woman, has 10 repeats, and "ana woman" captions its '
+        "images that have no caption.",
     )
     trigger_word: str = setting(
         "",
         level="basic",
         max_length=60,
-        description="Put first in every caption; calls the subject up later.",
+        description="Put first in every caption; use it in prompts to call up what was learned.",
     )
     views: int = setting(
         100,
@@ -54,70 +54,79 @@ class DatasetSettings(Section):
         unit="views",
         description="Many images are shown less often, down to this total.",
     )
-    batch_size: int = setting(1, ge=1, le=64, unit="pictures", description="Images per forward pass.")
+    batch_size: int = setting(1, ge=1, le=64, unit="images", description="Images per forward pass.")
     accumulation: int = setting(
         1,
         ge=1,
         le=128,
         unit="passes",
-        description="Forward passes per step; batch size x accumulation is what the recipe sees.",
+        description="Gradient accumulation: forward passes per step. Effective batch: batch size x accumulation.",
     )
     resolution: int = setting(
-        512, ge=32, le=2048, unit="px", description="Side of the square whose area every image is scaled to."
+        512,
+        ge=32,
+        le=2048,
+        unit="px",
+        description="Training resolution: images are scaled to the area of this square, in buckets.",
     )
     further_resolutions: tuple[Annotated[int, Field(ge=32, le=2048)], ...] = setting(
         (),
         unit="px",
-        description="Smaller sides, from 32, that images are scaled to in turn with the first.",
+        description="Smaller training resolutions, from 32, used in turn with the first (multi-resolution).",
     )
     upscale: bool = setting(
         False,
-        description="Enlarge small images to the full area; else they are shown as they are, or at half the "
-        "resolution's side if they are smaller still.",
+        description="Upscale small images to the full area; else they keep their size, and those below half the "
+        "resolution are upscaled to half (kohya: bucket no upscale, inverted).",
     )
-    flip: bool = setting(False, description="Also show mirrored images; not for faces or text.")
+    flip: bool = setting(False, description="Flip augmentation: also show mirrored images; not for faces or text.")
     caption_tokens: int = setting(
         75,
         ge=75,
         le=225,
         multiple_of=75,
         unit="tokens",
-        description="Longest caption: 75 is what the text encoder reads at once, 150 and 225 are read in parts.",
+        description="Token limit of captions (kohya: max token length). Beyond 75 they are encoded in chunks.",
     )
     caption_dropout: float = setting(
-        0.0, ge=0.0, le=1.0, unit="share", description="Share of views without a caption, which guidance learns from."
+        0.0, ge=0.0, le=1.0, unit="share", description="Share of views without a caption, which CFG learns from."
     )
     shuffle_tags: bool = setting(False, description="Shuffle comma-separated tags from view to view.")
     keep_tags: int = setting(
-        1, ge=0, le=32, unit="tags", description="Tags at the start that shuffling and dropping leave in place."
+        1,
+        ge=0,
+        le=32,
+        unit="tags",
+        description="Tags at the start that shuffle and dropout leave in place (kohya: keep tokens).",
     )
     tag_dropout: float = setting(
-        0.0, ge=0.0, lt=1.0, unit="share", description="Share of comma-separated tags left out of a view."
+        0.0, ge=0.0, lt=1.0, unit="share", description="Share of comma-separated tags dropped from a view."
     )
     background: str = setting(
-        "#ffffff", pattern="^#[0-9a-fA-F]{6}$", description="Colour behind images where they are transparent."
+        "#ffffff", pattern="^#[0-9a-fA-F]{6}$", description="Background color of transparent images."
     )
-    alpha_mask: bool = setting(
-        False, description="Learn only where images are opaque; a mask of their own goes before it."
-    )
+    alpha_mask: bool = setting(False, description="Use the alpha channel as a mask; a mask file overrides it.")
     prior_preservation: bool = setting(
         False,
-        description="Protect the base model: it draws images before training, which are shown among yours and must "
-        "stay as it sees them (prior preservation).",
+        description="Prior preservation: generate class images with the base model and train on them among yours, so "
+        "that the base keeps what it knows (kohya: regularization images).",
     )
     class_prompt: str = setting(
-        "", description="What it draws, as in: a woman. Empty: your captions without their trigger words."
+        "", description="Prompt of the class images, such as: a woman. Empty: your captions without trigger words."
     )
-    class_images: int = setting(40, ge=1, le=1000, unit="pictures", description="How many it draws, once.")
+    class_images: int = setting(40, ge=1, le=1000, unit="images", description="Class images to generate, once.")
     class_share: float = setting(
-        0.25, gt=0.0, le=0.5, unit="share", description="Their share of all views; yours are as many as without them."
+        0.25, gt=0.0, le=0.5, unit="share", description="Share of class images in all views; your views stay as many."
     )
     cache_limit: float = setting(
-        20.0, ge=0.0, unit="GiB", description="Size of the cache, beyond which what lay unused longest goes; 0: none."
+        20.0,
+        ge=0.0,
+        unit="GiB",
+        description="Largest cache of latents and embeddings; what was unused longest is deleted. 0: no limit.",
     )
 
     def of_folder(self, number: int) -> Self:
-        """These settings as they hold in folder 0, `images`, or in one of the concepts', 1, 2, …."""
+        """Returns the settings of folder 0, `images`, or of a concept's, 1, 2, …."""
         if number == 0:
             return self
         own = self.concepts[number - 1].model_dump(exclude={"weight"}, exclude_none=True)
@@ -127,36 +136,37 @@ class DatasetSettings(Section):
     def _in_order(self) -> Self:
         if self.further_resolutions and max(self.further_resolutions) >= self.resolution:
             raise ValueError(
-                f"further_resolutions ({max(self.further_resolutions)}) must be below resolution ({self.resolution})"
+                f"{named('dataset.further_resolutions')} ({max(self.further_resolutions)}) must be below "
+                f"{named('dataset.resolution')} ({self.resolution})"
             )
         triggers = (self.trigger_word, *(concept.trigger_word for concept in self.concepts))
         if self.prior_preservation and not self.class_prompt and not any(triggers):
             raise ValueError(
-                "prior_preservation needs class_prompt where no trigger_word tells what is learnt from what is kept"
+                f"{named('dataset.prior_preservation')} needs {named('dataset.class_prompt')} where no "
+                f"{named('dataset.trigger_word')} tells the subject from its class"
             )
         if self.min_total_views > self.max_total_views:
             raise ValueError(
-                f"min_total_views ({self.min_total_views}) is above max_total_views ({self.max_total_views})"
+                f"{named('dataset.min_total_views')} ({self.min_total_views}) is above "
+                f"{named('dataset.max_total_views')} ({self.max_total_views})"
             )
         return self
 
 
 class Concept(Section):
-    """A further folder of images, with rules of its own; what is not given is as in the data set."""
+    """A further folder of images with its own rules; what is not given is the data set's."""
 
     images: str = setting(..., min_length=1, description="Folder with the images and their captions.")
     captions: str = setting(
-        "", description="File with captions that go before those of the folder; not given: what was changed here."
+        "", description="File with captions that overrides the folder's; empty: edits made in Atelier."
     )
-    weight: float = setting(
-        1.0, gt=0.0, le=100.0, description="How often one of its images is shown, for one of the first folder's."
-    )
+    weight: float = setting(1.0, gt=0.0, le=100.0, description="Repeats of its images, relative to the first folder's.")
     trigger_word: str | None = setting(None, max_length=60, description="Put first in every caption.")
     flip: bool | None = setting(None, description="Also show mirrored images.")
     caption_dropout: float | None = setting(None, ge=0.0, le=1.0, description="Share of views without a caption.")
     shuffle_tags: bool | None = setting(None, description="Shuffle comma-separated tags from view to view.")
     keep_tags: int | None = setting(None, ge=0, le=32, description="Tags at the start that stay.")
-    tag_dropout: float | None = setting(None, ge=0.0, lt=1.0, description="Share of tags left out of a view.")
+    tag_dropout: float | None = setting(None, ge=0.0, lt=1.0, description="Share of tags dropped from a view.")
 
     @model_validator(mode="before")
     @classmethod

@@ -1,8 +1,7 @@
-"""What settings are made of, and what is said of a value that is not allowed."""
+"""What settings are made of, and how a refused value is reported."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -10,9 +9,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.contract.errors import InvalidSettings
+from trainer.contract.wording import MARK, action, named
 
 Level = Literal["basic", "advanced"]
-NAME_BYTES = 200  # file systems allow 255, and 80 letters can take 320
+NAME_BYTES = 200  # file systems allow 255, and 80 characters can take 320
 WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
 
@@ -28,54 +28,49 @@ def setting(default: Any, *, description: str, level: Level = "advanced", unit: 
 
 
 def plain_file_name(name: str) -> str:
-    """The name, fit to be a file's on every system.
+    """Returns the name if it is a valid file name on every system.
 
     Raises:
-        ValueError: Saying what is wrong with it.
+        ValueError: It is not; the message says why.
     """
     if name != name.strip() or name.startswith(".") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name):
-        raise ValueError('must be a plain file name: no / \\ : * ? " < > |, no leading dot, no blanks at the ends')
+        raise ValueError('must be a plain file name: no / \\ : * ? " < > |, no leading dot, no spaces at the ends')
     if name.split(".", maxsplit=1)[0].rstrip().upper() in WINDOWS_DEVICES:
-        raise ValueError("is a device on Windows, so no file can have this name there")
+        raise ValueError("is a device on Windows, where no file can have this name")
     size = len(name.encode())
     if size > NAME_BYTES:
-        raise ValueError(f"takes {size} bytes; {NAME_BYTES} leave room for step and ending in a file's name")
+        raise ValueError(f"takes {size} bytes; at most {NAME_BYTES} leave room for step and suffix")
     return name
 
 
 def invalid(error: ValidationError, sections: Mapping[str, type[Section]]) -> InvalidSettings:
-    """pydantic's findings on settings of these sections, as one error in our words."""
+    """Returns pydantic's findings on settings of these sections as one error in our words."""
     lines, hints = [], []
     places: dict[str, str] = {}
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"]) or "settings"
-        places |= {at: _sentence(problem["msg"]) for at in _at_fault(place, problem["msg"], sections)}
+        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be").rstrip(".")
+        places |= dict.fromkeys(_at_fault(place, message), f"{message}.")
         if problem["type"] == "extra_forbidden":
-            lines.append(f"There is no setting {place} (value seen: {problem['input']!r})")
+            lines.append(f"There is no setting {named(place)} (value seen: {problem['input']!r})")
             hints.append(_nearest(place, sections))
+        elif MARK.search(message):  # it names the settings itself
+            lines.append(message)
         elif isinstance(problem["input"], dict | BaseModel):
-            lines.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
+            lines.append(f"{named(place)}: {message}")
         else:
-            lines.append(f"{place} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
-    hint = (
-        " ".join(dict.fromkeys(filter(None, hints))) or "`python launch.py --help` lists every setting with its range."
-    )
+            lines.append(f"{named(place)} = {problem['input']!r}: {message}")
+    hint = " ".join(dict.fromkeys(filter(None, hints))) or f"{action('settings')}."
     return InvalidSettings("; ".join(lines) + ".", hint=hint, places=places)
 
 
-def _sentence(message: str) -> str:
-    return message.removeprefix("Value error, ").rstrip(".") + "."
-
-
-def _at_fault(place: str, message: str, sections: Mapping[str, type[Section]]) -> list[str]:
-    """The settings that a finding is about: its own place, or those of the section that its message names."""
-    if place not in sections:
-        return [".".join(place.split(".")[:2])]  # of a list, the setting that holds it
-    return [f"{place}.{name}" for name in sections[place].model_fields if re.search(rf"\b{name}\b", message)]
+def _at_fault(place: str, message: str) -> list[str]:
+    """The settings that a finding is about: those its message names, else its own (of a list, the setting itself)."""
+    return [name for _, name, _ in MARK.findall(message)] or [".".join(place.split(".")[:2])]
 
 
 def _nearest(place: str, sections: Mapping[str, type[Section]]) -> str:
     """A suggestion for a misspelt setting, or nothing."""
     known = [f"{section}.{name}" for section, fields in sections.items() for name in fields.model_fields]
     close = get_close_matches(place, known, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]}?" if close else ""
+    return f"Did you mean {named(close[0])}?" if close else ""

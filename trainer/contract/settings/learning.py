@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from trainer.contract.settings.fields import Section, setting
+from trainer.contract.wording import named
 
 
 class AdapterSettings(Section):
@@ -24,19 +25,24 @@ class AdapterSettings(Section):
         ge=0.01,
         le=256.0,
         level="basic",
-        description="Strength: the update is multiplied by alpha / rank.",
+        description="Strength (kohya: network alpha): the update is multiplied by alpha / rank.",
     )
     dropout: float = setting(
-        0.0, ge=0.0, le=0.9, unit="share", description="Share of LoRA inputs switched off at random."
+        0.0,
+        ge=0.0,
+        le=0.9,
+        unit="share",
+        description="Share of LoRA inputs dropped at random (kohya: network dropout).",
     )
     targets: Literal["attention", "attention_mlp"] = setting(
         "attention_mlp",
-        description="Layers that learn: attention alone, or attention, projections and feed-forward (kohya's set).",
+        description="Trained layers: attention only, or attention, projections and feed-forward (kohya's set).",
     )
-    text_encoder: bool = setting(False, description="Also train the text encoder, at its own learning rate.")
+    text_encoder: bool = setting(False, description="Also train the text encoder, with its own learning rate.")
     text_encoder_2: bool = setting(False, description="Also train SDXL's second, larger text encoder.")
     start_from: str = setting(
-        "", description="LoRA file to go on from; rank and alpha must be the file's own. Empty: start fresh."
+        "",
+        description="LoRA file to continue (kohya: network weights), of the same rank and alpha. Empty: start fresh.",
     )
 
 
@@ -48,46 +54,47 @@ class OptimizerSettings(Section):
         gt=0.0,
         le=0.1,
         level="basic",
-        description="Learning rate of the UNet's LoRA; strength of learning is this x alpha / rank.",
+        description="Learning rate of the UNet's LoRA (kohya: unet lr); its effect scales with alpha / rank.",
     )
     text_learning_rate: float = setting(5e-5, gt=0.0, le=0.1, description="Learning rate of the text encoder's LoRA.")
-    lr_scheduler: Literal["constant", "linear", "cosine"] = setting(
-        "cosine", description="Shape of the learning rate over the run."
-    )
+    lr_scheduler: Literal["constant", "linear", "cosine"] = setting("cosine", description="Learning rate scheduler.")
     warmup: float = setting(
-        0.05, ge=0.0, le=0.5, unit="share", description="Share of the steps over which the learning rate rises."
+        0.05, ge=0.0, le=0.5, unit="share", description="Warmup: share of the steps over which the learning rate rises."
     )
-    weight_decay: float = setting(0.01, ge=0.0, le=1.0, description="AdamW's pull of the weights towards zero.")
-    beta1: float = setting(0.9, ge=0.0, lt=1.0, description="AdamW's memory of the gradient.")
-    beta2: float = setting(0.99, ge=0.0, lt=1.0, description="AdamW's memory of the squared gradient.")
-    clip_norm: float = setting(1.0, ge=0.0, le=100.0, description="Largest gradient norm; 0 switches clipping off.")
+    weight_decay: float = setting(0.01, ge=0.0, le=1.0, description="Weight decay of AdamW.")
+    beta1: float = setting(0.9, ge=0.0, lt=1.0, description="β1, first-moment decay of AdamW.")
+    beta2: float = setting(0.99, ge=0.0, lt=1.0, description="β2, second-moment decay of AdamW.")
+    clip_norm: float = setting(1.0, ge=0.0, le=100.0, description="Gradient clipping (max grad norm); 0 turns it off.")
 
 
 class ObjectiveSettings(Section):
-    """What the network is asked to predict, and how errors are weighted."""
+    """What the network predicts, and how its loss is weighted."""
 
     prediction: Literal["auto", "epsilon", "v_prediction"] = setting(
-        "auto", description="What the base model predicts; auto reads it from the model."
+        "auto", description="Prediction type of the base model; auto reads it from the model."
     )
     min_snr_gamma: float = setting(
-        5.0, ge=0.0, le=100.0, description="Caps the weight of low-noise steps (Hang et al. 2023); 0 switches it off."
+        5.0,
+        ge=0.0,
+        le=100.0,
+        description="Min-SNR gamma: caps the loss weight of low-noise timesteps (Hang et al. 2023); 0: off.",
     )
     noise_offset: float = setting(
-        0.0, ge=0.0, le=1.0, description="Per-channel shift of the noise, for darker darks and lighter lights."
+        0.0, ge=0.0, le=1.0, description="Noise offset per channel, for darker darks and brighter lights."
     )
     zero_terminal_snr: Literal["auto", "on", "off"] = setting(
-        "auto", description="Last timestep is pure noise; auto reads it from the model."
+        "auto", description="Zero terminal SNR: the last timestep is pure noise; auto reads it from the model."
     )
 
     min_timestep: int = setting(
-        0, ge=0, le=999, unit="of 1000", description="Least noisy timestep trained on; fine detail is decided there."
+        0, ge=0, le=999, unit="of 1000", description="Lowest timestep trained on; low timesteps decide fine detail."
     )
     max_timestep: int = setting(
         1000,
         ge=1,
         le=1000,
         unit="of 1000",
-        description="Noise is drawn below this timestep; what is shown is decided above about 600, how it looks below.",
+        description="Timesteps are sampled below this one; above about 600 they decide content, below it style.",
     )
 
     keep_from_timestep: int = setting(
@@ -95,26 +102,31 @@ class ObjectiveSettings(Section):
         ge=1,
         le=1000,
         unit="of 1000",
-        description="From this timestep on the base model's own prediction is the target: what is shown stays the "
-        "base's, how it looks is learnt below. 1000: learn everything.",
+        description="From this timestep on the target is the base model's own prediction: content stays the base's, "
+        "style is learned below. 1000: learn everything.",
     )
     keep_uncaptioned: bool = setting(
         False,
-        description="Without a caption (see caption_dropout) the base model's own prediction is the target: guidance "
-        "then strengthens what the captions teach.",
+        description="Without a caption (see caption dropout) the target is the base model's own prediction: CFG then "
+        "strengthens what the captions teach.",
     )
     mask_keep: float = setting(
-        1.0, ge=0, le=10, description="How firmly what masks leave out is kept as the base has it; 0: not, but faster."
+        1.0, ge=0, le=10, description="Masked loss: weight for keeping masked-out areas unchanged; 0: off, and faster."
     )
 
     @model_validator(mode="after")
     def _possible_together(self) -> Self:
         if self.min_timestep >= self.max_timestep:
-            raise ValueError(f"min_timestep ({self.min_timestep}) is not below max_timestep ({self.max_timestep})")
-        if self.zero_terminal_snr == "on" and self.prediction == "epsilon":
-            raise ValueError("zero_terminal_snr needs v_prediction: with epsilon the last timestep is 0/0")
-        if self.zero_terminal_snr == "on" and self.noise_offset > 0:
             raise ValueError(
-                f"zero_terminal_snr already reaches black and white; set noise_offset ({self.noise_offset:g}) to 0"
+                f"{named('objective.min_timestep')} ({self.min_timestep}) is not below "
+                f"{named('objective.max_timestep')} ({self.max_timestep})"
             )
+        zero_snr = named("objective.zero_terminal_snr")
+        if self.zero_terminal_snr == "on" and self.prediction == "epsilon":
+            raise ValueError(
+                f"{zero_snr} needs {named('objective.prediction')} v_prediction: with epsilon the last timestep is 0/0"
+            )
+        if self.zero_terminal_snr == "on" and self.noise_offset > 0:
+            offset = named("objective.noise_offset")
+            raise ValueError(f"{zero_snr} already reaches black and white; set {offset} ({self.noise_offset:g}) to 0")
         return self

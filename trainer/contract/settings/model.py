@@ -7,8 +7,6 @@ from typing import Literal
 from trainer.contract.settings.fields import Section, setting
 
 Checkpointing = Literal["none", "feed_forward", "blocks", "full"]
-
-
 Quantize = Literal["none", "8bit", "4bit"]
 
 
@@ -16,65 +14,64 @@ class ModelSettings(Section):
     """The base model and how it is computed."""
 
     family: Literal["auto", "sd15", "sd2", "sdxl"] = setting(
-        "auto", description="Architecture these settings are made for; another base model is refused."
+        "auto", description="Architecture these settings are for; a base model of another one is refused."
     )
     base_model: str = setting(
         "pocket",
         level="basic",
         min_length=1,
-        description="A .safetensors file, a folder in the diffusers layout, a name on the Hugging Face hub, or "
+        description="A .safetensors checkpoint, a folder in the diffusers layout, a name on the Hugging Face hub, or "
         '"pocket" for the built-in miniature.',
     )
-    vae: str = setting("", description="Another VAE than the model's own: a file or folder. Empty: its own.")
+    vae: str = setting("", description="VAE file or folder to use instead of the model's own. Empty: its own.")
     clip_skip: int = setting(
         0,
         ge=0,
         le=11,
         unit="layers",
-        description="Text layer to read, counted from the end as clients do, in SD 1.x; 0: as the model was made.",
+        description="CLIP skip, as in WebUIs, for SD 1.x; 0: as the model was trained.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto",
-        description="Number format of the frozen base and of the arithmetic; LoRA weights are always fp32.",
+        description="Mixed precision: number format of the frozen base model and the math; LoRA weights stay fp32.",
     )
     gradient_checkpointing: Literal["auto", Checkpointing] = setting(
         "auto",
-        description="What is computed again in the backward pass to save memory, and up to a third slower: nothing, "
-        "feed-forward layers, whole transformer blocks, or all; auto: as little as fits.",
+        description="Recompute activations in the backward pass to save memory, up to a third slower: none, "
+        "feed-forward layers, transformer blocks, or all; auto: as little as fits.",
     )
     quantize: Literal["auto", Quantize] = setting(
         "auto",
-        description="Hold the frozen UNet's weights in 8 or 4 bits to save memory (QLoRA): slower, and the LoRA learns "
-        "against a base that is a little coarser; auto: only where nothing else makes it fit.",
+        description="Base model quantized to 8-bit or 4-bit to save memory (QLoRA): slower, and the LoRA learns on "
+        "slightly coarser weights; auto: only if nothing else makes it fit.",
     )
     offload: Literal["auto", "on", "off"] = setting(
         "auto",
-        description="Keep the frozen UNet's blocks in system memory and copy each to the graphics card just before it "
-        "computes: the same answers with the least of the card's memory, but slower; auto: only where nothing else "
-        "makes it fit.",
+        description="Offload the frozen UNet's blocks to system RAM and copy each to the GPU just before it computes "
+        "(block swap): same results, least VRAM, but slower; auto: only if nothing else makes it fit.",
     )
     memory_limit: float = setting(
         0.0,
         ge=0,
         unit="GiB",
-        description="Take no more memory than this, of the graphics card if there is one; 0: all.",
+        description="Use no more memory than this: VRAM, or RAM without a GPU; 0: all.",
     )
     battery_limit: int = setting(
         10,
         ge=0,
         le=90,
         unit="%",
-        description="With less in the battery, and nothing that charges it, a run saves and waits; 0: never.",
+        description="Below this battery level, unless it is charging, a run saves and waits; 0: never.",
     )
     heat_limit: int = setting(
         0,
         ge=0,
         le=120,
         unit="°C",
-        description="With a hotter processor or graphics card a run saves and waits until it has cooled; 0: never.",
+        description="Above this CPU or GPU temperature a run saves and waits until it has cooled; 0: never.",
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", description="Where to compute.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", description="Device to train on.")
     processes: int = setting(
-        1, ge=1, le=64, description="Processes that share each step's images; with graphics cards one for each card."
+        1, ge=1, le=64, description="Processes that share each step's images; with GPUs one per GPU."
     )
-    seed: int = setting(42, ge=0, le=2**31 - 1, description="Start of all randomness; the same seed repeats a run.")
+    seed: int = setting(42, ge=0, le=2**31 - 1, description="Seed of all randomness; the same seed repeats a run.")

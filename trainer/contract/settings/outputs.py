@@ -10,18 +10,18 @@ from trainer.contract.settings.fields import Section, plain_file_name, setting
 
 
 class PreviewSettings(Section):
-    """Sample images drawn while training."""
+    """Sample images generated while training."""
 
     prompts: tuple[str, ...] = setting(
-        (), description="One preview per prompt; none: the first captions of the data set."
+        (), description="Sample prompts, one preview each; empty: the first captions of the data set."
     )
-    negative_prompt: str = setting("", description="What previews should avoid.")
+    negative_prompt: str = setting("", description="Negative prompt of previews.")
     every: int = setting(
-        0, ge=0, le=1_000_000, unit="steps", description="Steps between previews; 0: five times over the run."
+        0, ge=0, le=1_000_000, unit="steps", description="Sample every N steps; 0: five times over the run."
     )
-    steps: int = setting(25, ge=1, le=150, unit="steps", description="Denoising steps of a preview.")
-    guidance_scale: float = setting(7.0, ge=1.0, le=30.0, description="How strongly a preview follows its prompt.")
-    seed: int = setting(1234, ge=0, le=2**31 - 1, description="Seed of the first preview; the next one counts up.")
+    steps: int = setting(25, ge=1, le=150, unit="steps", description="Sampling steps of a preview.")
+    guidance_scale: float = setting(7.0, ge=1.0, le=30.0, description="CFG scale of previews.")
+    seed: int = setting(1234, ge=0, le=2**31 - 1, description="Seed of the first preview; each next one adds 1.")
     width: int = setting(0, ge=0, le=2048, unit="px", description="Width of previews; 0: the training resolution.")
     height: int = setting(0, ge=0, le=2048, unit="px", description="Height of previews; 0: the training resolution.")
 
@@ -34,12 +34,22 @@ class OutputSettings(Section):
     )
     dtype: Literal["fp16", "bf16", "fp32"] = setting("fp16", description="Number format of the LoRA file.")
     files: int = setting(
-        10, ge=1, le=100, unit="files", description="LoRA files over the run, evenly spaced; the last is the result."
+        10,
+        ge=1,
+        le=100,
+        unit="files",
+        description="LoRA files saved over the run, evenly spaced (kohya: save every N); the last is the result.",
     )
     checkpoint_every: int = setting(
-        0, ge=0, le=1_000_000, unit="steps", description="Steps between resumable checkpoints; 0: ten over the run."
+        0,
+        ge=0,
+        le=1_000_000,
+        unit="steps",
+        description="Save a resumable checkpoint every N steps; 0: ten over the run.",
     )
-    keep_checkpoints: int = setting(2, ge=1, le=100, unit="checkpoints", description="Newest checkpoints kept.")
+    keep_checkpoints: int = setting(
+        2, ge=1, le=100, unit="checkpoints", description="Checkpoints to keep; older ones are deleted."
+    )
 
     @field_validator("name")
     @classmethod

@@ -300,7 +300,7 @@ def test_the_plan_marks_rank_and_alpha_that_are_not_the_files(form, home, folder
                    adapter_alpha=1.0)  # fmt: skip
     told, wrong = form._told("pocket-style", inputs, "en")
     assert wrong == {"adapter.rank": "small.safetensors has 4."}
-    assert "small.safetensors has rank 4; the run is to have rank 8." in told
+    assert "small.safetensors has rank 4; the run has rank 8." in told
 
 
 @pytest.mark.parametrize("preset", ["", "deleted since"])

@@ -219,7 +219,7 @@ def test_a_missing_library_is_named_with_what_to_type(monkeypatch, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_no_model(tmp_path):
-    with pytest.raises(NotACaptioner, match="it is no folder"):
+    with pytest.raises(NotACaptioner, match="not a folder"):
         CAPTIONERS["blip"].here(str(tmp_path / "nothing"))
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.learning import AdapterSettings
+from trainer.contract.wording import for_console
 from trainer.dataset.buckets import Crop, Size, crop_to
 from trainer.dataset.captions import Item
 from trainer.dataset.images import GAP
@@ -625,7 +626,7 @@ def test_a_model_that_does_not_tell_what_it_predicts_is_asked_about(file, tmp_pa
     save_file(load_file(file), tmp_path / "silent.safetensors")
     with pytest.raises(InvalidSettings, match="noise or velocity") as refused:
         tiny.load(tmp_path / "silent.safetensors")
-    assert "--objective.prediction" in refused.value.hint
+    assert "--objective.prediction" in for_console(refused.value.hint)
 
 
 @not_sdxl

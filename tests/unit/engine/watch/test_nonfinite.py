@@ -211,4 +211,4 @@ def test_a_card_that_is_gone_is_named(new_run, monkeypatch):
     assert train_here(run) == 2
     (failure,) = events(run, RunFailed)
     assert failure.code == "device_lost"
-    assert "no longer answers: CUDA error: unspecified launch failure." in failure.message
+    assert "no longer responds: CUDA error: unspecified launch failure." in failure.message
