@@ -27,7 +27,7 @@ from app.kit.wording import on_page
 from app.live import parts
 from app.live.monitor import Watch
 from failures.book import Seen
-from trainer.console import doctor, train
+from trainer.console import doctor, progress, train
 from trainer.console.main import main
 from trainer.contract.errors import TrainerError
 from trainer.contract.events import RunFailed, Warned, read_events
@@ -173,7 +173,7 @@ class Scene:
             return SimpleNamespace(poll=lambda: ended, returncode=ended)
 
         self.patch.setattr(process, "start", start_here)
-        self.patch.setattr(train, "POLL_SECONDS", 0.0)
+        self.patch.setattr(progress, "POLL_SECONDS", 0.0)
 
     def card(self, html: str, code: str) -> Seen:
         """What a card of the page says."""

@@ -1,4 +1,4 @@
-"""How every console program tells of an error: in the page's words, and without the technical story."""
+"""How every command shows errors and notes: in the page's words, without a traceback."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from trainer.contract.errors import TrainerError
 from trainer.contract.events import RunFailed
 from trainer.contract.system_errors import of_system
 from trainer.contract.units import error_lines
+from trainer.contract.wording import for_console
 
 FAILED = 2  # the exit code of an error that the user can act on
 
 
 def ended(work: Callable[[], int], console: Console) -> int:
-    """The exit code of a program's work; an error that it meets is told."""
+    """Returns the exit code of a command's work, after showing the error that ended it, if any."""
     try:
         return work()
     except TrainerError as error:
@@ -27,7 +28,12 @@ def ended(work: Callable[[], int], console: Console) -> int:
 
 
 def show_error(error: TrainerError | RunFailed, console: Console) -> None:
-    """What happened, the value seen, what to do, and where Help says more."""
+    """Print what happened, the value seen, what to do, and where Help says more."""
     lines = Text(error_lines(error.code, error.message, error.hint))
     lines.stylize("bold red", 0, len("Error"))
     console.print(lines, soft_wrap=True)
+
+
+def show_note(message: str, hint: str, console: Console) -> None:
+    """Print a warning and what to do about it."""
+    console.print(f"Note: {for_console(f'{message} {hint}'.rstrip())}", style="yellow", markup=False)

@@ -1,124 +1,141 @@
-"""Headless training in the console: the same run folder, process and events as a page would use."""
+"""`python -m trainer.console.main COMMAND …`: finds the command, whose module does the work."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from typing import Protocol
 
 from rich.console import Console
-from rich.markup import escape
 
-from trainer.console.convert import convert
-from trainer.console.doctor import checkup
+from trainer.console import caption, convert, doctor, export_dataset, models, presets, strength, train
 from trainer.console.errors import ended
-from trainer.console.flags import given_group, given_settings, make_parser
-from trainer.console.plan import list_models, show_model, show_overlays, show_plan, show_previews, show_settings
-from trainer.console.train import train
+from trainer.console.flags import PAGE_FLAGS, PROGRAM, Flags, Parser, did_you_mean
 from trainer.contract.errors import InvalidSettings
-from trainer.contract.home import Home
-from trainer.contract.presets import FOLDER, list_presets, load_preset, overlay
-from trainer.contract.settings.config import TrainConfig, validated
-from trainer.contract.toml import Values, read_toml
-from trainer.contract.units import size
-from trainer.dataset.captions import first_caption
-from trainer.dataset.overlay import with_overlays
-from trainer.dataset.scan import images_of
-from trainer.dataset.views import plan
-from trainer.planning.disk import check_space
-from trainer.planning.estimate import disk_bytes, estimate
-from trainer.planning.ready import settled
-from trainer.runs.folder import RunFolder
+
+
+class Command(Protocol):
+    """What the module of a command holds; its docstring is the command's help."""
+
+    __doc__: str | None
+    USAGE: str
+
+    def add_flags(self, parser: Parser, /) -> None:
+        """Add the command's own flags."""
+
+    def run(self, flags: Flags, console: Console, /) -> int:
+        """Do it, and return the exit code."""
+
+
+COMMANDS: dict[str, Command] = {
+    "train": train,
+    "caption": caption,
+    "doctor": doctor,
+    "export-dataset": export_dataset,
+    "models": models,
+    "presets": presets,
+    "convert": convert,
+    "strength": strength,
+}
+# Flags that chose the command before there were words for it, and still do; of several the first here counts
+CHOOSING = {
+    "--caption": "caption",
+    "--list-presets": "presets",
+    "--models": "models",
+    "--export-dataset": "export-dataset",
+    "--doctor": "doctor",
+}
+PAGE = "[--port N] [--listen ADDRESS] [--password-file FILE] [--no-browser] [--home DIR]"
+TEST = f"""usage: {PROGRAM} test [pytest arguments]
+
+Run the tests; `-m slow` runs long ones, and `--faults` kills trainers and fills their disk. A Chromium for the
+tests of the page is installed where there is none."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the flags say; 0 on success, 2 on an error the user can act on."""
+    """Do what the arguments say; returns 0 on success, 2 on an error the user can act on."""
     console = Console(highlight=False)
-    if list(arguments[:1]) == ["convert"]:
-        return convert(arguments[1:], console)
-    if any(word.partition("=")[0] == "--caption" for word in arguments):
-        from trainer.console.caption import caption
-
-        return ended(lambda: caption(arguments, console), console)
-    return ended(lambda: _dispatch(make_parser().parse_args(arguments), console), console)
+    return ended(lambda: _main(list(arguments), console), console)
 
 
-def _dispatch(flags: argparse.Namespace, console: Console) -> int:
-    home = Home.find(flags.home)
-    if flags.list_presets:
-        usable, broken = list_presets(FOLDER, home.presets)
-        for preset in usable:
-            console.print(f"[bold]{escape(preset.name):22}[/] {escape(preset.intent)}")
-        for error in broken:
-            console.print(f"Note: {error.message}", style="yellow", markup=False)
+def _main(arguments: list[str], console: Console) -> int:
+    if arguments[:1] == ["help"] or {"-h", "--help"} & set(arguments):
+        sys.stdout.write(f"{help_text(arguments)}\n")
         return 0
-    if flags.models:
-        list_models(console)
-        return 0
-    if flags.doctor or flags.export_dataset:
-        return checkup(flags, given(flags, home)[0], home, console)
-    if flags.resume:
-        processes = vars(flags).pop("model.processes", None)
-        if given_settings(flags) or flags.preset or flags.config:
-            raise InvalidSettings(
-                "A resumed run keeps its settings, but others were given.",
-                hint="Leave them out, or start a new run with them.",
-            )
-        run = RunFolder.find(home, flags.resume)
-        own = run.config().model
-        model = validated({"model": {"processes": processes}}).model if processes else own
-        return train(run, given_group(flags, model.processes, own.processes), flags.queue, console)
-    config, origins = resolve(flags, home)
-    group = given_group(flags, config.model.processes, config.model.processes)
-    images, problems = images_of(config.dataset)
-    made = plan(len(images), config.dataset)
-    if flags.check:
-        show_settings(config, origins, console)
-    show_model(config.model.base_model, console)
-    show_overlays(config.dataset, home, console)
-    show_plan(config, made, problems, group, console)
-    captions = [first_caption(item, config.dataset, config.model.seed) for item in images]
-    show_previews(estimate(home, config).drawing(config, made, captions, group.size), console)
-    needed = disk_bytes(config, made.steps, captions)
-    if needed is not None:
-        console.print(f"Disk: up to {size(needed)} in {home.runs}.", markup=False, soft_wrap=True)
-        check_space(home.runs, needed)
-    return 0 if flags.check else train(RunFolder.create(home, config), group, flags.queue, console)
+    name, flags = parsed(arguments)
+    return COMMANDS[name].run(flags, console)
 
 
-def resolve(flags: argparse.Namespace, home: Home) -> tuple[TrainConfig, dict[str, str]]:
-    """Settings from preset, file and flags, and where each came from; relative paths become absolute.
+def parsed(arguments: Sequence[str]) -> tuple[str, Flags]:
+    """Returns the command that the arguments name, by its word or a flag, and what its flags set.
 
     Raises:
-        InvalidSettings: Neither preset nor file, or a value that is not allowed.
+        InvalidSettings: There is no such command or flag, or a value is missing.
     """
-    if not flags.preset and not flags.config:
-        raise InvalidSettings("No preset given.", hint="Try --preset pocket-style, or --list-presets.")
-    config, origins = given(flags, home)
-    config = settled(config)
-    if config.dataset.captions or origins["dataset.captions"] == "default":  # given empty: the folder's own alone
-        dataset = with_overlays(config.dataset, home)
-        if dataset.captions != config.dataset.captions:
-            origins["dataset.captions"] = "changed here"
-        config = config.model_copy(update={"dataset": dataset})
-    return config, origins
+    named = _named(arguments)
+    if arguments and arguments[0] == named:
+        return named, parser_of(named).flags(arguments[1:])
+    if named == "caption":
+        parser = Parser("caption", "", "", lambda parser: caption.add_flags(parser, "--caption"))
+        return named, parser.flags(arguments)
+    flags = Parser("", "", "", train.add_flags, _add_choosing).flags(arguments)
+    chosen = (name for flag, name in CHOOSING.items() if flags.get(flag[2:].replace("-", "_")))
+    return next(chosen, "train"), flags
 
 
-def given(flags: argparse.Namespace, home: Home) -> tuple[TrainConfig, dict[str, str]]:
-    """The same as they were given, whether or not a run could be made of them.
+def parser_of(name: str) -> Parser:
+    """Returns the flags of a command."""
+    command = COMMANDS[name]
+    return Parser(name, command.USAGE, str(command.__doc__), command.add_flags)
+
+
+def help_text(arguments: Sequence[str]) -> str:
+    """Returns the help of the command that the arguments name, else the overview of all commands.
 
     Raises:
-        InvalidSettings: A value that is not allowed.
+        InvalidSettings: There is no such command.
     """
-    layers: dict[str, Values] = {}
-    if flags.preset:
-        layers[f"preset {flags.preset}"] = load_preset(flags.preset, FOLDER, home.presets).values
-    if flags.config:
-        values = read_toml(flags.config)
-        values.pop("intent", None)  # a copied preset's sentence
-        layers[f"file {flags.config.name}"] = values
-    layers["flag"] = given_settings(flags)
-    return overlay(layers)
+    words = [word for word in arguments if word not in ("help", "-h", "--help")]
+    if words[:1] == ["test"]:
+        return TEST
+    if {word.partition("=")[0] for word in words if word.startswith("-") or word == words[0]} - PAGE_FLAGS:
+        return parser_of(_named(words)).format_help().rstrip()
+    rows = {
+        "(no command)": "Open the page in the browser.",
+        **{
+            f"{name} {command.USAGE}".strip(): str(command.__doc__).partition("\n")[0]
+            for name, command in COMMANDS.items()
+        },
+        "test [pytest arguments]": "Run the tests.",
+    }
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} [COMMAND] [flags]\n\nTrains LoRAs for Stable Diffusion.\n",
+            *(f"  {what:35} {about}" for what, about in rows.items()),
+            f"\nThe page, without a command: {PAGE}",
+            f"A command's flags: `{PROGRAM} COMMAND --help`. All settings: `{PROGRAM} train --help`.",
+        ]
+    )
+
+
+def _named(arguments: Sequence[str]) -> str:
+    """Returns the command named by the first word, else by a flag, else "train"."""
+    if arguments and not arguments[0].startswith("-"):
+        if arguments[0] not in COMMANDS:
+            near = did_you_mean(arguments[0], [*COMMANDS, "test", "help"])
+            hint = f"{near}`{PROGRAM} --help` lists the commands."
+            raise InvalidSettings(f"There is no command {arguments[0]}.", hint=hint)
+        return arguments[0]
+    words = {word.partition("=")[0] for word in arguments}
+    return next((name for flag, name in CHOOSING.items() if flag in words), "train")
+
+
+def _add_choosing(parser: Parser) -> None:
+    """Add the flags of `CHOOSING` and of their commands, apart from captioning."""
+    doctor.add_flags(parser, "--doctor")
+    export_dataset.add_flags(parser, "--export-dataset")
+    parser.add_argument("--list-presets", action="store_true")
+    parser.add_argument("--models", action="store_true")
 
 
 if __name__ == "__main__":

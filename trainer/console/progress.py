@@ -1,6 +1,10 @@
-"""A progress bar on the console."""
+"""Work in a process of its own, followed on the console until it ends."""
 
 from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.progress import (
@@ -12,11 +16,78 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from trainer.console.errors import show_note
+from trainer.contract.events import Event, Phase, Warned, read_events
+from trainer.runs import process
+from trainer.runs.workfolder import WorkFolder
+
 POLL_SECONDS = 0.25
 
 
+def follow(
+    work: WorkFolder,
+    start: Callable[[], subprocess.Popen[bytes]],
+    phases: Mapping[str, str],
+    stopping: str,
+    *,
+    show: Callable[[Event, Progress], None],
+    console: Console,
+) -> int:
+    """Start work, show its events until it ends, and return its exit code.
+
+    The first Ctrl-C asks it to stop and save, the second ends it at once.
+
+    Args:
+        work: Its folder.
+        start: Starts its process.
+        phases: What the bar says, by the phase's name.
+        stopping: What the first Ctrl-C says.
+        show: Shows an event other than phases and warnings; the bar has one task.
+        console: Where.
+    """
+    cursor = work.events_file.stat().st_size if work.events_file.exists() else 0
+    child = start()
+    presses = 0
+    with progress_bar(console) as bar:
+        task = bar.add_task("Starting", total=None, note="")
+        while True:
+            try:
+                ended = child.poll() is not None  # asked before reading, so that no event is missed
+                events, cursor, _ = read_events(work.events_file, cursor)
+                for event in events:
+                    if isinstance(event, Phase):
+                        shown = phases.get(event.name, event.name)
+                        if bar.tasks[0].description != shown:
+                            bar.reset(task, description=shown, note="")
+                        bar.update(task, completed=event.done, total=event.total or None)
+                    elif isinstance(event, Warned):
+                        show_note(event.message, event.hint, console)
+                    else:
+                        show(event, bar)
+                if ended:
+                    return child.returncode
+                time.sleep(POLL_SECONDS)
+            except KeyboardInterrupt:
+                presses += 1
+                if presses == 1:
+                    work.request("stop")
+                    console.print(f"{stopping}… (Ctrl-C again ends at once)")
+                else:
+                    process.force_quit(work)
+                    console.print("Ended at once; what was saved is kept.")
+
+
+def wait(child: subprocess.Popen[bytes]) -> int:
+    """Returns the exit code of a process that ends by itself, or by Ctrl-C."""
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        return child.wait()
+
+
 def progress_bar(console: Console) -> Progress:
-    """How far it is, how long that took and how long the rest will take, on one line."""
+    """Returns one line with what is done, how far, since when, and how long it will take."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),

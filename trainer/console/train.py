@@ -1,33 +1,31 @@
-"""Train in a process of its own, and show what it says until it ends."""
+"""Train a LoRA, or resume a run.
+
+Ctrl-C stops and saves. Every setting has a flag, `--section.setting`; all are listed below, by section.
+"""
 
 from __future__ import annotations
 
-import time
-
 from rich.console import Console
-from rich.progress import (
-    Progress,
-    TaskID,
-)
+from rich.progress import Progress
 
-from trainer.console.errors import FAILED, show_error
-from trainer.console.progress import POLL_SECONDS, progress_bar
-from trainer.contract.errors import isolated
-from trainer.contract.events import (
-    Event,
-    Lora,
-    Phase,
-    RunFailed,
-    RunFinished,
-    RunStarted,
-    RunView,
-    Sample,
-    Step,
-    Warned,
-    read_events,
-)
+from trainer.console import progress
+from trainer.console.errors import FAILED, show_error, show_note
+from trainer.console.flags import Flags, Parser, add_settings, given, given_settings
+from trainer.console.plan import show_model, show_overlays, show_plan, show_previews, show_settings
+from trainer.contract.errors import InvalidSettings, isolated
+from trainer.contract.events import Event, Lora, RunFailed, RunFinished, RunStarted, RunView, Sample, Step
+from trainer.contract.home import Home
+from trainer.contract.settings.config import TrainConfig, validated
 from trainer.contract.system_errors import FileGone
 from trainer.contract.units import size
+from trainer.contract.wording import action, for_console
+from trainer.dataset.captions import first_caption
+from trainer.dataset.overlay import with_overlays
+from trainer.dataset.scan import images_of
+from trainer.dataset.views import plan
+from trainer.planning.disk import check_space
+from trainer.planning.estimate import disk_bytes, estimate
+from trainer.planning.ready import settled
 from trainer.runs import process
 from trainer.runs.errors import TrainerEnded
 from trainer.runs.folder import RunFolder
@@ -35,124 +33,143 @@ from trainer.runs.process import Group
 from trainer.runs.queue import Queue
 from trainer.runs.sheets import before_after
 
+USAGE = "--preset NAME --images DIR"
 PHASES = {
     "load": "Loading the base model",
-    "download": "Fetching the base model (MiB)",
+    "download": "Downloading the base model (MiB)",
     "encode": "Encoding images",
-    "protect": "Drawing what the base model is to be kept at",
+    "protect": "Generating class images",
+    "dry_run": "Trying two steps",
     "train": "Training",
-    "preview": "Drawing previews",
+    "preview": "Generating previews",
+    "export": "Saving",
 }
 
 
-def train(run: RunFolder, group: Group, queued: bool, console: Console) -> int:
-    """Train and watch until the end, or leave the run to the queue."""
+def add_flags(parser: Parser) -> None:
+    """Add all flags of a training, those used most first."""
+    add_settings(parser, listed=True)
+    add = parser.add_argument
+    add("--check", action="store_true", help="Show the plan and every setting with its origin; train nothing.")
+    add("--resume", metavar="RUN", help="Resume a run (its name or folder) from its last checkpoint.")
+    add("--queue", action="store_true", help="Train in the background, after the runs started before.")
+    add("--processes", dest="model.processes", metavar="N", help="Train with N processes, also a resumed run.")
+    several = parser.add_argument_group("several computers", "the same command on each, with a rank of its own")
+    several.add_argument("--machines", metavar="N", type=int, help="How many computers train together.")
+    several.add_argument("--machine-rank", metavar="K", type=int, help="Which of them this is: 0, 1, …")
+    several.add_argument("--main-address", metavar="HOST:PORT", help="Where the others reach number 0.")
+
+
+def run(flags: Flags, console: Console) -> int:
+    """Train a new run or resume one; returns 0 when it ended well, or the plan was only checked."""
+    home = Home.find(flags.get("home"))
+    if flags.get("resume"):
+        return _resume(RunFolder.find(home, flags["resume"]), flags, console)
+    config, origins = resolve(flags, home)
+    group = given_group(flags, config.model.processes, config.model.processes)
+    images, problems = images_of(config.dataset)
+    made = plan(len(images), config.dataset)
+    if flags.get("check"):
+        show_settings(config, origins, console)
+    show_model(config.model.base_model, console)
+    show_overlays(config.dataset, home, console)
+    show_plan(config, made, problems, group, console)
+    captions = [first_caption(item, config.dataset, config.model.seed) for item in images]
+    show_previews(estimate(home, config).drawing(config, made, captions, group.size), console)
+    needed = disk_bytes(config, made.steps, captions)
+    if needed is not None:
+        console.print(f"Disk: up to {size(needed)} in {home.runs}.", markup=False, soft_wrap=True)
+        check_space(home.runs, needed)
+    return 0 if flags.get("check") else _begin(RunFolder.create(home, config), group, flags, console)
+
+
+def _resume(run: RunFolder, flags: Flags, console: Console) -> int:
+    processes = flags.pop("model.processes", None)
+    if given_settings(flags) or flags.get("preset") or flags.get("config"):
+        raise InvalidSettings(
+            "A resumed run keeps its settings, but others were given.",
+            hint="Leave them out, or start a new run with them.",
+        )
+    own = run.config().model
+    model = validated({"model": {"processes": processes}}).model if processes else own
+    return _begin(run, given_group(flags, model.processes, own.processes), flags, console)
+
+
+def resolve(flags: Flags, home: Home) -> tuple[TrainConfig, dict[str, str]]:
+    """Returns the settings of preset, file and flags with absolute paths, and where each came from.
+
+    Raises:
+        InvalidSettings: Neither preset nor file, or a value that is not allowed.
+    """
+    if not flags.get("preset") and not flags.get("config"):
+        raise InvalidSettings("No preset given.", hint=f"Try --preset pocket-style, or {action('presets')}.")
+    config, origins = given(flags, home)
+    config = settled(config)
+    if config.dataset.captions or origins["dataset.captions"] == "default":  # given empty: only those of the folder
+        dataset = with_overlays(config.dataset, home)
+        if dataset.captions != config.dataset.captions:
+            origins["dataset.captions"] = "changed here"
+        config = config.model_copy(update={"dataset": dataset})
+    return config, origins
+
+
+def given_group(flags: Flags, processes: int, own: int) -> Group:
+    """Returns the processes that train, on this computer and on the others named by flags.
+
+    Args:
+        flags: What the user typed.
+        processes: Number on each computer.
+        own: The number in the run's settings, with which the queue starts it.
+
+    Raises:
+        InvalidSettings: The flags for several computers do not fit together, or the queue would start another number.
+    """
+    address = flags.get("main_address", "")
+    group = Group(processes, flags.get("machines", 1), flags.get("machine_rank", 0), address)
+    host, _, port = address.rpartition(":")
+    if not 0 <= group.machine < group.machines or (group.machines > 1) != bool(host and port.isdecimal()):
+        raise InvalidSettings(
+            f'--machines {group.machines}, --machine-rank {group.machine} and --main-address "{address}" '
+            "do not fit together.",
+            hint="Of 2 computers the first takes --machines 2 --machine-rank 0 --main-address ITS-NAME:29500, "
+            "the other the same with --machine-rank 1.",
+        )
+    if flags.get("queue") and group != Group(own):
+        raise InvalidSettings(
+            f"A run that waits its turn keeps its number of processes ({own}), on one computer.",
+            hint="Leave out --queue, or --machines and --processes.",
+        )
+    return group
+
+
+def _begin(run: RunFolder, group: Group, flags: Flags, console: Console) -> int:
+    """Train and watch until the end, or leave the run to the queue or to the first of several computers."""
     if group.machine > 0:
-        return assist(run, group, console)
-    if not queued:
+        console.print(f"Computer {group.machine} of 0 to {group.machines - 1}; the first one shows the progress.")
+        code = progress.wait(process.start(run, group))
+        console.print("Done." if code == 0 else f"Ended early; see {run.log_file}.", markup=False, soft_wrap=True)
+        return code
+    if not flags.get("queue"):
         return follow(run, group, console)
     queue = Queue(run.home)
-    if queue.start(run):
-        console.print(f"Started in the background: {run.path.name}", markup=False, soft_wrap=True)
-    else:
-        console.print(f"{run.path.name} waits as number {len(queue.waiting())}.", markup=False, soft_wrap=True)
+    started = queue.start(run)
+    place = f"{run.path.name} waits as number {len(queue.waiting())}."
+    said = f"Started in the background: {run.path.name}" if started else place
+    console.print(said, markup=False, soft_wrap=True)
     return 0
 
 
-def assist(run: RunFolder, group: Group, console: Console) -> int:
-    """Compute for the first of several computers, where progress is shown, until it ends; Ctrl-C leaves it."""
-    console.print(f"Computer {group.machine} of 0 to {group.machines - 1}; the first one shows the progress.")
-    child = process.start(run, group)
-    try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        child.terminate()
-        code = child.wait()
-    console.print("Done." if code == 0 else f"Ended early; see {run.log_file}.", markup=False, soft_wrap=True)
-    return code
-
-
 def follow(run: RunFolder, group: Group, console: Console) -> int:
-    """Train in a process of its own and show its events until it ends; Ctrl-C asks it to stop and save."""
-    console.print(f"Run folder: {run.path}", markup=False, soft_wrap=True)
-    cursor = run.events_file.stat().st_size if run.events_file.exists() else 0
-    child = process.start(run, group)
-    presses = 0
-    with progress_bar(console) as bar:
-        screen = _Screen(bar, console)
-        while True:
-            try:
-                ended = child.poll() is not None  # asked before reading, so that nothing written is missed
-                events, cursor, _ = read_events(run.events_file, cursor)
-                screen.show(events)
-                if ended:
-                    break
-                time.sleep(POLL_SECONDS)
-            except KeyboardInterrupt:
-                presses += 1
-                _stop(run, console, at_once=presses > 1)
-    return _farewell(run, child.returncode, console)
-
-
-def _stop(run: RunFolder, console: Console, at_once: bool) -> None:
-    """First Ctrl-C: stop and save. Second: end at once, keeping the last checkpoint."""
-    if at_once:
-        process.force_quit(run)
-        console.print("Ended at once; the last checkpoint is kept.")
-        return
-    run.request("stop")
-    console.print("Stopping after this step and saving… (Ctrl-C again ends at once)")
-
-
-class _Screen:
-    """Events as a progress bar; everything worth keeping is printed above it."""
-
-    def __init__(self, bar: Progress, console: Console) -> None:
-        self._bar, self._console = bar, console
-        self._task: TaskID = bar.add_task("Starting", total=None, note="")
-        self._smooth: float | None = None
-        self._steps_total = 0
-
-    def show(self, events: list[Event]) -> None:
-        """Bring the screen up to date."""
-        for event in events:
-            match event:
-                case RunStarted():
-                    self._steps_total = event.steps_total
-                    if event.resumed_at:
-                        self._console.print(f"Resumed at step {event.resumed_at} of {event.steps_total}.")
-                case Phase():
-                    self._phase(event)
-                case Step():
-                    self._step(event)
-                case Sample(index=0):
-                    self._console.print(f"Preview at step {event.step}: {event.file}", markup=False)
-                case Lora():
-                    self._console.print(f"Saved {event.file} ({size(event.bytes)})", markup=False)
-                case Warned():
-                    self._console.print(f"Note: {event.message} {event.hint}", style="yellow", markup=False)
-                case _:
-                    pass
-
-    def _phase(self, event: Phase) -> None:
-        self._bar.reset(self._task, description=PHASES.get(event.name, event.name), total=event.total, note="")
-        self._bar.update(self._task, completed=event.done)
-
-    def _step(self, event: Step) -> None:
-        self._smooth = event.loss if self._smooth is None else 0.95 * self._smooth + 0.05 * event.loss
-        note = f"loss {self._smooth:.4f}, {event.seconds:.2f} s/step, {event.memory_gib:.2f} GiB"
-        self._bar.update(
-            self._task, description="Training", total=self._steps_total or None, completed=event.step, note=note
-        )
-
-
-def _farewell(run: RunFolder, code: int, console: Console) -> int:
-    """What came out, and where it lies.
+    """Train in a process of its own and show its events until it ends; Ctrl-C asks it to stop and save.
 
     Raises:
         FileGone: The run's folder was moved or deleted.
-        TrainerEnded: Nothing says how it ended.
+        TrainerEnded: No event says how it ended.
     """
+    console.print(f"Run folder: {run.path}", markup=False, soft_wrap=True)
+    stopping = "Stopping after this step and saving"
+    screen = _Screen(console)
+    code = progress.follow(run, lambda: process.start(run, group), PHASES, stopping, show=screen.show, console=console)
     view = run.view()
     match view.ended:
         case RunFailed() as failed if code == 2:  # else the ending is an earlier process's
@@ -161,22 +178,48 @@ def _farewell(run: RunFolder, code: int, console: Console) -> int:
         case RunFinished() as finished if code == 0:
             _report(run, view, finished, console)
             return 0
-        case _:
-            if not run.config_file.is_file():
-                raise FileGone(str(run.path))
-            raise TrainerEnded(run.path.name, code, run.log_file)
+    if not run.config_file.is_file():
+        raise FileGone(str(run.path))
+    raise TrainerEnded(run.path.name, code, run.log_file)
+
+
+class _Screen:
+    """Steps as a progress bar; everything worth keeping is printed above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._smooth: float | None = None
+        self._steps_total = 0
+
+    def show(self, event: Event, bar: Progress) -> None:
+        """Bring the screen up to date."""
+        match event:
+            case RunStarted():
+                self._steps_total = event.steps_total
+                if event.resumed_at:
+                    self._console.print(f"Resumed at step {event.resumed_at} of {event.steps_total}.")
+            case Step():
+                self._smooth = event.loss if self._smooth is None else 0.95 * self._smooth + 0.05 * event.loss
+                note = f"loss {self._smooth:.4f}, {event.seconds:.2f} s/step, {event.memory_gib:.2f} GiB"
+                total = self._steps_total or None
+                bar.update(bar.task_ids[0], description="Training", total=total, completed=event.step, note=note)
+            case Sample(index=0):
+                self._console.print(f"Preview at step {event.step}: {event.file}", markup=False)
+            case Lora():
+                self._console.print(f"Saved {event.file} ({size(event.bytes)})", markup=False)
 
 
 def _report(run: RunFolder, view: RunView, finished: RunFinished, console: Console) -> None:
+    """Print what the run made and where it is."""
     console.print(
         f"[bold green]{finished.reason.capitalize()}[/] at step {finished.step} after {finished.seconds:.0f} s."
     )
     if view.loras:
         newest = view.loras[-1]
         console.print(f"LoRA file:    {run.path / newest.file} ({size(newest.bytes)})", markup=False, soft_wrap=True)
-    with isolated("The before/after sheet", lambda _code, message, _hint: console.print(message, markup=False)):
+    with isolated("The before/after sheet", lambda _code, message, _hint: show_note(message, "", console)):
         sheet = before_after(run, view)
         if sheet:
             console.print(f"Before/after: {sheet}", markup=False, soft_wrap=True)
     if finished.reason != "completed":
-        console.print(f"Go on with:   python launch.py --resume {run.path.name}", markup=False)
+        console.print(f"Resume with:  {for_console(action('resume', run.path.name))}", markup=False, soft_wrap=True)

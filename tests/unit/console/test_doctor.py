@@ -6,8 +6,7 @@ from corpus import drawn
 from PIL import Image, ImageFilter
 
 from tests.unit.doctor.test_examine import digests
-from trainer.console import main
-from trainer.console.flags import make_parser
+from trainer.console import main, train
 from trainer.dataset.overlay import Entry, change, entries_of, history, overlay_file
 from trainer.dataset.scan import images_of, look
 
@@ -30,12 +29,12 @@ def console(home, capsys):
 
 @pytest.fixture
 def doctor(console, folder):
-    return lambda *flags: console("--doctor", folder, "--dataset.trigger_word", "ana", *flags)
+    return lambda *flags: console("doctor", folder, "--dataset.trigger_word", "ana", *flags)
 
 
 @pytest.fixture
 def training(console, folder):
-    return lambda *flags: console("--preset", "pocket-style", "--images", folder, "--check", *flags)
+    return lambda *flags: console("train", "--preset", "pocket-style", "--images", folder, "--check", *flags)
 
 
 def with_a_hat(folder):
@@ -53,7 +52,7 @@ def test_what_is_wrong_is_told_with_its_fix_and_a_lost_image_is_an_error(doctor,
     code, said = doctor()
     assert code == 1
     assert "✗ unreadable_image" in said
-    assert said.endswith("Mend here, undoably and without touching a file: --fix unreadable_image")
+    assert said.endswith("Fix here, with undo and without touching a file: --fix unreadable_image")
     assert not overlay_file(home, folder).exists()
 
 
@@ -65,8 +64,8 @@ def test_fixes_of_several_codes_at_one_caption_go_together(console, folder, home
     given = ["--fix", *codes] if flags == 1 else ["--fix", codes[0], "--fix", codes[1]]
     code, said = console("--doctor", folder, *given)
     assert code == 0
-    assert f"trigger_missing: 1 images mended in {folder}." in said
-    assert f"tag_in_all: 12 images mended in {folder}." in said
+    assert f"trigger_missing: 1 images fixed in {folder}." in said
+    assert f"tag_in_all: 12 images fixed in {folder}." in said
     assert entries_of(home, folder)["01.png"] == Entry("ana, fox, a bird")
     assert entries_of(home, folder)["03.png"] == Entry(f"ana, {corpus.NOUNS[3]}, 3 birds")
     assert [step.what for step in history(home, folder).done] == codes
@@ -100,9 +99,9 @@ def test_a_fix_keeps_what_else_was_changed_and_is_taken_back_by_its_name(doctor,
     assert entries_of(home, folder)["01.png"] == Entry("fox, a bird", (0.2, 0.3))
     assert entries_of(home, folder)["03.png"] == Entry("ana, changed")
     code, said = doctor("--undo")
-    assert (code, said) == (0, "Taken back: tag_in_all, for 12 images: 00.png, 01.png, 02.png, 03.png, 04.png, ….")
+    assert (code, said) == (0, "Undone: tag_in_all, for 12 images: 00.png, 01.png, 02.png, 03.png, 04.png, ….")
     assert entries_of(home, folder)["03.png"] == Entry("ana, changed, blue hat")
-    assert doctor("--undo")[1] == "Taken back: a change, for 2 images: 01.png, 03.png."
+    assert doctor("--undo")[1] == "Undone: a change, for 2 images: 01.png, 03.png."
     assert doctor("--undo") == (0, "There is nothing to undo.")
 
 
@@ -117,13 +116,13 @@ def test_a_fix_that_nothing_calls_for_is_refused_and_changes_nothing(doctor, fol
 
 def test_a_training_after_a_fix_is_with_it_and_says_so(doctor, training, folder, home):
     with_a_hat(folder)
-    assert "Changed here" not in training()[1]
+    assert "edits made in Atelier" not in training()[1]
     assert doctor("--fix", "tag_in_all")[0] == 0
     code, said = training()
     assert code == 0
-    assert f"Changed here, and trained so: {overlay_file(home, folder)} " in said
-    flags = make_parser().parse_args(["--preset", "pocket-style", "--images", str(folder)])
-    config, origins = main.resolve(flags, home)
+    assert f"With the edits made in Atelier: {overlay_file(home, folder)} " in said
+    flags = main.parser_of("train").flags(["--preset", "pocket-style", "--images", str(folder)])
+    config, origins = train.resolve(flags, home)
     assert origins["dataset.captions"] == "changed here"
     assert images_of(config.dataset)[0][3].caption == f"ana, {corpus.NOUNS[3]}, 3 birds"
 
@@ -144,7 +143,7 @@ def test_captions_that_the_settings_name_and_those_they_rule_out_go_before_what_
 def test_an_export_needs_a_folder_and_takes_folder_names_as_the_settings_say(console, folder, tmp_path):
     assert "--to NEW" in console("--export-dataset", folder)[1]
     drawn(folder / "10_ana woman" / "bare.png", 70)
-    code, said = console("--export-dataset", folder, "--to", tmp_path / "new")
+    code, said = console("export-dataset", folder, "--to", tmp_path / "new")
     assert (code, said) == (0, f"13 images with their captions in {tmp_path / 'new'}.")
     assert (tmp_path / "new" / "10_ana woman" / "bare.txt").read_text() == "ana woman"
     assert len(look(tmp_path / "new")[0]) == 13

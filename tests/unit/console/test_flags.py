@@ -2,7 +2,8 @@ import re
 
 import pytest
 
-from trainer.console.flags import given_settings, make_parser
+from trainer.console.flags import given_settings
+from trainer.console.main import parser_of
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.config import SECTIONS, validated
 
@@ -12,13 +13,13 @@ SCHEMAS = {f"{s}.{n}": v for s, c in SECTIONS.items() for n, v in c.model_json_s
 
 
 def given(*arguments):
-    return given_settings(make_parser().parse_args(arguments))
+    return given_settings(parser_of("train").flags(arguments))
 
 
 def help_of_every_flag(monkeypatch):
     """Help text by setting."""
     monkeypatch.setenv("COLUMNS", "2000")  # nothing is wrapped
-    _, *parts = make_parser().format_help().split("\n  --")
+    _, *parts = parser_of("train").format_help().split("\n  --")
     return {part.split()[0]: part for part in parts}
 
 
@@ -48,7 +49,7 @@ def test_the_help_names_the_choices_of_a_setting(monkeypatch):
 
 def test_asking_for_help_ends_well(capsys):
     with pytest.raises(SystemExit) as caught:
-        make_parser().parse_args(["--help"])
+        parser_of("train").flags(["--help"])
     assert caught.value.code == 0
     assert "--adapter.rank" in capsys.readouterr().out
 
@@ -89,7 +90,7 @@ def test_an_empty_list_can_be_given():
 )
 def test_a_wrong_flag_is_an_error_of_ours_that_names_it(arguments):
     with pytest.raises(InvalidSettings) as caught:
-        make_parser().parse_args(arguments)
+        parser_of("train").flags(arguments)
     assert arguments[0].split("=")[0] in caught.value.message
     assert "--help" in caught.value.hint
 

@@ -1,0 +1,44 @@
+"""Generate a LoRA file's strength strip.
+
+A picture of one prompt at rising strengths, written beside the file.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from trainer.console.flags import Flags, Parser
+from trainer.console.progress import wait
+from trainer.contract.home import Home
+from trainer.runs import process
+from trainer.runs.errors import RunError
+from trainer.runs.folder import RunFolder
+from trainer.runs.sheets import strip_name
+
+USAGE = "RUN FILE"
+
+
+def add_flags(parser: Parser) -> None:
+    """Add the run and its file."""
+    parser.add_argument("run", metavar="RUN", help="The run: its name or folder.")
+    parser.add_argument("file", metavar="FILE", help="One of its LoRA files: its name, as in ana-000200.safetensors.")
+
+
+def run(flags: Flags, console: Console) -> int:
+    """Generate the strip and print where it is; returns 0.
+
+    Raises:
+        RunError: It could not be generated.
+    """
+    folder = RunFolder.find(Home.find(flags.get("home")), flags["run"])
+    logged = folder.log_file.stat().st_size if folder.log_file.exists() else 0
+    with console.status("Generating the strength strip"):
+        code = wait(process.draw_strip(folder, flags["file"]))
+    if code != 0:
+        said = folder.log_file.read_bytes()[logged:].decode(errors="replace").strip().splitlines()
+        raise RunError(
+            said[-1] if said and code == 2 else f"The strength strip was not generated (exit code {code}).",
+            hint=f"{folder.log_file} says more.",
+        )
+    console.print(f"Strength strip: {folder.path / strip_name(flags['file'])}", markup=False, soft_wrap=True)
+    return 0
