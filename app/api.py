@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from app.kit.action_errors import told
+from app.kit.action_errors import reported
 from app.kit.form import SETTINGS, api_name, shown
+from app.kit.wording import on_page
 from app.live.monitor import Watch, Watches
 from app.train.plan import read
 from app.train.presets import EXAMPLE, preset_config
@@ -28,9 +29,9 @@ ACTIONS: dict[str, Request] = {"stop": "stop", "pause": "pause", "save": "save",
 
 def register(home: Home, watches: Watches) -> None:
     """All endpoints, inside the Blocks."""
-    api(_told(_start(home)), api_name="start")
+    api(_endpoint(_start(home)), api_name="start")
     for name, what in ACTIONS.items():
-        api(_told(_asking(home, what)), api_name=name)
+        api(_endpoint(_asking(home, what)), api_name=name)
 
     def resume(run: str) -> str:
         """Continue a run from its last checkpoint, after the runs that are before it; gives back its name."""
@@ -62,7 +63,7 @@ def register(home: Home, watches: Watches) -> None:
         return queue()
 
     for act in (resume, status, runs, queue, queue_move, queue_remove):
-        api(_told(act), api_name=act.__name__)
+        api(_endpoint(act), api_name=act.__name__)
 
 
 def state_of(watch: Watch) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def state_of(watch: Watch) -> dict[str, Any]:
         "seconds_left": watch.seconds_left if watch.status == "running" else None,
         "files": [lora.file for lora in watch.view.loras],
         "folder": str(watch.run.path),
-        "error": ended.message if isinstance(ended, RunFailed) else "",
+        "error": on_page(ended.message, "en") if isinstance(ended, RunFailed) else "",
     }
 
 
@@ -121,8 +122,8 @@ def _asking(home: Home, what: Request) -> Callable[[str], str]:
     return ask
 
 
-def _told(act: Callable[..., Any]) -> Callable[..., Any]:
-    """The same action, its errors told to the client; it takes by place what it has by name."""
+def _endpoint(act: Callable[..., Any]) -> Callable[..., Any]:
+    """Make an action take its named parameters by position, as Gradio sends them, and report its errors."""
     signature = inspect.signature(act)
 
     def by_place(*arguments: Any) -> Any:  # noqa: ANN401
@@ -131,4 +132,4 @@ def _told(act: Callable[..., Any]) -> Callable[..., Any]:
 
     by_place.__signature__ = signature  # type: ignore[attr-defined]
     by_place.__annotations__, by_place.__doc__, by_place.__name__ = act.__annotations__, act.__doc__, act.__name__
-    return told(by_place)
+    return reported(by_place)

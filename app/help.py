@@ -8,7 +8,9 @@ from typing import Any
 import gradio as gr
 
 from app.kit.failures import table
-from app.kit.text import ENGLISH, label, language, say
+from app.kit.form import element_id
+from app.kit.text import label, language, say
+from app.kit.wording import on_page, section_name, setting_name
 from trainer.contract.home import CHECKOUT, Home
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS
@@ -81,7 +83,7 @@ def contents_table(home: Home, tongue: str) -> str:
 
 
 def settings_table(tongue: str) -> str:
-    """Every setting with its flag, what it does, what is allowed, and its default; by section, folded."""
+    """Returns every setting with what it does, what is allowed, and its default; in folded groups, by section."""
     groups = "".join(_section(section, tongue) for section in SECTIONS)
     return f"<p>{escape(say(tongue, 'help.settings_intro'))}</p>{groups}"
 
@@ -92,20 +94,19 @@ def _section(section: str, tongue: str) -> str:
         for head in ("setting", "meaning", "range", "default")
     )
     rows = "".join(_row(info, tongue) for info in all_settings() if info.section == section)
-    purpose = escape(SECTIONS[section].__doc__ or "")
+    purpose, title = escape(SECTIONS[section].__doc__ or ""), escape(section_name(section, tongue))
     return (
-        f"<details><summary><h3>{section.capitalize()}</h3> <span>{purpose}</span></summary>"
-        f'<div class="help-scroll" tabindex="0" role="region" aria-label="{section.capitalize()}">'
+        f"<details><summary><h3>{title}</h3> <span>{purpose}</span></summary>"
+        f'<div class="help-scroll" tabindex="0" role="region" aria-label="{title}">'
         f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 
 
 def _row(info: SettingInfo, tongue: str) -> str:
-    key = f"setting.{info.place}"
-    name = say(tongue, key) if key in ENGLISH else info.label
-    cells = (info.help, allowed(info, tongue), default(info, tongue))
+    cells = (on_page(info.help, tongue), allowed(info, tongue), default(info, tongue))
     shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f'<tr><th scope="row">{escape(name)}<code>--{info.place}</code></th>{shown}</tr>'
+    name = escape(setting_name(info.place, tongue))
+    return f'<tr id="{element_id(info.place)}"><th scope="row">{name}</th>{shown}</tr>'
 
 
 def allowed(info: SettingInfo, tongue: str) -> str:

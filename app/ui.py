@@ -34,7 +34,7 @@ from trainer.contract.system_errors import system_explained
 from trainer.contract.units import error_lines
 
 LOCAL, USER = "127.0.0.1", "atelier"
-SHORTEST = 8  # letters of a password
+SHORTEST = 8  # characters of a password
 PORTS = range(7860, 7880)
 NAV = {"nav.train": "/", "nav.dataset": "/dataset", "nav.runs": "/runs", "nav.help": "/help"}
 
@@ -112,13 +112,12 @@ def chosen_password(listened: str, file: Path | None) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"The password file {file} cannot be read: {error}.", hint="Give a text file.") from None
     if not password and not file and sys.stdin is not None and sys.stdin.isatty():
-        password = getpass(f"Password for {USER}, at least {SHORTEST} letters (it is not shown): ")
+        password = getpass(f"Password for {USER}, at least {SHORTEST} characters (not shown): ")
     if not password:
         raise PasswordMissing(listened, USER)
     if len(password) < SHORTEST:
         raise InvalidSettings(
-            f"The password has {len(password)} letters, and others can try many.",
-            hint=f"Choose one of {SHORTEST} or more.",
+            f"The password is too short: {len(password)} characters.", hint=f"Use at least {SHORTEST} characters."
         )
     return password
 

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from app.dataset.grid import Answer, Asked, answer
 from app.kit.text import say
+from app.kit.wording import explained
 from trainer.captioning.catalogue import CAPTIONERS, caption_settings
 from trainer.captioning.jobs import CaptionJob, Progress, start
 from trainer.contract.home import Home
@@ -119,5 +120,5 @@ def _ended(made: Progress, tongue: str) -> str:
         unreadable=made.unreadable,
     )
     if made.failed is not None:
-        return f"{made.failed.message} {made.failed.hint}"
+        return explained(made.failed, tongue)
     return f"{say(tongue, 'dataset.caption.interrupted')} {counts}" if made.status == "interrupted" else counts

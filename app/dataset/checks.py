@@ -11,6 +11,7 @@ from app.dataset.folder import ImageFolder
 from app.dataset.grid import Answer, GridData, answer, made
 from app.dataset.image import AsTrained
 from app.kit.text import say
+from app.kit.wording import on_page
 from trainer.contract.errors import isolated
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
@@ -133,17 +134,19 @@ def answers(home: Home) -> list[Answer]:
     """The functions that the script calls for the findings, by their names."""
     checks = Checks(home)
 
-    def check(asked: Checked, _tongue: str) -> CheckData:
+    def check(asked: Checked, tongue: str) -> CheckData:
         """How far the check is; a folder of few images is checked at once."""
         images, config = ImageFolder.of(home, asked.folder, again=False), asked.config(home)
         found = checks.of(images, config, start=len(images.names) <= AT_ONCE, again=asked.start)
-        state, error = (found.state, found.error) if found is not None else ("idle", "")
+        state, error = (found.state, on_page(found.error, tongue)) if found is not None else ("idle", "")
         return {
             "state": state,
             "done": found.done if found is not None else 0,
             "of": found.of if found is not None else len(images.names),
             "error": error,
-            "findings": [_told(one, images) for one in found.findings] if found is not None and state == "done" else [],
+            "findings": [shown(one, images, tongue) for one in found.findings]
+            if found is not None and state == "done"
+            else [],
             "resolution": config.dataset.resolution,
         }
 
@@ -152,9 +155,9 @@ def answers(home: Home) -> list[Answer]:
         found = checks.of(ImageFolder.of(home, asked.folder), asked.config(home))
         findings = found.findings if found is not None and found.state == "done" else []
         finding = findings[asked.number] if asked.number < len(findings) else None
-        if finding is None or not finding.fix or finding.message != asked.message:
+        if finding is None or not finding.fix or on_page(finding.message, tongue) != asked.message:
             raise DatasetError("The images have changed since they were checked.", hint="See what is found now.")
-        what = say(tongue, "dataset.did.fix", message=finding.message.partition(":")[0])
+        what = say(tongue, "dataset.did.fix", message=asked.message.partition(":")[0])
         return made(home, asked, finding.fix, what, tongue)
 
     return [answer(Checked, check), answer(Mended, fix)]
@@ -167,16 +170,16 @@ def _version(images: ImageFolder) -> tuple[object, ...]:
     return images.stamp, changed
 
 
-def _told(finding: Finding, images: ImageFolder) -> FindingData:
-    """One finding, ready for JSON; of its images those that the page shows."""
+def shown(finding: Finding, images: ImageFolder, tongue: str) -> FindingData:
+    """Returns one finding, ready for JSON; of its images those that the page shows."""
     known = set(images.names)
     paths = [path.absolute() for path in finding.images]
     names = [path.relative_to(images.folder).as_posix() for path in paths if path.is_relative_to(images.folder)]
     return {
         "level": finding.level,
-        "message": finding.message,
-        "why": finding.why,
-        "hint": finding.hint,
+        "message": on_page(finding.message, tongue),
+        "why": on_page(finding.why, tongue),
+        "hint": on_page(finding.hint, tongue),
         "names": [name for name in names if name in known],
         "fix": len(finding.fix or ()),
     }

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError, field_validator
 
 from app.dataset.folder import CHOICES, Choice, ImageFolder
 from app.kit.text import language, say, words
+from app.kit.wording import explained
 from app.server.files import thumbnail_url
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home, user_path
@@ -107,7 +108,7 @@ def answer(kind: type[Question], told: Callable[[Question, str], Any]) -> Answer
             with system_explained():
                 return told(_read(kind, question), language(request))
         except TrainerError as error:
-            return {"error": f"{error.message} {error.hint}"}
+            return {"error": explained(error, language(request))}
 
     answered.__name__ = told.__name__  # by which the script calls it
     return answered

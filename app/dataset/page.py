@@ -64,7 +64,7 @@ def first_page(home: Home, folder: str, tongue: str) -> tuple[str, GridData | No
     try:
         images = ImageFolder.of(home, folder, read=False)
     except TrainerError as error:
-        return problem_card(error), None
+        return problem_card(error, tongue), None
     return "", {
         **opened(images, tongue),
         "presets": preset_choices(home),

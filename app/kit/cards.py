@@ -1,23 +1,28 @@
-"""What the page says back, as cards."""
+"""Notices of the page, as HTML cards."""
 
 from __future__ import annotations
 
-from html import escape
-
 from app.kit.failures import link
+from app.kit.wording import Problem, html_of
 from trainer.contract.errors import TrainerError
 
 
-def problem_card(error: TrainerError) -> str:
-    """An error: what happened, the value seen, what to do."""
-    return alert_card(f"{escape(error.message)}<p>{escape(error.hint)} {link(error.code)}</p>")
+def problem_card(error: TrainerError, language: str) -> str:
+    """Returns an error as a card: what happened, the value seen, what to do."""
+    return alert_card(explanation(error, error.code, language))
+
+
+def explanation(problem: Problem, code: str, language: str) -> str:
+    """Returns what happened and what to do, with a link to Help, as a card's HTML."""
+    hint = html_of(problem.hint, language)
+    return f"{html_of(problem.message, language)}<p>{hint} {link(code, language)}</p>"
 
 
 def good_card(text: str) -> str:
-    """Something that went well; `text` is HTML."""
+    """Returns a card for something that went well; `text` is HTML."""
     return f'<div class="notice good" role="status">{text}</div>'
 
 
 def alert_card(text: str) -> str:
-    """Something that hinders; `text` is HTML."""
+    """Returns a card for a problem; `text` is HTML."""
     return f'<div class="notice failure" role="alert">{text}</div>'

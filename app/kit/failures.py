@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import groupby
 from typing import TypedDict
 
 from app.kit.text import say
+from app.kit.wording import html_of
 from trainer.contract.home import CHECKOUT
 
 FILE = CHECKOUT / "assets" / "docs" / "failures.json"
@@ -19,9 +20,9 @@ GROUPS = ("install", "settings", "pictures", "captions", "model", "hub", "train"
 
 
 class Failure(TypedDict):
-    """One thing that can go wrong, as it was told when it did."""
+    """One thing that can go wrong, as it was reported."""
 
-    group: str  # what the user was about
+    group: str  # what the user was doing
     code: str
     case: str  # tells those of one code apart
     message: str
@@ -33,34 +34,32 @@ FAILURES: list[Failure] = json.loads(FILE.read_text(encoding="utf-8"))
 CODES = frozenset(one["code"] for one in FAILURES)
 
 
-def link(code: str) -> str:
-    """The code, as a link to where Help tells of it; with the page's name, since the base is the start page."""
+def link(code: str, language: str) -> str:
+    """Returns a link to the failure on the Help page, which it names: the document's base is the start page."""
     if code not in CODES:  # of a newer or older version's run
         return ""
-    return f'<a class="failure-code" href="help#{code}" target="_blank">{code}</a>'
+    return f'<a class="failure-link" href="help#{code}" target="_blank">{say(language, "help.more")}</a>'
 
 
 def table(tongue: str) -> str:
-    """Every failure with its code, what is said, and what to do; by what the user was about, folded."""
+    """Returns every failure with what happened and what to do; in folded groups, by what the user was doing."""
     return f"<p>{escape(say(tongue, 'help.failures_intro'))}</p>{''.join(_group(name, tongue) for name in GROUPS)}"
 
 
 def _group(name: str, tongue: str) -> str:
     title = escape(say(tongue, f"help.failures.{name}"))
-    heads = "".join(
-        f'<th scope="col">{escape(say(tongue, f"help.{head}"))}</th>' for head in ("code", "said", "remedy")
-    )
+    heads = "".join(f'<th scope="col">{escape(say(tongue, f"help.{head}"))}</th>' for head in ("said", "remedy"))
     failures = [one for one in FAILURES if one["group"] == name]
-    rows = "".join(row for code, same in groupby(failures, lambda one: one["code"]) for row in _rows(code, list(same)))
+    rows = "".join(row for _, same in groupby(failures, lambda one: one["code"]) for row in _rows(same, tongue))
     return (
         f'<details><summary><h3>{title}</h3></summary><div class="help-scroll" tabindex="0" role="region" '
         f'aria-label="{title}"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>'
     )
 
 
-def _rows(code: str, same: list[Failure]) -> Iterator[str]:
-    """The rows of one code, of which the first is what links lead to."""
+def _rows(same: Iterable[Failure], tongue: str) -> Iterator[str]:
+    """The rows of one code; links lead to the first."""
     for number, one in enumerate(same):
-        head = f'<th scope="rowgroup" rowspan="{len(same)}" id="{code}"><code>{code}</code></th>' if number == 0 else ""
-        why = f'<p class="quiet">{escape(one["why"])}</p>' if one["why"] else ""
-        yield f"<tr>{head}<td>{escape(one['message'])}{why}</td><td>{escape(one['hint'])}</td></tr>"
+        anchor = f' id="{one["code"]}"' if number == 0 else ""
+        why = f'<p class="quiet">{html_of(one["why"], tongue)}</p>' if one["why"] else ""
+        yield f"<tr{anchor}><td>{html_of(one['message'], tongue)}{why}</td><td>{html_of(one['hint'], tongue)}</td></tr>"

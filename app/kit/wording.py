@@ -4,34 +4,52 @@ from __future__ import annotations
 
 import re
 from html import escape
+from typing import Protocol
 
-from app.kit.text import ENGLISH, TABLES, say
+from app.kit.text import ENGLISH, say
 from trainer.contract.schema import all_settings
 from trainer.contract.wording import MARK
 
 LABELS = {info.place: info.label for info in all_settings()}
 
 
-def on_page(text: str, language: str = "en") -> str:
-    """The text as the page shows it: no flag, no setting's dotted path, no command."""
+class Problem(Protocol):
+    """An error, a warning or an event: what happened, and what to do."""
+
+    message: str
+    hint: str
+
+
+def on_page(text: str, language: str) -> str:
+    """Returns the text as the page shows it: no flag, no setting's dotted path, no command."""
     return MARK.sub(lambda mark: _worded(mark, language), text)
 
 
-def html_of(text: str, language: str = "en") -> str:
-    """The text as the page shows it, safe within HTML."""
+def html_of(text: str, language: str) -> str:
+    """Returns the text as the page shows it, escaped for HTML."""
     return escape(on_page(text, language))
 
 
+def explained(problem: Problem, language: str) -> str:
+    """Returns message and hint as one plain text."""
+    return on_page(f"{problem.message} {problem.hint}", language)
+
+
 def setting_name(place: str, language: str) -> str:
-    """What the page calls a setting."""
+    """Returns what the page calls a setting."""
     key = f"setting.{place}"
     return say(language, key) if key in ENGLISH else LABELS.get(place, place.rpartition(".")[2].replace("_", " "))
+
+
+def section_name(section: str, language: str) -> str:
+    """Returns what the page calls a group of settings."""
+    return say(language, f"section.{section}").removeprefix("### ")
 
 
 def _worded(mark: re.Match[str], language: str) -> str:
     kind, name, value = mark[1], mark[2], mark[3]
     if kind == "action":
         key = f"action.{name}"
-        return say(language, key, what=value or "") if key in TABLES["en"] else name
+        return say(language, key, what=value or "") if key in ENGLISH else name
     label = setting_name(name, language)
     return f"“{label}”" if kind == "named" or value is None else f"“{label}: {value}”"

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.kit.action_errors import told
+from app.kit.action_errors import reported
 from app.kit.component import PRIVATE
 from app.kit.text import label, language
 from app.live import parts
@@ -90,19 +90,19 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
     }
     gr.on([panel.shown.submit, panel.result.file.input], **frame)
     for what, button in panel.asks.items():
-        button.click(told(_asking(home, what)), panel.shown, None, **PRIVATE)
+        button.click(reported(_asking(home, what)), panel.shown, None, **PRIVATE)
 
     def end_now(run: str) -> None:
         """End a trainer that does not answer."""
         force_quit(RunFolder.named(home, run))
 
-    panel.force.click(told(end_now), panel.shown, None, **PRIVATE)
+    panel.force.click(reported(end_now), panel.shown, None, **PRIVATE)
 
     def go_on(run: str) -> None:
         """Continue from the run's last checkpoint, after the runs that are before it."""
         queue.start(RunFolder.named(home, run))
 
-    panel.resume.click(told(go_on), panel.shown, None, **PRIVATE)
+    panel.resume.click(reported(go_on), panel.shown, None, **PRIVATE)
     panel.result.wire(panel.shown)
     panel.waiting.wire()
 

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from html import escape
 
-from app.kit.failures import link
+from app.kit.cards import explanation
 from app.kit.text import say
 from app.live.monitor import Watch
 from app.server.files import run_url
@@ -66,15 +66,15 @@ def device_line(watch: Watch, language: str) -> str:
 def notices(watch: Watch, language: str) -> str:
     """Warnings, and the failure if there is one: what happened, the value seen, what to do."""
     cards = [
-        f'<div class="notice" role="note"><strong>{say(language, "live.note")}</strong> {escape(w.message)}'
-        f"<p>{escape(w.hint)} {link(w.code)}</p></div>"
+        f'<div class="notice" role="note"><strong>{say(language, "live.note")}</strong> '
+        f"{explanation(w, w.code, language)}</div>"
         for w in watch.view.warnings[-3:]
     ]
     if isinstance(watch.view.ended, RunFailed):
         failed = watch.view.ended
         cards.append(
             f'<div class="notice failure" role="alert"><strong>{say(language, "state.failed")}:</strong> '
-            f"{escape(failed.message)}<p>{escape(failed.hint)} {link(failed.code)}</p></div>"
+            f"{explanation(failed, failed.code, language)}</div>"
         )
     return "".join(cards)
 

@@ -12,6 +12,7 @@ from gradio.components import Component
 from app.kit.cards import alert_card, good_card, problem_card
 from app.kit.component import PRIVATE
 from app.kit.text import label, language, say
+from app.kit.wording import html_of
 from app.live.monitor import Watch
 from app.live.parts import log_tail
 from app.server.files import run_url
@@ -96,12 +97,12 @@ class Result:
             folder = RunFolder.named(self.home, run)
             child = process.draw_strip(folder, file)
         except TrainerError as error:
-            yield gr.skip(), problem_card(error)
+            yield gr.skip(), problem_card(error, tongue)
             return
         yield gr.update(interactive=False), good_card(say(tongue, "result.drawing"))
         code = child.wait()
         why = log_tail(folder).splitlines()[-1:] if code == 2 else []  # it says so last
-        failed = alert_card(escape("".join(why)) or say(tongue, "result.draw_failed"))
+        failed = alert_card(html_of("".join(why), tongue) or say(tongue, "result.draw_failed"))
         yield gr.update(interactive=True), failed if code else ""
 
     def _copy(self, run: str, file: str, folder: str | None, request: gr.Request) -> str:
@@ -112,7 +113,7 @@ class Result:
         try:
             copied = copy_lora(RunFolder.named(self.home, run), file, user_path(str(folder)))
         except TrainerError as error:
-            return problem_card(error)
+            return problem_card(error, language(request))
         return good_card(say(tongue, "result.copied", path=escape(str(copied))))
 
     def _civitai(self, run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401
@@ -120,7 +121,7 @@ class Result:
         try:
             text = civitai_text(RunFolder.named(self.home, run), file)
         except TrainerError as error:
-            return gr.skip(), problem_card(error)
+            return gr.skip(), problem_card(error, language(request))
         return gr.update(value=text, visible=True), good_card(say(language(request), "result.civitai_copied"))
 
 

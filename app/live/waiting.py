@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
+from app.kit.action_errors import reported
 from app.kit.component import PRIVATE
 from app.kit.text import label, say
-from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.runs.queue import Queue
 
@@ -39,7 +39,7 @@ class Waiting:
     def wire(self) -> None:
         """The buttons; the feed notices what they did."""
         for button, act in ((self.earlier, self._earlier), (self.later, self._later), (self.remove, self._remove)):
-            button.click(act, self.list, None, **PRIVATE)
+            button.click(reported(act), self.list, None, **PRIVATE)
 
     def _earlier(self, name: str | None) -> None:
         self._move(name, -1)
@@ -52,15 +52,9 @@ class Waiting:
         runs = self.queue.waiting()
         place = next((place for place, run in enumerate(runs) if run.path.name == name), None)
         if place is not None:
-            self._try(lambda: self.queue.move(runs[place], place + by))
+            self.queue.move(runs[place], place + by)
 
     def _remove(self, name: str | None) -> None:
         for run in self.queue.waiting():
             if run.path.name == name:
-                self._try(lambda chosen=run: self.queue.remove(chosen))
-
-    def _try(self, act: Any) -> None:  # noqa: ANN401 - a call without arguments
-        try:
-            act()
-        except TrainerError as error:
-            gr.Warning(error.message)
+                self.queue.remove(run)

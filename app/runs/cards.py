@@ -13,6 +13,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from app.kit.text import say
+from app.kit.wording import html_of
 from app.live.chart import smoothed, thinned
 from app.live.monitor import Watch, Watches
 from app.live.parts import status_words
@@ -156,9 +157,9 @@ def _remark(glance: Glance, language: str) -> str:
     """What is wrong, or what to do to go on."""
     ended = glance.watch.view.ended
     if glance.problem:
-        return f'<p class="run-problem">{escape(glance.problem)}</p>'
+        return f'<p class="run-problem">{html_of(glance.problem, language)}</p>'
     if isinstance(ended, RunFailed):
-        return f'<p class="run-problem">{escape(ended.message)}</p>'
+        return f'<p class="run-problem">{html_of(ended.message, language)}</p>'
     if glance.state in ("interrupted", "paused"):
         return f"<p>{say(language, 'runs.continue')}</p>"
     return ""

@@ -7,7 +7,8 @@ from html import escape
 from typing import Any
 
 from app.kit.form import SETTINGS
-from app.kit.text import ENGLISH, say
+from app.kit.text import say
+from app.kit.wording import html_of, section_name, setting_name
 from app.runs.cards import (
     CURVE_POINTS,
     HEIGHT,
@@ -37,7 +38,7 @@ def comparison(pair: Pair, language: str) -> str:
         f'<li><span class="run-letter">{letter}</span><a href="{train_url(one.name)}">{escape(one.name)}</a> '
         f'<span class="run-state run-{one.state}">{mark(one.state)}'
         f"<span>{state_words(one.state, one.watch.view, language)}</span></span>"
-        + (f'<p class="run-problem">{escape(one.problem)}</p>' if one.problem else "")
+        + (f'<p class="run-problem">{html_of(one.problem, language)}</p>' if one.problem else "")
         + "</li>"
         for letter, one in zip("AB", pair, strict=True)
     )
@@ -65,10 +66,11 @@ def differing_settings(pair: Pair, language: str) -> str:
 
 
 def _setting_name(place: str, language: str) -> str:
-    """A setting's name as the Train page has it, and its place: several sections have a seed."""
-    key = {"preset": "train.preset", "goal": "runs.goal"}.get(place, f"setting.{place}")
-    name = escape(say(language, key) if key in ENGLISH else SETTINGS[place].label)
-    return f"{name} <code>{place}</code>" if place in SETTINGS else name
+    """A setting's name as the Train page has it, and its section: several have a seed."""
+    if place not in SETTINGS:
+        return escape(say(language, {"preset": "train.preset", "goal": "runs.goal"}[place]))
+    name, section = setting_name(place, language), section_name(SETTINGS[place].section, language)
+    return f'{escape(name)} <span class="quiet">{escape(section)}</span>'
 
 
 def _setting_value(place: str, value: Any, language: str) -> str:  # noqa: ANN401 - any setting's value

@@ -25,6 +25,7 @@ from starlette.websockets import WebSocketClose
 
 from app.server.limits import Limiter
 from trainer.contract.errors import InvalidSettings
+from trainer.contract.wording import action
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 PORTS = {"http": 80, "https": 443}  # what a name without a port means
@@ -133,7 +134,7 @@ class Guard:
             return refusal(
                 400,
                 f"This page is not served under the name {_quoted(host)}.",
-                f"Open {scheme}://localhost:{server_port} instead, or start with --listen and the name you need.",
+                f"Open {scheme}://localhost:{server_port} instead, or start Atelier listening on that name.",
             )
         origins = headers.getlist("origin")
         if any(not _same(origin, scheme, place) for origin in origins):
@@ -246,7 +247,7 @@ def _listened(host: str) -> tuple[str, int | None]:
     split = _split(f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host)
     if split is None:
         raise InvalidSettings(
-            f"--listen {_quoted(host)} is neither a name nor an address.",
+            f"{action('listen', _quoted(host))} is neither a host name nor an address.",
             hint="Give one such as 192.168.1.20 or studio.local, or 0.0.0.0 for all of this computer's addresses.",
         )
     return split

@@ -11,6 +11,7 @@ import gradio as gr
 from app.kit.component import PRIVATE
 from app.kit.form import Form
 from app.kit.text import language, say
+from app.kit.wording import explained
 from app.train.presets import preset_config
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
@@ -125,7 +126,7 @@ def asked_of_hub(base_model: str, tongue: str) -> dict[str, str]:
     try:
         return {name: say(tongue, "model.to_fetch", name=name, size=size(look(name).missing_bytes))}
     except TrainerError as error:
-        return {name: f"{error.message} {error.hint}"}
+        return {name: explained(error, tongue)}
 
 
 def remedy_of(home: Home, model: BaseModel | None, *, family: str, resolution: int, preset: str, goal: str) -> Remedy:

@@ -13,9 +13,10 @@ from app.kit.cards import problem_card
 from app.kit.component import PRIVATE
 from app.kit.form import SETTINGS, Form, advanced, api_name, shown_values
 from app.kit.text import label, language, say
+from app.kit.wording import on_page
 from app.train import images
 from app.train.base_model import DECIDING, BaseModelField, model_of, remedy_of
-from app.train.plan import differing, info_of, model_problems, read, sentence, smaller, strength
+from app.train.plan import differing, info_of, model_problems, read, sentence, smaller, strength, wrong_settings
 from app.train.preset_box import PresetBox
 from app.train.presets import EXAMPLE, alike, intent_html, preset_choices, preset_config, preset_for, usual_preset
 from trainer.contract.errors import InvalidSettings, TrainerError
@@ -176,17 +177,21 @@ class TrainForm:
 
     def _told(self, preset: str, named: dict[str, Any], tongue: str) -> tuple[str, dict[str, str]]:
         if not (named["dataset_images"] or "").strip():
-            return f'<p class="quiet">{say(tongue, "train.no_folder")}</p>', model_problems(self.home, preset, named)
+            return f'<p class="quiet">{say(tongue, "train.no_folder")}</p>', model_problems(
+                self.home, preset, named, tongue
+            )
         try:
             config = read(self.home, preset, named)
             told = sentence(self.home, config, tongue)
         except InvalidSettings as error:
             mend = InvalidSettings(error.message, hint=say(tongue, "train.mend") if error.places else error.hint)
-            return problem_card(mend), error.places
+            return problem_card(mend, tongue), wrong_settings(error, tongue)
         except ModelError as error:
-            return problem_card(error), model_problems(self.home, preset, named)
+            return problem_card(error, tongue), model_problems(self.home, preset, named, tongue)
         except TrainerError as error:
-            return problem_card(error), {"dataset.images": error.message} if error.code != "error" else {}
+            return problem_card(error, tongue), {} if error.code == "error" else {
+                "dataset.images": on_page(error.message, tongue)
+            }
         power = say(tongue, "plan.strength", strength=f"{strength(config):.2g}")
         start = escape(PurePath(config.adapter.start_from).name)
         goes_on = f"<p>{say(tongue, 'plan.start_from', file=start)}</p>" if start else ""

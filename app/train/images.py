@@ -16,6 +16,7 @@ from app.kit.cards import alert_card, problem_card
 from app.kit.component import PRIVATE
 from app.kit.form import Form
 from app.kit.text import label, language, say
+from app.kit.wording import html_of
 from app.server.files import thumbnail_url
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home, user_path
@@ -67,7 +68,7 @@ def _look_at(home: Home) -> Callable[..., str]:
         try:
             folder = user_path(images or "")
         except TrainerError as error:
-            return problem_card(error)
+            return problem_card(error, tongue)
         return images_html(home, folder, tongue) if (images or "").strip() else ""
 
     return describe
@@ -78,13 +79,15 @@ def images_html(home: Home, folder: Path, tongue: str) -> str:
     try:
         items, problems = look(folder, existing_overlay(home, folder))
     except TrainerError as error:
-        return problem_card(error)
+        return problem_card(error, tongue)
     thumbs = "".join(
         f'<img src="{thumbnail_url(item.path)}" alt="{escape(item.caption or item.path.name, quote=True)}">'
         for item in items[:THUMBNAILS]
     )
     more = f'<span class="more">+{len(items) - THUMBNAILS}</span>' if len(items) > THUMBNAILS else ""
-    notes = "".join(f'<li>{escape(p.message)} <span class="quiet">{escape(p.hint)}</span></li>' for p in problems)
+    notes = "".join(
+        f'<li>{html_of(p.message, tongue)} <span class="quiet">{html_of(p.hint, tongue)}</span></li>' for p in problems
+    )
     counted = say(tongue, "train.counted", images=len(items), captions=sum(bool(item.caption) for item in items))
     return f'<p class="counted"><strong>{counted}</strong></p><div class="thumbs">{thumbs}{more}</div>' + (
         f'<ul class="problems">{notes}</ul>' if notes else ""

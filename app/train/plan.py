@@ -6,6 +6,7 @@ from typing import Any
 
 from app.kit.form import SETTINGS, api_name, config_of, help_of, shown_values
 from app.kit.text import say
+from app.kit.wording import explained, on_page
 from app.train.presets import preset_config
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
@@ -42,15 +43,20 @@ def read(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
     return config.model_copy(update={"dataset": with_overlays(config.dataset, home)})
 
 
-def model_problems(home: Home, preset: str, named: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with the base model or with settings beside it, by place; told before there are images."""
+def model_problems(home: Home, preset: str, named: dict[str, Any], tongue: str) -> dict[str, str]:
+    """Returns what is wrong with the base model or with settings beside it, by place; known before there are images."""
     try:
         check_chosen(settings_of(home, preset, named))
     except InvalidSettings as error:
-        return error.places
+        return wrong_settings(error, tongue)
     except ModelError as error:
-        return {"model.base_model": f"{error.message} {error.hint}"}
+        return {"model.base_model": explained(error, tongue)}
     return {}
+
+
+def wrong_settings(error: InvalidSettings, tongue: str) -> dict[str, str]:
+    """Returns what is wrong with which setting, by place, in the page's words."""
+    return {place: on_page(text, tongue) for place, text in error.places.items()}
 
 
 def sentence(home: Home, config: TrainConfig, tongue: str) -> str:

@@ -13,6 +13,7 @@ import gradio as gr
 from app.kit.cards import good_card, problem_card
 from app.kit.component import PRIVATE
 from app.kit.text import label, language, say
+from app.kit.wording import html_of
 from app.train.plan import settings_of
 from app.train.presets import offered, preset_config, usual_preset
 from trainer.contract.errors import TrainerError
@@ -69,7 +70,7 @@ class PresetBox:
             config = settings_of(self.home, preset, named)
             made = save_preset(self.home.presets, wished, config, intent or "", replace=wished == preset)
         except TrainerError as error:
-            return {self.said: problem_card(error)}
+            return {self.said: problem_card(error, language(request))}
         kept = {key: named[key] for key in ("dataset_images", "output_name") if named[key]}
         return self._shown(made.name, "preset.saved", language(request), **kept)
 
@@ -78,7 +79,7 @@ class PresetBox:
         try:
             made = rename_preset(self.home.presets, preset, (name or "").strip())
         except TrainerError as error:
-            return {self.said: problem_card(error)}
+            return {self.said: problem_card(error, language(request))}
         return self._told(made.name, "preset.renamed", language(request)) | {self.preset: offered(self.home, made.name)}
 
     def _delete(self, request: gr.Request, preset: str) -> Any:  # noqa: ANN401
@@ -87,7 +88,7 @@ class PresetBox:
             goal = preset_config(self.home, preset).goal
             delete_preset(self.home.presets, preset)
         except TrainerError as error:
-            return {self.said: problem_card(error)}
+            return {self.said: problem_card(error, language(request))}
         usual = offered(self.home, usual_preset(self.home, goal))
         return self._told(preset, "preset.deleted", language(request)) | {self.preset: usual}
 
@@ -96,7 +97,7 @@ class PresetBox:
         try:
             made = import_preset(self.home.presets, Path(file))
         except TrainerError as error:
-            return {self.said: problem_card(error)}
+            return {self.said: problem_card(error, language(request))}
         return self._shown(made.name, "preset.imported", language(request))
 
     def _list(self, request: gr.Request) -> str:
@@ -122,5 +123,5 @@ def own_list(home: Home, tongue: str) -> str:
         f'<span class="quiet">{escape(one.intent)}</span></li>'
         for one in usable
     ]
-    rows += [f'<li class="quiet">⚠ {escape(error.message)}</li>' for error in broken]
+    rows += [f'<li class="quiet">⚠ {html_of(error.message, tongue)}</li>' for error in broken]
     return f'<p>{say(tongue, "preset.download")}</p><ul class="files">{"".join(rows)}</ul>' if rows else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.kit.action_errors import told
+from app.kit.action_errors import reported
 from app.kit.cards import good_card, problem_card
 from app.kit.component import PRIVATE, asset
 from app.kit.text import language, say
@@ -40,24 +40,24 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
         try:
             run = start_run(home, read(home, preset, named))
         except TrainerError as error:
-            return {form.problem: problem_card(error)}
+            return {form.problem: problem_card(error, language(request))}
         if run.process() is None:
             return {form.problem: good_card(say(language(request), "queue.added", name=run.path.name))}
         return {form.problem: "", panel.shown: run.path.name}
 
     # While the form grows the button moves: a press of it counts nevertheless
     demo.load(None, None, None, js=asset("press.js"), api_visibility="private")
-    form.start.click(told(begin), inputs_kwargs=form.form.named(), outputs=[panel.shown, form.problem], **PRIVATE)
+    form.start.click(reported(begin), inputs_kwargs=form.form.named(), outputs=[panel.shown, form.problem], **PRIVATE)
 
     def again(run: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
         """Fill the form with the shown run's settings."""
         try:
             return form.show(RunFolder.named(home, run).config(), language(request))
         except TrainerError as error:
-            return {form.problem: problem_card(error)}
+            return {form.problem: problem_card(error, language(request))}
 
     filled = [*form.everything, form.problem]
-    panel.result.again.click(told(again), panel.shown, filled, **PRIVATE)
+    panel.result.again.click(reported(again), panel.shown, filled, **PRIVATE)
 
     def go_on(run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
         """Fill the form so that Train goes on from the chosen LoRA file."""
@@ -65,12 +65,12 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
         try:
             config = going_on(home, RunFolder.named(home, run), file)
         except TrainerError as error:
-            return {form.problem: problem_card(error)}
+            return {form.problem: problem_card(error, language(request))}
         ready = say(tongue, "train.go_on", file=escape(file), name=escape(config.output.name))
         return {**form.show(config, tongue), form.problem: good_card(ready)}
 
     chosen = [panel.shown, panel.result.file]
-    panel.result.go_on.click(told(go_on), chosen, filled, **PRIVATE).then(
+    panel.result.go_on.click(reported(go_on), chosen, filled, **PRIVATE).then(
         None, None, None, js=TO_TRAIN, api_visibility="private"
     )
 

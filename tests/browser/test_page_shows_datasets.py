@@ -120,13 +120,13 @@ def test_tags_filter_and_many_captions_are_changed_after_a_look_at_it(page: Page
     visit(page, folder)
     page.get_by_role("button", name="night 3").click()
     expect(page.locator(".captions-card")).to_have_count(3)
-    page.get_by_label("What to do").select_option("Rename a tag")
+    page.get_by_label("Action").select_option("Rename a tag")
     expect(page.get_by_label("Tag to rename")).to_have_value("night")
     page.get_by_label("New name").fill("dusk")
     expect(page.get_by_text("Changes 3 of the 3 images shown.")).to_be_visible()
     expect(page.locator(".captions-example").first).to_contain_text("dusk")
     press(page, "Change 3 captions")
-    told(page, "Tag “night” is now “dusk” · 3 changed")
+    told(page, "Tag “night” is now “dusk” · 3 edited")
     assert {entry.text for entry in entries_of(site.home, folder).values()} == {"cat, dusk"}
     press(page, "Undo")
     told(page, "Undone")
@@ -136,12 +136,12 @@ def test_tags_filter_and_many_captions_are_changed_after_a_look_at_it(page: Page
 def test_chosen_images_are_left_out(page: Page, site: Site, folder):
     visit(page, folder)
     names = sorted(path.name for path in folder.glob("*.png"))
-    page.get_by_role("checkbox", name=f"Choose {names[0]}").check()
-    page.get_by_role("checkbox", name=f"Choose {names[2]}").click(modifiers=["Shift"])
-    expect(page.get_by_text("3 chosen")).to_be_visible()
-    press(page, "Do not train")
-    expect(page.get_by_role("button", name="Left out 3")).to_be_visible()
-    expect(page.locator(".captions-card").first).to_contain_text("not trained")
+    page.get_by_role("checkbox", name=f"Select {names[0]}").check()
+    page.get_by_role("checkbox", name=f"Select {names[2]}").click(modifiers=["Shift"])
+    expect(page.get_by_text("3 selected")).to_be_visible()
+    press(page, "Exclude")
+    expect(page.get_by_role("button", name="Excluded 3")).to_be_visible()
+    expect(page.locator(".captions-card").first).to_contain_text("excluded")
     assert {name for name, entry in entries_of(site.home, folder).items() if entry.left_out} == set(names[:3])
 
 
@@ -203,7 +203,7 @@ def test_a_mask_is_drawn_by_keyboard_and_by_brush_and_undone(page: Page, site: S
     told(page, "Undone: Mask of 0-wide.png")
     assert np.array_equal(mask(), shape)
     press(page, "Clear")
-    told(page, "Mask of 0-wide.png taken away")
+    told(page, "Mask of 0-wide.png removed")
     assert mask() is None
 
 
@@ -242,7 +242,7 @@ def test_images_are_captioned_automatically_as_one_change(page: Page, site: Site
         path.unlink()
     visit(page, folder)
     page.get_by_text("Automatic captions").click()
-    page.get_by_label("Captions from").select_option("File names")
+    page.get_by_label("Captioner").select_option("File names")
     press(page, "Caption the images")
     expect(page.locator(".captions-caption-told")).to_contain_text("8 captioned")
     names = sorted(path.name for path in folder.glob("*.png"))
@@ -354,7 +354,7 @@ def test_a_mask_that_is_wiped_away_is_none(page: Page, site: Site, wide):
     page.get_by_role("button", name="Invert").click()
     told(page, "Mask of 0-wide.png")
     page.get_by_role("button", name="Invert").click()
-    told(page, "All of 0-wide.png is learnt: no mask")
+    told(page, "All of 0-wide.png is trained: no mask")
     assert entries_of(site.home, wide) == {}
 
 
@@ -378,7 +378,7 @@ def test_a_focus_point_moved_on_while_an_answer_comes_stays(page: Page, site: Si
 
 def test_problems_say_what_they_are_judged_for(page: Page, folder):
     visit(page, folder)
-    expect(page.get_by_text("Judged as “pocket-character” trains: at 128 px.")).to_be_visible()
+    expect(page.get_by_text("Checked for training with “pocket-character” at 128 px.")).to_be_visible()
 
 
 def test_captioning_and_its_watch_outlive_an_answer_that_is_lost(page: Page, folder):
@@ -386,7 +386,7 @@ def test_captioning_and_its_watch_outlive_an_answer_that_is_lost(page: Page, fol
         path.unlink()
     visit(page, folder)
     page.get_by_text("Automatic captions").click()
-    page.get_by_label("Captions from").select_option("File names")
+    page.get_by_label("Captioner").select_option("File names")
     lost: list[Route] = []
 
     def lose(route: Route) -> None:

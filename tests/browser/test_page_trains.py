@@ -62,7 +62,7 @@ def test_a_result_is_trained_on_by_two_clicks(page: Page, site: Site):
     press(page, "Continue training")
     expect(page.get_by_role("button", name="Train", exact=True)).to_be_focused()
     expect(field(page, "textbox", "Name")).to_have_value("ana 2")
-    expect(page.get_by_text("Goes on from ana.safetensors.")).to_be_visible()
+    expect(page.get_by_text("Continues from ana.safetensors.")).to_be_visible()
     press(page, "Train")
     second = site.run("ana-2-")  # the first one is called ana-2026…, by its date
     assert second.config().adapter.start_from == str(first.path / "ana.safetensors")

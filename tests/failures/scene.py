@@ -41,7 +41,7 @@ from trainer.runs.process import Group
 
 ERROR = re.compile(r"^Error \((\w+)\): (.*)\n  → (.*)\n  More on the page: /help#(\w+)$", re.MULTILINE)
 FINDING = re.compile(r"^[✗!·] (\w+)  (.*)\n(?:    ([^→\n].*)\n)?    → (.*)$", re.MULTILINE)
-CARD = re.compile(r'role="alert">(.*)<p>(.*) (?:<a [^>]*>\w+</a>)?</p></div>')
+CARD = re.compile(r'role="alert">(.*)<p>(.*) (?:<a [^>]*>[^<]+</a>)?</p></div>')
 CHANGING = (  # what differs from time to time, and what stands for it in the list
     (r"-\d{8}-\d{6}(?:-\d+)?", "-20261121-231500"),
     (r"process \d+", "process 4321"),
@@ -118,7 +118,7 @@ class Scene:
 
     def _page_says(self, seen: Seen, preset: str, named: dict[str, Any]) -> None:
         """The page's answer to Train, with these settings, is what was seen."""
-        start = app.api._told(app.api._start(self.home))
+        start = app.api._endpoint(app.api._start(self.home))
         places = {place.replace(".", "_"): value for place, value in named.items()}
         arguments = [preset if name == "preset" else places.get(name) for name in inspect.signature(start).parameters]
         with pytest.raises(gr.Error) as toast:

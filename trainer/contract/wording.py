@@ -12,6 +12,9 @@ import re
 MARK = re.compile(r"⟦(setting|named|action):([^=⟦⟧]*)(?:=([^⟦⟧]*))?⟧")
 # What the console's user types, by the action; {} is its argument
 CONSOLE = {
+    "listen": "--listen {}",
+    "port": "another port (--port 8000)",
+    "password": "a password file (--password-file FILE)",
     "resume": "python launch.py --resume {}",
     "models": "python launch.py models",
     "presets": "python launch.py --list-presets",

@@ -9,7 +9,9 @@ import pytest
 from app import help as page
 from app.help import DOCS, FAILURES, PARTS, SETTINGS, allowed, contents_table, default, settings_table, text_of
 from app.kit.failures import table
+from app.kit.form import element_id
 from app.kit.text import TABLES, label
+from app.kit.wording import setting_name
 from trainer.contract.home import Home
 from trainer.contract.schema import all_settings
 from trainer.contract.settings.config import SECTIONS
@@ -62,9 +64,11 @@ def built(tmp_path):
 
 
 @pytest.mark.parametrize("place", INFOS)
-def test_every_setting_is_in_the_table_with_flag_help_range_and_default(place):
+def test_every_setting_is_in_the_table_with_label_help_range_and_default(place):
     info = INFOS[place]
-    (row,) = [row for row in Rows(settings_table("en")).rows if row[0].endswith(f"--{place}")]
+    (found,) = re.findall(f'<tr id="{element_id(place)}">.*?</tr>', settings_table("en"))
+    (row,) = Rows(found).rows
+    assert row[0] == setting_name(place, "en")
     assert row[1] == info.help
     assert row[2] == allowed(info, "en")
     assert row[3] == default(info, "en")
@@ -75,8 +79,8 @@ def test_settings_are_grouped_by_section():
     groups = settings_table("en").split("<details>")[1:]
     assert len(groups) == len(SECTIONS)
     for section, group in zip(SECTIONS, groups, strict=True):
-        flags = re.findall(r"--(\w+)\.\w+</code>", group)
-        assert flags == [section] * len(SECTIONS[section].model_fields)
+        rows = re.findall(r'<tr id="(setting-[\w-]+)">', group)
+        assert rows == [element_id(f"{section}.{name}") for name in SECTIONS[section].model_fields]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_how_far_it_is_and_what_came_of_it_is_told(ask, home, folder):
     job.note(file_name="red-fox.png", text="red fox")
     job.note(file_name="blank.png", text="")
     assert "1 captioned" in ask("captioning", folder)["told"]
-    assert "nothing found for 1" in ask("captioning", folder)["told"]
+    assert "1 without a result" in ask("captioning", folder)["told"]
 
 
 def test_stopping_asks_the_process(ask, home, folder):

@@ -52,7 +52,7 @@ def test_every_image_comes_with_name_size_caption_and_thumbnail(home, folder):
 def test_the_summary_counts_and_says_where_changes_lie(home, folder):
     change(home, folder, {"b.png": Entry("a bee")})
     summary = ask(home, "show", folder)["summary"]
-    assert summary.startswith("4 images, 4 with captions, 1 changed here.")
+    assert summary.startswith("4 images, 4 with captions, 1 edited here.")
     assert str(home.root / "datasets") in summary
 
 
@@ -133,7 +133,7 @@ def test_undoing_and_doing_again_go_to_the_image_and_say_what_it_was(home, folde
     assert "a.png" in data["undo"]
     assert "b.png" in data["redo"]
     assert cards(ask(home, "do_again", folder, shown=["b.png"]))["b.png"]["caption"] == "a bee"
-    assert "nothing" in ask(home, "do_again", folder)["status"]
+    assert "Nothing" in ask(home, "do_again", folder)["status"]
 
 
 @pytest.mark.parametrize(

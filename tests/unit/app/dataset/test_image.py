@@ -204,7 +204,7 @@ def test_a_mask_lies_where_the_reader_finds_it(home, folder):
 def test_a_mask_that_leaves_nothing_out_is_none_and_says_so(home, folder):
     ask(home, "set_mask", folder, name="wide.png", png=png((300, 100), colour="black"))
     answer = ask(home, "set_mask", folder, name="wide.png", png=png((300, 100)))
-    assert answer["status"].startswith("All of wide.png is learnt: no mask")
+    assert answer["status"].startswith("All of wide.png is trained: no mask")
     assert entries_of(home, folder) == {}
 
 

@@ -8,7 +8,15 @@ from app.kit.text import ENGLISH, TABLES, label, language, say
 
 OTHERS = sorted(set(TABLES) - {"en"})
 # The same in another language because they are names, or because that language says it so
-SAME = {"setting.output.name": {"de"}, "setting.adapter.alpha": {"de"}, "live.pause": {"de"}}
+SAME = {
+    "setting.output.name": {"de"},
+    "setting.adapter.alpha": {"de"},
+    "setting.model.vae": {"de", "ja", "zh-CN"},
+    "setting.optimizer.beta1": {"de"},
+    "setting.optimizer.beta2": {"de"},
+    "live.pause": {"de"},
+    "compare.prompt": {"de"},
+}
 
 
 def request(accepted):

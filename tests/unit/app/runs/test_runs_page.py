@@ -276,9 +276,9 @@ def test_only_settings_that_differ_are_compared(new):
     rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td>', table)
     assert rows == [
         ("Preset", "(empty)", "sd15-style"),
-        ("Flip <code>dataset.flip</code>", "on", "off"),
-        ("Rank <code>adapter.rank</code>", "8", "16"),
-        ("Prompts <code>preview.prompts</code>", "(empty)", "x<br>y"),
+        ('Flip horizontally <span class="quiet">Images and captions</span>', "on", "off"),
+        ('Rank <span class="quiet">LoRA</span>', "8", "16"),
+        ('Preview prompts <span class="quiet">Previews</span>', "(empty)", "x<br>y"),
     ]
 
 
@@ -286,7 +286,7 @@ def test_numbers_carry_their_unit_and_labels_the_readers_language(new):
     first, second = new(dataset={"resolution": 768}, optimizer={"learning_rate": 3e-5}), new()
     html = both(first, second, "de")
     assert "<td>768 px</td><td>512 px</td>" in html
-    assert "Lernrate <code>optimizer.learning_rate</code></th><td>3e-05</td>" in html
+    assert 'Lernrate <span class="quiet">Optimierer</span></th><td>3e-05</td>' in html
 
 
 def test_runs_with_the_same_settings_are_told_so_whatever_their_names(new):

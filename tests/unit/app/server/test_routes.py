@@ -291,14 +291,14 @@ def test_the_password_comes_from_a_file_the_variable_or_the_terminal(tmp_path, m
     assert ui.chosen_password("0.0.0.0", file) == "from the file"  # noqa: S104
     assert ui.chosen_password("0.0.0.0", None) == "from the variable"  # noqa: S104
     monkeypatch.delenv("ATELIER_PASSWORD")
-    monkeypatch.setattr(ui, "getpass", lambda asked: "typed by me" if "8 letters" in asked else "")
+    monkeypatch.setattr(ui, "getpass", lambda asked: "typed by me" if "8 characters" in asked else "")
     monkeypatch.setattr(sys, "stdin", type("Terminal", (), {"isatty": staticmethod(lambda: True)}))
     assert ui.chosen_password("0.0.0.0", None) == "typed by me"  # noqa: S104
     assert ui.getpass is not getpass.getpass
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(b"", "there is no password"), (b"short", "has 5 letters"), (b"\xff", "cannot be read")]
+    ("content", "told"), [(b"", "there is no password"), (b"short", "5 characters"), (b"\xff", "cannot be read")]
 )
 def test_no_password_or_a_weak_one_is_refused(tmp_path, content, told):
     file = tmp_path / "password.txt"

@@ -170,7 +170,7 @@ def test_listening_everywhere_answers_to_numbers_but_not_to_names_somebody_may_o
 def test_a_host_that_is_none_is_refused_before_the_start(host):
     with pytest.raises(InvalidSettings) as error:
         middleware([host])
-    assert "--listen" in error.value.message
+    assert "--listen" in str(error.value)
     assert error.value.hint
 
 

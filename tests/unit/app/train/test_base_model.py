@@ -98,18 +98,18 @@ def test_the_line_is_empty_where_there_is_no_model(typed):
 
 
 def test_of_a_model_still_to_be_fetched_the_line_says_how_much_once_the_hub_was_asked(hub):
-    assert "it will be fetched" in line_html(HUB_NAME, model_of(HUB_NAME), {}, "en")
+    assert "it will be downloaded" in line_html(HUB_NAME, model_of(HUB_NAME), {}, "en")
     assert hub.requests == []
     asked = asked_of_hub(f" {HUB_NAME} ", "en")
     size = len(hub.repositories[HUB_NAME].files["ana.safetensors"])
-    assert f"{size / 1000:.0f} kB will be fetched" in line_html(HUB_NAME, None, asked, "en")
+    assert f"{size / 1000:.0f} kB will be downloaded" in line_html(HUB_NAME, None, asked, "en")
     assert "kB" not in line_html("ben/other", None, asked, "en")
 
 
 def test_of_a_model_of_the_hub_that_is_here_the_hub_is_not_asked(hub):
     fetch(look(HUB_NAME), lambda _done, _total: None)
     hub.requests.clear()
-    assert "In the hub cache: SD 1.x" in line_html(HUB_NAME, model_of(HUB_NAME), {}, "en")
+    assert "In the Hugging Face cache: SD 1.x" in line_html(HUB_NAME, model_of(HUB_NAME), {}, "en")
     assert asked_of_hub(HUB_NAME, "en") == {}
     assert hub.requests == []
 

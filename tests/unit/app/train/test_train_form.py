@@ -139,19 +139,27 @@ def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
     "free, savings, words",
     [
         (24, Savings("none", 2, 1), ["about 5.0 of 24.0 GiB"]),
-        (6, Savings("blocks", 1, 2), ["transformer blocks are computed twice", "in batches of 1"]),
-        (4, Savings("full", 1, 2, "4bit"), ["needs about 5.0 GiB, and only 4.0 are free", "held in 4 bits"]),
-        (6, Savings("none", 2, 1, "4bit", stream=True), ["blocks streamed from system memory, 1.4 GiB there"]),
+        (
+            6,
+            Savings("blocks", 1, 2),
+            ["gradient checkpointing (transformer blocks)", "batch 1 with gradient accumulation"],
+        ),
+        (
+            4,
+            Savings("full", 1, 2, "4bit"),
+            ["needs about 5.0 GiB, but only 4.0 GiB are free", "base model quantized to 4-bit"],
+        ),
+        (6, Savings("none", 2, 1, "4bit", stream=True), ["blocks offloaded to system RAM (+1.4 GiB)"]),
     ],
 )
-def test_the_plan_tells_what_is_given_up_for_memory(monkeypatch, tmp_path, free, savings, words):
+def test_the_plan_says_what_saves_memory(monkeypatch, tmp_path, free, savings, words):
     besides = round(1.4 * GIB) if savings.stream else 0
     made = MemoryPlan(savings, {"base": 3 * GIB, "activations": 2 * GIB}, free * GIB, besides)
     monkeypatch.setattr(plan, "foreseen", lambda _config: made)
     config = validated({"dataset": {"images": "assets/demo/style/train", "batch_size": 2}})
     told = plan.sentence(Home(tmp_path), config, "en")
     assert all(word in told for word in words)
-    assert ("system memory" in told) == savings.stream
+    assert ("system RAM" in told) == savings.stream
 
 
 def test_where_nothing_fits_the_plan_has_a_button_for_the_size_that_does(form, home, monkeypatch):
@@ -291,7 +299,7 @@ def test_a_run_goes_on_with_its_own_settings_from_the_chosen_file_under_a_new_na
     assert (inputs["adapter_start_from"], inputs["output_name"]) == (str(file.resolve()), "Bär & 8")
     told, wrong = form._told("pocket-style", inputs, "en")
     assert wrong == {}
-    assert "Goes on from Bär &amp; 7-000002.safetensors." in told
+    assert "Continues from Bär &amp; 7-000002.safetensors." in told
 
 
 def test_the_plan_marks_rank_and_alpha_that_are_not_the_files(form, home, folder, tmp_path):
