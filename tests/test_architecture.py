@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import structure
@@ -127,3 +128,11 @@ def test_how_it_is_built_shows_the_order():
     shown = text.partition("From top to bottom:\n\n```\n")[2].partition("\n```")[0].splitlines()
     names = [{word.strip("/").removesuffix(".py").replace("/", ".") for word in line.split()} for line in shown]
     assert names[::-1] == [set(row) for row in structure.ORDER]
+
+
+def test_the_version_is_that_of_the_newest_release_and_said_once():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    releases = re.findall(r"^## \[(\d[\d.]*)\] - \d{4}-\d\d-\d\d$", DOCS[1].read_text(encoding="utf-8"), re.MULTILINE)
+    assert releases[0] == version
+    assert releases == sorted(releases, key=lambda one: [int(part) for part in one.split(".")], reverse=True)
+    assert [name for name, path in PRODUCT.items() if f'"{version}"' in path.read_text(encoding="utf-8")] == []
