@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import structure
@@ -14,6 +15,9 @@ RECIPE = {structure.name_of(path): path for path in sorted((ROOT / "assets" / "p
 CODE = {**PRODUCT, **RECIPE}
 # Its name says only what Python starts, or holds a package's docstring
 UNPLACED = {"launch", "trainer"}
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "assets").rglob("*.md"))]
+# Quoted in the docs: Python files, and whatever else is named by its folder
+PATH = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.py|(?:trainer|app|tests|assets|presets)/[\w./-]*)(?=[` :])")
 
 
 def test_every_module_has_a_place_in_the_order():
@@ -103,3 +107,32 @@ def test_nothing_unpickles_or_runs_a_shell(forbidden):
 def test_the_loop_itself_fits_a_screen():
     loop = structure.functions(PRODUCT["trainer.engine.loop"])
     assert sum(structure.length(one) for one in loop if one.name in ("train", "_train")) <= 60
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
+def test_every_path_that_the_docs_name_exists(path):
+    named = set(PATH.findall(path.read_text(encoding="utf-8"))) - {"presets/own/"}  # in the home, not in the checkout
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_function_that_how_it_is_built_names_exists():
+    text = (ROOT / "assets" / "docs" / "development" / "how-it-is-built.md").read_text(encoding="utf-8")
+    known = {one.name for path in PRODUCT.values() for one in structure.functions(path)}
+    named = set(re.findall(r"`(\w+)\(\)`", text))
+    assert named
+    assert named - known == set()
+
+
+def test_how_it_is_built_shows_the_order():
+    text = (ROOT / "assets" / "docs" / "development" / "how-it-is-built.md").read_text(encoding="utf-8")
+    shown = text.partition("From top to bottom:\n\n```\n")[2].partition("\n```")[0].splitlines()
+    names = [{word.strip("/").removesuffix(".py").replace("/", ".") for word in line.split()} for line in shown]
+    assert names[::-1] == [set(row) for row in structure.ORDER]
+
+
+def test_the_version_is_that_of_the_newest_release_and_said_once():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    releases = re.findall(r"^## \[(\d[\d.]*)\] - \d{4}-\d\d-\d\d$", DOCS[1].read_text(encoding="utf-8"), re.MULTILINE)
+    assert releases[0] == version
+    assert releases == sorted(releases, key=lambda one: [int(part) for part in one.split(".")], reverse=True)
+    assert [name for name, path in PRODUCT.items() if f'"{version}"' in path.read_text(encoding="utf-8")] == []
