@@ -85,16 +85,15 @@ def state_of(watch: Watch) -> dict[str, Any]:
 def _start(home: Home) -> Callable[..., str]:
     def start(preset: str = EXAMPLE, **named: Any) -> str:  # noqa: ANN401 - settings of many kinds
         """Train with a preset; what is not given is the preset's. Gives back the run's name."""
+        given = {name: value for name, value in named.items() if value is not None}
         for old, new in RENAMED.items():
-            earlier = named.pop(api_name(old), None)
-            if earlier is not None:
-                named.setdefault(api_name(new), earlier)
-        unknown = sorted(named.keys() - {api_name(place) for place in SETTINGS})
+            if api_name(old) in given:
+                given.setdefault(api_name(new), given.pop(api_name(old)))
+        unknown = sorted(given.keys() - {api_name(place) for place in SETTINGS})
         if unknown:
             raise gr.Error(f"There is no parameter {unknown[0]}; the Help page lists them all.", print_exception=False)
         usual = flat(preset_config(home, preset))
         values = {api_name(place): shown(info, usual[place]) for place, info in SETTINGS.items()}
-        given = {name: value for name, value in named.items() if value is not None}
         return start_run(home, read(home, preset, {**values, **given})).path.name
 
     settings = [
