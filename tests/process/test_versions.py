@@ -16,8 +16,7 @@ from trainer.contract.events import Phase, RunFailed, RunStarted, read_events
 from trainer.contract.home import Home
 from trainer.contract.presets import load_preset
 from trainer.contract.settings.config import validated
-from trainer.contract.settings.renamed import RENAMED
-from trainer.contract.toml import flat
+from trainer.contract.toml import RENAMED, flat
 from trainer.dataset.overlay import Entry, entries_of, overlay_file, undo
 from trainer.runs import process
 from trainer.runs.errors import NewerVersion

@@ -13,7 +13,7 @@ from app.kit.wording import on_page, setting_name
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.contract.schema import all_settings
-from trainer.contract.settings.renamed import RENAMED
+from trainer.contract.toml import RENAMED
 from trainer.contract.wording import action, named, setting
 from trainer.doctor.cases import CASES
 
