@@ -10,7 +10,8 @@ import pytest
 from app.api import register
 from app.live.monitor import Watches
 from trainer.__main__ import main
-from trainer.console.flags import given_settings, make_parser
+from trainer.console.flags import given_settings
+from trainer.console.main import parsed
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.events import Phase, RunFailed, RunStarted, read_events
 from trainer.contract.home import Home
@@ -175,7 +176,7 @@ def test_an_older_versions_changes_to_images_hold_and_can_be_undone(second, imag
 
 def test_flags_under_earlier_names_are_read():
     flags = [word for name, value in EARLIER.items() for word in (f"--{name}", str(value))]
-    assert todays(validated(given_settings(make_parser().parse_args(flags)))) == EARLIER
+    assert todays(validated(given_settings(parsed(flags)[1]))) == EARLIER
 
 
 def test_programs_may_use_parameters_under_earlier_names(second, images, in_blocks, monkeypatch):
