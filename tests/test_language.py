@@ -49,7 +49,7 @@ PHRASES = {
     r"how firmly": "weight",
     r"memory of the (?:squared )?gradient": "first and second moment decay (β1, β2)",
     r"text layer to read|layer counted from the end": "CLIP skip",
-    r"none of the formats|(?:that|what|which|it) (?:is|are) none\b": "unsupported; not a …; NaN or infinity",
+    r"none of the formats|(?:that|what|which|it) (?:is|are) (?-i:none)\b": "unsupported; not a …; NaN or infinity",
     r"does not give this program": "not available",
     r"letters or more|has \S+ letters|\d letters": "characters",
     rf"leave (?:it|these|the others) out\b|{IMAGES} (?:that )?(?:is|are) left out": "exclude",
