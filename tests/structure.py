@@ -1,4 +1,4 @@
-"""The structure of the product, read from its imports: `python tests/structure.py` prints it, the tests hold it."""
+"""The structure of the product, read from its imports: `python tests/structure.py` prints it, the tests check it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# From bottom to top; a package imports only from rows below its own, and those of one row not one another.
+# From bottom to top: a package imports only from rows below its own, never from its own row.
 ORDER = (
     ("trainer.contract",),
     ("trainer.dataset",),
@@ -61,7 +61,7 @@ def package_of(module: str) -> str:
 
 
 def against_the_order() -> list[str]:
-    """Imports between packages that lead upwards or sideways, as "importer -> imported"."""
+    """Imports between packages that go upward or sideways, as "importer -> imported"."""
     row_of = {package: number for number, row in enumerate(ORDER) for package in row}
     wrong = []
     for module, imported in graph().items():
@@ -76,7 +76,7 @@ def against_the_order() -> list[str]:
 
 
 def heavy_imports() -> list[str]:
-    """Modules outside the engine and the tools that import torch or what brings it."""
+    """Modules outside the engine and the tools that import torch or a library that imports it."""
     return [
         f"{name}: {', '.join(sorted(used))}"
         for name, path in product().items()
@@ -136,7 +136,7 @@ def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def report() -> str:
-    """The whole as text."""
+    """The report as text."""
     modules = product()
     lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules.items()}
     longest = max((length(one), name, one.name) for name, path in modules.items() for one in functions(path))

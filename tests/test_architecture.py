@@ -1,4 +1,4 @@
-"""The layout of `how-it-is-built.md` and the gates of the code's manner, held by the code itself."""
+"""The layout that `how-it-is-built.md` describes and the limits of the style, checked against the code."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ ROOT = structure.ROOT
 PRODUCT = structure.product()
 RECIPE = {structure.name_of(path): path for path in sorted((ROOT / "assets" / "pocket" / "build").glob("*.py"))}
 CODE = {**PRODUCT, **RECIPE}
-# Its name says only what Python starts, or holds a package's docstring
+# The start script, and the package that only has a docstring
 UNPLACED = {"launch", "trainer"}
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "assets").rglob("*.md"))]
 # Quoted in the docs: Python files, and whatever else is named by its folder

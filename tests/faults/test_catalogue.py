@@ -17,4 +17,4 @@ def test_what_a_person_sees_is_what_help_lists(name, scene, request):  # noqa: F
     if request.config.getoption("--write-help"):
         write(case, seen)
     wrong = [] if listed().get(name) == entry(case, seen) else [str(entry(case, seen))]
-    assert not tally.note(f"told in words: {case.group}", wrong)
+    assert not tally.note(f"error shown: {case.group}", wrong)

@@ -1,4 +1,4 @@
-"""Step 6: the two bars, on the model that ships: reconstruction, and whether a caption draws its own picture."""
+"""Step 6: two figures of the shipped model: VAE reconstruction, and whether a caption generates its own image."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ SHEET_CONCEPTS = [
 
 
 def load_shipped() -> StableDiffusionPipeline:
-    """The folder in `assets/pocket`, in float32."""
+    """Return the pipeline in `assets/pocket`, in float32."""
     pipe = StableDiffusionPipeline.from_pretrained(
         MODEL, local_files_only=True, safety_checker=None, torch_dtype=torch.float32
     )
@@ -80,7 +80,7 @@ def load_shipped() -> StableDiffusionPipeline:
 def retrieval(
     pipe: StableDiffusionPipeline, pictures: Pictures, guidance: float, steps: int, count: int
 ) -> tuple[float, float]:
-    """Share of captions whose own picture is among the five nearest of its style in latent space, and chance."""
+    """Share of captions whose own image is among the five nearest of its style in latent space, and chance."""
     latents: dict[str, torch.Tensor] = {}
     for style in BASE_STYLES:
         rows = pictures.rows({(style, icon) for icon in concepts()})

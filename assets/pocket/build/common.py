@@ -1,4 +1,4 @@
-"""What the pocket recipe's commands share: places, data sets, seeds, and a checkpoint that survives a kill."""
+"""What the pocket recipe's commands share: paths, data sets, seeds, and a checkpoint that survives a kill."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODEL = HERE.parent  # assets/pocket, the diffusers folder that ships
 PICTURE_PX = 64
 SEED = 20261122
 
-# Iconify icon sets, pinned; the prompt's style words stand in every base caption.
+# Iconify icon sets, pinned; the prompt's style words are in every base caption.
 ICON_SETS = {"noto": "noto@1.2.9", "fluent": "fluent-emoji-flat@1.2.6", "openmoji": "openmoji@1.2.29"}
 BASE_STYLES = ("noto", "fluent")
 
@@ -36,7 +36,7 @@ def phrase(icon: str) -> str:
 
 
 def caption(icon: str, style: str) -> str:
-    """The base caption of a picture: "red apple, noto style"."""
+    """The base caption of an image: "red apple, noto style"."""
     return f"{phrase(icon)}, {style} style"
 
 
@@ -48,23 +48,23 @@ class Pictures:
     names: list[tuple[str, str]]
 
     def rows(self, keep: set[tuple[str, str]]) -> list[int]:
-        """Row numbers of the pictures in `keep`, in stored order."""
+        """Row numbers of the images in `keep`, in stored order."""
         return [row for row, name in enumerate(self.names) if name in keep]
 
     def batch(self, rows: list[int]) -> Tensor:
-        """Pictures as (B, 3, 64, 64) float32 in [-1, 1], channels last."""
+        """Images as (B, 3, 64, 64) float32 in [-1, 1], channels last."""
         pixels = torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2)
         return pixels.float().div(127.5).sub(1.0).contiguous(memory_format=torch.channels_last)
 
 
 def load_pictures() -> Pictures:
-    """Everything `render.py` drew."""
+    """Everything that `render.py` rendered."""
     names = json.loads((WORK / "pictures.json").read_text(encoding="utf-8"))
     return Pictures(np.load(WORK / "pictures.npy", mmap_mode="r"), [(style, icon) for style, icon in names])
 
 
 def heldout_for_vae(pictures: Pictures, count: int = 200) -> list[int]:
-    """Rows no VAE training ever sees: `count` pictures of base concepts, drawn by seed."""
+    """Rows held out of VAE training: `count` images of base concepts, chosen by seed."""
     rows = pictures.rows({(style, icon) for style in BASE_STYLES for icon in concepts()})
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED))
     return sorted(rows[i] for i in order[:count].tolist())
@@ -79,7 +79,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """Pull the average towards the module's present values."""
+        """Pull the average towards the module's current values."""
         decay = min(self.decay, (1 + step) / (10 + step))
         now = [value.detach() for value in module.state_dict().values()]
         torch._foreach_lerp_(list(self.average.values()), now, 1 - decay)
@@ -88,7 +88,7 @@ class Ema:
 def save_checkpoint(
     folder: Path, module: nn.Module, ema: Ema, optimizers: Sequence[torch.optim.Optimizer], step: int
 ) -> None:
-    """Write a resumable state beside the old one, then swap: a kill leaves one of the two whole."""
+    """Write a resumable state beside the old one, then swap: after a kill one of the two is complete."""
     fresh = folder.with_name(folder.name + ".fresh")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -110,7 +110,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, module: nn.Module, ema: Ema, optimizers: Sequence[torch.optim.Optimizer]) -> int:
-    """Restore what `save_checkpoint` wrote; gives back the step, 0 where there is none."""
+    """Restore what `save_checkpoint` wrote, and return its step, 0 where there is none."""
     if not (folder / "state.json").exists():
         folder = folder.with_name(folder.name + ".old")  # killed between the two renames
     if not (folder / "state.json").exists():
@@ -128,7 +128,7 @@ def load_checkpoint(folder: Path, module: nn.Module, ema: Ema, optimizers: Seque
 
 
 def sheet(pictures: Tensor, columns: int, path: Path) -> None:
-    """Save pictures, (B, 3, H, W) in [-1, 1], as one PNG grid."""
+    """Save images, (B, 3, H, W) in [-1, 1], as one PNG grid."""
     from PIL import Image
 
     pixels = pictures.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()

@@ -1,6 +1,6 @@
-"""Draw the demo data sets into `assets/demo`: a style (OpenMoji) and a character (Noto's cat), with captions.
+"""Render the demo data sets into `assets/demo`: a style (OpenMoji) and a character (Noto's cat), with captions.
 
-`train` is what the demo presets learn from; `measure` is kept out and only compared with.
+The demo presets train on `train`; `measure` is held out and only compared with.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Step 5: put the parts together as a diffusers folder in float16, with the base pictures' latents beside it."""
+"""Step 5: assemble the parts as a diffusers folder in float16, with the base images' latents beside it."""
 
 from __future__ import annotations
 

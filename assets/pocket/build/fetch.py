@@ -15,7 +15,7 @@ MERGES_MEMBER = "open_clip/bpe_simple_vocab_16e6.txt.gz"
 
 
 def fetch() -> None:
-    """Fill `work/icons/<style>/icons.json` and `work/bpe.txt.gz`; what is there already stays."""
+    """Fill `work/icons/<style>/icons.json` and `work/bpe.txt.gz`; existing files stay."""
     WORK.mkdir(exist_ok=True)
     for style, package in ICON_SETS.items():
         target = WORK / "icons" / style

@@ -1,4 +1,4 @@
-"""Step 2: draw the icons, 56 px centred on 64 px white, into one memory-mapped array."""
+"""Step 2: render the icons, 56 px centered on 64 px white, into one memory-mapped array."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image
 
 from assets.pocket.build.common import BASE_STYLES, ICON_SETS, PICTURE_PX, WORK, concepts
 
-OVERSAMPLING = 4  # drawn larger and averaged, so that thin outlines keep their weight
-# Skin tones and flags are never drawn; cats' faces are drawn only for the character demo.
+OVERSAMPLING = 4  # rendered larger and averaged, so that thin outlines keep their weight
+# Skin tones and flags are never rendered; cats' faces only for the character demo.
 SKIP = re.compile(r"skin-tone|^flag-|^regional-indicator|^keycap|^input-|-button$")
 CAT_FACES = (
     "cat-face",
@@ -29,7 +29,7 @@ CAT_FACES = (
 
 
 def load_icons(style: str) -> dict[str, str]:
-    """Icon name to complete SVG text of a set, hidden icons left out."""
+    """Icon name to complete SVG text of a set, without hidden icons."""
     icons = json.loads((WORK / "icons" / style / "package" / "icons.json").read_text(encoding="utf-8"))
     return {
         name: f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {box} {box}">{icon["body"]}</svg>'
@@ -40,8 +40,8 @@ def load_icons(style: str) -> dict[str, str]:
 
 
 def draw(svg: str, picture_px: int = PICTURE_PX) -> Image.Image:
-    """One icon on a white square, RGB, with a sixteenth of the side as margin; averaged from a larger drawing."""
-    import resvg_py  # an extra that only drawing needs; who imports this file's names need not have it
+    """One icon on a white square, RGB, with a sixteenth of the side as margin; averaged from a larger rendering."""
+    import resvg_py  # an extra that only rendering needs, not every import of this module
 
     canvas_px = picture_px * OVERSAMPLING
     margin = canvas_px // 16

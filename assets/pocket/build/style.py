@@ -1,7 +1,7 @@
-"""A distance between drawing styles, blind to content: how edges, darkness and saturation are distributed.
+"""A distance between drawing styles, independent of content: how edges, darkness and saturation are distributed.
 
-Histograms of a picture's inked pixels at two sizes, projected onto the two axes that best tell Noto, Fluent and
-OpenMoji apart (Fisher's linear discriminant). The axes are fitted on pictures of no demo concept, and committed.
+Histograms of an image's inked pixels at two sizes, projected onto the two axes that best separate Noto, Fluent and
+OpenMoji (Fisher's linear discriminant). The axes are fitted on images of no demo concept, and committed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RIDGE = 0.1
 
 
 def features(picture: Image.Image) -> Floats:
-    """Square-rooted shares, (338,) float32, of a picture scaled to 64 px."""
+    """Square-rooted shares, (338,) float32, of an image scaled to 64 px."""
     small = picture.convert("RGB").resize((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
     pixels = np.asarray(small, dtype=np.float32) / 255
     coarse = pixels.reshape(PICTURE_PX // 2, 2, PICTURE_PX // 2, 2, 3).mean(axis=(1, 3))
@@ -34,7 +34,7 @@ def features(picture: Image.Image) -> Floats:
 
 
 def _histograms(pixels: Floats) -> Floats:
-    """Joint shares of (edge, darkest neighbour), (saturation, brightness) and (hue edge, saturation)."""
+    """Joint shares of (edge, darkest neighbor), (saturation, brightness) and (hue edge, saturation)."""
     darkest, lightest = _neighbourhood(pixels @ LUMA)
     inked = darkest < 0.97
     edge = lightest - darkest
@@ -54,7 +54,7 @@ def _histograms(pixels: Floats) -> Floats:
 
 
 def _neighbourhood(plane: Floats) -> tuple[Floats, Floats]:
-    """Smallest and largest value of each pixel's 3 x 3 neighbourhood."""
+    """Smallest and largest value of each pixel's 3 x 3 neighborhood."""
     padded = np.pad(plane, 1, mode="edge")
     height, width = plane.shape
     shifted = np.stack([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)])
@@ -62,7 +62,7 @@ def _neighbourhood(plane: Floats) -> tuple[Floats, Floats]:
 
 
 def place(picture: Image.Image) -> Floats:
-    """Where a picture stands on the two style axes, (2,) float32, in within-style standard deviations."""
+    """The position of an image on the two style axes, (2,) float32, in within-style standard deviations."""
     position: Floats = features(picture) @ load_file(AXES)["axes"]
     return position
 
@@ -74,7 +74,7 @@ def style_distance(pictures: list[Image.Image], others: list[Image.Image]) -> fl
 
 
 def fit() -> None:
-    """Fit the axes on concepts of no demo, and save them with the real pictures that the test compares."""
+    """Fit the axes on concepts of no demo, and save them with the real images that the test compares."""
     pictures = load_pictures()
     row = {name: i for i, name in enumerate(pictures.names)}
     free = [icon for icon in concepts() if icon not in STYLE_TRAIN + STYLE_MEASURE]

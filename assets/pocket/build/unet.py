@@ -1,7 +1,7 @@
-"""Step 4: train UNet and text encoder together, from scratch, on the base pictures' latents.
+"""Step 4: train UNet and text encoder together, from scratch, on the base images' latents.
 
-v-prediction, because at high noise levels an epsilon target hardly speaks of the picture, and there the prompt
-decides. Stops and continues at will: `python -m assets.pocket.build.unet`.
+v-prediction, because at high noise levels an epsilon target hardly depends on the image, and there the prompt
+decides. It can be stopped and resumed: `python -m assets.pocket.build.unet`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from assets.pocket.build.tokenizer import MAX_TOKENS, build_tokenizer, token_ids
 from assets.pocket.build.vae import new_vae
 
 BATCH, PEAK_LR, WARMUP_STEPS, EMPTY_CAPTIONS, SNR_GAMMA = 16, 6e-4, 200, 0.1, 5.0
-# What the prompt names is decided above this timestep (below it, the noisy picture itself tells): most samples go there
+# The content is decided above this timestep (below it, the noisy image shows it already): most samples go there
 COMPOSING_TIMESTEP, COMPOSING_SHARE = 600, 0.7
-PLAIN_CAPTIONS = 0.1  # share without the style's name, so that "red apple" alone draws an apple too
+PLAIN_CAPTIONS = 0.1  # share without the style's name, so that "red apple" alone generates an apple too
 TEXT_WIDTH = 192
 MUON_LEAST_WIDTH = 64
 NOISE = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -79,8 +79,8 @@ class Painter(nn.Module):
             cross_attention_dim=TEXT_WIDTH,
             attention_head_dim=1,  # diffusers' name for the number of heads; narrow heads are slow on CPUs
             norm_num_groups=16,
-            # The whole prompt also goes into every residual block, beside the time: with cross attention alone,
-            # colours came after 1,000 updates, shapes not after 2,000
+            # The whole prompt also goes into every residual block, with the time embedding: with cross attention alone,
+            # colors were right after 1,000 updates, shapes still wrong after 2,000
             addition_embed_type="text",
             addition_embed_type_num_heads=4,
         )
@@ -97,7 +97,7 @@ class Painter(nn.Module):
                 pad_token_id=8513,
             )
         )
-        # PyTorch's flash attention is slow backwards on a CPU at these widths
+        # PyTorch's flash attention has a slow backward pass on a CPU at these widths
         self.unet.set_attn_processor(AttnProcessor())
         self.text_encoder.set_attn_implementation("eager")
 
@@ -125,7 +125,7 @@ def base_latents(vae: AutoencoderKL, pictures: Pictures, rows: list[int]) -> tup
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Warm-up, then a straight line to a fiftieth of the peak."""
+    """Warm-up, then a linear decay to a fiftieth of the peak."""
     return PEAK_LR * min((step + 1) / WARMUP_STEPS, 1.0) * max(1 - step / steps, 0.02)
 
 
@@ -203,7 +203,7 @@ def pipeline(painter: Painter, vae: AutoencoderKL, tokenizer: CLIPTokenizer, fac
 
 
 def draw(pipe: StableDiffusionPipeline, prompts: list[str], guidance: float, steps: int, seed: int = 0) -> Tensor:
-    """Pictures for the prompts, (B, 3, 64, 64) in [-1, 1]; picture i uses seed + i."""
+    """Images for the prompts, (B, 3, 64, 64) in [-1, 1]; image i uses seed + i."""
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
     with torch.autocast("cpu", torch.bfloat16):
         images = pipe(

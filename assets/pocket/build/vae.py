@@ -1,7 +1,7 @@
-"""Step 3: train the autoencoder on Noto and Fluent pictures (cat faces and 200 held-out pictures left out).
+"""Step 3: train the autoencoder on Noto and Fluent images (without cat faces and 200 held-out images).
 
-Whole pictures, never crops: group norm removes a crop's mean, and a crop without background has nothing else to
-tell its colour by (on crops, brown bears stayed blue for 20,000 of them). Stops and continues at will:
+Whole images, never crops: group norm removes a crop's mean, and in a crop without background nothing else shows
+its color (on crops, brown bears stayed blue for 20,000 of them). It can be stopped and resumed:
 `python -m assets.pocket.build.vae`.
 """
 
@@ -54,7 +54,7 @@ def edges_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
 
 
 def opponents(pixels: Tensor) -> Tensor:
-    """Red-green and blue-yellow, (B, 2, H, W): without their own term, outlines are bought with hues."""
+    """Red-green and blue-yellow, (B, 2, H, W): without their own term, outlines improve at the expense of hues."""
     red, green, blue = pixels.unbind(1)
     return torch.stack([red - green, blue - (red + green) / 2], 1)
 
@@ -72,14 +72,14 @@ def vae_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw_batch(pictures: Pictures, rows: list[int], step: int) -> Tensor:
-    """The step's pictures, mirrored at random: a function of (seed, step) alone."""
+    """The step's images, mirrored at random: a function of (seed, step) alone."""
     rng = torch.Generator().manual_seed(SEED * 1_000_003 + step)
     pixels = pictures.batch([rows[i] for i in torch.randint(len(rows), (BATCH,), generator=rng).tolist()])
     return pixels.flip(3) if torch.rand((), generator=rng) < 0.5 else pixels
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Warm-up, then a straight line to zero."""
+    """Warm-up, then a linear decay to zero."""
     return PEAK_LR * min((step + 1) / WARMUP_STEPS, 1.0) * (1 - step / steps)
 
 
@@ -90,7 +90,7 @@ def reconstruct(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
 
 
 def psnr_db(vae: AutoencoderKL, pictures: Pictures, rows: list[int]) -> float:
-    """Mean PSNR per picture over `rows`, in dB, on 8-bit RGB scaled to [0, 1]."""
+    """Mean PSNR per image over `rows`, in dB, on 8-bit RGB scaled to [0, 1]."""
     values: list[Tensor] = []
     for start in range(0, len(rows), 20):
         pixels = pictures.batch(rows[start : start + 20])
@@ -110,7 +110,7 @@ def report(ema: Ema, pictures: Pictures, heldout: list[int], step: int) -> None:
         roughness = (latents.mean[..., 1:] - latents.mean[..., :-1]).std() / latents.mean.std()
     print(
         f"  held-out PSNR {psnr_db(averaged, pictures, sample):.2f} dB, latent std {latents.mean.std():.3f}, "
-        f"posterior std {latents.std.mean():.3f}, neighbour difference {roughness:.2f}",
+        f"posterior std {latents.std.mean():.3f}, neighbor difference {roughness:.2f}",
         flush=True,
     )
     sheet(
