@@ -238,8 +238,7 @@ class RunView:
         """Add new events; a resumed run drops what it showed beyond the step it resumes at."""
         for event in events:
             self.heard = event.t
-            if not isinstance(event, Heartbeat):
-                self.moved = event.t
+            self.moved = self.moved if isinstance(event, Heartbeat) else event.t
             match event:
                 case RunStarted():
                     self.started, self.ended = event, None
@@ -248,25 +247,17 @@ class RunView:
                     self.phase, self.ended = event, None  # a resumed process loads: its earlier end is over
                 case RunFinished() | RunFailed():
                     self.ended = event
-                case _:
-                    self._collect(event)
+                case Step():
+                    self.steps.append(event)
+                case Sample():
+                    self.samples.append(event)
+                case Checkpoint():
+                    self.checkpoints.append(event)
+                case Lora():
+                    self.loras.append(event)
+                case Warned():
+                    self.warnings.append(event)
         return self
-
-    def _collect(self, event: Event) -> None:
-        """Keep an event of which there are many."""
-        match event:
-            case Step():
-                self.steps.append(event)
-            case Sample():
-                self.samples.append(event)
-            case Checkpoint():
-                self.checkpoints.append(event)
-            case Lora():
-                self.loras.append(event)
-            case Warned():
-                self.warnings.append(event)
-            case _:
-                pass  # heartbeats
 
     def status(self, alive: bool) -> Status:
         """The run's state; `alive` says whether its process is."""

@@ -19,96 +19,70 @@ ELSEWHERE = f"or use {action('home')}"
 
 
 class SystemRefused(TrainerError):
-    """The system refuses something for a rare reason."""
+    """The system refuses something, here for a rare reason; its kinds word `what` happened and the `remedy`."""
 
     code = "system_refused"
+    what = "The system refused: {said}."
+    remedy = "Fix what it names, then start again."
 
-    def __init__(self, error: OSError) -> None:
-        super().__init__(f"The system refused: {error}.", hint="Fix what it names, then start again.")
+    def __init__(self, place: str, said: str = "") -> None:
+        super().__init__(self.what.format(place=place, said=said, length=len(place), end=place[-40:]), self.remedy)
 
 
-class NotAllowed(TrainerError):
+class NotAllowed(SystemRefused):
     """A file or folder may not be read or written."""
 
     code = "not_allowed"
-
-    def __init__(self, place: str) -> None:
-        super().__init__(
-            f"The system does not allow this program to use {place}.",
-            hint=f"Give yourself permission to read and write it, {ELSEWHERE}.",
-        )
+    what = "The system does not allow this program to use {place}."
+    remedy = f"Give yourself permission to read and write it, {ELSEWHERE}."
 
 
-class ReadOnly(TrainerError):
+class ReadOnly(SystemRefused):
     """A read-only disk."""
 
     code = "read_only"
-
-    def __init__(self, place: str) -> None:
-        super().__init__(
-            f"{place} is on a read-only disk.",
-            hint=f"Make the disk writable (one that was damaged may have been locked), {ELSEWHERE}.",
-        )
+    what = "{place} is on a read-only disk."
+    remedy = f"Make the disk writable (one that was damaged may have been locked), {ELSEWHERE}."
 
 
-class NameTooLong(TrainerError):
+class NameTooLong(SystemRefused):
     """A path longer than the system allows."""
 
     code = "name_too_long"
-
-    def __init__(self, place: str) -> None:
-        super().__init__(
-            f"A path of {len(place)} characters is too long for the system: …{place[-40:]}.",
-            hint=f"Shorten the run's name ({setting('output.name')}), {ELSEWHERE} nearer to the root of its disk.",
-        )
+    what = "A path of {length} characters is too long for the system: …{end}."
+    remedy = f"Shorten the run's name ({setting('output.name')}), {ELSEWHERE} nearer to the root of its disk."
 
 
-class DiskGone(TrainerError):
+class DiskGone(SystemRefused):
     """A disk or network folder no longer responds."""
 
     code = "disk_gone"
-
-    def __init__(self, place: str, said: str) -> None:
-        super().__init__(
-            f"The disk of {place} no longer responds: {said}.",
-            hint="Reconnect it, or check it for damage; then start again, or resume the run.",
-        )
+    what = "The disk of {place} no longer responds: {said}."
+    remedy = "Reconnect it, or check it for damage; then start again, or resume the run."
 
 
-class FileGone(TrainerError):
+class FileGone(SystemRefused):
     """A file or folder was moved or deleted while it was needed."""
 
     code = "file_gone"
-
-    def __init__(self, place: str) -> None:
-        super().__init__(
-            f"{place} is gone: it was moved or deleted while it was needed.",
-            hint="Put it back where it was, and start again.",
-        )
+    what = "{place} is gone: it was moved or deleted while it was needed."
+    remedy = "Put it back where it was, and start again."
 
 
-class InTheWay(TrainerError):
+class InTheWay(SystemRefused):
     """A file where a folder should be, or the other way round."""
 
     code = "in_the_way"
-
-    def __init__(self, place: str, said: str) -> None:
-        super().__init__(
-            f"Something else is at {place}: {said}.",
-            hint=f"Move it away, {ELSEWHERE}.",
-        )
+    what = "Something else is at {place}: {said}."
+    remedy = f"Move it away, {ELSEWHERE}."
 
 
-class TooManyFiles(TrainerError):
+class TooManyFiles(SystemRefused):
     """The limit of open files is reached."""
 
     code = "too_many_files"
-
-    def __init__(self, place: str) -> None:
-        super().__init__(
-            f"Too many open files; the next was {place}.",
-            hint="Raise the limit (ulimit -n 4096 in the same console), or close other programs.",
-        )
+    what = "Too many open files; the next was {place}."
+    remedy = "Raise the limit (ulimit -n 4096 in the same console), or close other programs."
 
 
 class BrokenInstall(TrainerError):
@@ -142,20 +116,20 @@ def _disk_full(place: str, said: str) -> TrainerError:
 # By the system's number: which error, made from the place and what the system says
 KNOWN: dict[int, Callable[[str, str], TrainerError]] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _disk_full),
-    **dict.fromkeys((errno.EACCES, errno.EPERM), lambda place, _: NotAllowed(place)),
-    errno.EROFS: lambda place, _: ReadOnly(place),
-    errno.ENAMETOOLONG: lambda place, _: NameTooLong(place),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), NotAllowed),
+    errno.EROFS: ReadOnly,
+    errno.ENAMETOOLONG: NameTooLong,
     **dict.fromkeys((errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN), DiskGone),
-    errno.ENOENT: lambda place, _: FileGone(place),
+    errno.ENOENT: FileGone,
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), InTheWay),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), lambda place, _: TooManyFiles(place)),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), TooManyFiles),
 }
 
 
 def of_system(error: OSError) -> TrainerError:
     """Returns the system's error as one of ours that names the file and what to do."""
     if error.errno not in KNOWN:
-        return SystemRefused(error)
+        return SystemRefused(UNNAMED, str(error))
     name = error.filename2 or error.filename  # of a file that is to be renamed, its new place
     place = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else UNNAMED
     return KNOWN[error.errno](place, error.strerror or str(error))

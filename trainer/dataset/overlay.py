@@ -145,7 +145,8 @@ def change(home: Home, folder: Path, changes: Mapping[str, Update], what: str = 
     for name in changes:
         _inside(folder, name)
     with _changing(home, folder) as entries:
-        fresh = {name: _tidy(name, _edited(edit, entries.get(name, Entry()))) for name, edit in changes.items()}
+        edited = {n: edit(entries.get(n, Entry())) if callable(edit) else edit for n, edit in changes.items()}
+        fresh = {name: _tidy(name, entry) for name, entry in edited.items()}
         before = {name: entries.get(name) for name, entry in fresh.items() if entries.get(name) != entry}
         if before:
             _note(history_file(home, folder), {"before": _spelt(before), "what": what})
@@ -291,11 +292,6 @@ def _checked(entry: Entry) -> Entry:
         if mask.is_absolute() or ".." in mask.parts or not mask.parts or re.search(r"[\\:\0]", entry.mask):
             raise ValueError(f"mask is {entry.mask!r}, not a path within the folder")
     return entry
-
-
-def _edited(edit: Update, entry: Entry) -> Entry | None:
-    """What an edit makes of the entry that stands there."""
-    return edit(entry) if callable(edit) else edit
 
 
 def _tidy(name: str, entry: Entry | None) -> Entry | None:

@@ -129,7 +129,9 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
     problems += without_caption([item.path for item in shown if not item.caption], len(shown))
     if captions is not None:
         problems += without_image(entries.keys() - found.images.keys(), captions, folder)
-    problems += _about_masks(found, shown)
+    stems = {name.rpartition(".")[0] for name in found.images}
+    lost = [path for stem, path in found.masks.items() if stem not in stems]
+    problems += mask_problems(lost, [item.path for item in shown if item.mask and not item.mask.is_file()])
     problems += repeats_told({one.folder: one.count for one in repeats.values() if one.folder})
     return Survey(items, left_out, broken, problems)
 
@@ -155,9 +157,3 @@ def _sizes(found: Listing) -> tuple[dict[str, tuple[int, int]], list[UnreadableI
         except UnreadableImage as error:
             broken.append(error)
     return sizes, broken
-
-
-def _about_masks(found: Listing, items: Sequence[Item]) -> list[Problem]:
-    stems = {name.rpartition(".")[0] for name in found.images}
-    lost = [path for stem, path in found.masks.items() if stem not in stems]
-    return mask_problems(lost, [item.path for item in items if item.mask and not item.mask.is_file()])

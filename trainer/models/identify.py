@@ -207,7 +207,7 @@ def _prediction_of_file(header: Header, family: Family) -> Prediction | None:
     if declared:
         return declared
     # A name alone is too little to decide by, and too much to pass over; so is the mark of a schedule that only
-    # velocity can be learnt on
+    # velocity can be learned on
     doubtful = V_NAME.search(_called(header.path, metadata.get("modelspec.title", ""))) or "ztsnr" in header.tensors
     return None if doubtful else "epsilon"
 

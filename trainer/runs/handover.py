@@ -133,7 +133,7 @@ def _use(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterator[st
 
 
 def _training(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterator[str]:
-    """Images, views, steps, and the settings that decide what is learnt."""
+    """Images, views, steps, and the settings that decide what is learned."""
     dataset, adapter, optimizer, objective = config.dataset, config.adapter, config.optimizer, config.objective
     batch = dataset.batch_size * dataset.accumulation
     yield "Training"

@@ -70,8 +70,8 @@ def test_an_images_own_file_goes_before_the_toml_and_that_before_the_json_lines(
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("captions.toml", "a = ", "no TOML"),
-        ("captions.toml", "a = " + "[" * 5000, "no TOML"),
+        ("captions.toml", "a = ", "not TOML"),
+        ("captions.toml", "a = " + "[" * 5000, "not TOML"),
         ("captions.toml", '"a.png" = 3\nb = [1]\nc = [["x"]]', "3, not a text or a list of texts, and 2 more"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": "x"}\n{', "line 2 is no caption"),
         ("metadata.jsonl", "[" * 100_000, "line 1 is no caption"),

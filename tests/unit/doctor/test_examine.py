@@ -291,7 +291,7 @@ def test_an_exported_folder_holds_what_is_trained_byte_for_byte_with_the_caption
 
 
 def test_an_export_writes_neither_into_the_folder_nor_over_another(folder, home, tmp_path):
-    with pytest.raises(DatasetError, match="never written to"):
+    with pytest.raises(DatasetError, match="only read"):
         export(home, folder, folder / "new")
     with pytest.raises(FileExists):
         export(home, tmp_path / "set", tmp_path)

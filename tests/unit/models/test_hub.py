@@ -373,7 +373,7 @@ def test_a_gated_model_asks_for_its_licence_before_the_download_and_opens_to_a_t
     with pytest.raises(HubRefused) as told:
         look(NAME)
     assert told.value.hint == (
-        "Accept the licence on https://huggingface.co/ana/small-model and set HF_TOKEN to your access token."
+        "Accept the license on https://huggingface.co/ana/small-model and set HF_TOKEN to your access token."
     )
     monkeypatch.setenv("HF_TOKEN", "hf_right")
     folder, _ = get(NAME)
@@ -387,7 +387,7 @@ def test_a_model_that_does_not_fit_on_the_disk_is_refused_before_the_first_byte(
     hub.add(NAME, SD)
     disk = namedtuple("Disk", "total used free")(10**6, 10**6, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
-    with pytest.raises(NoRoom, match=r"needs .* more, but .* has room for 1"):
+    with pytest.raises(NoRoom, match=r"needs .* more, but .* has 1 kB free"):
         get(NAME)
     assert hub.sent == []
 

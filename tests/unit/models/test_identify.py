@@ -181,7 +181,7 @@ OTHERS = [
     (
         "ssd-1b",
         {name: shape for name, shape in sdxl().items() if "transformer_blocks.9" not in name},
-        "shortened",
+        "distilled",
     ),
     ("sd15 inpainting", sd15(9), "inpainting"),
     ("sd2 inpainting", sd2(9), "inpainting"),
@@ -340,7 +340,7 @@ def test_a_folder_of_single_files_names_three_of_them(tmp_path):
 
 
 def test_other_folders_are_told_apart(tmp_path):
-    with pytest.raises(NotABaseModel, match="nothing of a model"):
+    with pytest.raises(NotABaseModel, match="it holds no model"):
         identify(tmp_path)
     with pytest.raises(NotABaseModel, match="one part of a model"):
         identify(folder(tmp_path / "whole", {}) / "unet")
@@ -446,8 +446,8 @@ BROKEN = [
     ("size past 2^63", header_of(entry((2**64, 0), "U8", 0, 0)), "not a number", "again"),
     ("unknown format", header_of(entry(dtype="F17")), "unknown number format", "again"),
     ("format is a list", header_of(entry(dtype=["F16"])), "unknown number format", "again"),
-    ("too few bytes", header_of(entry((3,))), "do not agree", "again"),
-    ("end before begin", header_of(entry((0,), begin=4, end=0)), "do not agree", "again"),
+    ("too few bytes", header_of(entry((3,))), "do not match", "again"),
+    ("end before begin", header_of(entry((0,), begin=4, end=0)), "do not match", "again"),
     ("overlap", header_of(entry(), entry(begin=2, end=6), data_bytes=6), "overlap", "again"),
     ("gap", header_of(entry(), entry(begin=6, end=10), data_bytes=10), "leave a gap", "again"),
     ("past the end", header_of(entry((2**40,), end=2**41)), "truncated", "again"),
