@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from html import escape, unescape
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,7 @@ import app.dataset.checks
 import app.ui
 import trainer.__main__
 import trainer.tools.convert
+from app.kit.wording import html_of
 from app.live import parts
 from app.live.monitor import Watch
 from failures.book import Seen
@@ -31,6 +32,7 @@ from trainer.console import train
 from trainer.console.main import main
 from trainer.contract.events import RunFailed, Warned, read_events
 from trainer.contract.home import CHECKOUT, Home
+from trainer.contract.wording import for_console
 from trainer.engine import loop
 from trainer.runs import process
 from trainer.runs.folder import RunFolder
@@ -124,16 +126,17 @@ class Scene:
         told = [event for event in read_events(run.events_file)[0] if isinstance(event, RunFailed | Warned)]
         kind = RunFailed if expected else Warned
         (event, *_) = [one for one in told if one.code == code and isinstance(one, kind)] or pytest.fail(str(told))
-        assert event.message in output
-        assert event.hint in output
+        message, hint = for_console(event.message), for_console(event.hint)
+        assert message in output
+        assert hint in output
         watch = Watch(run)
         watch.tick()
         watch.view.warnings = watch.view.warnings[-1:] if isinstance(event, RunFailed) else [event]
         card = parts.notices(watch, "en")
-        assert f"{escape(event.message)}<p>{escape(event.hint)} " in card
+        assert f"{html_of(event.message)}<p>{html_of(event.hint)} " in card
         log = run.log_file.read_text()
         assert ("Traceback" in log) == isinstance(event, RunFailed), "the technical story is in log.txt"
-        return self.seen(event.code, event.message, event.hint)
+        return self.seen(event.code, message, hint)
 
     def deleted(self, run: RunFolder) -> Seen:
         """What the console says of a training whose folder vanishes."""

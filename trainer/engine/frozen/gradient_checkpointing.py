@@ -1,4 +1,4 @@
-"""How much of the UNet's forward pass is computed again in the backward pass instead of being kept."""
+"""How much of the UNet's forward pass is recomputed in the backward pass instead of being kept."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def apply_level(unet: nn.Module, level: Checkpointing) -> int:
 
 
 class _Recomputed:
-    """A forward pass of which only the inputs are kept; a dropout within draws the same both times."""
+    """A forward pass of which only the inputs are kept; dropout within uses the same random mask both times."""
 
     def __init__(self, forward: Callable[..., Tensor]) -> None:
         self.plain = forward
