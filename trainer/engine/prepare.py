@@ -178,8 +178,8 @@ def keep_less(family: Family, adapter: Adapter, dropout: float, level: Checkpoin
     found["transformer blocks"] = fuse_entries(unet)
     for parts, count in found.items():
         if not count:
-            hint = f"This architecture is not supported yet: choose another with {setting('model.base_model')}."
-            raise NothingToSave("Keeping less for the backward pass", f"{parts} of a known kind", hint)
+            another = f"another architecture with {setting('model.base_model')}"
+            raise NothingToSave("Keeping less for the backward pass", f"{parts} of a known kind", another)
     apply_level(unet, level)
 
 

@@ -304,8 +304,8 @@ def _fill_unet(unet: nn.Module, weights: dict[str, Tensor], storage: Storage) ->
     """
     _fill(unet, weights, storage)
     if storage.quantize != "none" and not any(isinstance(weight, QuantizedWeight) for weight in unet.parameters()):
-        hint = f"Set {setting('model.quantize', 'none')}."
-        raise NothingToSave(f"Quantization to {storage.quantize}", "weights that it can quantize", hint)
+        remedy = setting("model.quantize", "none")
+        raise NothingToSave(f"Quantization to {storage.quantize}", "weights that it can quantize", remedy)
     if storage.stream:
         stream(blocks_of(unet), storage.device)
 

@@ -42,8 +42,8 @@ def apply_level(unet: nn.Module, level: Checkpointing) -> int:
             part.forward = _Recomputed(part.forward)
         count = len(parts)
     if level != "none" and not count:
-        hint = f"{setting('model.gradient_checkpointing', 'none')}."
-        raise NothingToSave(f'Gradient checkpointing "{level}"', "blocks that it can recompute", f"Set {hint}")
+        remedy = setting("model.gradient_checkpointing", "none")
+        raise NothingToSave(f'Gradient checkpointing "{level}"', "blocks that it can recompute", remedy)
     return count
 
 

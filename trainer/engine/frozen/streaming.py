@@ -221,8 +221,7 @@ def stream(blocks: Iterable[Sequence[nn.Module]], device: torch.device) -> None:
     """
     places = [found for block in blocks if (found := streamed(block))]
     if not places:
-        hint = f"Set {setting('model.offload', 'off')}."
-        raise NothingToSave("Offloading to system RAM", "blocks that it can offload", hint)
+        raise NothingToSave("Offloading to system RAM", "blocks that it can offload", setting("model.offload", "off"))
     sizes = [sum(_size(getattr(owner, name)) for owner, name in block) for block in places]
     buffers = Buffers(max(sizes), device)
     for block, room in zip(places, _rooms(sizes, pinned=device.type == "cuda"), strict=True):
