@@ -1,8 +1,8 @@
 """`python -m trainer RUN`: train the run in that folder; every ending is one event, errors exit with code 2.
 
 Without RUN it loads its libraries and waits for the folder's path on its standard input, up to its end; nothing there
-means that it is not wanted. With a group after RUN it trains nothing itself: it starts the group's processes
-by PyTorch's launcher, tells how they ended, and is the process whose life is the run's.
+means that it is not needed. With a group after RUN it trains nothing itself: it starts the group's processes
+by PyTorch's launcher, logs how they ended, and is the process whose life is the run's.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
             sweep(run.path, alone=True)
             sweep(run.home.cache)
             code = _work(run, group, first=True)
-    except (RunBusy, OSError):  # nothing can be told in the events: they are another process's, or there is no room
+    except (RunBusy, OSError):  # nothing can be logged: they are another process's, or there is no room
         traceback.print_exc()
         return 1
     with isolated("Starting the next run", lambda _code, message, _hint: print(message, file=sys.stderr)):  # noqa: T201
@@ -99,18 +99,18 @@ def _train_and_log(run: RunFolder, first: bool, led: bool = False) -> int:
             room.unlink(missing_ok=True)  # so that the reason fits on a disk that is full
             with suppress(OSError):
                 if led:
-                    launcher.leave_word(error)
+                    launcher.report_to_launcher(error)
                 else:
                     log.write(RunFailed(code=error.code, message=error.message, hint=error.hint))
             with suppress(OSError):
-                traceback.print_exc()  # the technical story goes to log.txt
+                traceback.print_exc()  # technical details go to log.txt
             return 2
     return 0
 
 
 @contextmanager
 def _reserve(path: Path) -> Iterator[Path]:
-    """A little disk space to give back when there is none left."""
+    """A little disk space to free when there is none left."""
     with suppress(OSError):
         path.write_bytes(bytes(RESERVE_BYTES))
     try:
@@ -120,7 +120,7 @@ def _reserve(path: Path) -> Iterator[Path]:
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """Being asked to end is told like any failure."""
+    """Turn SIGTERM into an error that is logged like any failure."""
     raise Terminated
 
 

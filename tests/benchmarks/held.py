@@ -18,7 +18,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from trainer.contract.settings.model import Quantize
-from trainer.engine.frozen.quantized import HeldWeight, hold
+from trainer.engine.frozen.quantized import QuantizedWeight, quantize_weight
 
 SHAPES = ((1280, 1280), (10240, 1280))
 
@@ -36,11 +36,11 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 def figures(weight: torch.Tensor, bits: Quantize) -> str:
     """Those of one weight in so many bits."""
-    held = hold(weight, bits)
-    assert isinstance(held, HeldWeight)
+    held = quantize_weight(weight, bits)
+    assert isinstance(held, QuantizedWeight)
     error = (held.dense().float() - weight.float()).norm() / weight.float().norm()
     size = (held.codes.nbytes + held.scales.nbytes) / weight.numel()
-    taken, made = milliseconds(partial(hold, weight, bits)), milliseconds(held.dense)
+    taken, made = milliseconds(partial(quantize_weight, weight, bits)), milliseconds(held.dense)
     return f"{bits}: error {error:.2%}, {size:.3f} bytes a weight, quantized in {taken:.1f} ms, dense in {made:.1f} ms"
 
 

@@ -68,7 +68,7 @@ def trained(folder: Path, preset: str, changes: dict, steps: int = STEPS, classi
     training = prepared(run, EventLog(run.events_file).__enter__(), Ladder(config))
     if classic:
         whole = loop.batch_of
-        loop.batch_of = lambda *of: replace(whole(*of), drawn=None)
+        loop.batch_of = lambda *of: replace(whole(*of), is_class_image=None)
     yield training
     for step in range(steps):
         set_learning_rate(training.optimizer, learning_rate_factor(step, steps, config.optimizer))

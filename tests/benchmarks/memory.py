@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from trainer.contract.settings.config import validated
 from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.adapters.lora import attach
-from trainer.engine.families.parts import HELD, in_tiles
+from trainer.engine.families.parts import QUANTIZED_BLOCKS, in_tiles
 from trainer.engine.frozen.quantized import BLOCK
 from trainer.engine.frozen.streaming import blocks_of, streamed
 from trainer.engine.prepare import keep_less
@@ -149,7 +149,7 @@ def _packed(unet: nn.Module) -> Iterator[int]:
 def _held(unet: nn.Module) -> Iterator[int]:
     """Sizes of the weights that can be held in fewer bits (`trainer/engine/frozen/quantized.py`)."""
     for name, weight in unet.named_parameters():
-        if name.startswith(HELD) and weight.ndim > 1 and weight.numel() % BLOCK == 0:
+        if name.startswith(QUANTIZED_BLOCKS) and weight.ndim > 1 and weight.numel() % BLOCK == 0:
             yield weight.numel()
 
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from html import escape, unescape
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

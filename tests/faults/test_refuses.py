@@ -84,7 +84,7 @@ CHANGES = {
     "captions": (other_captions, "the caption of image 1.png and 1 more changed"),
     "mask": (another_mask, "the mask of image 1.png changed"),
     "no mask": (no_mask, "the mask of image 1.png changed"),
-    "base model": (another_base, "the base model is another"),
+    "base model": (another_base, "the base model changed"),
     "rank": (setting("rank = 2", "rank = 4"), "adapter.rank was 2 and is 4"),
     "seed": (setting("seed = 42", "seed = 43"), "model.seed was 42 and is 43"),
 }

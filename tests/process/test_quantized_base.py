@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from trainer.__main__ import main
 from trainer.contract.events import RunFinished, Warned, read_events
 from trainer.engine import loop, prepare
-from trainer.engine.frozen.quantized import HeldWeight
+from trainer.engine.frozen.quantized import QuantizedWeight
 from trainer.planning import memory
 
 
@@ -40,14 +40,14 @@ def test_it_trains_previews_pauses_and_goes_on_to_the_same_file(bits, precision,
 
 def test_the_base_is_held_as_the_settings_say(new_run, monkeypatch):
     seen = []
-    report = loop.tell_step
+    report = loop.report_step
 
     def note_and_report(training, *figures):
         unet = training.family.component("unet")
-        seen.append(any(isinstance(weight, HeldWeight) for weight in unet.parameters()))
+        seen.append(any(isinstance(weight, QuantizedWeight) for weight in unet.parameters()))
         report(training, *figures)
 
-    monkeypatch.setattr(loop, "tell_step", note_and_report)
+    monkeypatch.setattr(loop, "report_step", note_and_report)
     assert main([str(new_run("held", **settings("4bit")).path)]) == 0
     assert main([str(new_run("plain").path)]) == 0
     assert seen == [True] * 10 + [False] * 10
@@ -80,7 +80,7 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_fewer_bits(new_run, monkeypat
     assert list(dict.fromkeys(bits)) == [rung.quantize for rung in memory.ladder(run.config(), "cpu")]
     assert [step.step for step in run.view().steps] == list(range(1, 11))
     told = [event for event in events(run, Warned) if event.code == "out_of_memory"]
-    assert ["the base held in" in one.message for one in told] == [True, True]
+    assert ["base model quantized to" in one.message for one in told] == [True, True]
     assert all("a little coarser" in one.hint for one in told)
 
 

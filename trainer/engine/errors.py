@@ -14,8 +14,8 @@ class NothingToSave(TrainingError):
 
     code = "nothing_to_save"
 
-    def __init__(self, saving: str, parts: str, hint: str) -> None:
-        super().__init__(f"{saving} would save nothing: this base model has no {parts}.", hint)
+    def __init__(self, saving: str, parts: str, remedy: str) -> None:
+        super().__init__(f"{saving} would save nothing: this base model has no {parts}.", hint=f"Set {remedy}.")
 
 
 def named(error: Exception) -> TrainerError:

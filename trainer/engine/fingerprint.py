@@ -1,4 +1,4 @@
-"""What a run is made from, by name, so that one that is gone on with can tell what has changed since it began."""
+"""What a run is made from, by name, so that a resumed run can say what has changed since it began."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trainer.engine.families.parts import weight_files
 Inputs = dict[
     str, dict[str, str]
 ]  # "picture": {"ana.png": its digest, …}, "caption": …, "setting": {"model.seed": "42"}
-SHORT = 16  # hex digits of a digest: enough to see that something is another
+SHORT = 16  # hex digits of a digest: enough to see a change
 SAMPLES, SAMPLE_BYTES = 256, 4096
 KINDS = {"picture": "", "caption": "the caption of ", "mask": "the mask of ", "cut": "size, cut or weight of "}
 
 
 def inputs_of(config: TrainConfig, base_model: Path, data: EncodedDataset) -> Inputs:
-    """All that decides what the run learns, but for settings that it could go on with when they are others."""
+    """All that decides what the run learns, except settings that may change on resume."""
     files = weight_files(base_model) + (weight_files(Path(config.model.vae).expanduser()) if config.model.vae else [])
     settings = {f"adapter.{name}": value for name, value in config.adapter if name != "start_from"}
     settings |= {"model.seed": config.model.seed, "model.clip_skip": config.model.clip_skip}
@@ -44,18 +44,18 @@ def sampled(file: Path) -> str:
 
 
 def changes(before: Inputs, now: Inputs) -> list[str]:
-    """What is another now, in words; of many files the first is named."""
+    """Returns what has changed, in words; of many files the first is named."""
     there, here = before.get("picture", {}).keys(), now.get("picture", {}).keys()
-    told = [_told("", there - here, "gone"), _told("", here - there, "new")]
+    changed = [_changed("", there - here, "gone"), _changed("", here - there, "new")]
     for kind, words in KINDS.items():
         names = before.get(kind, {}).keys() | now.get(kind, {}).keys()
         differ = {name for name in names if before.get(kind, {}).get(name) != now.get(kind, {}).get(name)}
-        told.append(_told(words, differ & there & here, "changed"))
+        changed.append(_changed(words, differ & there & here, "changed"))
     if before.get("model") != now.get("model"):
-        told.append("the base model is another")
+        changed.append("the base model changed")
     old, new = before.get("setting", {}), now.get("setting", {})
-    told += [f"{name} was {old[name]} and is {new[name]}" for name in old if name in new and old[name] != new[name]]
-    return [one for one in told if one]
+    changed += [f"{name} was {old[name]} and is {new[name]}" for name in old if name in new and old[name] != new[name]]
+    return [one for one in changed if one]
 
 
 def _images(data: EncodedDataset) -> Inputs:
@@ -72,8 +72,8 @@ def _images(data: EncodedDataset) -> Inputs:
     return made
 
 
-def _told(what: str, names: set[str], how: str) -> str:
-    """As in "the caption of a.png and 3 more changed"; nothing where there are no names."""
+def _changed(what: str, names: set[str], how: str) -> str:
+    """Returns a phrase such as "the caption of a.png and 3 more changed", empty without names."""
     if not names:
         return ""
     words = listed([Path(os.fsdecode(name)) for name in sorted(names)])

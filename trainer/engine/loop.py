@@ -25,10 +25,10 @@ from trainer.engine.objectives import Batch, sample_rng, training_loss
 from trainer.engine.optim import learning_rate_factor, set_learning_rate
 from trainer.engine.outputs import checkpoint, finish, keep_last_good, lora_stem, preview, save_when_due, write_lora
 from trainer.engine.prepare import prepare, resume
-from trainer.engine.reporting import EndedEarly, tell_step
+from trainer.engine.reporting import EndedEarly, report_step
 from trainer.engine.savings import Ladder
 from trainer.engine.state import Training
-from trainer.engine.watch.nonfinite import Guardian, cause_of
+from trainer.engine.watch.nonfinite import Recovery, cause_of
 from trainer.runs.folder import RunFolder
 
 REST_SECONDS = 1.0  # between two looks whether something was asked
@@ -38,38 +38,38 @@ LONG_RUN = 100  # steps from which on two more are a small price
 def train(run: RunFolder, log: EventLog) -> None:
     """Train the run in `run` to its end, or until it is asked to stop or pause.
 
-    When memory runs out, it goes on from the last checkpoint with one saving more; when losses, gradients or weights
+    When memory runs out, it resumes from the last checkpoint with one more saving; when losses, gradients or weights
     are no longer finite, with half the learning rate.
 
     Raises:
         TrainerError: Anything the user can act on; what was saved before stays.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    began, ladder, guardian = time.monotonic(), Ladder(run.config(), processes), Guardian()
+    began, ladder, recovery = time.monotonic(), Ladder(run.config(), processes), Recovery()
     while True:
-        mend: Callable[[], None]
+        recover: Callable[[], None]
         try:
-            _train(prepare(run, log, ladder), guardian, began)
+            _train(prepare(run, log, ladder), recovery, began)
         except EndedEarly as wish:
             kept = run.view().checkpoints
             step = kept[-1].step if kept else 0
             log.write(events.RunFinished(reason=wish.reason, step=step, seconds=time.monotonic() - began))
             return
         except NonFiniteLoss as error:
-            mend = partial(guardian.go_back, error.with_traceback(None), log)
+            recover = partial(recovery.go_back, error.with_traceback(None), log)
         except (RuntimeError, MemoryError) as error:
             short = out_of_memory(error)
             if not short or processes > 1:  # the other processes wait in vain
                 raise
-            mend = partial(ladder.step_down, short, log)
+            recover = partial(ladder.step_down, short, log)
         else:
             return
-        mend()  # here, where the error with all it holds is gone
+        recover()  # here, where the error with all it holds is gone
 
 
-def _train(training: Training, guardian: Guardian, began: float) -> None:
+def _train(training: Training, recovery: Recovery, began: float) -> None:
     """From the first step, or that of the newest checkpoint, to the end."""
-    training.guardian, went_back = guardian, guardian.went_back
+    training.recovery, went_back = recovery, recovery.went_back
     first = resume(training)
     if first == 0:
         rehearse(training)
@@ -79,7 +79,7 @@ def _train(training: Training, guardian: Guardian, began: float) -> None:
     try:
         _steps(training, first, began)
     except NonFiniteLoss:
-        if guardian.went_back:
+        if recovery.went_back:
             keep_last_good(training)
         raise
 
@@ -89,15 +89,15 @@ def _steps(training: Training, first: int, began: float) -> None:
     for step in range(first, training.plan.steps):
         since = time.monotonic()
         factor = learning_rate_factor(step, training.plan.steps, training.config.optimizer)
-        lr = set_learning_rate(training.optimizer, factor * training.guardian.rate)
+        lr = set_learning_rate(training.optimizer, factor * training.recovery.rate)
         try:
             loss, grad_norm = update(training, step)
         except NonFiniteLoss as error:
             training.step = step + 1
-            training.guardian.leave_out(error, training.log)
+            training.recovery.leave_out(error, training.log)
         else:
-            training.step, training.guardian.in_a_row = step + 1, 0
-            tell_step(training, loss, lr, grad_norm, time.monotonic() - since)
+            training.step, training.recovery.in_a_row = step + 1, 0
+            report_step(training, loss, lr, grad_norm, time.monotonic() - since)
         save_when_due(training)
         rest(training)
         ending = honour_requests(training)
@@ -124,7 +124,7 @@ def rehearse(training: Training) -> None:
 
 
 def update(training: Training, step: int) -> tuple[float, float]:
-    """One optimizer update over the step's samples; gives back mean loss and gradient norm before clipping.
+    """One optimizer update over the step's samples; returns mean loss and gradient norm before clipping.
 
     Each process takes every n-th sample. Losses are divided by the whole step's sample count, and gradients are
     summed over processes, so neither batch shape nor process count changes the update.
@@ -138,7 +138,7 @@ def update(training: Training, step: int) -> tuple[float, float]:
     sizes = [training.data.size(sample) for sample in samples]
     shares = torch.zeros(len(samples), device=accelerator.device)  # of the mean loss, by sample
     for places in micro_batches(mine, sizes, config.dataset.batch_size):
-        # Dropout draws from the global generator: seeded like a sample that no step has, not like this one's noise
+        # Dropout uses the global generator: seeded like a sample that no step has, not like this one's noise
         torch.manual_seed(sample_rng(config.model.seed, step, -1 - places[0]).initial_seed())
         shares[list(places)] = learn(training, [samples[place] for place in places], step, len(samples))
     parameters = training.adapter.parameters()
@@ -150,7 +150,7 @@ def update(training: Training, step: int) -> tuple[float, float]:
     if accelerator.scaler is not None or isfinite(loss + grad_norm):  # a gradient scaler leaves steps out by itself
         training.optimizer.step()
     training.optimizer.zero_grad()
-    if training.guardian.scaler_helps(accelerator.optimizer_step_was_skipped):
+    if training.recovery.scaler_helps(accelerator.optimizer_step_was_skipped):
         grad_norm = 0.0
     if not isfinite(loss + grad_norm):
         names = [training.data.item(sample).name for sample in samples]
@@ -161,7 +161,7 @@ def update(training: Training, step: int) -> tuple[float, float]:
 
 
 def learn(training: Training, chosen: list[Sample], step: int, of: int) -> Tensor:
-    """Add these samples' gradients, of a step of so many; gives back each one's share of its mean loss, (B,)."""
+    """Add these samples' gradients, of a step of so many; returns each one's share of its mean loss, (B,)."""
     rng = [sample_rng(training.config.model.seed, step, sample.index) for sample in chosen]
     with training.accelerator.autocast():
         batch = batch_of(training, chosen)
@@ -182,27 +182,29 @@ def batch_of(training: Training, samples: list[Sample]) -> Batch:
             torch.tensor([training.data.frame(sample) for sample in samples], device=device)
         ),
         uncaptioned=torch.tensor([not sample.caption for sample in samples], device=device),
-        drawn=torch.tensor([sample.drawn for sample in samples], device=device) if training.data.drawn else None,
+        is_class_image=torch.tensor([sample.is_class_image for sample in samples], device=device)
+        if training.data.class_images
+        else None,
         mask=masks_of(encoded),
     )
 
 
 def rest(training: Training) -> None:
     """Save and wait while the computer is short of power or too hot, or until the run is asked for something."""
-    if not any(everywhere(training.accelerator, bool(training.strain.look(training.config.model)))):
+    if not any(everywhere(training.accelerator, bool(training.power.look(training.config.model)))):
         return
     checkpoint(training)
-    why = training.strain.why or "another computer's battery or heat"
-    hint = "It goes on by itself once that has passed; everything is saved."
+    why = training.power.why or "another computer's battery or heat"
+    hint = "It continues by itself once that has passed; everything is saved."
     training.log.write(events.Warned(code="resting", message=f"The run waits: {why}.", hint=hint))
     asked = False
-    while not asked and any(everywhere(training.accelerator, bool(training.strain.look(training.config.model)))):
+    while not asked and any(everywhere(training.accelerator, bool(training.power.look(training.config.model)))):
         time.sleep(REST_SECONDS)
         asked = any(everywhere(training.accelerator, any(training.run.control.glob("*"))))
 
 
 def honour_requests(training: Training) -> str:
-    """Do what the control files ask; gives back "stopped" or "paused" if the run is to end now."""
+    """Do what the control files ask; returns "stopped" or "paused" if the run is to end now."""
     if _asked(training, "save"):
         checkpoint(training)
         write_lora(training, lora_stem(training))

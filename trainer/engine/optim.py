@@ -39,7 +39,7 @@ def make_optimizer(adapter: Adapter, settings: OptimizerSettings) -> torch.optim
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Scale every group's learning rate; gives back the first group's (the UNet's)."""
+    """Scale every group's learning rate; and return the first group's (the UNet's)."""
     for group in optimizer.param_groups:
         group["lr"] = group["full_lr"] * factor
     return float(optimizer.param_groups[0]["lr"])

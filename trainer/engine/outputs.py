@@ -24,8 +24,8 @@ def state_of(training: Training) -> State:
         total_views=training.plan.total_views,
         effective_batch=training.plan.effective_batch,
         gradient_scaler=scaler.state_dict() if scaler is not None else None,
-        rate=training.guardian.rate,
-        in_a_row=training.guardian.in_a_row,
+        rate=training.recovery.rate,
+        in_a_row=training.recovery.in_a_row,
         inputs=training.inputs,
     )
 
@@ -38,7 +38,7 @@ def lora_stem(training: Training, rate: float | None = None) -> str:
         rate: Share of the learning rate with which it came there, if not the present one.
     """
     stem = f"{training.config.output.name}-{training.step:06}"
-    return f"{stem}-half-rate" if (rate or training.guardian.rate) < 1 else stem
+    return f"{stem}-half-rate" if (rate or training.recovery.rate) < 1 else stem
 
 
 def save_when_due(training: Training, again: bool = False) -> None:
@@ -46,10 +46,10 @@ def save_when_due(training: Training, again: bool = False) -> None:
 
     Args:
         training: It, after a step.
-        again: It goes on from that step: what a kill after the checkpoint kept from being made is made now.
+        again: The run has just resumed at that step: outputs that a kill after the checkpoint prevented are made now.
     """
     config, step, steps = training.config, training.step, training.plan.steps
-    if step == steps or training.guardian.in_a_row:  # what is gone back to should be good
+    if step == steps or training.recovery.in_a_row:  # what is gone back to should be good
         return
     if due(step, steps, config.output.checkpoint_every, DEFAULT_CHECKPOINTS):
         checkpoint(training)
@@ -95,7 +95,7 @@ def watch_weights(training: Training) -> None:
 
 
 def preview(training: Training, again: bool = False) -> None:
-    """Draw the preview prompts with the adapter as it is now; if that may have been done, those that are missing."""
+    """Generate the preview prompts with the current adapter; with `again` only where they are missing."""
     if training.accelerator.is_main_process and not (again and training.board.has(training.step)):
         training.adapter.use_dropout(wanted=False)
         training.board.draw(training.step)
@@ -121,7 +121,7 @@ def finish(training: Training, reason: str, seconds: float) -> None:
 
 
 def draw_strip(training: Training, stem: str) -> None:
-    """Draw the last LoRA file at several strengths; being asked to end meanwhile leaves that out."""
+    """Generate the last LoRA file's strength strip; a request to stop or pause skips it."""
     if not training.accelerator.is_main_process:
         return
 
@@ -134,13 +134,13 @@ def draw_strip(training: Training, stem: str) -> None:
 
 
 def write_lora(training: Training, stem: str) -> None:
-    """Write and prove a LoRA file; one of that name, from before a resume, is kept, and told if it was not."""
+    """Write and verify a LoRA file; one of that name from before a resume is kept, and logged if it was not."""
     if not training.accelerator.is_main_process:
         return
     path = training.run.path / f"{stem}.safetensors"
     if path.exists():
         if path.name not in {lora.file for lora in training.run.view().loras}:
-            _tell(training, known(path))
+            _report(training, known(path))
         return
     config = training.config
     facts = metadata.TrainingFacts(
@@ -154,10 +154,10 @@ def write_lora(training: Training, stem: str) -> None:
         training.started,
         training.step,
     )
-    _tell(training, export(path, training.adapter, config.output.dtype, metadata.file_metadata(facts)))
+    _report(training, export(path, training.adapter, config.output.dtype, metadata.file_metadata(facts)))
 
 
-def _tell(training: Training, made: Exported) -> None:
+def _report(training: Training, made: Exported) -> None:
     training.log.write(events.Lora(step=training.step, file=made.path.name, bytes=made.bytes, sha256=made.sha256))
 
 

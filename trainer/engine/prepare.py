@@ -25,7 +25,7 @@ from trainer.engine.checkpoints import load_checkpoint
 from trainer.engine.data.batches import TextStates, encode_dataset
 from trainer.engine.data.cache import TensorCache
 from trainer.engine.data.encoding import Progress
-from trainer.engine.data.prior import Protector, class_prompts
+from trainer.engine.data.prior import ClassImages, class_prompts
 from trainer.engine.device import DTYPES, free_bytes, make_accelerator
 from trainer.engine.distributed.collectives import check_alike, everywhere
 from trainer.engine.errors import NothingToSave
@@ -40,7 +40,7 @@ from trainer.engine.objectives import make_schedule
 from trainer.engine.optim import make_optimizer
 from trainer.engine.outputs import state_of
 from trainer.engine.previews import Painter, PreviewBoard
-from trainer.engine.reporting import Preparing, tell_problems, tell_start
+from trainer.engine.reporting import Preparing, report_problems, report_start
 from trainer.engine.savings import Ladder
 from trainer.engine.state import Training
 from trainer.models.lora_header import check_start
@@ -54,36 +54,38 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     started = time.time()
     config = run.config()
     items, problems = images_of(config.dataset)
-    tell_problems(log, problems)
+    report_problems(log, problems)
     accelerator, dtype = make_accelerator(config.model)
     room = min(everywhere(accelerator, free_bytes(accelerator.device)))  # all of them save the same
     report = Preparing(run, log, listens=accelerator.num_processes == 1).report
     report("load")(0, 1)
-    with accelerator.local_main_process_first():  # fetched by the one that can tell of it
+    with accelerator.local_main_process_first():  # downloaded by the one that reports it
         model = chosen_model(config, report("download"))
     config = ladder.fit(model, accelerator.device, dtype, room, log)
     family = load_family(config, accelerator.device, dtype)
     schedule = make_schedule(family.noise, config.objective)
 
-    drawn = class_prompts(items, config.dataset, config.model.seed)
+    prior_prompts = class_prompts(items, config.dataset, config.model.seed)
     captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
     prompts = preview_prompts(config, [first_caption(item, config.dataset, config.model.seed) for item in items])
     progress, writes = report("encode"), accelerator.is_local_main_process
     # The other processes then read what the first has made
     with accelerator.local_main_process_first(), ReadAhead(family.unet_files) as ahead:
         cache = TensorCache(run.home.cache / family.spec.name, writes, missed=ahead.start)
-        known = [*captions, *prompts, *drawn, ""]
+        known = [*captions, *prompts, *prior_prompts, ""]
         # Before the images, which then have the text encoders' memory
         text = learn_text(family, config, known, dtype=dtype, cache=cache, progress=progress)
         data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
         if ladder.tiled:
-            family.draw_in_tiles()
-        if drawn:
-            told = {"drawing": report("protect"), "encoding": progress}
-            data = Protector(config, family, text, accelerator).add(data, drawn, dtype=dtype, cache=cache, **told)
+            family.decode_in_tiles()
+        if prior_prompts:
+            reports = {"generating": report("protect"), "encoding": progress}
+            data = ClassImages(config, family, text, accelerator).add(
+                data, prior_prompts, dtype=dtype, cache=cache, **reports
+            )
         put_away(family, config)
         cache.trim(config.dataset.cache_limit)
-    tell_problems(log, unreadable(data.broken))
+    report_problems(log, unreadable(data.broken))
     weights = [item.weight for item in data.items[:: 1 + len(config.dataset.further_resolutions)]]
     made = plan(len(weights), config.dataset, weights)
     adapter = add_adapter(family, config)
@@ -111,20 +113,20 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
 
 
 def resume(training: Training) -> int:
-    """Continue from the newest checkpoint, if there is one, and say that the run starts; gives back the first step."""
+    """Continue from the newest checkpoint, if there is one, and log that the run starts; returns the first step."""
     expected = state_of(training)
     check_alike(training.accelerator, "images, masks or captions (by digest)", int(expected.dataset[:8], 16))
     state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, expected, training.log)
     check_alike(training.accelerator, "checkpoints (by step)", state.step if state else 0)
     if state is not None:
         training.step = training.saved = state.step
-        if not training.guardian.went_back:
-            training.guardian.rate, training.guardian.in_a_row = state.rate, state.in_a_row
+        if not training.recovery.went_back:
+            training.recovery.rate, training.recovery.in_a_row = state.rate, state.in_a_row
         if training.accelerator.scaler is not None and state.gradient_scaler is not None:
             training.accelerator.scaler.load_state_dict(state.gradient_scaler)
     elif training.config.adapter.start_from:
         start_from(training.adapter, training.config.adapter, training.log)
-    tell_start(training)
+    report_start(training)
     if training.family.labels.note and training.step == 0:
         note = training.family.labels.note
         training.log.write(events.Warned(code="fits_only_its_model", message=note, hint="Good for trying things out."))
@@ -176,13 +178,13 @@ def keep_less(family: Family, adapter: Adapter, dropout: float, level: Checkpoin
     found["transformer blocks"] = fuse_entries(unet)
     for parts, count in found.items():
         if not count:
-            hint = f"This architecture is not supported yet: choose another with {setting('model.base_model')}."
-            raise NothingToSave("Keeping less for the backward pass", f"{parts} of a known kind", hint)
+            another = f"another architecture with {setting('model.base_model')}"
+            raise NothingToSave("Keeping less for the backward pass", f"{parts} of a known kind", another)
     apply_level(unet, level)
 
 
 def start_from(adapter: Adapter, settings: AdapterSettings, log: EventLog) -> None:
-    """Give a fresh adapter the weights of the LoRA file to go on from; that the file lacks layers is told.
+    """Load the weights of the LoRA file to continue from into a fresh adapter; layers that it lacks are logged.
 
     Raises:
         InvalidSettings: There is no such file, it is no LoRA, or one of another rank or alpha.

@@ -23,11 +23,11 @@ from trainer.planning.preview_schedule import MOST_STRIP_PROMPTS
 from trainer.runs.folder import RunFolder
 from trainer.runs.sheets import STRENGTHS, strength_sheet, strip_name
 
-TOGETHER = 512 * 512  # px drawn at once: small images cost little more in company, large ones would cost memory
+TOGETHER = 512 * 512  # px generated at once: small images cost little more together, large ones would cost memory
 
 
 def preview_options(config: TrainConfig, indices: Sequence[int]) -> RenderOptions:
-    """How the previews of these numbers are drawn."""
+    """Returns seeds, steps, CFG scale and size of the previews of these prompt numbers."""
     wished = config.preview
     return RenderOptions(
         seeds=tuple(wished.seed + index for index in indices),
@@ -40,7 +40,7 @@ def preview_options(config: TrainConfig, indices: Sequence[int]) -> RenderOption
 
 @dataclass(frozen=True)
 class Painter:
-    """What a run's prompts are drawn with."""
+    """Generates images of a run's prompts with the model as it is now."""
 
     config: TrainConfig
     family: Family
@@ -50,14 +50,14 @@ class Painter:
 
     @torch.no_grad()
     def paint(self, *indices: int) -> list[Image.Image]:
-        """The prompts of these numbers as the model draws them now; a trained text encoder speaks as it is now, too."""
+        """Returns an image for each of these prompt numbers; a trained text encoder encodes them as it is now, too."""
         with self.accelerator.autocast():
             positive = self.text([self.prompts[index] for index in indices], self.accelerator.device)
             negative = self.text([self.config.preview.negative_prompt], self.accelerator.device)
             return self.family.render(positive, negative, preview_options(self.config, indices))
 
     def groups(self) -> Iterator[range]:
-        """The numbers of the prompts, those side by side that are drawn together."""
+        """Yields the prompt numbers in groups that are generated together."""
         options = preview_options(self.config, ())
         most = max(1, TOGETHER // (options.width * options.height))
         for first in range(0, len(self.prompts), most):
@@ -68,7 +68,7 @@ def paint_strip(painter: Painter, adapter: Adapter, target: Path, go_on: Callabl
     """Write the strength strip of the adapter as it is: the first prompts, each at every strength.
 
     Args:
-        painter: Draws the prompts; if it has none, there is no strip.
+        painter: Generates the prompts; if it has none, there is no strip.
         adapter: Without dropout.
         target: The PNG, replaced if it is there.
         go_on: Called before each image with how many are done and how many there will be; if it says no, there is
@@ -87,18 +87,18 @@ def paint_strip(painter: Painter, adapter: Adapter, target: Path, go_on: Callabl
 
 @dataclass(frozen=True)
 class PreviewBoard:
-    """The previews of a run: drawn, written down and told."""
+    """The previews of a run: generated, written to disk and logged."""
 
     run: RunFolder
     log: EventLog
     painter: Painter
 
     def has(self, step: int) -> bool:
-        """Whether every prompt has been drawn after so many updates, and told."""
+        """Whether every prompt has been generated and logged after so many updates."""
         return sum(sample.step == step for sample in self.run.view().samples) >= len(self.painter.prompts)
 
     def draw(self, step: int) -> None:
-        """Draw every prompt after `step` updates; a failure is a warning, and the training's chance is untouched."""
+        """Generate every prompt after `step` updates; a failure is a warning, and random state is untouched."""
         for group in self.painter.groups():
             numbers = f"{group.start + 1}" if len(group) == 1 else f"{group.start + 1} to {group.stop}"
             with isolated(f"Preview {numbers} at step {step}", self._warn):
@@ -106,7 +106,7 @@ class PreviewBoard:
                     self._keep(step, index, image)
 
     def draw_strip(self, adapter: Adapter, lora_file: str, go_on: Callable[[int, int], bool]) -> None:
-        """Draw the strength strip of a LoRA file just written; a failure is a warning."""
+        """Generate the strength strip of a LoRA file just written; a failure is a warning."""
         with isolated(f"The strength strip of {lora_file}", self._warn):
             paint_strip(self.painter, adapter, self.run.path / strip_name(lora_file), go_on)
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from trainer.contract.events import EventLog, Phase, RunStarted, Step, Warned
 from trainer.contract.units import duration
+from trainer.contract.wording import setting
 from trainer.dataset.problems import Problem
 from trainer.engine.device import memory_gib
 from trainer.engine.state import Training
@@ -26,7 +27,7 @@ class EndedEarly(Exception):
 
 @dataclass(frozen=True)
 class Preparing:
-    """Tells how far preparing is, and hears meanwhile what the run is asked.
+    """Logs the progress of the preparation, and obeys requests meanwhile.
 
     One of several processes does not listen: the others would wait for it. They hear it with their first step.
     """
@@ -52,13 +53,13 @@ class Preparing:
         return _report
 
 
-def tell_problems(log: EventLog, problems: Iterable[Problem]) -> None:
+def report_problems(log: EventLog, problems: Iterable[Problem]) -> None:
     """What is wrong with the images, none of which ends the run."""
     for problem in problems:
         log.write(Warned(code=problem.code, message=problem.message, hint=problem.hint))
 
 
-def tell_start(training: Training) -> None:
+def report_start(training: Training) -> None:
     """A process begins to train, or to go on."""
     device, processes = training.accelerator.device, training.accelerator.num_processes
     several = f" x{processes}" if processes > 1 else ""
@@ -81,7 +82,7 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "diffusers", "transformers", "peft", "accelerate")}
 
 
-def tell_step(training: Training, loss: float, lr: float, grad_norm: float, seconds: float) -> None:
+def report_step(training: Training, loss: float, lr: float, grad_norm: float, seconds: float) -> None:
     """One line for the step just done."""
     training.log.write(
         Step(
@@ -106,7 +107,7 @@ def unusual(training: Training, loss: float, seconds: float) -> Iterator[Warned]
             code="memory_spills",
             message=f"Steps take {jump[1]:.1f} s instead of {jump[0]:.1f}, and memory is full: the system probably "
             "swaps.",
-            hint="Close other programs, or stop and start again with a smaller --memory-limit.",
+            hint=f"Close other programs, or stop and start again with a smaller {setting('model.memory_limit')}.",
         )
     if left:
         yield Warned(

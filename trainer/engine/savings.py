@@ -1,4 +1,4 @@
-"""A training made to fit: savings chosen before it starts, and one more whenever memory runs out all the same."""
+"""Memory savings of a run: chosen before it starts, and one more whenever memory still runs out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.planning import memory
 
 
 class Ladder:
-    """A run's savings so far, the same in each of its processes."""
+    """A run's memory savings so far, equal in all its processes; each rung of the ladder saves more than the last."""
 
     def __init__(self, config: TrainConfig, processes: int = 1) -> None:
         self.config, self.processes = config, processes
@@ -25,7 +25,7 @@ class Ladder:
         self._known: tuple[str, int, str, bool] | None = None  # what the plan was made for
 
     def fit(self, model: BaseModel, device: torch.device, dtype: torch.dtype, room: int, log: EventLog) -> TrainConfig:
-        """The settings with the savings that the run needs; what they are, and what does not fit, is told once.
+        """Returns the settings with the memory savings that the run needs, and logs these once.
 
         To be called before anything is loaded: some savings decide how that is done.
 
@@ -34,7 +34,7 @@ class Ladder:
             device: Where it is to be.
             dtype: Of its weights.
             room: Bytes that are free there.
-            log: Where to tell it.
+            log: Gets the warnings.
         """
         if self.savings is None:
             self.device = device.type
@@ -82,7 +82,7 @@ class Ladder:
         log.write(
             Warned(
                 code="out_of_memory",
-                message=f"Out of memory: {detail}. From the last checkpoint on, {memory.words(self.savings)}.",
+                message=f"Out of memory: {detail}. Resuming from the last checkpoint: {memory.words(self.savings)}.",
                 hint=memory.price(self.savings),
             )
         )

@@ -18,8 +18,8 @@ from trainer.engine.fingerprint import Inputs
 from trainer.engine.objectives import NoiseSchedule
 from trainer.engine.previews import PreviewBoard
 from trainer.engine.watch.anomalies import Band, Clock, Pace
-from trainer.engine.watch.nonfinite import Guardian
-from trainer.engine.watch.power import Strain
+from trainer.engine.watch.nonfinite import Recovery
+from trainer.engine.watch.power import PowerWatch
 from trainer.runs.folder import RunFolder
 
 
@@ -44,11 +44,11 @@ class Training:
     started: float
     step: int = 0  # updates done
     saved: int = -1  # the step of the newest checkpoint
-    guardian: Guardian = field(default_factory=Guardian)
+    recovery: Recovery = field(default_factory=Recovery)
     pace: Pace = field(default_factory=Pace)
     band: Band = field(default_factory=Band)
     clock: Clock = field(default_factory=Clock)
-    strain: Strain = field(default_factory=Strain)
+    power: PowerWatch = field(default_factory=PowerWatch)
 
     def base_prediction(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """What the base model would answer without the adapter."""

@@ -1,6 +1,6 @@
 """`python -m trainer.engine.strength_strip RUN FILE`: one LoRA file's strength strip; errors exit with code 2.
 
-A trainer draws the strip of its last file itself; this is for the others, whenever somebody asks.
+A training generates the strip of its last file itself; this makes one for any other file on request.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
+from trainer.contract.wording import for_console, setting
 from trainer.engine.adapters.lora_file import put_into
 from trainer.engine.data.cache import TensorCache
 from trainer.engine.device import make_accelerator
@@ -24,12 +25,12 @@ from trainer.runs.sheets import strip_name
 
 
 def main(arguments: list[str]) -> int:
-    """Draw the strip; 0 when it is there, 2 when there is a reason why not."""
+    """Generate the strip; 0 when it is there, 2 when there is a reason why not."""
     folder, file = arguments
     try:
         draw(RunFolder.find(Home.find(), folder), file)
     except TrainerError as error:
-        print(f"{error.message} {error.hint}", file=sys.stderr)  # noqa: T201
+        print(for_console(f"{error.message} {error.hint}"), file=sys.stderr)  # noqa: T201
         return 2
     return 0
 
@@ -42,12 +43,12 @@ def draw(run: RunFolder, file: str) -> None:
     """
     path = lora_file(run, file)
     config = run.config()
-    # What was drawn before, rather than today's captions: the images may have changed or moved
+    # The prompts of earlier previews, rather than today's captions: the images may have changed or moved
     prompts = preview_prompts(config, [sample.prompt for sample in run.view().samples])
     if not prompts:
         raise RunError(
-            f'The run "{run.path.name}" has no previews, so there is no prompt to draw.',
-            hint="Start a run that has --preview.prompts.",
+            f'The run "{run.path.name}" has no previews, so there is no prompt to generate.',
+            hint=f"Start a run with {setting('preview.prompts')}.",
         )
     accelerator, dtype = make_accelerator(config.model)
     family = load_family(config, accelerator.device, dtype)

@@ -24,11 +24,11 @@ def run_bytes(config: TrainConfig, trained: int, steps: int, prompts: int) -> in
         config: The settings.
         trained: Numbers that the adapter trains.
         steps: Of the whole run.
-        prompts: How many previews are drawn each time.
+        prompts: How many previews are generated each time.
     """
     output = config.output
     saved = trained * TRAINED_BYTES * (output.keep_checkpoints + 1)
-    files = trained * FILE_BYTES[output.dtype] * (output.files + 2)  # that of an early stop, and the one to be proved
+    files = trained * FILE_BYTES[output.dtype] * (output.files + 2)  # that of an early stop, and the one being verified
     side = config.dataset.resolution
     pixels = (config.preview.width or side) * (config.preview.height or side)
     drawn = images(config, steps, prompts) * pixels * PREVIEW_BYTES

@@ -61,7 +61,7 @@ class Estimate:
     seconds_per_preview: float | None
 
     def drawing(self, config: TrainConfig, plan: Plan, captions: Sequence[str], processes: int) -> Drawing:
-        """The previews that a run with these settings draws, and their share of its time."""
+        """Returns how many previews a run with these settings generates, and their share of its time."""
         ratio = None
         if self.seconds_per_preview is not None and self.seconds_per_step:
             ratio = self.seconds_per_preview / self.seconds_per_step
@@ -69,7 +69,7 @@ class Estimate:
 
 
 def estimate(home: Home, config: TrainConfig) -> Estimate:
-    """What this home's newest runs tell about one with these settings."""
+    """Returns what this home's newest runs measured that applies to these settings."""
     wanted = flat(config)
     step: tuple[float, float] | None = None
     drawn: float | None = None
@@ -144,11 +144,11 @@ def _tail(run: RunFolder) -> list[Event]:
 
 
 def _seconds_per_preview(events: list[Event]) -> float | None:
-    """Median over the times that previews were drawn; those before the first step share their time with other work."""
-    told = [event for event in events if not isinstance(event, Heartbeat)]
+    """Median over the times that previews were generated; those before the first step share it with other work."""
+    logged = [event for event in events if not isinstance(event, Heartbeat)]
     took: list[float] = []
     since, number = 0.0, 0
-    for event, following in pairwise([*told, None]):
+    for event, following in pairwise([*logged, None]):
         if not isinstance(event, Sample):
             since, number = event.t if event else 0.0, 0
             continue

@@ -1,4 +1,4 @@
-"""What there is to compute on, told without loading PyTorch: which device, its free memory, its number format."""
+"""What there is to compute on, found out without loading PyTorch: which device, its free memory, its number format."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def _free_on_nvidia() -> int | None:
         return None
     query = [tool, "--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0"]
     try:
-        told = subprocess.run(  # noqa: S603 - an argument list, no shell
+        answer = subprocess.run(  # noqa: S603 - an argument list, no shell
             query, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True
         )
-        return int(told.stdout.split()[0]) * MIB
+        return int(answer.stdout.split()[0]) * MIB
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
 
@@ -97,7 +97,7 @@ def _free_on_amd(cards: Path = Path("/sys/class/drm")) -> int | None:
 
 @cache
 def _cpu_features() -> frozenset[str]:
-    """The processor's features as Linux names them; none where it does not tell."""
+    """The processor's features as Linux names them; none where it does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

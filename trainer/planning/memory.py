@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.model import Checkpointing, Quantize
+from trainer.contract.wording import for_console, setting
 from trainer.dataset.clip_tokens import CHUNK_TOKENS
 
 MIB, GIB = 2**20, 2**30
@@ -23,19 +24,23 @@ TRAINED_BYTES = 12  # per trained number: itself and AdamW's two moments, all fl
 GRADIENT_BYTES = 4  # one step's gradients count as activations; between the passes of one they are there besides
 KEPT_FREE = 0.06  # of what is free: allocators round up and fragment
 LEVELS: tuple[Checkpointing, ...] = get_args(Checkpointing)
-TWICE: dict[Checkpointing, str] = {
-    "none": "nothing is computed twice",
-    "feed_forward": "feed-forward layers are computed twice",
-    "blocks": "transformer blocks are computed twice",
-    "full": "nearly everything is computed twice",
+CHECKPOINTED: dict[Checkpointing, str] = {
+    "none": "no gradient checkpointing",
+    "feed_forward": "gradient checkpointing (feed-forward layers)",
+    "blocks": "gradient checkpointing (transformer blocks)",
+    "full": "gradient checkpointing (nearly everything)",
 }
-HELD: dict[Quantize, str] = {"none": "", "8bit": ", the base held in 8 bits", "4bit": ", the base held in 4 bits"}
-STREAMED = ", the base's blocks streamed from system memory"
+QUANTIZED: dict[Quantize, str] = {
+    "none": "",
+    "8bit": ", base model quantized to 8-bit",
+    "4bit": ", base model quantized to 4-bit",
+}
+OFFLOADED = ", blocks offloaded to system RAM"
 BUFFERS = 2  # blocks that are on the card at once when they are streamed
-HELD_BYTES = {"8bit": 1, "4bit": 0.5}  # of a weight; each 64 share a scale in the working number format besides
+QUANTIZED_BYTES = {"8bit": 1, "4bit": 0.5}  # of a weight; each 64 share a scale in the working number format besides
 SIZE_STEP = 64  # px between the smaller resolutions that are tried, down to half of the wished one
-PRICE = "It learns the same, and takes longer."
-COARSER = "It takes longer, and learns against a base that is a little coarser."
+PRICE = "The result is the same; it takes longer."
+COARSER = "It takes longer, and trains against a slightly less precise base model."
 Name = Literal["base", "adapter", "activations", "encoding", "preview"]
 
 
@@ -112,7 +117,7 @@ def predict(
         family: sd15, sd2 or sdxl.
         config: The settings.
         savings: What is given up for memory.
-        device: cuda, mps or cpu, where the VAE stays, and convolutions are held twice.
+        device: cuda, mps or cpu, where the VAE stays, and convolutions are kept twice.
         half: Whether the base is in half precision.
         processes: How many share a step's images; the bytes are those of each.
         tiled: Whether previews are decoded in tiles.
@@ -124,21 +129,21 @@ def predict(
     unet = _unet(facts, savings, device, width)
     always = texts * width + (vae if device == "cpu" else 0)
     own, own_mpx = config.dataset.resolution, _megapixels(config)
-    drawn = (config.preview.width or own) * (config.preview.height or own) / MIB
+    shown = (config.preview.width or own) * (config.preview.height or own) / MIB
     learnt: dict[Name, float] = {"base": unet + always, "adapter": trained * TRAINED_BYTES}
     savings, share = _shared(savings, processes)
     between = trained * GRADIENT_BYTES if share > savings.batch_size else 0
-    preview = max(_line(facts["denoising"], drawn), _line(facts["tiled" if tiled else "decoding"], drawn))
+    preview = max(_line(facts["denoising"], shown), _line(facts["tiled" if tiled else "decoding"], shown))
     moments: list[dict[Name, float]] = [
         {"base": sum(facts["text"]) * width + vae},  # captions are read before images, and the UNet after both
         {"base": texts * width + vae, "encoding": _line(facts["encoding"], own_mpx) * half_mib},
         learnt | {"activations": activations(family, config, savings, half=half) * MIB + between},
         learnt | {"preview": preview * half_mib + (0 if device == "cpu" else vae)},
     ]
-    if config.dataset.prior_preservation:  # class images are drawn and encoded once the UNet is there
+    if config.dataset.prior_preservation:  # class images are generated and encoded once the UNet is there
         lines = [facts["denoising"], facts["tiled" if tiled else "decoding"], facts["encoding"]]
-        drawing = max(_line(line, own_mpx) for line in lines) * half_mib
-        moments.append({"base": unet + always + (0 if device == "cpu" else vae), "encoding": drawing})
+        generating = max(_line(line, own_mpx) for line in lines) * half_mib
+        moments.append({"base": unet + always + (0 if device == "cpu" else vae), "encoding": generating})
     fullest = max(moments, key=lambda parts: sum(parts.values()))
     return {name: round(size) for name, size in fullest.items()}
 
@@ -166,7 +171,7 @@ def _megapixels(config: TrainConfig) -> float:
 
 
 def _unet(facts: dict[str, int], savings: Savings, device: str, width: int) -> int:
-    """Bytes of the UNet's weights; while one that is held in few bits is used, it and its codes are there in full."""
+    """Bytes of the UNet's weights; while a quantized one is used, it and its codes are there in full."""
     if savings.quantize == "none" and device == "cpu" and not savings.stream:
         return (facts["unet"] + facts["packed"]) * width
     blocks = BUFFERS * facts["block"] if savings.stream else 0
@@ -177,13 +182,13 @@ def _unet(facts: dict[str, int], savings: Savings, device: str, width: int) -> i
 
 def _each(quantize: Quantize, width: int) -> float:
     """Bytes of a weight in the UNet's blocks."""
-    return width if quantize == "none" else HELD_BYTES[quantize] + width / 64
+    return width if quantize == "none" else QUANTIZED_BYTES[quantize] + width / 64
 
 
 def besides(family: str, savings: Savings, device: str, *, half: bool) -> int:
     """Bytes of system memory that streamed blocks take where the device has memory of its own."""
-    held: int = _facts()[family]["held"] if _elsewhere(savings, device) else 0
-    return round(held * _each(savings.quantize, 2 if half else 4))
+    offloaded: int = _facts()[family]["held"] if _elsewhere(savings, device) else 0
+    return round(offloaded * _each(savings.quantize, 2 if half else 4))
 
 
 def _elsewhere(savings: Savings, device: str) -> bool:
@@ -256,7 +261,7 @@ def ladder(config: TrainConfig, device: str) -> Iterator[Savings]:
 
 
 def _bases(config: TrainConfig, device: str) -> Iterator[tuple[Quantize, bool]]:
-    """How the base may be held, and whether streamed; that saves nothing where system memory is the device's own."""
+    """Yields quantization and whether blocks are offloaded, which saves nothing where device and system share RAM."""
     bits: tuple[Quantize, ...] = get_args(Quantize) if config.model.quantize == "auto" else (config.model.quantize,)
     for quantize in bits:
         yield quantize, config.model.offload == "on"
@@ -281,9 +286,10 @@ def _saved(more: Savings, less: Savings) -> bool:
 
 
 def words(savings: Savings) -> str:
-    """What is given up: "transformer blocks are computed twice, in batches of 2, the base held in 8 bits"."""
-    streamed = STREAMED if savings.stream else ""
-    return f"{TWICE[savings.level]}, in batches of {savings.batch_size}{HELD[savings.quantize]}{streamed}"
+    """Names what is given up: "gradient checkpointing (transformer blocks), batch 2, base model quantized to 8-bit"."""
+    offloaded = OFFLOADED if savings.stream else ""
+    batch = f"batch {savings.batch_size}{' with gradient accumulation' if savings.accumulation > 1 else ''}"
+    return f"{CHECKPOINTED[savings.level]}, {batch}{QUANTIZED[savings.quantize]}{offloaded}"
 
 
 def price(savings: Savings) -> str:
@@ -292,25 +298,25 @@ def price(savings: Savings) -> str:
 
 
 def sentence(plan: MemoryPlan) -> str:
-    """Why: "To fit into 5.6 GiB, transformer blocks are computed twice, in batches of 2: about 5.1 GiB"."""
-    room = f"To fit into {plan.budget / GIB:.1f} GiB, " if plan.budget is not None else ""
-    return f"{room}{_given_up(plan)}: about {plan.peak / GIB:.1f} GiB{_besides(plan)}"
+    """Returns why: "To fit into 5.6 GiB: gradient checkpointing (transformer blocks), batch 2; about 5.1 GiB"."""
+    room = f"To fit into {plan.budget / GIB:.1f} GiB: " if plan.budget is not None else ""
+    return f"{room}{_given_up(plan)}; about {plan.peak / GIB:.1f} GiB{_besides(plan)}"
 
 
 def details(plan: MemoryPlan) -> str:
-    """Its parts: "about 5.1 of 6.0 GiB (base 1.6, adapter 0.1, activations 3.4); nothing is computed twice, …"."""
+    """Its parts: "about 5.1 of 6.0 GiB (base 1.6, adapter 0.1, activations 3.4); no gradient checkpointing, …"."""
     parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in plan.parts.items())
     room = f" of {plan.budget / GIB:.1f}" if plan.budget is not None else ""
     each = f" in each of {plan.processes} processes" if plan.processes > 1 else ""
-    short = "" if plan.fits else f". Too little is free. {remedy(plan.smaller).removesuffix('.')}"
+    short = "" if plan.fits else f". Too little is free. {for_console(remedy(plan.smaller)).removesuffix('.')}"
     return f"about {plan.peak / GIB:.1f}{room} GiB{each} ({parts}){_besides(plan)}; {_given_up(plan)}{short}"
 
 
 def remedy(smaller: int | None) -> str:
     """What to do where nothing fits, or nothing helped."""
     if smaller is None:
-        return "Close other programs, or set a smaller --dataset.resolution."
-    return f"Set --dataset.resolution {smaller}, which should fit, or close other programs."
+        return f"Close other programs, or set a smaller {setting('dataset.resolution')}."
+    return f"Set {setting('dataset.resolution', smaller)}, which should fit, or close other programs."
 
 
 def _given_up(plan: MemoryPlan) -> str:
@@ -319,4 +325,4 @@ def _given_up(plan: MemoryPlan) -> str:
 
 
 def _besides(plan: MemoryPlan) -> str:
-    return f", and {plan.besides / GIB:.1f} GiB of system memory besides" if plan.besides else ""
+    return f", and {plan.besides / GIB:.1f} GiB of system RAM" if plan.besides else ""

@@ -18,7 +18,7 @@ MANY = 1 / 3  # of the time
 
 @dataclass(frozen=True)
 class Drawing:
-    """How many images a run draws, those of its strength strip among them, and their share of its time."""
+    """How many images a run generates, those of its strength strip among them, and their share of its time."""
 
     images: int
     share: float
@@ -48,7 +48,7 @@ def preview_prompts(config: TrainConfig, captions: Sequence[str]) -> tuple[str, 
 
 
 def images(config: TrainConfig, steps: int, prompts: int) -> int:
-    """All that a run of so many steps draws: before the first step, when due, after the last, and the strip."""
+    """Returns how many images a run generates: before the first step, when due, after the last, and the strip."""
     if config.preview.every:
         between = (steps - 1) // config.preview.every
     else:
@@ -69,8 +69,8 @@ def drawing(config: TrainConfig, plan: Plan, prompts: int, processes: int, ratio
     Args:
         config: The settings.
         plan: How much is trained.
-        prompts: How many are drawn each time.
-        processes: How many share the training; one of them draws.
+        prompts: How many are generated each time.
+        processes: How many share the training; one of them generates.
         ratio: Time of one image to that of one step, if it was measured; counted passes decide it otherwise.
     """
     drawn = images(config, plan.steps, prompts)

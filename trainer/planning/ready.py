@@ -5,6 +5,7 @@ from __future__ import annotations
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import user_path
 from trainer.contract.settings.config import TrainConfig, validated
+from trainer.contract.wording import setting
 from trainer.models.compatible import check_chosen
 from trainer.models.lookup import resolved
 from trainer.models.lora_header import check_start
@@ -18,7 +19,7 @@ def settled(config: TrainConfig) -> TrainConfig:
         ModelError: No base model of that name here, or something else.
     """
     if not config.dataset.images:
-        raise InvalidSettings("No image folder given.", hint="Add --images DIR.")
+        raise InvalidSettings("No image folder given.", hint=f"Set {setting('dataset.images')}.")
     values = config.model_dump()
     paths = [(values["dataset"], "images"), (values["dataset"], "captions"), (values["model"], "vae")]
     paths += [(values["adapter"], "start_from")]

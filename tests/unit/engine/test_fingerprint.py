@@ -32,7 +32,7 @@ def without(name):
         ({"mask": {"c.png": "9"}}, ["the mask of c.png changed"]),
         ({"cut": {"a.png": "2"}}, ["size, cut or weight of a.png changed"]),
         ({"picture": {"d.png": "9"}, "caption": {"d.png": "9"}}, ["d.png is new"]),
-        ({"model": {"the base model": "8"}}, ["the base model is another"]),
+        ({"model": {"the base model": "8"}}, ["the base model changed"]),
         (
             {"setting": {"adapter.rank": "8", "model.seed": "1"}},
             ["adapter.rank was 4 and is 8", "model.seed was 42 and is 1"],

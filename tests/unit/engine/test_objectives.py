@@ -8,12 +8,12 @@ from trainer.engine.families.base import Conditioning, NoiseSpec
 from trainer.engine.objectives import (
     Batch,
     betas,
-    draw_noise,
-    draw_timesteps,
     make_schedule,
     masked_error,
     min_snr_weight,
+    sample_noise,
     sample_rng,
+    sample_timesteps,
     training_loss,
     zero_terminal,
 )
@@ -94,14 +94,14 @@ def test_a_noise_schedule_that_stable_diffusion_does_not_use_is_refused():
 
 
 def test_draws_of_a_sample_do_not_depend_on_the_batch_around_it():
-    together = draw_noise(SHAPE, [sample_rng(7, 3, index) for index in range(3)])
-    alone = draw_noise((1, *SHAPE[1:]), [sample_rng(7, 3, 2)])
+    together = sample_noise(SHAPE, [sample_rng(7, 3, index) for index in range(3)])
+    alone = sample_noise((1, *SHAPE[1:]), [sample_rng(7, 3, 2)])
     assert torch.equal(together[2], alone[0])
 
 
 def test_different_seeds_steps_and_samples_draw_differently():
     drawn = {
-        float(draw_noise((1, 1, 1, 1), [sample_rng(seed, step, index)]))
+        float(sample_noise((1, 1, 1, 1), [sample_rng(seed, step, index)]))
         for seed in range(3)
         for step in range(3)
         for index in range(3)
@@ -110,7 +110,7 @@ def test_different_seeds_steps_and_samples_draw_differently():
 
 
 def test_timesteps_cover_the_whole_schedule_evenly():
-    t = draw_timesteps(range(1000), [sample_rng(0, step, 0) for step in range(4000)])
+    t = sample_timesteps(range(1000), [sample_rng(0, step, 0) for step in range(4000)])
     assert t.min() < 10
     assert t.max() > 989
     assert abs(t.float().mean() - 499.5) < 15  # three standard errors
@@ -118,7 +118,7 @@ def test_timesteps_cover_the_whole_schedule_evenly():
 
 def test_timesteps_stay_within_those_wished():
     schedule = make_schedule(SD15, ObjectiveSettings(min_timestep=200, max_timestep=600))
-    t = draw_timesteps(schedule.timesteps, [sample_rng(0, step, 0) for step in range(4000)])
+    t = sample_timesteps(schedule.timesteps, [sample_rng(0, step, 0) for step in range(4000)])
     assert (int(t.min()), int(t.max())) == (200, 599)
 
 

@@ -11,6 +11,7 @@ from benchmarks.counts import ours, step
 from trainer.contract.errors import OutOfMemory
 from trainer.contract.events import EventLog
 from trainer.contract.settings.config import validated
+from trainer.contract.wording import for_console
 from trainer.engine.savings import Ladder
 from trainer.planning import memory as contract
 from trainer.planning.memory import (
@@ -187,35 +188,36 @@ def test_nobody_knows_what_there_is_and_nothing_is_given_up():
 def test_the_sentence_says_what_is_given_up_for_what():
     plan = MemoryPlan(Savings("blocks", 2, 4), {"base": 3 * GIB, "activations": 2 * GIB}, 6 * GIB)
     assert sentence(plan) == (
-        "To fit into 6.0 GiB, transformer blocks are computed twice, in batches of 2: about 5.0 GiB"
+        "To fit into 6.0 GiB: gradient checkpointing (transformer blocks), "
+        "batch 2 with gradient accumulation; about 5.0 GiB"
     )
 
 
 def test_fewer_bits_are_said_and_priced():
     plan = MemoryPlan(Savings("full", 1, 4, "4bit"), {"base": 2 * GIB}, 3 * GIB)
     assert sentence(plan) == (
-        "To fit into 3.0 GiB, nearly everything is computed twice, in batches of 1, the base held in 4 bits: "
+        "To fit into 3.0 GiB: gradient checkpointing (nearly everything), "
+        "batch 1 with gradient accumulation, base model quantized to 4-bit; "
         "about 2.0 GiB"
     )
-    assert price(plan.savings) == "It takes longer, and learns against a base that is a little coarser."
-    assert price(Savings("full", 1, 4)) == "It learns the same, and takes longer."
+    assert price(plan.savings) == "It takes longer, and trains against a slightly less precise base model."
+    assert price(Savings("full", 1, 4)) == "The result is the same; it takes longer."
 
 
 def test_streaming_is_said_with_what_it_takes_besides():
     savings = Savings("full", 1, 4, "4bit", stream=True)
     plan = MemoryPlan(savings, {"base": 2 * GIB}, 3 * GIB, besides=round(1.4 * GIB))
     assert sentence(plan) == (
-        "To fit into 3.0 GiB, nearly everything is computed twice, in batches of 1, the base held in 4 bits, "
-        "the base's blocks streamed from system memory: about 2.0 GiB, and 1.4 GiB of system memory besides"
+        "To fit into 3.0 GiB: gradient checkpointing (nearly everything), "
+        "batch 1 with gradient accumulation, base model quantized to 4-bit, "
+        "blocks offloaded to system RAM; about 2.0 GiB, and 1.4 GiB of system RAM"
     )
-    assert "about 2.0 of 3.0 GiB (base 2.0), and 1.4 GiB of system memory besides; nearly" in details(plan)
+    assert "about 2.0 of 3.0 GiB (base 2.0), and 1.4 GiB of system RAM; gradient" in details(plan)
 
 
 def test_the_details_name_the_parts_and_what_is_too_little():
     plan = MemoryPlan(Savings("none", 1, 1), {"base": 3 * GIB, "activations": 2 * GIB}, 6 * GIB)
-    assert details(plan) == (
-        "about 5.0 of 6.0 GiB (base 3.0, activations 2.0); nothing is computed twice, in batches of 1"
-    )
+    assert details(plan) == ("about 5.0 of 6.0 GiB (base 3.0, activations 2.0); no gradient checkpointing, batch 1")
     assert "smaller --dataset.resolution" in details(MemoryPlan(plan.savings, plan.parts, 5 * GIB))
 
 
@@ -253,7 +255,7 @@ def test_processes_share_the_images_of_a_step():
 def test_the_plan_says_what_each_of_several_processes_takes():
     plan = choose("sd15", settings(batch=4), 8 * GIB, "cuda", half=True, processes=4)
     assert "in each of 4 processes" in details(plan)
-    assert "in batches of 1" in details(plan)
+    assert "batch 1" in details(plan)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -301,4 +303,4 @@ def test_the_last_error_names_a_size_that_takes_less_than_what_was_tried_last(tm
     took = sum(predict("sdxl", config, list(ladder(config, "cpu"))[-1], "cpu", half=True, tiled=True).values())
     named = smaller("sdxl", config, took, "cpu", half=True)
     assert named is not None
-    assert f"--dataset.resolution {named}," in told.value.hint
+    assert f"--dataset.resolution {named}," in for_console(told.value.hint)

@@ -124,7 +124,7 @@ class HalfWeights:
 
 
 def fuse(family: Family, adapter: Adapter, dropout: float) -> int:
-    """Let the adapter's layers compute by `LoraFunction` where it wins; gives back how many do."""
+    """Let the adapter's layers compute by `LoraFunction` where it is faster; returns how many do."""
     chosen = [live for live in adapter.layers.values() if not dropout and _fusible(live)]
     for component in {live.slot.component for live in chosen}:
         layers = [live for live in chosen if live.slot.component == component]
@@ -175,7 +175,7 @@ class _Forward:
 
 
 def fuse_entries(unet: nn.Module) -> int:
-    """Let layers keep what their norm or gate is given, not also what it makes; gives back how many entries do.
+    """Let layers keep what their norm or gate is given, not also what it makes; returns how many entries do.
 
     A norm before a fused layer that alone reads it passes its input on, and the layer norms it for itself. To be called
     after `fuse`.

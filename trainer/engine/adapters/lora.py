@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.learning import AdapterSettings
+from trainer.contract.wording import setting
 from trainer.engine.families.base import Component, Family, Slot
 from trainer.models.errors import UnsupportedModel
 
@@ -137,7 +138,7 @@ def attach(family: Family, settings: AdapterSettings, seed: int) -> Adapter:
         if not wanted:
             raise InvalidSettings(
                 f"adapter.{component} = on, but the base model has no such text encoder.",
-                hint=f"Set --adapter.{component} false; only SDXL has a second one.",
+                hint=f"Set {setting(f'adapter.{component}', 'false')}; only SDXL has a second one.",
             )
         found |= _attach_to(family, component, wanted, slots, settings)
     missing = sorted(slots.keys() - found.keys())
@@ -152,7 +153,7 @@ def attach(family: Family, settings: AdapterSettings, seed: int) -> Adapter:
 def _attach_to(
     family: Family, component: Component, wanted: set[str], slots: dict[str, Slot], settings: AdapterSettings
 ) -> dict[str, LiveLayer]:
-    """Attach to one component; gives back its layers by kohya name."""
+    """Attach to one component; returns its layers by kohya name."""
     module = family.component(component)
     names = {path: family.kohya_name(component, path) for path, _ in module.named_modules()}
     paths = [path for path, name in names.items() if name in wanted]

@@ -1,4 +1,4 @@
-"""The LoRA file: kohya names, one alpha, metadata, hashes; written whole, then proved by reading it back.
+"""The LoRA file: kohya names, one alpha, metadata, hashes; written whole, then verified by reading it back.
 
 Our own writer, because diffusers' converter writes another alpha and text-encoder names that no client knows
 (ADR 2).
@@ -41,7 +41,7 @@ class Exported:
 
 
 def export(path: Path, adapter: Adapter, dtype: str, metadata: Mapping[str, str]) -> Exported:
-    """Write and prove one LoRA file.
+    """Write and verify one LoRA file.
 
     Args:
         path: A file that must not exist yet.
@@ -57,7 +57,7 @@ def export(path: Path, adapter: Adapter, dtype: str, metadata: Mapping[str, str]
     proof = path.with_name(f".{path.name}.proof")
     try:
         atomic_write(proof, data)
-        prove(proof, adapter, dtype)
+        verify(proof, adapter, dtype)
         _publish(proof, path)
     finally:
         proof.unlink(missing_ok=True)
@@ -73,11 +73,11 @@ def _exported(path: Path, data: bytes) -> Exported:
     return Exported(path, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _publish(proved: Path, path: Path) -> None:
-    """Give a proved file its name, unless something has that name."""
+def _publish(verified: Path, path: Path) -> None:
+    """Rename a verified file to its final name, unless that exists."""
     if path.exists():
         raise FileExists(path)
-    proved.replace(path)
+    verified.replace(path)
     sync_folder(path.parent)
 
 
@@ -110,7 +110,7 @@ def body_hash(data: bytes) -> str:
     return hashlib.sha256(data[8 + header_bytes :]).hexdigest()
 
 
-def prove(path: Path, adapter: Adapter, dtype: str) -> None:
+def verify(path: Path, adapter: Adapter, dtype: str) -> None:
     """Read the file back and compare its names, shapes, strength and hash with the live adapter.
 
     Raises:
@@ -127,10 +127,10 @@ def prove(path: Path, adapter: Adapter, dtype: str) -> None:
     if header.get("__metadata__", {}).get("sshs_model_hash") != body_hash(data):
         raise ProofFailed("its sshs_model_hash is not the hash of its tensors")
     for name, live in adapter.layers.items():
-        _prove_layer(name, live, tensors, TOLERANCE[dtype])
+        _verify_layer(name, live, tensors, TOLERANCE[dtype])
 
 
-def _prove_layer(name: str, live: LiveLayer, tensors: dict[str, Tensor], tolerance: float) -> None:
+def _verify_layer(name: str, live: LiveLayer, tensors: dict[str, Tensor], tolerance: float) -> None:
     down, up = tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"]
     if not (down.isfinite().all() and up.isfinite().all()):
         raise ProofFailed(f"{name} holds values that are not finite")
@@ -175,11 +175,11 @@ def put_into(adapter: Adapter, path: Path) -> list[str]:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise LoraRefused(path, f"cannot be read: {error}") from error
-    held = {name: live for name, live in adapter.layers.items() if f"{name}.lora_down.weight" in tensors}
-    odd = sorted(tensors.keys() ^ {f"{name}.{leaf}" for name in held for leaf in LEAVES})
+    stored = {name: live for name, live in adapter.layers.items() if f"{name}.lora_down.weight" in tensors}
+    odd = sorted(tensors.keys() ^ {f"{name}.{leaf}" for name in stored for leaf in LEAVES})
     if odd:
         raise LoraRefused(path, f"has other layers than are trained here: {len(odd)} tensors differ, first {odd[0]}")
-    for name, live in held.items():
+    for name, live in stored.items():
         alpha, down, up = (tensors[f"{name}.{leaf}"] for leaf in LEAVES)
         if (down.shape, up.shape) != (live.down.shape, live.up.shape):
             seen, wanted = tuple(down.shape), tuple(live.down.shape)
@@ -188,7 +188,7 @@ def put_into(adapter: Adapter, path: Path) -> list[str]:
             raise LoraRefused(path, f"holds something else than finite numbers in {name}")
         live.down.copy_(down)
         live.up.copy_(up.float() * (float(alpha) / down.shape[0] / live.scaling))
-    return [name for name in adapter.layers if name not in held]
+    return [name for name in adapter.layers if name not in stored]
 
 
 def sidecar(path: Path, trigger_word: str, labels: ExportLabels) -> None:

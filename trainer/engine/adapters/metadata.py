@@ -49,7 +49,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
     name = config.output.name
     folder = f"1_{name}"  # stands for the image folder, whose real name is private
     captions = [first_caption(item, config.dataset, config.model.seed) for item in data.items[:: plan.sizes]]
-    drawn = len(data.drawn.items) if data.drawn else 0
+    reg_images = len(data.class_images.items) if data.class_images else 0
     most_frequent = dict(list(tag_frequency(captions).items())[:MOST_TAGS])
     resolution = config.dataset.resolution
     text_rate = config.optimizer.text_learning_rate if len(trained_components(config.adapter)) > 1 else None
@@ -65,10 +65,10 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
         "sd_model_name": PurePath(config.model.base_model).name,
         "tag_frequency": json.dumps({folder: most_frequent}, ensure_ascii=False),
         "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": plan.images}}, ensure_ascii=False),
-        "reg_dataset_dirs": json.dumps({"base": {"n_repeats": 1, "img_count": drawn}} if drawn else {}),
+        "reg_dataset_dirs": json.dumps({"base": {"n_repeats": 1, "img_count": reg_images}} if reg_images else {}),
         "bucket_info": json.dumps(_bucket_info(data)),
         "num_train_images": plan.images,
-        "num_reg_images": drawn,
+        "num_reg_images": reg_images,
         "num_batches_per_epoch": math.ceil(plan.images / plan.effective_batch),
         "num_epochs": math.ceil(plan.views_per_image),
         "epoch": math.ceil(plan.passes(facts.step)),
@@ -105,7 +105,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
 
 
 def _comment(facts: TrainingFacts) -> str:
-    """What the file fits or how it was made, and by name the file that the training went on from."""
+    """What the file fits or how it was made, and the name of the LoRA file that the training continued from."""
     made = facts.labels.note or f"Trained with Atelier, preset {facts.config.preset}"
     start = PurePath(facts.config.adapter.start_from).name
     return f"{made}; went on from {start}" if start else made

@@ -31,10 +31,10 @@ class Worker:
 
     def __init__(self, job: CaptionJob, log: EventLog) -> None:
         self.job, self.log = job, log
-        self._told = 0.0
+        self._reported = 0.0
 
     def work(self) -> None:
-        """Caption what is to be captioned, put it into the overlay, and tell how it ended."""
+        """Caption what is to be captioned, put it into the overlay, and log how it ended."""
         began = time.monotonic()
         self.report("load", 0, 0)
         (items, problems), settings = self.job.look(), self.job.settings()
@@ -56,7 +56,7 @@ class Worker:
         self.log.write(RunFinished(reason="stopped" if stopped else "completed", step=seen, seconds=seconds))
 
     def _pass_over(self, broken: list[Problem]) -> None:
-        """Tell of the images that cannot be opened at all."""
+        """Warn of the images that cannot be opened at all."""
         folder = Path(self.job.settings().folder)
         for problem in broken:
             self.log.write(Warned(code=problem.code, message=problem.message, hint=problem.hint))
@@ -64,7 +64,7 @@ class Worker:
                 self.job.note(file_name=path.relative_to(folder).as_posix(), unreadable=problem.message)
 
     def report(self, phase: Stage, done: int, total: int) -> None:
-        """Tell how far it is, once a second.
+        """Log the progress, once a second.
 
         Raises:
             Stopped: Somebody asked to.
@@ -72,8 +72,8 @@ class Worker:
         if self.job.take_request("stop"):
             raise Stopped
         now = time.monotonic()
-        if now - self._told >= REPORT_SECONDS or done in (0, total):
-            self._told = now
+        if now - self._reported >= REPORT_SECONDS or done in (0, total):
+            self._reported = now
             self.log.write(Phase(name=phase, done=done, total=total))
 
     def _caption(self, caption: Caption, waiting: list[Item]) -> None:
@@ -98,12 +98,12 @@ def main(arguments: list[str]) -> int:
         job.claim()
 
         def failed(code: str, message: str, hint: str) -> None:
-            """Tell why it goes no further; the technical story goes to log.txt."""
+            """Log why it failed; the technical details go to log.txt."""
             failures.append(code)
             log.write(RunFailed(code=code, message=message, hint=hint))
             traceback.print_exc()
 
-        with isolated("Captioning", failed, "Details are in log.txt. Start it again, and it goes on from there."):
+        with isolated("Captioning", failed, "Details are in log.txt. Start it again to resume."):
             Worker(job, log).work()
     return 2 if failures else 0
 

@@ -32,7 +32,7 @@ class TensorCache:
     def __init__(self, folder: Path, writes: bool = True, missed: Callable[[], None] = lambda: None) -> None:
         self.folder = folder
         self.writes = writes  # one process of several does
-        self._missed = missed  # told of everything that is not there
+        self._missed = missed  # called for everything that is not there
         self.used: set[Path] = set()
 
     def get(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -56,7 +56,7 @@ class TensorCache:
         return tensors
 
     def write(self, key: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Store tensors under `key`; gives them back as they will be read."""
+        """Store tensors under `key`; returns them as they will be read."""
         made = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         if self.writes:
             data, path = save(made), self._path(key)

@@ -114,7 +114,7 @@ class Encoder:
                 done += _finish(batch)
                 progress(done, len(cuts))
         for write in writes:
-            write.result()  # a full disk is told
+            write.result()  # raises if the disk is full
         return made
 
     def _prepare(self, cut: Cut) -> Prepared:

@@ -1,4 +1,4 @@
-"""Prior preservation (Ruiz et al. 2023, arXiv:2208.12242): images that the base model draws itself before training.
+"""Prior preservation (Ruiz et al. 2023, arXiv:2208.12242): class images that the base model generates before training.
 
 They stand among the views of the user's own, and what the base model answers to them noised is their target.
 """
@@ -30,7 +30,7 @@ from trainer.engine.families.base import Family, RenderOptions
 
 
 def class_prompts(items: Sequence[Item], settings: DatasetSettings, seed: int) -> list[str]:
-    """What the base model draws: the prompt that was chosen, else the captions without their trigger words.
+    """Returns the prompts of the class images: the chosen one, else the captions without their trigger words.
 
     Images of a folder without a trigger word are left out: their captions are what is to be learnt.
     """
@@ -53,8 +53,8 @@ def without_trigger(caption: str, trigger_word: str) -> str:
     return ", ".join(tags_of(" ".join(words.split())))
 
 
-class Protector:
-    """Draws what the base model is to be kept at."""
+class ClassImages:
+    """Generates the class images that the base model's predictions are kept at."""
 
     def __init__(self, config: TrainConfig, family: Family, text: TextStates, accelerator: Accelerator) -> None:
         self._config, self._family, self._text, self._accelerator = config, family, text, accelerator
@@ -66,18 +66,18 @@ class Protector:
         *,
         dtype: torch.dtype,
         cache: TensorCache,
-        drawing: Progress,
+        generating: Progress,
         encoding: Progress,
     ) -> EncodedDataset:
-        """The data set with these images besides, drawn now if no earlier run has. To be called before training.
+        """Returns the data set with class images, generated now unless an earlier run has, before training.
 
         Args:
-            data: The user's own images; those drawn have their sizes, so that they share forward passes.
+            data: The user's own images; class images get their sizes, so that they share forward passes.
             prompts: Taken in turn.
             dtype: Of the base model.
             cache: Images lie beside it, below `drawn`, and count towards its limit.
-            drawing: Told how many are there.
-            encoding: Told how many are encoded.
+            generating: Gets the number of images that are there.
+            encoding: Gets the number of images that are encoded.
         """
         wanted = self._config.dataset.class_images
         how = [module_digest(self._family.component("unet")), self._family.encoder_key("vae")]
@@ -88,20 +88,22 @@ class Protector:
             options, ids = self._options(number, size), self._family.tokenize([prompt]).tolist()
             path = cache.folder.parent / "drawn" / f"{digest(prompt, ids, options, *how)}.png"
             if not _whole(path):
-                self._draw(path, prompt, options)
+                self._generate(path, prompt, options)
             cache.note(path)
             cuts.append(Cut(Item(path, prompt, size.width, size.height), Crop(size, 0, 0, size), (False,)))
-            drawing(number + 1, wanted)
+            generating(number + 1, wanted)
         plain = self._config.dataset.model_copy(update={"alpha_mask": False})
-        return replace(data, drawn=encode(cuts, self._family, plain, dtype=dtype, cache=cache, progress=encoding))
+        return replace(
+            data, class_images=encode(cuts, self._family, plain, dtype=dtype, cache=cache, progress=encoding)
+        )
 
     def _options(self, number: int, size: Size) -> RenderOptions:
-        """As previews are drawn, with seeds of its own."""
+        """Returns the previews' options with a seed of its own."""
         wished = self._config.preview
         return RenderOptions((number,), wished.steps, wished.guidance_scale, size.width, size.height)
 
     @torch.no_grad()
-    def _draw(self, path: Path, prompt: str, options: RenderOptions) -> None:
+    def _generate(self, path: Path, prompt: str, options: RenderOptions) -> None:
         device = self._accelerator.device
         with self._accelerator.autocast():
             [image] = self._family.render(self._text([prompt], device), self._text([""], device), options)

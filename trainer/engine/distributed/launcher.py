@@ -22,19 +22,20 @@ import psutil
 from trainer.contract.errors import ComputersApart, InvalidSettings, ProcessLost, Terminated, TrainerError
 from trainer.contract.events import EventLog, RunFailed, RunFinished
 from trainer.contract.settings.config import TrainConfig
+from trainer.contract.wording import setting
 from trainer.runs.folder import RunFolder
 from trainer.runs.process import Group
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-LED = "--led"  # to one process of a group: the one that started it holds the run, tells its failure, starts the next
+LED = "--led"  # to one process of a group: the one that started it owns the run, reports its failure, starts the next
 HERE = "127.0.0.1"
 LOOK_SECONDS = 0.5
 
 
 def launch_and_log(run: RunFolder, group: Group) -> int:
-    """0 when the group's training ended as wished, 2 when it failed; that is told once, after all of them have gone."""
+    """Returns 0 when the group's training ended normally, 2 when it failed, which is logged once all have ended."""
     began = time.time()
     try:
         _launch(run, group)
@@ -90,14 +91,14 @@ def _check(config: TrainConfig, group: Group) -> None:
     if device == "mps":
         raise InvalidSettings(
             f"{group.size} processes cannot train together with model.device = mps.",
-            hint="Set --model.device cpu, or train with one process.",
+            hint=f"Set {setting('model.device', 'cpu')}, or train with one process.",
             places={"model.processes": "On a Mac's graphics card only one process can train."},
         )
     cards = torch.cuda.device_count() if device == "cuda" else group.processes
     if group.processes > cards:
         raise InvalidSettings(
             f"model.processes = {group.processes}, but this computer has {cards} graphics card{'s' * (cards > 1)}.",
-            hint=f"Set --processes {cards}, or --model.device cpu.",
+            hint=f"Set {setting('model.processes', cards)}, or {setting('model.device', 'cpu')}.",
             places={"model.processes": f"This computer has {cards} graphics card{'s' * (cards > 1)}."},
         )
     batch = config.dataset.batch_size * config.dataset.accumulation
@@ -105,7 +106,7 @@ def _check(config: TrainConfig, group: Group) -> None:
         raise InvalidSettings(
             f"{group.size} processes share each step's images, and there are only {batch} "
             f"(dataset.batch_size {config.dataset.batch_size} x dataset.accumulation {config.dataset.accumulation}).",
-            hint="Raise --dataset.batch_size or --dataset.accumulation, or take fewer processes.",
+            hint=f"Raise {setting('dataset.batch_size')} or {setting('dataset.accumulation')}, or use fewer processes.",
             places={"model.processes": f"A step has only {batch} images to share."},
         )
 
@@ -172,7 +173,7 @@ def end_with_launcher() -> None:
     Thread(target=_watch, daemon=True).start()
 
 
-def leave_word(error: TrainerError) -> None:
-    """Give the reason to the launcher, in the file that it reads when a process of its group has failed."""
+def report_to_launcher(error: TrainerError) -> None:
+    """Write the reason into the file that the launcher reads when a process of its group has failed."""
     reason = {"message": error.message, "hint": error.hint, "code": error.code, "timestamp": time.time()}
     Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(reason))

@@ -50,7 +50,7 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the denoiser is told: text states (B, T, D), and where a family asks for them the rest.
+    """The denoiser's conditioning: text states (B, T, D), and where a family asks for them the rest.
 
     `pooled` is the caption as one vector (B, P); `frames` (B, 6) are original height and width, the cut's top and left,
     and the shown height and width, all in px (Podell et al. 2023, section 2.2).
@@ -69,11 +69,11 @@ class Conditioning:
         return self._each(lambda part: part.expand(times, *part.shape[1:]))
 
     def to(self, device: torch.device) -> Conditioning:
-        """The same on a device."""
+        """Returns this conditioning on a device."""
         return self._each(lambda part: part.to(device))
 
     def framed(self, frames: Tensor) -> Conditioning:
-        """The same for images of these sizes and cuts."""
+        """Returns this conditioning for images of these sizes and crops."""
         return replace(self, frames=frames)
 
     def text(self) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """Previews drawn together: a seed for each, denoising steps, guidance, size in px."""
+    """Previews generated together: a seed for each, denoising steps, guidance, size in px."""
 
     seeds: tuple[int, ...]
     steps: int
@@ -159,10 +159,10 @@ class Family(Protocol):
         ...
 
     def render(self, conditioning: Conditioning, negative: Conditioning, options: RenderOptions) -> list[Image.Image]:
-        """An image for each row of the conditioning, drawn with the model's own scheduler; `negative` has one row."""
+        """Returns an image for each row of the conditioning, by the model's own scheduler; `negative` has one row."""
         ...
 
-    def draw_in_tiles(self) -> None:
+    def decode_in_tiles(self) -> None:
         """Decode images in tiles from here on, which takes less memory."""
         ...
 

@@ -11,7 +11,7 @@ from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.clip_tokens import CHUNK_TOKENS
 from trainer.engine.families.base import Family
 from trainer.engine.families.noise import noise_spec
-from trainer.engine.families.parts import Kept, load_parts
+from trainer.engine.families.parts import Storage, load_parts
 from trainer.engine.families.sdxl import StableDiffusionXL
 from trainer.engine.families.unet import StableDiffusion
 from trainer.models.compatible import check
@@ -29,11 +29,11 @@ FAMILIES: dict[str, type[StableDiffusion]] = {
 
 
 def _silent(_done: int, _total: int) -> None:
-    """Told nobody."""
+    """Reports no progress."""
 
 
 def base_path(base_model: str, fetching: Progress = _silent) -> Path:
-    """Where a base model lies; one of the hub is fetched first if it is not here, as `fetching` is told in MiB.
+    """Where a base model lies; one of the hub is fetched first if it is not here, with progress to `fetching` in MiB.
 
     Raises:
         HubError: It cannot be fetched.
@@ -64,8 +64,8 @@ def load_family(config: TrainConfig, device: torch.device, dtype: torch.dtype) -
     model = chosen_model(config)
     vae = Path(config.model.vae).expanduser() if config.model.vae else None
     wished = config.model.quantize
-    kept = Kept(dtype, "none" if wished == "auto" else wished, device, stream=config.model.offload == "on")
-    parts = load_parts(model, vae, kept)
+    storage = Storage(dtype, "none" if wished == "auto" else wished, device, stream=config.model.offload == "on")
+    parts = load_parts(model, vae, storage)
     if model.layout == "file":  # a folder's scheduler says it itself
         parts.scheduler |= {"prediction_type": model.prediction, "rescale_betas_zero_snr": model.zero_terminal_snr}
     try:

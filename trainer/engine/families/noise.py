@@ -1,4 +1,4 @@
-"""How a base model was noised, and the scheduler that draws its previews by the same rules."""
+"""How a base model was noised, and the scheduler that generates its previews with the same noise."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def noise_spec(scheduler: Mapping[str, Any], settings: ObjectiveSettings) -> Noi
     Raises:
         InvalidSettings: A combination that the model rules out, as "auto" is only known here.
     """
-    told: Prediction = "v_prediction" if scheduler.get("prediction_type") == "v_prediction" else "epsilon"
-    prediction, zero_snr = noise_of(told, bool(scheduler.get("rescale_betas_zero_snr", False)), settings)
+    prediction: Prediction = "v_prediction" if scheduler.get("prediction_type") == "v_prediction" else "epsilon"
+    prediction, zero_snr = noise_of(prediction, bool(scheduler.get("rescale_betas_zero_snr", False)), settings)
     return NoiseSpec(
         num_timesteps=int(scheduler["num_train_timesteps"]),
         beta_start=float(scheduler["beta_start"]),

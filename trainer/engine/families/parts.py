@@ -30,14 +30,14 @@ from trainer.engine.device import out_of_memory
 from trainer.engine.errors import NothingToSave
 from trainer.engine.families import original
 from trainer.engine.frozen.malloc import without_holes
-from trainer.engine.frozen.quantized import HeldWeight, hold
+from trainer.engine.frozen.quantized import QuantizedWeight, quantize_weight
 from trainer.engine.frozen.streaming import blocks_of, stream
 from trainer.models.errors import NotABaseModel
 from trainer.models.identify import BaseModel
 
 CONFIGS = Path(__file__).parent / "configs"
 VARIANTS = (None, "fp16")  # of the weight files in a folder, the first that is there
-HELD = ("down_blocks.", "mid_block.", "up_blocks.")  # first and last convolution are small, and matter much
+QUANTIZED_BLOCKS = ("down_blocks.", "mid_block.", "up_blocks.")  # first and last convolution are small, and matter much
 CPU = torch.device("cpu")
 TILE_PX = 512  # side of what is decoded at once: small enough to matter, large enough for its norms to be the image's
 LONGEST_CAPTION = 77  # tokens that CLIP has positions for
@@ -45,7 +45,7 @@ UNREADABLE = (OSError, ValueError, KeyError, AttributeError, RuntimeError, Safet
 
 
 @dataclass(frozen=True)
-class Kept:
+class Storage:
     """How weights are kept: in a working dtype, or what is in the UNet's blocks in fewer bits on its device already.
 
     Or these blocks in system memory, to be streamed to the device.
@@ -63,10 +63,10 @@ class Kept:
 
     def weight(self, name: str, tensor: Tensor) -> Tensor:
         """A weight of that name as it is kept."""
-        if self.quantize == "none" or not name.startswith(HELD):
+        if self.quantize == "none" or not name.startswith(QUANTIZED_BLOCKS):
             return tensor.to(self.dtype)
-        held = hold(tensor.to(self.device, self.dtype), self.quantize)
-        return held.cpu() if self.stream else held
+        made = quantize_weight(tensor.to(self.device, self.dtype), self.quantize)
+        return made.cpu() if self.stream else made
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Parts:
 
 
 @without_holes()
-def load_parts(model: BaseModel, vae: Path | None, kept: Kept) -> Parts:
+def load_parts(model: BaseModel, vae: Path | None, storage: Storage) -> Parts:
     """The parts of a recognised base model, with another VAE in place of its own if one is given.
 
     Raises:
@@ -96,9 +96,9 @@ def load_parts(model: BaseModel, vae: Path | None, kept: Kept) -> Parts:
     """
     template = json.loads((CONFIGS / f"{model.family}.json").read_text(encoding="utf-8"))
     load = _from_folder if model.layout == "folder" else _from_file
-    other = load_vae(vae, template["vae"], kept.vae_dtype) if vae is not None else None
+    other = load_vae(vae, template["vae"], storage.vae_dtype) if vae is not None else None
     with _reading(model.path):
-        parts = load(model.path, template, kept)
+        parts = load(model.path, template, storage)
     if vae is not None and other is not None:
         made, read = other.config.latent_channels, parts.unet.config.in_channels
         if made != read:
@@ -121,7 +121,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise NotABaseModel(path, f"a part cannot be read: {_first_line(error)}") from error
 
 
-def _from_folder(folder: Path, template: dict[str, Any], kept: Kept) -> Parts:
+def _from_folder(folder: Path, template: dict[str, Any], storage: Storage) -> Parts:
     local = {"local_files_only": True}
     unet = UNet2DConditionModel.load_config(folder / "unet", **local)
     encoders: list[nn.Module] = []
@@ -129,7 +129,7 @@ def _from_folder(folder: Path, template: dict[str, Any], kept: Kept) -> Parts:
     for number, kind in enumerate(template["text_encoders"]):
         suffix = "_2" if number else ""
         cls: Any = CLIPTextModelWithProjection if kind.get("projection") else CLIPTextModel
-        encoders.append(_pretrained(cls, folder / f"text_encoder{suffix}", kept.dtype))
+        encoders.append(_pretrained(cls, folder / f"text_encoder{suffix}", storage.dtype))
         tokenizers.append(CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}", **local))
     files = _chosen(folder / "unet")
     tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
@@ -137,9 +137,9 @@ def _from_folder(folder: Path, template: dict[str, Any], kept: Kept) -> Parts:
     return Parts(
         name=folder.name,
         unet=bare,
-        read_unet=partial(_fill_unet, bare, weights, kept),
+        read_unet=partial(_fill_unet, bare, weights, storage),
         unet_files=files,
-        vae=_channels_last(_pretrained(AutoencoderKL, folder / "vae", kept.vae_dtype)),
+        vae=_channels_last(_pretrained(AutoencoderKL, folder / "vae", storage.vae_dtype)),
         text_encoders=encoders,
         tokenizers=tokenizers,
         scheduler=json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")),
@@ -172,18 +172,18 @@ def _weights(folder: Path, variant: str | None) -> list[Path]:
     return sorted([*folder.glob(f"*model{middle}.safetensors"), *folder.glob(f"*model{middle}-0*.safetensors")])
 
 
-def _from_file(path: Path, template: dict[str, Any], kept: Kept) -> Parts:
+def _from_file(path: Path, template: dict[str, Any], storage: Storage) -> Parts:
     tensors = load_file(path)
     unet = original.unet(tensors, template["unet"])
     unet_config = template["unet"] | original.unet_widths(unet, template["unet"])
     bare, weights = _matched(lambda: UNet2DConditionModel.from_config(unet_config), unet)
-    encoders = [_text_encoder(tensors, kind, kept.dtype) for kind in template["text_encoders"]]
+    encoders = [_text_encoder(tensors, kind, storage.dtype) for kind in template["text_encoders"]]
     return Parts(
         name=path.stem,
         unet=bare,
-        read_unet=partial(_fill_unet, bare, weights, kept),
+        read_unet=partial(_fill_unet, bare, weights, storage),
         unet_files=[path],
-        vae=_original_vae(tensors, template["vae"], kept.vae_dtype),
+        vae=_original_vae(tensors, template["vae"], storage.vae_dtype),
         text_encoders=encoders,
         tokenizers=[clip_tokenizer(kind["pad_token"]) for kind in template["tokenizers"]],
         scheduler=template["scheduler"],
@@ -236,7 +236,9 @@ def _first_line(error: Exception) -> str:
 def _original_vae(tensors: Mapping[str, Tensor], template: dict[str, Any], dtype: torch.dtype) -> AutoencoderKL:
     state = original.vae(tensors, template)
     config = template | original.vae_widths(state)
-    return cast("AutoencoderKL", _channels_last(_filled(lambda: AutoencoderKL.from_config(config), state, Kept(dtype))))
+    return cast(
+        "AutoencoderKL", _channels_last(_filled(lambda: AutoencoderKL.from_config(config), state, Storage(dtype)))
+    )
 
 
 def _text_encoder(tensors: Mapping[str, Tensor], kind: dict[str, Any], dtype: torch.dtype) -> nn.Module:
@@ -251,7 +253,7 @@ def _text_encoder(tensors: Mapping[str, Tensor], kind: dict[str, Any], dtype: to
         eos_token_id=words[END],
         pad_token_id=words[END],
     )
-    return cast("nn.Module", _filled(lambda: cls(config), state, Kept(dtype)))
+    return cast("nn.Module", _filled(lambda: cls(config), state, Storage(dtype)))
 
 
 def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
@@ -260,14 +262,14 @@ def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=dict(words), merges=list(merges), pad_token=pad_token, model_max_length=LONGEST_CAPTION)
 
 
-def _filled(build: Callable[[], Any], state: Mapping[str, Tensor], kept: Kept) -> Any:  # noqa: ANN401
+def _filled(build: Callable[[], Any], state: Mapping[str, Tensor], storage: Storage) -> Any:  # noqa: ANN401
     """A module of exactly these weights.
 
     Raises:
         ValueError: Some are missing.
     """
     module, weights = _matched(build, state)
-    _fill(module, weights, kept)
+    _fill(module, weights, storage)
     return module
 
 
@@ -289,23 +291,23 @@ def _matched(build: Callable[[], Any], state: Mapping[str, Tensor]) -> tuple[Any
 
 
 @without_holes()
-def _fill(module: nn.Module, weights: dict[str, Tensor], kept: Kept) -> None:
+def _fill(module: nn.Module, weights: dict[str, Tensor], storage: Storage) -> None:
     """Give the module these weights, which are given up."""
-    module.load_state_dict({name: kept.weight(name, weights.pop(name)) for name in list(weights)}, assign=True)
+    module.load_state_dict({name: storage.weight(name, weights.pop(name)) for name in list(weights)}, assign=True)
 
 
-def _fill_unet(unet: nn.Module, weights: dict[str, Tensor], kept: Kept) -> None:
+def _fill_unet(unet: nn.Module, weights: dict[str, Tensor], storage: Storage) -> None:
     """Give the UNet its weights; its blocks may be quantized, and may stay in system RAM.
 
     Raises:
         NothingToSave: It is to be quantized or offloaded, and has no blocks for that.
     """
-    _fill(unet, weights, kept)
-    if kept.quantize != "none" and not any(isinstance(weight, HeldWeight) for weight in unet.parameters()):
-        hint = f"Set {setting('model.quantize', 'none')}."
-        raise NothingToSave(f"Quantization to {kept.quantize}", "weights that it can quantize", hint)
-    if kept.stream:
-        stream(blocks_of(unet), kept.device)
+    _fill(unet, weights, storage)
+    if storage.quantize != "none" and not any(isinstance(weight, QuantizedWeight) for weight in unet.parameters()):
+        remedy = setting("model.quantize", "none")
+        raise NothingToSave(f"Quantization to {storage.quantize}", "weights that it can quantize", remedy)
+    if storage.stream:
+        stream(blocks_of(unet), storage.device)
 
 
 def _channels_last(module: Any) -> Any:  # noqa: ANN401

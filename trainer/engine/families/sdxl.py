@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: two text encoders, and a UNet that is told the image's size and cut."""
+"""Stable Diffusion XL: two text encoders, and a UNet conditioned on the image's size and crop."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class StableDiffusionXL(StableDiffusion):
             add_watermarker=False,
         )
 
-    def _told(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
+    def _text_inputs(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
         """The text, by the pipeline's names."""
-        told = {"prompt_embeds": conditioning, "negative_prompt_embeds": negative}
-        pooled = {name.replace("prompt", "pooled_prompt"): one.text()["pooled"] for name, one in told.items()}
-        return super()._told(conditioning, negative) | pooled
+        inputs = {"prompt_embeds": conditioning, "negative_prompt_embeds": negative}
+        pooled = {name.replace("prompt", "pooled_prompt"): one.text()["pooled"] for name, one in inputs.items()}
+        return super()._text_inputs(conditioning, negative) | pooled

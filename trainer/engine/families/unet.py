@@ -111,7 +111,7 @@ class StableDiffusion:
         return Conditioning(joined(states.unflatten(0, own.shape[:2])))
 
     def release_encoders(self, keep_text: bool) -> None:
-        """Free memory of what training does not need; the VAE draws previews, a frozen text encoder is done."""
+        """Free memory of what training does not need; the VAE decodes previews, a frozen text encoder is done."""
         self.vae.to("cpu")
         for encoder in [] if keep_text else self.text_encoders:
             encoder.to("meta")
@@ -123,7 +123,7 @@ class StableDiffusion:
 
     @torch.no_grad()
     def render(self, conditioning: Conditioning, negative: Conditioning, options: RenderOptions) -> list[Image.Image]:
-        """Images by the stock pipeline, so that clients draw the same from the same seed.
+        """Images by the stock pipeline, so that clients generate the same image from the same seed.
 
         The first noise is handed over in float32, as a client's would be, which keeps the latents in float32 between
         the steps; the VAE decodes outside autocast, in the dtype it was loaded in, and leaves the device again.
@@ -134,7 +134,7 @@ class StableDiffusion:
         pipeline = self._pipeline()
         pipeline.set_progress_bar_config(disable=True)
         made = pipeline(
-            **self._told(conditioning, negative.repeated(len(options.seeds))),
+            **self._text_inputs(conditioning, negative.repeated(len(options.seeds))),
             guidance_scale=options.guidance_scale,
             guidance_rescale=ZERO_SNR_RESCALE if self.noise.zero_terminal_snr else 0.0,
             num_inference_steps=options.steps,
@@ -157,7 +157,7 @@ class StableDiffusion:
             requires_safety_checker=False,
         )
 
-    def _told(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
+    def _text_inputs(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
         """The text, by the pipeline's names."""
         return {"prompt_embeds": conditioning.states, "negative_prompt_embeds": negative.states}
 
@@ -178,7 +178,7 @@ class StableDiffusion:
         bytes_ = pixels[0].float().cpu().clamp(-1, 1).add(1).mul(127.5).round().byte()
         return Image.fromarray(bytes_.permute(1, 2, 0).numpy())
 
-    def draw_in_tiles(self) -> None:
+    def decode_in_tiles(self) -> None:
         """From here on decode images in tiles."""
         self._tiled = True
 
@@ -190,7 +190,7 @@ class StableDiffusion:
         except (RuntimeError, MemoryError) as error:
             if self._tiled or not out_of_memory(error):
                 raise
-        self.draw_in_tiles()  # here, where the error with all it holds is gone
+        self.decode_in_tiles()  # here, where the error with all it holds is gone
         return self._pixels(latents)
 
     def lora_slots(self, targets: str, components: Sequence[Component]) -> dict[str, Slot]:

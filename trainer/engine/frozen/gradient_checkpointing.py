@@ -1,4 +1,4 @@
-"""How much of the UNet's forward pass is computed again in the backward pass instead of being kept."""
+"""How much of the UNet's forward pass is recomputed in the backward pass instead of being kept."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def apply_level(unet: nn.Module, level: Checkpointing) -> int:
             part.forward = _Recomputed(part.forward)
         count = len(parts)
     if level != "none" and not count:
-        hint = f"{setting('model.gradient_checkpointing', 'none')}."
-        raise NothingToSave(f'Gradient checkpointing "{level}"', "blocks that it can recompute", f"Set {hint}")
+        remedy = setting("model.gradient_checkpointing", "none")
+        raise NothingToSave(f'Gradient checkpointing "{level}"', "blocks that it can recompute", remedy)
     return count
 
 
 class _Recomputed:
-    """A forward pass of which only the inputs are kept; a dropout within draws the same both times."""
+    """A forward pass of which only the inputs are kept; dropout within uses the same random mask both times."""
 
     def __init__(self, forward: Callable[..., Tensor]) -> None:
         self.plain = forward

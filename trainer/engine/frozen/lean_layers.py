@@ -1,4 +1,4 @@
-"""Frozen layers that keep less for the backward pass, and compute again what is cheap: all but matrix products.
+"""Frozen layers that keep less for the backward pass and recompute what is cheap: all but matrix products.
 
 torch keeps a convolution's input even where its weight is frozen, and between a norm and its activation the norm's
 answer too. On a graphics card autocast moreover has norms read and answer in float32, twice the size.
@@ -64,7 +64,7 @@ def _sizes(x: Tensor) -> tuple[int, int, int]:
 
 
 def _laid_out(x: Tensor, groups: int, back: bool = False) -> Tensor:
-    """As the norm's kernels read it fastest, which on the CPU changes with the shape (measured, ADR 6).
+    """Returns x in the memory format that norm kernels read fastest, which on the CPU depends on its shape (ADR 6).
 
     Channels last its kernels go through a group's channels place by place, unless the images are large and it is the
     forward pass: for narrow groups up to fifteen times as slow as through a copy.
@@ -76,7 +76,7 @@ def _laid_out(x: Tensor, groups: int, back: bool = False) -> Tensor:
 
 
 def _out(x: Tensor) -> Tensor:
-    """As convolutions read it."""
+    """Returns x in the memory format that convolutions read."""
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
@@ -89,7 +89,7 @@ def normed_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
 
 
 def fuse_norms(unet: nn.Module) -> int:
-    """Let frozen norms keep their input alone, in the dtype that it has; gives back how many do.
+    """Let frozen norms keep their input alone, in its own dtype; returns how many do.
 
     In residual layers and before the last convolution they take in the activation that follows.
     """
@@ -183,7 +183,7 @@ class FrozenConvolution(torch.autograd.Function):
 
 
 def free_convolutions(unet: nn.Module) -> int:
-    """Let frozen convolutions without adapter keep nothing; gives back how many do. Packed ones do so already."""
+    """Let frozen convolutions without adapter keep nothing; returns how many do. Packed ones do so already."""
     chosen = [
         child
         for parent in unet.modules()
@@ -251,7 +251,7 @@ class Normed:
         self.norm = norm
 
     def ahead(self, kept: Tensor) -> Tensor:
-        """The same shape; in its own dtype, as it sums in float32 all the same."""
+        """Returns the normed input, same shape and dtype; the sums are in float32 anyway."""
         with torch.autocast(kept.device.type, enabled=False):
             return self._made(kept)[0]
 
@@ -276,7 +276,7 @@ class NormedInGroups:
         self.norm = norm
 
     def ahead(self, kept: Tensor) -> Tensor:
-        """(B, …, C), the same shape; in its own dtype, as it sums in float32 all the same."""
+        """(B, …, C) to the same shape and dtype; the sums are in float32 anyway."""
         with torch.autocast(kept.device.type, enabled=False):
             return _channels_last(self._made(self._read(kept))[0], kept)
 

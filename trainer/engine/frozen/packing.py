@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from trainer.engine.frozen.quantized import HeldWeight
+from trainer.engine.frozen.quantized import QuantizedWeight
 from trainer.engine.frozen.streaming import StreamedWeight
 
 ONE, NONE = [1, 1], [0, 0]
@@ -119,7 +119,7 @@ def _packable(child: nn.Module) -> bool:
     if type(child) is not nn.Conv2d or isinstance(child.padding, str) or child.padding_mode != "zeros":
         return False
     weight = child.weight
-    if isinstance(weight, (HeldWeight, StreamedWeight)):
+    if isinstance(weight, (QuantizedWeight, StreamedWeight)):
         return False
     computed = weight.dtype == torch.float32 or (
         weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()

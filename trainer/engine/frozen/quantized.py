@@ -1,4 +1,4 @@
-"""Frozen weights held in 8 or 4 bits, which any operation reads as dense ones, made for that moment alone.
+"""Frozen weights quantized to 8 or 4 bits; any operation reads them as dense weights, made for that operation alone.
 
 Layers, adapters and the shapes around them stay what they are, for such a weight is a tensor like any other; and what
 autograd keeps of it for the backward pass are its bits.
@@ -25,7 +25,7 @@ NF4 = (
 )
 
 
-class HeldWeight(Tensor):
+class QuantizedWeight(Tensor):
     """A weight (out, in, …) as codes (blocks, …), int8 or two to a byte, and scales (blocks, 1) in its own dtype."""
 
     codes: Tensor
@@ -34,8 +34,8 @@ class HeldWeight(Tensor):
 
     @staticmethod
     def __new__(  # noqa: D102 - a tensor is made here, not in __init__
-        cls: type[HeldWeight], codes: Tensor, scales: Tensor, shape: Sequence[int], turned: bool = False
-    ) -> HeldWeight:
+        cls: type[QuantizedWeight], codes: Tensor, scales: Tensor, shape: Sequence[int], turned: bool = False
+    ) -> QuantizedWeight:
         outside, inside, *kernel = shape[::-1] if turned else shape
         like = torch.empty((outside, *kernel, inside), device="meta").movedim(-1, 1)  # strides as `dense` has them
         made = Tensor._make_wrapper_subclass(
@@ -55,9 +55,9 @@ class HeldWeight(Tensor):
         outside, inside, *kernel = self.shape
         return _unpacked(self.codes, self.scales).view(outside, *kernel, inside).movedim(-1, 1)
 
-    def turn(self) -> HeldWeight:
+    def turn(self) -> QuantizedWeight:
         """The transposed matrix."""
-        return HeldWeight(self.codes, self.scales, self.shape[::-1], not self.turned)
+        return QuantizedWeight(self.codes, self.scales, self.shape[::-1], not self.turned)
 
     def __tensor_flatten__(self) -> tuple[list[str], tuple[torch.Size, bool]]:
         """What modules need to move it to another device."""
@@ -66,9 +66,9 @@ class HeldWeight(Tensor):
     @staticmethod
     def __tensor_unflatten__(
         inner: Mapping[str, Tensor], rest: tuple[torch.Size, bool], _size: object, _stride: object
-    ) -> HeldWeight:
+    ) -> QuantizedWeight:
         """The reverse."""
-        return HeldWeight(inner["codes"], inner["scales"], *rest)
+        return QuantizedWeight(inner["codes"], inner["scales"], *rest)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch declares it as a plain function
@@ -84,36 +84,37 @@ class HeldWeight(Tensor):
         if passed is not None:
             return passed
         return func(
-            *tree_map_only(HeldWeight, HeldWeight.dense, args), **tree_map_only(HeldWeight, HeldWeight.dense, named)
+            *tree_map_only(QuantizedWeight, QuantizedWeight.dense, args),
+            **tree_map_only(QuantizedWeight, QuantizedWeight.dense, named),
         )
 
 
-def passed_on(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> HeldWeight | None:  # noqa: ANN401
-    """The same bits under another shape or on another device; None where numbers are computed."""
+def passed_on(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> QuantizedWeight | None:  # noqa: ANN401
+    """Returns these codes under another shape or on another device; None where numbers are computed."""
     aten, weight = torch.ops.aten, args[0]
-    if not isinstance(weight, HeldWeight):
+    if not isinstance(weight, QuantizedWeight):
         return None
     if func is aten.detach.default:
-        return HeldWeight(weight.codes, weight.scales, weight.shape, weight.turned)
+        return QuantizedWeight(weight.codes, weight.scales, weight.shape, weight.turned)
     if func is aten.t.default:
         return weight.turn()
     if func is aten.view.default and not weight.turned and list(args[1]) == [*weight.shape[:2]]:
-        return HeldWeight(weight.codes, weight.scales, args[1])  # a 1 x 1 convolution's as a matrix
+        return QuantizedWeight(weight.codes, weight.scales, args[1])  # a 1 x 1 convolution's as a matrix
     if func is aten._to_copy.default and named.get("dtype") in (None, weight.dtype):
         there = named.get("device", weight.device)
-        return cast("HeldWeight", placed(weight, lambda numbers: numbers.to(there)))
+        return cast("QuantizedWeight", placed(weight, lambda numbers: numbers.to(there)))
     return None
 
 
 def placed(weight: Tensor, place: Callable[[Tensor], Tensor]) -> Tensor:
-    """The weight, held or dense, with its numbers where `place` puts them."""
-    if isinstance(weight, HeldWeight):
-        return HeldWeight(place(weight.codes), place(weight.scales), weight.shape, weight.turned)
+    """Returns the weight, quantized or dense, with its numbers where `place` puts them."""
+    if isinstance(weight, QuantizedWeight):
+        return QuantizedWeight(place(weight.codes), place(weight.scales), weight.shape, weight.turned)
     return place(weight)
 
 
-def hold(weight: Tensor, quantize: Quantize) -> Tensor:
-    """The weight in fewer bits; as it was if it is to be so, is a vector, or does not divide into blocks."""
+def quantize_weight(weight: Tensor, quantize: Quantize) -> Tensor:
+    """Returns the weight in fewer bits; unchanged with "none", as a vector, or if it does not divide into blocks."""
     if quantize == "none" or weight.ndim < 2 or weight.numel() % BLOCK:
         return weight
     blocks = weight.movedim(1, -1).reshape(-1, BLOCK).float()
@@ -122,9 +123,9 @@ def hold(weight: Tensor, quantize: Quantize) -> Tensor:
     # Within the range again, as the scale was rounded; and not in place, for these may be the weight's own numbers
     ready = (blocks / scales.clamp_(min=torch.finfo(weight.dtype).tiny)).clamp_(-most, most)
     if quantize == "8bit":
-        return HeldWeight(ready.round_().to(torch.int8), scales, weight.shape)
+        return QuantizedWeight(ready.round_().to(torch.int8), scales, weight.shape)
     nearest = torch.index_select(_codes(weight.device), 0, _places(ready).flatten()).view_as(ready)
-    return HeldWeight(nearest[:, 0::2] << 4 | nearest[:, 1::2], scales, weight.shape)
+    return QuantizedWeight(nearest[:, 0::2] << 4 | nearest[:, 1::2], scales, weight.shape)
 
 
 def _places(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from trainer.contract.wording import setting
 from trainer.engine.errors import NothingToSave
-from trainer.engine.frozen.quantized import HeldWeight, passed_on, placed
+from trainer.engine.frozen.quantized import QuantizedWeight, passed_on, placed
 
 ALIGNED = 512  # bytes, as on the device otherwise: kernels are chosen by it
 PIECE = 2**29  # bytes of system memory that blocks share: pinned memory is given in powers of two
@@ -85,7 +85,7 @@ class Buffers:
             taken.fill(block)
         taken.enter()
         self.slots, self._before = (taken, left), left.block
-        following = self._following.get((left.block, block))  # two blocks in a row tell forward from backward
+        following = self._following.get((left.block, block))  # two blocks in a row distinguish forward from backward
         if following is not None and following is not left.block:
             left.fill(following)
 
@@ -138,7 +138,7 @@ class StreamedWeight(Tensor):
     block: Block
 
     @staticmethod
-    def __new__(cls: type[StreamedWeight], stored: Tensor, block: Block) -> StreamedWeight:  # noqa: D102 - as HeldWeight
+    def __new__(cls: type[StreamedWeight], stored: Tensor, block: Block) -> StreamedWeight:  # noqa: D102 - as QuantizedWeight
         made = Tensor._make_wrapper_subclass(
             cls, stored.shape, strides=stored.stride(), dtype=stored.dtype, device=block.buffers.device
         )
@@ -148,7 +148,7 @@ class StreamedWeight(Tensor):
     def dense(self) -> Tensor:
         """The weight itself, for as long as no other block is asked for."""
         lent = self.block.lend(self.stored)
-        return lent.dense() if isinstance(lent, HeldWeight) else lent
+        return lent.dense() if isinstance(lent, QuantizedWeight) else lent
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch declares it as a plain function
@@ -172,7 +172,7 @@ class StreamedWeight(Tensor):
 
 
 def _seen_otherwise(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:  # noqa: ANN401
-    """The same numbers under another shape, which must not share a buffer; None where numbers are computed."""
+    """Returns a view of the stored numbers, which must not share a buffer; None where numbers are computed."""
     weight = args[0]
     if not isinstance(weight, StreamedWeight):
         return None
@@ -181,7 +181,7 @@ def _seen_otherwise(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> 
         return StreamedWeight(weight.stored, weight.block) if same else None
     if not func.is_view:
         return None
-    see: Callable[..., Any] = passed_on if isinstance(weight.stored, HeldWeight) else _called
+    see: Callable[..., Any] = passed_on if isinstance(weight.stored, QuantizedWeight) else _called
     seen = see(func, (weight.stored, *args[1:]), named)
     return None if seen is None else tree_map_only(Tensor, lambda one: StreamedWeight(one, weight.block), seen)
 
@@ -221,8 +221,7 @@ def stream(blocks: Iterable[Sequence[nn.Module]], device: torch.device) -> None:
     """
     places = [found for block in blocks if (found := streamed(block))]
     if not places:
-        hint = f"Set {setting('model.offload', 'off')}."
-        raise NothingToSave("Offloading to system RAM", "blocks that it can offload", hint)
+        raise NothingToSave("Offloading to system RAM", "blocks that it can offload", setting("model.offload", "off"))
     sizes = [sum(_size(getattr(owner, name)) for owner, name in block) for block in places]
     buffers = Buffers(max(sizes), device)
     for block, room in zip(places, _rooms(sizes, pinned=device.type == "cuda"), strict=True):
@@ -232,7 +231,7 @@ def stream(blocks: Iterable[Sequence[nn.Module]], device: torch.device) -> None:
 
 
 def _size(weight: Tensor) -> int:
-    numbers = [weight.codes, weight.scales] if isinstance(weight, HeldWeight) else [weight]
+    numbers = [weight.codes, weight.scales] if isinstance(weight, QuantizedWeight) else [weight]
     return sum(_aligned(one.nbytes) for one in numbers)
 
 

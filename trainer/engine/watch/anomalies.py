@@ -1,4 +1,4 @@
-"""Steps unlike those before them: far longer ones, losses out of their band, time that nobody worked."""
+"""Unusual steps: far longer than those before them, losses out of their range, time spent asleep."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Recent:
     def __init__(self, usual: int, recent: int) -> None:
         self.usual: deque[float] = deque(maxlen=usual)
         self.recent: deque[float] = deque(maxlen=recent)
-        self.told = False
+        self.warned = False
 
     def take(self, value: float) -> bool:
-        """Whether there is enough to compare, and nothing was told yet."""
+        """Whether there is enough to compare, and no warning was given yet."""
         if len(self.recent) == self.recent.maxlen:
             self.usual.append(self.recent[0])
         self.recent.append(value)
-        return not self.told and len(self.usual) == self.usual.maxlen
+        return not self.warned and len(self.usual) == self.usual.maxlen
 
 
 class Pace(Recent):
-    """The last steps' times; tells once when they have jumped, as they do when the driver takes system memory."""
+    """The last steps' times; warns once when they have jumped, which they do when the driver spills to system RAM."""
 
     MUCH_LONGER = 2.5
 
@@ -42,12 +42,12 @@ class Pace(Recent):
         if not self.take(seconds):
             return None
         before, now = statistics.median(self.usual), statistics.median(self.recent)
-        self.told = now > self.MUCH_LONGER * before
-        return (before, now) if self.told else None
+        self.warned = now > self.MUCH_LONGER * before
+        return (before, now) if self.warned else None
 
 
 class Band(Recent):
-    """The last steps' losses; tells once when half of the newest are above nearly all before them.
+    """The last steps' losses; warns once when half of the newest are above nearly all before them.
 
     A single loss says little: it depends on the timestep far more than on what was learnt.
     """
@@ -60,12 +60,12 @@ class Band(Recent):
         if not self.take(loss):
             return None
         edge, now = statistics.quantiles(self.usual, n=20)[-1], statistics.median(self.recent)
-        self.told = now > edge
-        return (edge, now) if self.told else None
+        self.warned = now > edge
+        return (edge, now) if self.warned else None
 
 
 class Clock:
-    """Tells when more time went by on the wall than was worked: the computer slept, or its clock was set."""
+    """Detects wall-clock time that was not spent training: the computer slept, or its clock was set."""
 
     def __init__(self) -> None:
         self._ahead = time.time() - time.monotonic()
@@ -86,7 +86,7 @@ class Clock:
 
 
 def nearly_full(device: torch.device) -> bool:
-    """Whether the device's memory is as good as used up, by whomever."""
+    """Whether the device's memory is nearly used up, by any program."""
     if device.type == "cuda":
         free, whole = torch.cuda.mem_get_info(device)
         return free < NEARLY_FULL * whole

@@ -1,7 +1,7 @@
-"""A run kept from ruin by numbers that are not finite: NaN or infinity in its losses, gradients or weights.
+"""Recovery from NaN and infinity in losses, gradients or weights.
 
-One update of such a gradient spoils every weight for good, so the step is left out. Where leaving out does not help,
-the run goes back to its last checkpoint with half the learning rate, once; then it ends with what was good.
+One update with such a gradient ruins every weight, so the step is skipped. Where skipping does not help, the run
+resumes from its last checkpoint at half the learning rate, once; after that it ends and keeps the last good files.
 """
 
 from __future__ import annotations
@@ -14,50 +14,51 @@ from torch import Tensor
 
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.events import EventLog, Warned
+from trainer.contract.wording import setting
 
-IN_A_ROW = 3  # steps left out one after the other: more of it would not help
-SCALED = 30  # the same by a gradient scaler, which begins at 65,536 and halves its scale each time: none is left then
+IN_A_ROW = 3  # skipped steps in a row: skipping more would not help
+SCALED = 30  # in a row by the gradient scaler, which starts at 65,536 and halves its scale each time
 CALMER = 0.5  # times the learning rate, after going back
 NAMED = 3  # images that a message names
 
 
 @dataclass
-class Guardian:
-    """What a run has been through; it outlives going back, and each of several processes comes to the same."""
+class Recovery:
+    """What was skipped and retried so far; it outlives a restart, and is equal in every process."""
 
     rate: float = 1.0  # share of the learning rate that the settings give
-    in_a_row: int = 0  # steps left out, the newest ones
-    _skipped: int = 0  # steps that a gradient scaler left out, the newest ones
-    _told: set[str] = field(default_factory=set)
+    in_a_row: int = 0  # newest steps skipped in a row
+    _skipped: int = 0  # newest steps that the gradient scaler skipped in a row
+    _warned: set[str] = field(default_factory=set)
 
     @property
     def went_back(self) -> bool:
-        """Whether the one way back is used up."""
+        """Whether the run has already restarted at half the learning rate."""
         return self.rate < 1
 
     def scaler_helps(self, skipped: bool) -> bool:
-        """Whether a gradient scaler has left out this step, and may yet find a scale at which nothing overflows."""
+        """Whether the gradient scaler skipped this step and may still find a scale that does not overflow."""
         self._skipped = self._skipped + 1 if skipped else 0
         return 0 < self._skipped <= SCALED
 
     def leave_out(self, error: NonFiniteLoss, log: EventLog) -> None:
-        """The step is left out, which is told once for each cause.
+        """Skip the step, with one warning for each cause.
 
         Raises:
-            NonFiniteLoss: So were those before it.
+            NonFiniteLoss: Too many steps in a row were skipped.
         """
         self.in_a_row += 1
         if self.in_a_row >= IN_A_ROW:
             raise error
-        if error.cause not in self._told:
-            self._told.add(error.cause)
+        if error.cause not in self._warned:
+            self._warned.add(error.cause)
             log.write(Warned(code="step_left_out", message=f"{error.message} The step was left out.", hint=error.hint))
 
     def go_back(self, error: NonFiniteLoss, log: EventLog) -> None:
-        """From the last checkpoint on the learning rate is half of what it was.
+        """Halve the learning rate for the restart from the last checkpoint.
 
         Raises:
-            NonFiniteLoss: The run has gone back before.
+            NonFiniteLoss: The run has restarted before.
         """
         if self.went_back:
             raise error
@@ -72,7 +73,7 @@ class Guardian:
 
 
 def cause_of(names: Sequence[str], losses: Sequence[float], precision: str) -> tuple[str, str]:
-    """Why a step's loss or gradient is not finite, as far as can be told, and what to do about it.
+    """Why a step's loss or gradient is not finite, as far as is known, and what to do about it.
 
     Args:
         names: The images of the step's samples.
@@ -85,10 +86,13 @@ def cause_of(names: Sequence[str], losses: Sequence[float], precision: str) -> t
         named = ", ".join(several[:NAMED]) + (f" and {len(several) - NAMED} more" if len(several) > NAMED else "")
         return (
             f"it comes from {named} alone",
-            "Look at the image, its mask and its caption; leave it out if it stays.",
+            "Look at the image, its mask and its caption; exclude it if this happens again.",
         )
     if precision == "fp16":
-        return "in fp16 numbers above 65,504 are infinite", "Set --model.precision bf16 or fp32."
+        return (
+            "fp16 overflows above 65,504",
+            f"Set {setting('model.precision', 'bf16')} or {setting('model.precision', 'fp32')}.",
+        )
     return "the learning rate is probably too high", "Start a new run with half the learning rate."
 
 

@@ -1,4 +1,4 @@
-"""A computer that is short of power or too hot: the run saves, waits, and goes on by itself."""
+"""A computer that is short of power or too hot: the run saves, waits, and continues by itself."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import psutil
 from trainer.contract.settings.model import ModelSettings
 
 LOOK_EVERY = 30.0  # seconds
-CHARGED = 5  # percent above the limit from which on the battery will do
-COOLED = 10  # °C below the limit at which it goes on
+CHARGED = 5  # percent above the limit from which the run continues
+COOLED = 10  # °C below the limit at which the run continues
 SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "amdgpu")  # of processors and graphics cards
 ASKED_SECONDS = 10  # a driver that hangs must not hang the training
 
 
 @dataclass
-class Strain:
-    """Looks now and then whether the computer needs a rest."""
+class PowerWatch:
+    """Checks every `LOOK_EVERY` seconds whether the run must wait for power or cooling."""
 
     why: str = ""
     _looked: float = float("-inf")
 
     def look(self, limits: ModelSettings) -> str:
-        """Why to rest now; empty if all is well. Once resting, it takes a little more than the limit to go on."""
+        """Returns why to wait now, or an empty string. A waiting run needs a little more than the limit to continue."""
         if time.monotonic() - self._looked >= LOOK_EVERY:
             self._looked = time.monotonic()
             resting = bool(self.why)
@@ -51,7 +51,7 @@ def heat(limit: int) -> str:
 
 
 def temperatures() -> Iterator[float]:
-    """°C of processors and graphics cards, as far as the system and NVIDIA's driver tell."""
+    """°C of processors and graphics cards, as far as the system and NVIDIA's driver report them."""
     if hasattr(psutil, "sensors_temperatures"):  # Linux and FreeBSD alone
         for chip, sensors in psutil.sensors_temperatures().items():
             if chip in SENSORS:
@@ -61,7 +61,7 @@ def temperatures() -> Iterator[float]:
         return
     command = [asking, "--query-gpu=temperature.gpu", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=ASKED_SECONDS, check=False)  # noqa: S603
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=ASKED_SECONDS, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return
-    yield from (float(line) for line in told.stdout.split() if line.isdecimal())
+    yield from (float(line) for line in answer.stdout.split() if line.isdecimal())

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from trainer.contract.errors import FileExists, ProofFailed
 from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.adapters.lora import attach
-from trainer.engine.adapters.lora_file import body_hash, client_delta, export, file_tensors, prove, serialise
+from trainer.engine.adapters.lora_file import body_hash, client_delta, export, file_tensors, serialise, verify
 from trainer.engine.families.base import Conditioning
 from trainer.engine.families.lora_names import kohya_name
 from trainer.models.errors import UnsupportedModel
@@ -200,14 +200,14 @@ def test_the_proof_catches(tmp_path, adapter, change, reason):
     file = tmp_path / "bad.safetensors"
     file.write_bytes(corrupt(adapter, change))
     with pytest.raises(ProofFailed, match=reason):
-        prove(file, adapter, "fp16")
+        verify(file, adapter, "fp16")
 
 
 def test_the_proof_catches_a_hash_of_something_else(tmp_path, adapter):
     file = tmp_path / "bad.safetensors"
     save_file(file_tensors(adapter, torch.float16), file, {"sshs_model_hash": "0" * 64})
     with pytest.raises(ProofFailed, match="sshs_model_hash"):
-        prove(file, adapter, "fp16")
+        verify(file, adapter, "fp16")
 
 
 def test_an_adapter_that_is_not_finite_is_never_written(tmp_path, adapter):

@@ -12,7 +12,7 @@ from trainer.dataset.captions import Item
 from trainer.dataset.views import plan
 from trainer.engine import loop
 from trainer.engine.data.batches import samples_of_step
-from trainer.engine.data.prior import Protector, class_prompts, without_trigger
+from trainer.engine.data.prior import ClassImages, class_prompts, without_trigger
 from trainer.engine.objectives import sample_rng, training_loss
 from trainer.engine.prepare import prepare
 from trainer.engine.savings import Ladder
@@ -29,17 +29,19 @@ def test_the_base_draws_once_and_later_runs_find_its_images(new_run, monkeypatch
     first = prepared(new_run(dataset=PROTECTED))
     files = sorted((first.run.home.cache / "drawn").iterdir())
     assert len(files) == 3
-    assert first.data.drawn.buckets == first.data.buckets[:3]  # so that they share forward passes
-    monkeypatch.setattr("trainer.engine.data.prior.Protector._draw", lambda *_: pytest.fail("drawn again"))
+    assert first.data.class_images.buckets == first.data.buckets[:3]  # so that they share forward passes
+    monkeypatch.setattr("trainer.engine.data.prior.ClassImages._generate", lambda *_: pytest.fail("drawn again"))
     again = prepared(new_run(dataset=PROTECTED))
-    assert torch.equal(again.data.drawn.posteriors[0, False].mean, first.data.drawn.posteriors[0, False].mean)
+    assert torch.equal(
+        again.data.class_images.posteriors[0, False].mean, first.data.class_images.posteriors[0, False].mean
+    )
 
 
 @pytest.mark.parametrize(("wish", "reason"), [("stop", "stopped"), ("pause", "paused")])
 def test_asked_to_end_while_they_are_drawn_the_run_ends_at_once_and_draws_on_later(new_run, monkeypatch, wish, reason):
     run = new_run(dataset={**PROTECTED, "views": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(Protector, "_draw", asking_once(run, wish, Protector._draw))
+        patch.setattr(ClassImages, "_draw", asking_once(run, wish, ClassImages._draw))
         assert main([str(run.path)]) == 0
     (ended,) = [event for event in read_events(run.events_file)[0] if isinstance(event, RunFinished)]
     assert (ended.reason, ended.step) == (reason, 0)
@@ -72,14 +74,14 @@ def test_a_step_learns_from_both_and_keeps_the_base_at_its_own(new_run):
     training = prepared(new_run(dataset=PROTECTED))
     steps = range(training.plan.steps)
     chosen = [loop.samples_of_step(step, training.plan, training.data, training.config.dataset, 42) for step in steps]
-    with_both = next(step for step in steps if {sample.drawn for sample in chosen[step]} == {True, False})
+    with_both = next(step for step in steps if {sample.is_class_image for sample in chosen[step]} == {True, False})
     batch = loop.batch_of(training, chosen[with_both])
-    assert batch.drawn.tolist() == [sample.drawn for sample in chosen[with_both]]
+    assert batch.is_class_image.tolist() == [sample.is_class_image for sample in chosen[with_both]]
     rng = [sample_rng(42, with_both, sample.index) for sample in chosen[with_both]]
     with torch.no_grad():
         losses = training_loss(training.family.predict, training.base_prediction, batch, training.schedule, rng)
-    assert losses[batch.drawn].max() < 1e-6, "the adapter has learnt nothing yet: it answers as the base does"
-    assert losses[~batch.drawn].min() > 1e-3
+    assert losses[batch.is_class_image].max() < 1e-6, "the adapter has learnt nothing yet: it answers as the base does"
+    assert losses[~batch.is_class_image].min() > 1e-3
     loss, norm = loop.update(training, with_both)
     assert loss > 0
     assert norm > 0
@@ -93,8 +95,8 @@ def test_own_images_are_shown_as_often_as_without_protection(new_run, share, bat
     )
     made = plan(5, settings)
     samples = [s for step in range(made.steps) for s in samples_of_step(step, made, training.data, settings, 1)]
-    own = Counter(sample.item for sample in samples if not sample.drawn)
-    drawn = Counter(sample.item for sample in samples if sample.drawn)
+    own = Counter(sample.item for sample in samples if not sample.is_class_image)
+    drawn = Counter(sample.item for sample in samples if sample.is_class_image)
     assert set(own.values()) == {9}
     assert max(drawn.values()) - min(drawn.values()) <= 1
     assert drawn.total() / len(samples) == pytest.approx(share, abs=0.01)

@@ -480,7 +480,7 @@ def test_an_image_that_cannot_be_decoded_whole_is_decoded_in_tiles(family, monke
     assert made.shape == expected.shape == (768, 640, 3)
     assert np.abs(made - expected).mean() < 0.1 * expected.std()
 
-    short.draw_in_tiles()
+    short.decode_in_tiles()
     with torch.no_grad():
         assert np.array_equal(np.asarray(short._decode(latents)[0]), made)
     large = torch.rand(1, 3, 640, 576, generator=torch.Generator().manual_seed(1))

@@ -9,7 +9,7 @@ from torch import nn
 from trainer.contract.errors import TrainerError
 from trainer.engine.adapters.lora import Adapter
 from trainer.engine.errors import NothingToSave
-from trainer.engine.families.parts import Kept, _fill_unet
+from trainer.engine.families.parts import Storage, _fill_unet
 from trainer.engine.frozen.gradient_checkpointing import apply_level
 from trainer.engine.frozen.streaming import blocks_of, stream
 from trainer.engine.prepare import keep_less
@@ -39,7 +39,7 @@ def test_without_gradient_checkpointing_any_model_will_do():
 def test_quantization_needs_weights_it_can_quantize(bits):
     model = transformer()
     with pytest.raises(NothingToSave) as refused:
-        _fill_unet(model, dict(model.state_dict()), Kept(torch.float32, bits))
+        _fill_unet(model, dict(model.state_dict()), Storage(torch.float32, bits))
     assert bits in refused.value.message
     assert "--model.quantize none" in console_hint(refused.value)
 

@@ -15,7 +15,7 @@ from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.adapters.lora import attach
 from trainer.engine.families.base import Conditioning
 from trainer.engine.frozen.packing import PackedConv2d, lay_out
-from trainer.engine.frozen.quantized import NF4, HeldWeight, hold
+from trainer.engine.frozen.quantized import NF4, QuantizedWeight, quantize_weight
 from trainer.engine.prepare import keep_less
 
 BITS = ("8bit", "4bit")
@@ -26,7 +26,7 @@ def held(module, bits):
     """The module with held weights, and a copy of it with the dense weights that they stand for."""
     module.requires_grad_(requires_grad=False)
     dense = copy.deepcopy(module)
-    module.weight = nn.Parameter(hold(module.weight.data, bits), requires_grad=False)
+    module.weight = nn.Parameter(quantize_weight(module.weight.data, bits), requires_grad=False)
     dense.weight = nn.Parameter(module.weight.dense(), requires_grad=False)
     return module, dense
 
@@ -46,7 +46,7 @@ def test_what_comes_back_is_near(dtype, bits, error, shape):
     torch.manual_seed(0)
     weight = (torch.randn(shape) * 0.03).to(dtype)
     before = weight.clone()
-    made = hold(weight, bits)
+    made = quantize_weight(weight, bits)
     assert (made.shape, made.dtype) == (weight.shape, dtype)
     assert torch.equal(weight, before), "it may lie in a file that is mapped"
     assert (made.dense().float() - weight.float()).norm() <= error * weight.float().norm()
@@ -58,21 +58,21 @@ def test_what_comes_back_is_near(dtype, bits, error, shape):
 
 @pytest.mark.parametrize("bits, size", [("8bit", 1.0), ("4bit", 0.5)])
 def test_it_takes_its_bits_and_a_scale_for_each_64(bits, size):
-    made = hold(torch.randn(128, 64, dtype=torch.bfloat16), bits)
+    made = quantize_weight(torch.randn(128, 64, dtype=torch.bfloat16), bits)
     assert made.codes.nbytes == 128 * 64 * size
     assert made.scales.nbytes == 128 * 64 / 64 * 2
 
 
 def test_normalfloats_values_come_back_as_they_are_and_zeros_too():
     values = torch.tensor(NF4).repeat(8, 4)
-    assert torch.equal(hold(values, "4bit").dense(), values)
+    assert torch.equal(quantize_weight(values, "4bit").dense(), values)
     for bits in BITS:
-        assert torch.equal(hold(torch.zeros(2, 64), bits).dense(), torch.zeros(2, 64))
+        assert torch.equal(quantize_weight(torch.zeros(2, 64), bits).dense(), torch.zeros(2, 64))
 
 
 def test_others_stay():
     for weight, bits in ((torch.randn(64), "4bit"), (torch.randn(3, 7), "8bit"), (torch.randn(2, 64), "none")):
-        assert hold(weight, bits) is weight
+        assert quantize_weight(weight, bits) is weight
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -95,7 +95,7 @@ def test_a_layer_answers_and_learns_as_the_dense_one_and_keeps_its_bits_alone(bi
     assert torch.equal(made, expected)
     direction = torch.randn_like(made)
     assert torch.equal(*(torch.autograd.grad(one, x, direction)[0] for one in (made, expected)))
-    assert all(isinstance(tensor, HeldWeight) for tensor in kept if tensor.numel() == ours.weight.numel())
+    assert all(isinstance(tensor, QuantizedWeight) for tensor in kept if tensor.numel() == ours.weight.numel())
 
 
 def test_it_moves_with_its_module_and_is_never_packed():
@@ -103,13 +103,13 @@ def test_it_moves_with_its_module_and_is_never_packed():
     assert lay_out(model) == 0
     assert not any(isinstance(module, PackedConv2d) for module in model)
     there = model.to("meta")
-    assert all(isinstance(layer.weight, HeldWeight) and layer.weight.codes.is_meta for layer in there)
+    assert all(isinstance(layer.weight, QuantizedWeight) and layer.weight.codes.is_meta for layer in there)
 
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("shape", [(64, 128), (64, 32, 1, 1), (64, 32, 3, 3)])
 def test_any_other_operation_sees_the_dense_weight(bits, shape):
-    ours = hold(torch.randn(shape), bits)
+    ours = quantize_weight(torch.randn(shape), bits)
     dense = ours.dense()
     for use in (lambda w: w + 1, lambda w: w.reshape(-1), lambda w: w.flatten(1), lambda w: w.double(), torch.norm):
         assert torch.equal(use(ours) + 0, use(dense))
@@ -126,7 +126,7 @@ def make_dense(unet):
     """The same UNet with the dense weights that the held ones stand for."""
     for module in unet.modules():
         weight = getattr(module, "weight", None)
-        if isinstance(weight, HeldWeight):
+        if isinstance(weight, QuantizedWeight):
             module.weight = nn.Parameter(weight.dense(), requires_grad=False)
 
 
@@ -167,8 +167,12 @@ def test_the_whole_model_learns_as_with_the_dense_weights_and_keeps_no_more(tiny
 
 def beside_weights(unet, kept):
     """Bytes of the tensors that were kept and are no weights of the model, held or dense."""
-    weights = {weight.untyped_storage()._cdata for weight in unet.parameters() if not isinstance(weight, HeldWeight)}
-    plain = {one.untyped_storage()._cdata: one.untyped_storage() for one in kept if not isinstance(one, HeldWeight)}
+    weights = {
+        weight.untyped_storage()._cdata for weight in unet.parameters() if not isinstance(weight, QuantizedWeight)
+    }
+    plain = {
+        one.untyped_storage()._cdata: one.untyped_storage() for one in kept if not isinstance(one, QuantizedWeight)
+    }
     return sum(storage.nbytes() for key, storage in plain.items() if key not in weights)
 
 
@@ -211,8 +215,8 @@ def test_it_is_quantized_while_it_is_loaded(base_model, bits):
     unet, dense = load(base_model, bits).unet, dict(load(base_model, "none").unet.named_parameters())
     for name, weight in unet.named_parameters():
         blocks = name.startswith(("down_blocks.", "mid_block.", "up_blocks."))
-        assert isinstance(weight, HeldWeight) == (blocks and weight.ndim > 1)
-        near = weight.dense() if isinstance(weight, HeldWeight) else weight
+        assert isinstance(weight, QuantizedWeight) == (blocks and weight.ndim > 1)
+        near = weight.dense() if isinstance(weight, QuantizedWeight) else weight
         assert (near - dense[name]).float().norm() <= 0.1 * dense[name].float().norm()
 
 
@@ -222,8 +226,8 @@ def test_the_dense_weights_are_never_there_together(base_model, bits):
     with MostBytes() as seen:
         unet = family.unet
     weights = list(unet.parameters())
-    sizes = [weight.numel() for weight in weights if isinstance(weight, HeldWeight)]
-    others = sum(weight.nbytes for weight in weights if not isinstance(weight, HeldWeight))
+    sizes = [weight.numel() for weight in weights if isinstance(weight, QuantizedWeight)]
+    others = sum(weight.nbytes for weight in weights if not isinstance(weight, QuantizedWeight))
     scales = sum(sizes) / 64 * 2
     moment = 2 + 3 * 4  # bytes a weight while one is quantized: in bf16, and in float32 with what is made of that
     assert seen.most <= others + scales + moment * max(sizes)

@@ -25,7 +25,7 @@ from trainer.engine.families.lora_names import kohya_name, unet_slots
 from trainer.engine.frozen import streaming
 from trainer.engine.frozen.gradient_checkpointing import apply_level
 from trainer.engine.frozen.packing import lay_out
-from trainer.engine.frozen.quantized import HeldWeight, hold
+from trainer.engine.frozen.quantized import QuantizedWeight, quantize_weight
 from trainer.engine.frozen.streaming import Place, StreamedWeight, blocks_of, stream, streamed
 from trainer.engine.prepare import keep_less
 from trainer.engine.savings import Ladder
@@ -139,7 +139,7 @@ def test_what_the_blocks_weigh_is_streamed_and_the_rest_stays(tiny_model, bits):
         inside = name.startswith(("down_blocks.", "mid_block.", "up_blocks.")) and "lora_" not in name
         assert isinstance(weight, StreamedWeight) == (inside and weight.ndim > 1), name
         if isinstance(weight, StreamedWeight):
-            assert isinstance(weight.stored, HeldWeight) == (bits != "none")
+            assert isinstance(weight.stored, QuantizedWeight) == (bits != "none")
             assert not weight.requires_grad
 
 
@@ -226,7 +226,7 @@ def test_on_another_device_blocks_stay_where_they_are_and_all_is_computed_there(
     family, there = OnlyUnet(), torch.device("meta")
     family.unet.to(torch.bfloat16)
     for owner, name in (place for block in blocks_of(family.unet) for place in streamed(block)):
-        setattr(owner, name, nn.Parameter(hold(getattr(owner, name).data, bits), requires_grad=False))
+        setattr(owner, name, nn.Parameter(quantize_weight(getattr(owner, name).data, bits), requires_grad=False))
     stream(blocks_of(family.unet), there)
     family.unet.to(there)
     adapter = adapted(family)
@@ -268,7 +268,7 @@ class Mark:
 def on_a_card_without_the_card(monkeypatch):
     """Streams that only keep account; gives back how many copies and reads were found in order."""
     computing, side, copied, read, counted = Lane(), Lane(), {}, {}, {"copies": 0, "reads": 0}
-    hold, fill = streaming.Buffers.hold, Place.fill
+    quantize_weight, fill = streaming.Buffers.hold, Place.fill
 
     def filled(slot, block):
         fill(slot, block)
@@ -277,7 +277,7 @@ def on_a_card_without_the_card(monkeypatch):
         counted["copies"] += 1
 
     def held(buffers, block):
-        room = hold(buffers, block)
+        room = quantize_weight(buffers, block)
         (slot,) = [slot for slot in buffers.slots if slot.room is room]
         assert computing.reached.get(side, 0) >= copied[slot], "it is read before it is there"
         read[slot] = computing.tick()
@@ -309,7 +309,7 @@ def pair(bits="none"):
     torch.manual_seed(0)
     layers = nn.ModuleList([nn.Linear(64, 128, bias=False), nn.Conv2d(64, 32, 3)])
     for layer in layers:
-        layer.weight = nn.Parameter(hold(layer.weight.data, bits), requires_grad=False)
+        layer.weight = nn.Parameter(quantize_weight(layer.weight.data, bits), requires_grad=False)
     dense = [layer.weight.dense() if bits != "none" else layer.weight.data for layer in layers]
     stream([[layer] for layer in layers], CPU)
     return [layer.weight for layer in layers], dense
@@ -384,7 +384,7 @@ def test_a_run_streams_on_a_card_that_is_too_small_otherwise_and_says_so(monkeyp
                 models.append(fit(ladder, "cuda", 24, log))
     assert [(one.quantize, one.offload) for one in models] == [("4bit", "off"), ("4bit", "on")]
     told = [event.message for event in read_events(tmp_path / "events.jsonl")[0] if isinstance(event, Warned)]
-    assert "the base's blocks streamed from system memory" in told[0]
-    assert told[0].endswith("GiB of system memory besides.")
-    assert not any("streamed" in message for message in told[1:-1])
-    assert "streamed" in told[-1]
+    assert "blocks offloaded to system RAM" in told[0]
+    assert told[0].endswith("GiB of system RAM.")
+    assert not any("offloaded" in message for message in told[1:-1])
+    assert "offloaded" in told[-1]

@@ -25,7 +25,7 @@ from trainer.contract.events import (
 from trainer.engine import loop
 from trainer.engine.prepare import prepare, resume
 from trainer.engine.savings import Ladder
-from trainer.engine.watch.nonfinite import IN_A_ROW, SCALED, Guardian, cause_of
+from trainer.engine.watch.nonfinite import IN_A_ROW, SCALED, Recovery, cause_of
 
 CONSTANT = {"learning_rate": 0.001, "lr_scheduler": "constant", "warmup": 0.0}
 
@@ -158,7 +158,7 @@ def test_half_the_learning_rate_outlives_a_new_process(new_run, monkeypatch):
     with EventLog(run.events_file) as log:
         training = prepare(run, log, Ladder(run.config()))
         resume(training)
-    assert training.guardian == Guardian(rate=0.5)
+    assert training.recovery == Recovery(rate=0.5)
 
 
 def test_weights_that_are_not_finite_reach_no_file(new_run, monkeypatch):
@@ -183,16 +183,16 @@ def test_weights_that_are_not_finite_reach_no_file(new_run, monkeypatch):
 
 
 def test_leaving_out_is_patient_and_tells_each_cause_once(tmp_path):
-    guardian = Guardian()
+    recovery = Recovery()
     error = NonFiniteLoss("loss became nan", 3, 0.1, ("why", "what to do"))
     with EventLog(tmp_path / "events.jsonl") as log:
         for _ in range(IN_A_ROW - 1):
-            guardian.leave_out(error, log)
-        guardian.in_a_row = 0  # a step went well
-        guardian.leave_out(error, log)
-        guardian.leave_out(error, log)
+            recovery.leave_out(error, log)
+        recovery.in_a_row = 0  # a step went well
+        recovery.leave_out(error, log)
+        recovery.leave_out(error, log)
         with pytest.raises(NonFiniteLoss):
-            guardian.leave_out(error, log)
+            recovery.leave_out(error, log)
     assert (tmp_path / "events.jsonl").read_text().count("step_left_out") == 1
 
 

@@ -10,7 +10,7 @@ from trainer.contract.events import Checkpoint, RunFinished, Step, Warned, read_
 from trainer.contract.settings.model import ModelSettings
 from trainer.engine import loop
 from trainer.engine.watch import power
-from trainer.engine.watch.power import Strain, heat, temperatures, weak_battery
+from trainer.engine.watch.power import PowerWatch, heat, temperatures, weak_battery
 
 
 def battery(percent, plugged=False):
@@ -70,7 +70,7 @@ def test_nvidias_driver_is_asked_and_may_be_broken(monkeypatch, tmp_path):
 
 def test_a_rest_ends_only_somewhat_beyond_the_limit(sensors, monkeypatch):
     monkeypatch.setattr(power, "LOOK_EVERY", 0.0)
-    seen, limits = Strain(), ModelSettings(battery_limit=10, heat_limit=0)
+    seen, limits = PowerWatch(), ModelSettings(battery_limit=10, heat_limit=0)
     told = []
     for percent in (11, 9, 11, 14, 15, 11, 9):
         sensors["battery"] = battery(percent)
@@ -79,7 +79,7 @@ def test_a_rest_ends_only_somewhat_beyond_the_limit(sensors, monkeypatch):
 
 
 def test_sensors_are_read_seldom(sensors):
-    seen, limits = Strain(), ModelSettings(battery_limit=50)
+    seen, limits = PowerWatch(), ModelSettings(battery_limit=50)
     assert not seen.look(limits)
     sensors["battery"] = battery(1)
     assert not seen.look(limits)
