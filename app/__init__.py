@@ -1,4 +1,4 @@
-"""The page, on Gradio. It imports only `trainer.contract`, never torch."""
+"""The page, on Gradio. It never imports torch."""
 
 import inspect
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def _without_stubs() -> Iterator[None]:
-    """Import Gradio without the .pyi file that it writes beside each of its components: three seconds at every start.
+    """Import Gradio without writing .pyi files beside its components, which takes three seconds at every start.
 
-    It leaves out a class whose source file is not known, so this is what it is told for as long as it is imported.
+    Gradio skips a class whose source file is unknown, so its classes have none during the import.
     """
     getfile = inspect.getfile
 

@@ -28,37 +28,37 @@ ACTIONS: dict[str, Request] = {"stop": "stop", "pause": "pause", "save": "save",
 
 
 def register(home: Home, watches: Watches) -> None:
-    """All endpoints, inside the Blocks."""
+    """Register all endpoints, inside the Blocks."""
     api(_endpoint(_start(home)), api_name="start")
     for name, what in ACTIONS.items():
         api(_endpoint(_asking(home, what)), api_name=name)
 
     def resume(run: str) -> str:
-        """Continue a run from its last checkpoint, after the runs that are before it; gives back its name."""
+        """Resume a run from its last checkpoint, after the queued runs. Returns its name."""
         folder = RunFolder.named(home, run)
         Queue(home).start(folder)
         return folder.path.name
 
     def status(run: str = "") -> dict[str, Any]:
-        """A run's state, step, loss, time left and files; without a name, the newest run's."""
+        """Returns a run's state, step, loss, time left and files; without a name, the newest run's."""
         newest = RunFolder.all(home)[:1]
         return state_of(watches(RunFolder.named(home, run) if run or not newest else newest[0]))
 
     def runs() -> list[dict[str, Any]]:
-        """All runs, newest first, as `status` tells them."""
+        """Returns the status of all runs, newest first."""
         return [state_of(watches(folder)) for folder in RunFolder.all(home)]
 
     def queue() -> list[str]:
-        """The names of the runs that wait, in their order."""
+        """Returns the names of the queued runs, next first."""
         return [folder.path.name for folder in Queue(home).waiting()]
 
     def queue_move(run: str, place: int) -> list[str]:
-        """Put a waiting run at this place, 0 being next; gives back the queue."""
+        """Move a queued run to this position, 0 being next. Returns the queue."""
         Queue(home).move(RunFolder.named(home, run), place)
         return queue()
 
     def queue_remove(run: str) -> list[str]:
-        """Let a run wait no longer; gives back the queue."""
+        """Remove a run from the queue. Returns the queue."""
         Queue(home).remove(RunFolder.named(home, run))
         return queue()
 
@@ -67,7 +67,7 @@ def register(home: Home, watches: Watches) -> None:
 
 
 def state_of(watch: Watch) -> dict[str, Any]:
-    """What `status` answers: plain values, ready for JSON."""
+    """Returns what `status` answers: plain values, ready for JSON."""
     ended = watch.view.ended
     return {
         "run": watch.run.path.name,
@@ -84,7 +84,7 @@ def state_of(watch: Watch) -> dict[str, Any]:
 
 def _start(home: Home) -> Callable[..., str]:
     def start(preset: str = EXAMPLE, **named: Any) -> str:  # noqa: ANN401 - settings of many kinds
-        """Train with a preset; what is not given is the preset's. Gives back the run's name."""
+        """Train with a preset; settings that are not given are the preset's. Returns the run's name."""
         given = {name: value for name, value in named.items() if value is not None}
         for old, new in RENAMED.items():
             if api_name(old) in given:
@@ -99,7 +99,7 @@ def _start(home: Home) -> Callable[..., str]:
     settings = [
         inspect.Parameter(
             api_name(place),
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,  # Gradio gives all by place
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,  # Gradio passes all by position
             default=None,
             annotation=KINDS.get(info.kind, str) | None,
         )
@@ -113,7 +113,7 @@ def _start(home: Home) -> Callable[..., str]:
 
 def _asking(home: Home, what: Request) -> Callable[[str], str]:
     def ask(run: str) -> str:
-        """Ask the run's trainer for this; it looks once per step. Gives back the run's name."""
+        """Ask the run's trainer to do this after its current step. Returns the run's name."""
         folder = RunFolder.named(home, run)
         folder.request(what)
         return folder.path.name
@@ -125,10 +125,14 @@ def _endpoint(act: Callable[..., Any]) -> Callable[..., Any]:
     """Make an action take its named parameters by position, as Gradio sends them, and report its errors."""
     signature = inspect.signature(act)
 
-    def by_place(*arguments: Any) -> Any:  # noqa: ANN401
+    def by_position(*arguments: Any) -> Any:  # noqa: ANN401
         """The action's answer."""
         return act(**dict(zip(signature.parameters, arguments, strict=False)))
 
-    by_place.__signature__ = signature  # type: ignore[attr-defined]
-    by_place.__annotations__, by_place.__doc__, by_place.__name__ = act.__annotations__, act.__doc__, act.__name__
-    return reported(by_place)
+    by_position.__signature__ = signature  # type: ignore[attr-defined]
+    by_position.__annotations__, by_position.__doc__, by_position.__name__ = (
+        act.__annotations__,
+        act.__doc__,
+        act.__name__,
+    )
+    return reported(by_position)

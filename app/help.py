@@ -1,12 +1,12 @@
-"""The Help page: the texts of `assets/docs`, all settings by their declarations, and all that can go wrong."""
+"""The Help page: the texts of `assets/docs`, all settings, and all errors."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import Any
 
 import gradio as gr
 
+from app.kit.component import PRIVATE
 from app.kit.failures import table
 from app.kit.form import element_id
 from app.kit.text import label, language, say
@@ -44,12 +44,11 @@ def build(home: Home) -> None:
             gr.Markdown(text_of(part), elem_classes="help-text")
 
     def translate(request: gr.Request) -> list[str] | dict[str, object]:
-        """What the server says itself, in the browser's language."""
+        """Show the parts that are not files in the browser's language."""
         tongue = language(request)
         return gr.skip() if tongue == "en" else [contents_table(home, tongue), settings_table(tongue), table(tongue)]
 
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    gr.on(None, translate, None, [contents, settings, failures], **private).then(
+    gr.on(None, translate, None, [contents, settings, failures], **PRIVATE, queue=False).then(
         None, None, None, js=TO_ANCHOR, api_visibility="private"
     )
 
@@ -60,7 +59,7 @@ def anchor(part: str) -> str:
 
 
 def link(part: str) -> str:
-    """Where a link to a part leads; with the page's name, since the document's base is the start page."""
+    """Returns a link to a part; it names the page, since the document's base is the start page."""
     return f"help#{anchor(part)}"
 
 
@@ -74,7 +73,7 @@ def text_of(part: str) -> str:
 
 
 def contents_table(home: Home, tongue: str) -> str:
-    """Links to the page's parts, and where this home's runs and presets lie."""
+    """Returns links to the page's parts, and the folders of this home's runs and presets."""
     links = "".join(f'<li><a href="{link(part)}">{escape(say(tongue, f"help.{part}"))}</a></li>' for part in PARTS)
     runs, presets = (f"<code>{escape(str(folder))}</code>" for folder in (home.runs, home.presets))
     places = say(tongue, "help.places", runs=runs, presets=presets)

@@ -32,7 +32,7 @@ class JobData(TypedDict):
 
     state: str  # "none", or as of a run
     working: bool
-    told: str
+    report: str
     done: int
     of: int
 
@@ -47,7 +47,7 @@ class Captioning(Asked):
     download: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """What the captioner is told."""
+        """Returns the captioner's settings."""
         chosen = self.model_dump(include={"folder", "captioner", "overwrite", "detail"})
         return {**chosen, "model": self.model.strip(), "download": self.download}
 
@@ -76,7 +76,7 @@ def answers(home: Home) -> list[Answer]:
         return job_data(_job(home, asked), tongue)
 
     def caption_start(asked: Captioning, tongue: str) -> JobData:
-        """Begin, or go on where it ended."""
+        """Start, or resume where it ended."""
         return job_data(start(home, caption_settings(asked.settings())), tongue)
 
     def caption_stop(asked: Asked, tongue: str) -> JobData:
@@ -92,11 +92,11 @@ def answers(home: Home) -> list[Answer]:
 def job_data(job: CaptionJob, tongue: str) -> JobData:
     """How far the job is, ready for JSON."""
     if not job.exists:
-        return {"state": "none", "working": False, "told": "", "done": 0, "of": 0}
+        return {"state": "none", "working": False, "report": "", "done": 0, "of": 0}
     made = job.progress()
     working = made.status in AT_WORK
-    told = _at_work(made, tongue) if working else _ended(made, tongue)
-    return {"state": made.status, "working": working, "told": told, "done": made.done, "of": made.total}
+    report = _at_work(made, tongue) if working else _ended(made, tongue)
+    return {"state": made.status, "working": working, "report": report, "done": made.done, "of": made.total}
 
 
 def _job(home: Home, asked: Asked) -> CaptionJob:

@@ -62,12 +62,12 @@ class Check:
         with isolated("The check", self._fail, hint="Check the images again."):
             repeats = config.dataset.folder_repeats
             items, problems = look(folder, existing_overlay(home, folder), folder_repeats=repeats)
-            self.findings = examine(items, problems, config, home, self._told)
+            self.findings = examine(items, problems, config, home, self._report)
         self.finished.set()
 
-    def _told(self, done: int, of: int) -> None:
+    def _report(self, done: int, of: int) -> None:
         if self.unwanted.is_set():
-            raise DatasetError("The check was given up.", hint="Check again.")
+            raise DatasetError("The check was canceled.", hint="Check again.")
         self.done, self.of = done, of
 
     def _fail(self, _code: str, message: str, hint: str) -> None:
@@ -81,7 +81,7 @@ class Check:
 
 @dataclass
 class Checks:
-    """The checks of this server, each by everything that its findings hang on."""
+    """The checks of this server, each by everything its findings depend on."""
 
     home: Home
     known: dict[tuple[object, ...], Check] = field(default_factory=dict)
@@ -123,11 +123,11 @@ class Checked(AsTrained):
     start: bool = False
 
 
-class Mended(AsTrained):
-    """The finding to be mended, by its place in the list."""
+class Fixed(AsTrained):
+    """The finding to fix, by its place in the list."""
 
     number: int
-    message: str  # what it said, so that no other one is mended
+    message: str  # what it said, so that no other one is fixed
 
 
 def answers(home: Home) -> list[Answer]:
@@ -150,8 +150,8 @@ def answers(home: Home) -> list[Answer]:
             "resolution": config.dataset.resolution,
         }
 
-    def fix(asked: Mended, tongue: str) -> GridData:
-        """The finding mended, as one change that can be undone."""
+    def fix(asked: Fixed, tongue: str) -> GridData:
+        """Fix the finding, as one change that can be undone."""
         found = checks.of(ImageFolder.of(home, asked.folder), asked.config(home))
         findings = found.findings if found is not None and found.state == "done" else []
         finding = findings[asked.number] if asked.number < len(findings) else None
@@ -160,11 +160,11 @@ def answers(home: Home) -> list[Answer]:
         what = say(tongue, "dataset.did.fix", message=asked.message.partition(":")[0])
         return made(home, asked, finding.fix, what, tongue)
 
-    return [answer(Checked, check), answer(Mended, fix)]
+    return [answer(Checked, check), answer(Fixed, fix)]
 
 
 def _version(images: ImageFolder) -> tuple[object, ...]:
-    """What tells this state of the folder and its overlay from others."""
+    """Identifies this state of the folder and its overlay."""
     overlay = overlay_file(images.home, images.folder)
     changed = overlay.stat().st_mtime_ns if overlay.is_file() else 0
     return images.stamp, changed

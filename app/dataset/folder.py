@@ -1,4 +1,4 @@
-"""Image folders as the Dataset page last saw them: read once, and again only when a file in them changed."""
+"""Image folders of the Dataset page: read once, and again only when a file in them changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Stamp = frozenset[tuple[str, int, int]]  # of every file: name, time of the last
 
 
 @dataclass
-class Shelf:
+class Listing:
     """A folder as it was read last, without what was changed here."""
 
     folder: Path
@@ -58,7 +58,7 @@ class Shelf:
 
 
 def _seen(name: str, path: Path) -> Stamp:
-    """What tells a file from what it is later; nothing of one that was removed since it was listed."""
+    """The file's name, time and size; empty if it was removed since it was listed."""
     try:
         file = path.stat()
     except OSError:
@@ -66,27 +66,27 @@ def _seen(name: str, path: Path) -> Stamp:
     return frozenset({(name, file.st_mtime_ns, file.st_size)})
 
 
-_shelves: dict[Path, Shelf] = {}
+_listings: dict[Path, Listing] = {}
 _using = threading.Lock()
 
 
-def shelf(folder: Path, *, again: bool) -> Shelf:
+def listing_of(folder: Path, *, again: bool) -> Listing:
     """The folder as it is now, or without looking `again` as it was seen last, if it ever was.
 
     Raises:
         FolderMissing: No such folder.
         NoImages: No images.
     """
-    known = _shelves.get(folder)
+    known = _listings.get(folder)
     if known is not None and not again:
         return known
-    fresh = Shelf.of(folder)
+    fresh = Listing.of(folder)
     with _using:
-        known = _shelves.pop(folder, None)
-        _shelves[folder] = known if known is not None and known.stamp == fresh.stamp else fresh
-        while len(_shelves) > KEPT:
-            _shelves.pop(next(iter(_shelves)))
-        return _shelves[folder]
+        known = _listings.pop(folder, None)
+        _listings[folder] = known if known is not None and known.stamp == fresh.stamp else fresh
+        while len(_listings) > KEPT:
+            _listings.pop(next(iter(_listings)))
+        return _listings[folder]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class ImageFolder:
             TrainerError: It cannot be shown.
         """
         path = user_path(folder).absolute()
-        known = shelf(path, again=again)
+        known = listing_of(path, again=again)
         if read:
             known.read()
         entries = entries_of(home, path)

@@ -28,7 +28,7 @@ from trainer.dataset.overlay import Update, change, history, overlay_file, redo,
 
 FIRST = 24  # cards that come with the names: more than a first screen shows
 AT_ONCE = 200  # cards of one question
-TAGS_TOLD = 500
+TAGS_SHOWN = 500
 EXAMPLES = 5
 
 
@@ -76,7 +76,7 @@ class GridData(TypedDict, total=False):
     words: dict[str, str]  # the reader's language; only when the page is opened
     presets: list[tuple[str, str]]  # label and name, with the words
     preset: str  # the one chosen at first
-    captioners: list[Any]  # as `captioning.captioners` gives them
+    captioners: list[Any]  # as `captioning.captioners` returns them
     status: str
     changed: list[str]  # images whose cards are no longer what they were
     focus: str  # the image to go to
@@ -94,23 +94,23 @@ Answer = Callable[[dict[str, Any], gr.Request], Any]
 Question = TypeVar("Question", bound=BaseModel)
 
 
-def answer(kind: type[Question], told: Callable[[Question, str], Any]) -> Answer:
-    """A function that the script may call: its question read as `kind`; what hinders it becomes {"error": …}.
+def answer(kind: type[Question], respond: Callable[[Question, str], Any]) -> Answer:
+    """Returns a function that the script may call: its question is read as `kind`; an error becomes {"error": …}.
 
     Args:
         kind: What the question holds.
-        told: Answers it in a language.
+        respond: Answers it in a language.
     """
 
     def answered(question: dict[str, Any], request: gr.Request) -> Any:  # noqa: ANN401 - whatever the script reads
-        """The answer, or what hinders it."""
+        """The answer, or the error."""
         try:
             with system_explained():
-                return told(_read(kind, question), language(request))
+                return respond(_read(kind, question), language(request))
         except TrainerError as error:
             return {"error": explained(error, language(request))}
 
-    answered.__name__ = told.__name__  # by which the script calls it
+    answered.__name__ = respond.__name__  # by which the script calls it
     return answered
 
 
@@ -150,7 +150,7 @@ def grid_data(images: ImageFolder, shown: Iterable[str], tongue: str) -> GridDat
             file=overlay_file(images.home, images.folder).parent,
         ),
         "counts": counts,
-        "cloud": list(images.tags.items())[:TAGS_TOLD],
+        "cloud": list(images.tags.items())[:TAGS_SHOWN],
         "undo": past.done[-1].what if past.done else None,
         "redo": past.undone[-1].what if past.undone else None,
         "train": f"/?{urlencode({'images': str(images.folder)})}",
@@ -194,7 +194,7 @@ class Chosen(Asked):
 
 
 class Bulk(Chosen):
-    """The same change to many captions."""
+    """One change to many captions."""
 
     edit: Edit
 
@@ -213,7 +213,7 @@ def answers(home: Home) -> list[Answer]:
 def _looking(home: Home) -> list[Answer]:
 
     def show(asked: Asked, tongue: str) -> GridData:
-        """Another choice of images, or the same anew."""
+        """Show another choice of images, or refresh it."""
         images = ImageFolder.of(home, asked.folder)
         names = images.chosen(asked.choice, asked.tags, asked.text, asked.among)
         return {**grid_data(images, asked.shown or names[:FIRST], tongue), "names": names}
@@ -254,7 +254,7 @@ def _changing(home: Home) -> list[Answer]:
         return made(home, asked, with_captions(images, fresh), what, tongue)
 
     def leave_out(asked: Left, tongue: str) -> GridData:
-        """Images no longer trained, or trained again."""
+        """Exclude images from training, or include them again."""
         images = ImageFolder.of(home, asked.folder)
         names = asked.of(images)
         fresh = dict.fromkeys(names, partial(replace, left_out=asked.left_out))
@@ -292,7 +292,7 @@ def with_captions(images: ImageFolder, captions: dict[str, str]) -> dict[str, Up
 
 
 def made(home: Home, asked: Asked, fresh: Mapping[str, Update], what: str, tongue: str) -> GridData:
-    """Make one change that can be undone; gives back what the page shows then.
+    """Make one change that can be undone; returns what the page shows then.
 
     Raises:
         TrainerError: It cannot be made.
@@ -308,8 +308,8 @@ def _step(home: Home, asked: Asked, tongue: str, way: str) -> GridData:
     if step is None:
         return {"status": say(tongue, f"dataset.no_{way}")}
     names = step.names
-    told = say(tongue, f"dataset.{way}ne", what=step.what or ", ".join(names), count=len(names))
-    return {**_after(home, asked, names, told, tongue), "focus": names[0] if len(names) == 1 else ""}
+    status = say(tongue, f"dataset.{way}ne", what=step.what or ", ".join(names), count=len(names))
+    return {**_after(home, asked, names, status, tongue), "focus": names[0] if len(names) == 1 else ""}
 
 
 def _after(home: Home, asked: Asked, names: list[str], status: str, tongue: str) -> GridData:

@@ -39,7 +39,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class AsTrained(Asked):
-    """A question whose answer hangs on how the images are trained."""
+    """A question whose answer depends on how the images are trained."""
 
     preset: str
     trigger_word: str = ""
@@ -78,7 +78,7 @@ class Focused(AsTrained):
 
 
 class Masked(Asked):
-    """A mask drawn for one image, as the data URL of a PNG; None takes it away."""
+    """A mask painted for one image, as the data URL of a PNG; None removes it."""
 
     name: str
     png: str | None
@@ -106,7 +106,7 @@ class TrainedData(TypedDict):
     facts: str
     words: str  # the caption of this view, as far as it is read
     cut: str  # and what of it is not
-    told: str  # its tokens
+    tokens: str
     views: int  # captions and sizes that come in turn
     mask: str | None
     own_mask: bool  # drawn here
@@ -188,7 +188,7 @@ def trained_data(images: ImageFolder, asked: Looked, config: TrainConfig, tongue
         "facts": say(tongue, "dataset.facts", width=crop.bucket.width, height=crop.bucket.height, kept=kept),
         "words": read.read,
         "cut": read.cut,
-        "told": say(tongue, "dataset.tokens", count=read.tokens, room=config.dataset.caption_tokens),
+        "tokens": say(tongue, "dataset.tokens", count=read.tokens, room=config.dataset.caption_tokens),
         "views": max(len(forms), 1 + len(config.dataset.further_resolutions)),
         "mask": _mask_url(item),
         "own_mask": images.entry(asked.name).mask is not None,
@@ -202,16 +202,16 @@ def keep_mask(images: ImageFolder, item: Item, png: str) -> str | None:
     Raises:
         DatasetError: No PNG, or one of another shape than the image.
     """
-    if (taken := len(png) * 3 // 4) > MASK_BYTES:
-        told = f"it takes {size(taken)}, and {size(MASK_BYTES)} are allowed"
-        raise DatasetError(f"The mask of {item.name} cannot be kept: {told}.", hint="Draw it again.")
+    if (needed := len(png) * 3 // 4) > MASK_BYTES:
+        why = f"it takes {size(needed)}, and {size(MASK_BYTES)} are allowed"
+        raise DatasetError(f"The mask of {item.name} cannot be saved: {why}.", hint="Draw it again.")
     try:
         data = base64.b64decode(png.removeprefix(PNG), validate=True)
         with Image.open(io.BytesIO(data), formats=["PNG"]) as file:
             _check_shape(item, *file.size)  # before anything is decoded
             grey = file.convert("L")
     except (binascii.Error, OSError, ValueError, SyntaxError) as error:
-        raise DatasetError(f"The mask of {item.name} cannot be kept: {error}.", hint="Draw it again.") from None
+        raise DatasetError(f"The mask of {item.name} cannot be saved: {error}.", hint="Draw it again.") from None
     if grey.getextrema() == (255, 255) and images.own[item.name].mask is None:
         return None  # all is learnt, as without a mask; over one that the folder holds it has to be said
     content = io.BytesIO()

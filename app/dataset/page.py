@@ -23,7 +23,7 @@ OPEN = "(images) => { location.search = '?' + new URLSearchParams({ images }); }
 
 
 class CaptionGrid(Element):
-    """A folder's images and captions; its value is what `opened` gives, or None for no folder."""
+    """A folder's images and captions; its value is what `opened` returns, or None for no folder."""
 
     SCRIPTS = tuple(
         f"dataset/{name}.js" for name in ("grid", "tags", "picture", "mask", "checks", "captioner", "start")
@@ -49,7 +49,7 @@ def build(home: Home, demo: gr.Blocks) -> None:
     shown.serve([*grid.answers(home), *image.answers(home), *checks.answers(home), *captioning.answers(home)])
 
     def arrive(request: gr.Request) -> tuple[str, str, GridData | None]:
-        """The folder that the address names, what hinders to show it, and its first images."""
+        """Show the folder that the address names, why it cannot be shown, and its first images."""
         folder = str(request.query_params.get("images", "")).strip()
         return folder, *first_page(home, folder, language(request))
 
@@ -58,7 +58,7 @@ def build(home: Home, demo: gr.Blocks) -> None:
 
 
 def first_page(home: Home, folder: str, tongue: str) -> tuple[str, GridData | None]:
-    """What hinders to show the folder, as HTML, and what the grid shows of it."""
+    """Returns why the folder cannot be shown, as HTML, and what the grid shows of it."""
     if not folder:
         return f'<p class="quiet">{say(tongue, "dataset.no_folder")}</p>', None
     try:

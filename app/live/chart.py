@@ -1,4 +1,4 @@
-"""The loss chart: what it shows as plain numbers, and the component that draws them."""
+"""The loss chart: its data as plain numbers, and the component that plots them."""
 
 from __future__ import annotations
 
@@ -11,55 +11,13 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from app.kit.component import Element
+from app.kit.component import Element, asset
 from trainer.contract.events import RunView
 
 FloatArray = NDArray[np.float64]
 ROW = 64
 SMOOTHING = 0.95  # TensorBoard's weight of the past: an average over about 1 / (1 - 0.95) = 20 steps
 MAX_POINTS = 1500  # about one a pixel on a wide screen
-
-HTML_TEMPLATE = """
-<figure class="chart">
-  <div class="chart-head">
-    <p class="chart-summary"></p>
-    <button type="button" class="chart-log" aria-pressed="false"></button>
-  </div>
-  <svg class="chart-plot" role="img" tabindex="0">
-    <g class="chart-grid"></g>
-    <path class="chart-marks"></path>
-    <path class="chart-raw"></path>
-    <path class="chart-smooth"></path>
-    <path class="chart-cursor"></path>
-    <path class="chart-dot"></path>
-  </svg>
-  <p class="chart-readout"></p>
-</figure>
-"""
-
-CSS_TEMPLATE = """
-.chart { margin: 0; color: var(--body-text-color); }
-.chart-head { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: 4px 12px; }
-.chart-summary, .chart-readout { margin: 0; font-variant-numeric: tabular-nums; }
-.chart-readout { min-height: 3em; font-size: 12px; line-height: 1.5; color: var(--body-text-color-subdued); }
-.chart-log {
-  min-height: 32px; padding: 2px 12px; font-size: 12px; cursor: pointer; border-radius: var(--radius-sm);
-  border: 1px solid var(--border-color-primary); background: transparent; color: var(--body-text-color);
-}
-.chart-log::before { content: "○ "; }
-.chart-log[aria-pressed="true"]::before { content: "● "; }
-.chart-log[aria-pressed="true"] { border-color: var(--color-accent); }
-.chart-log:focus-visible, .chart-plot:focus-visible { outline: 2px solid var(--color-accent); outline-offset: 2px; }
-.chart-plot { display: block; width: 100%; height: 240px; margin: 4px 0; touch-action: pan-y; }
-.chart-plot path { fill: none; stroke-linecap: round; stroke-linejoin: round; }
-.chart-grid path { stroke: var(--border-color-primary); }
-.chart-grid text { fill: var(--body-text-color-subdued); font-size: 11px; font-variant-numeric: tabular-nums; }
-.chart-marks { stroke: var(--body-text-color-subdued); stroke-dasharray: 2 4; opacity: 0.7; }
-.chart-raw { stroke: var(--color-accent); opacity: 0.3; }
-.chart-smooth { stroke: var(--color-accent); stroke-width: 2; }
-.chart-cursor { stroke: var(--body-text-color); opacity: 0.6; }
-.chart-dot { stroke: var(--body-text-color); stroke-width: 7; }
-"""
 
 
 @dataclass(frozen=True)
@@ -86,17 +44,17 @@ ENGLISH = ChartLabels()
 
 
 class ChartData(TypedDict):
-    """What the chart draws, ready for JSON: None stands where a number is not finite."""
+    """What the chart plots, ready for JSON; None where a number is not finite."""
 
     points: list[list[float | None]]  # step, loss, smoothed loss, learning rate
-    markers: list[int]  # steps at which previews were drawn
+    markers: list[int]  # steps at which previews were generated
     total: int  # planned steps: the right end of the x axis
     summary: str
     words: dict[str, str]  # the labels: they come with the data because each reader may have another language
 
 
 def chart_data(view: RunView, total: int, labels: ChartLabels = ENGLISH, max_points: int = MAX_POINTS) -> ChartData:
-    """What the chart shows of a run.
+    """Returns what the chart shows of a run.
 
     Args:
         view: The run's events so far.
@@ -126,8 +84,8 @@ def smoothed(losses: Sequence[float] | FloatArray, weight: float = SMOOTHING) ->
     """
     every = np.asarray(losses, dtype=float)
     finite = np.isfinite(every)
-    missing = weight ** np.arange(1, finite.sum() + 1)  # the share still held by the zero that the average began with
-    with np.errstate(all="ignore"):  # losses near the end of what a float can hold
+    missing = weight ** np.arange(1, finite.sum() + 1)  # the share still left of the zero that the average began with
+    with np.errstate(all="ignore"):  # losses near the end of a float's range
         averages = _averages(every[finite], weight) / (1 - missing)
     corrected = np.concatenate(([math.nan], averages))
     result: FloatArray = corrected[np.cumsum(finite)]
@@ -148,9 +106,9 @@ def _averages(losses: FloatArray, weight: float) -> FloatArray:
 
 
 def thinned(losses: Sequence[float] | FloatArray, bound: int) -> list[int]:
-    """Ascending indices worth drawing, at most `bound` (5 or more): the ends, and of every stretch its extremes.
+    """Returns ascending indices worth plotting, at most `bound` (5 or more): the ends and each stretch's extremes.
 
-    A stretch is a power of two long and counted from the start, so that new steps leave the drawn curve as it is.
+    A stretch is a power of two long and counted from the start, so that new steps leave the plotted curve as it is.
     A loss that is not finite is kept once a stretch: it is a gap in the curve.
     """
     count = len(losses)
@@ -165,10 +123,10 @@ def thinned(losses: Sequence[float] | FloatArray, bound: int) -> list[int]:
     rows = math.ceil(count / length)
     starts = np.arange(rows) * length
     table = np.concatenate((every, np.full(rows * length - count, math.nan))).reshape(rows, length)
-    drawn = np.isfinite(table)
-    any_drawn = drawn.any(axis=1)
-    lowest = (starts + np.where(drawn, table, math.inf).argmin(axis=1))[any_drawn]
-    highest = (starts + np.where(drawn, table, -math.inf).argmax(axis=1))[any_drawn]
+    plotted = np.isfinite(table)
+    any_plotted = plotted.any(axis=1)
+    lowest = (starts + np.where(plotted, table, math.inf).argmin(axis=1))[any_plotted]
+    highest = (starts + np.where(plotted, table, -math.inf).argmax(axis=1))[any_plotted]
     gaps = np.flatnonzero(~finite)
     first_gaps = gaps[np.unique(gaps // length, return_index=True)[1]]
     kept: list[int] = np.unique(np.concatenate(([0, count - 1], lowest, highest, first_gaps))).astype(int).tolist()
@@ -183,7 +141,7 @@ def trend(losses: Sequence[float] | FloatArray) -> int:
     """
     length = max(20, len(losses) // 5) if len(losses) >= 40 else len(losses) // 2
     recent, before = (np.asarray(part) for part in (losses[-length:], losses[-2 * length : -length]))
-    with np.errstate(all="ignore"):  # losses near the end of what a float can hold
+    with np.errstate(all="ignore"):  # losses near the end of a float's range
         change = float(recent.mean() - before.mean())
         error = float(np.sqrt((recent.var() + before.var()) / length))
     if not abs(change) > 2 * error:  # not `<=`: NaN is no change either
@@ -192,7 +150,7 @@ def trend(losses: Sequence[float] | FloatArray) -> int:
 
 
 def summary(view: RunView, losses: FloatArray, averages: FloatArray, total: int, labels: ChartLabels) -> str:
-    """The curve in one sentence, for everyone who does not see it."""
+    """Returns the curve in one sentence, for screen readers."""
     if not view.steps:
         return labels.empty
     last = view.steps[-1]
@@ -215,14 +173,14 @@ def _short(every: FloatArray) -> list[float | None]:
     with np.errstate(all="ignore"):
         factor = 10.0 ** (4 - np.floor(np.log10(np.abs(every))))
         made = np.round(every * factor) / factor
-        rounded = np.where(np.isfinite(made), made, every)  # zero, and the ends of what a float can hold
+        rounded = np.where(np.isfinite(made), made, every)  # zero, and the ends of a float's range
     return [number if math.isfinite(number) else None for number in rounded.tolist()]
 
 
 class LossChart(Element):
-    """A run's loss, live; the feed brings it what `chart_data` gives."""
+    """A run's loss, live; the feed brings it what `chart_data` returns."""
 
     SCRIPTS = ("chart.js",)
-    TEMPLATE = HTML_TEMPLATE
-    STYLE = CSS_TEMPLATE
+    TEMPLATE = asset("live/chart.html")
+    STYLE = asset("live/chart.css")
     EMPTY = chart_data(RunView(), total=0)

@@ -59,7 +59,7 @@ class Feed:
             return None
 
     def answer(self, name: str, known: str, tongue: str) -> bytes | None:
-        """The run's parts as JSON; None if the one who asks has them: `known` is the key of the answer it has."""
+        """Returns the run's parts as JSON; None if the page has them: `known` is the key of the answer it has."""
         watch = self.watch(name)
         news = self.news(watch)
         key = sha256(repr((name, tongue, news)).encode()).hexdigest()[:16]
@@ -78,11 +78,11 @@ class Feed:
         return made
 
     def news(self, watch: Watch | None) -> list[Any]:
-        """All that decides what is shown, cheap to find out."""
+        """Returns all that decides what is shown; cheap to find out."""
         return self.frame(watch) if watch is None else [watch.version, *self.frame(watch)]
 
     def frame(self, watch: Watch | None) -> list[Any]:
-        """What decides which buttons, files and waiting runs are shown; it changes seldom."""
+        """Returns what decides which buttons, files and queued runs are shown; it changes seldom."""
         queue = [run.path.name for run in Queue(self.home).waiting()]
         if watch is None:
             return [queue]
@@ -100,7 +100,7 @@ class Feed:
             return max(SOONEST_MS, SHARE_MS * len(self._seen))
 
     def _respond(self, request: Request) -> Response:
-        """The parts, or 204 if there is nothing new; either way with when to ask again."""
+        """The parts, or 204 if there is nothing new; both say when to ask again."""
         reap()
         self._standby.keep(time.monotonic())
         asked = request.query_params
@@ -115,7 +115,7 @@ class Feed:
 
 
 def parts_of(watch: Watch, tongue: str) -> dict[str, Any]:
-    """HTML, text and figures, by the names assets/feed.js knows."""
+    """Returns HTML, text and figures, by the names assets/feed.js knows."""
     return {
         "html": {
             "headline": parts.headline(watch, tongue),
@@ -129,7 +129,7 @@ def parts_of(watch: Watch, tongue: str) -> dict[str, Any]:
 
 
 def nothing(tongue: str) -> dict[str, Any]:
-    """The same while there is no run."""
+    """Returns the parts while there is no run."""
     empty = f'<div class="empty">{say(tongue, "live.nothing")}</div>'
     return {"html": {"headline": empty, "notices": "", "board": ""}, "log": "", "chart": None, "compare": None}
 

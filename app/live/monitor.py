@@ -19,7 +19,7 @@ FAR_LONGER, AT_LEAST = 100, 300.0  # times the usual gap between steps, and seco
 
 @dataclass
 class Watch:
-    """One run's events so far; `tick` takes in what was added since."""
+    """One run's events so far; `tick` reads what was added since."""
 
     run: RunFolder
     view: RunView = field(default_factory=RunView)
@@ -62,7 +62,7 @@ class Watch:
     def seconds_per_step(self) -> float | None:
         """Seconds by the clock, so with previews and saving, over the newest steps of the present process.
 
-        A gap far longer than the others is none of the training's: the computer slept, or its clock was set.
+        A gap far longer than the others does not count: the computer slept, or its clock was set.
         """
         since = self.view.started.seq if self.view.started else -1
         recent = [step for step in self.view.steps[-SPEED_STEPS:] if step.seq > since]
@@ -73,7 +73,7 @@ class Watch:
         return sum(gap if 0 <= gap <= longest else median(gaps) for gap in gaps) / len(gaps)
 
     def hangs_since(self, now: float) -> float | None:
-        """When a running trainer was last heard of, if it is silent, or did anything, if that is far too long ago."""
+        """Returns since when a running trainer is not responding, or makes no progress; None if all is well."""
         if self.status != "running":
             return None
         since = self.run.taken_up()  # an earlier process's last word says nothing of this one
@@ -84,7 +84,7 @@ class Watch:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last step; None while nobody can tell."""
+        """Seconds until the last step; None while unknown."""
         each = self.seconds_per_step
         return None if each is None or not self.steps_total else each * max(self.steps_total - self.step, 0)
 

@@ -57,7 +57,7 @@ class Panel:
         return [*buttons, self.fold, *self.waiting.outputs, *self.result.outputs]
 
     def frame(self, name: str, file: str | None, request: gr.Request) -> dict[Any, Any]:
-        """Buttons, files and waiting runs, as they are now."""
+        """Returns updates of buttons, files and queued runs."""
         tongue, watch = language(request), self.feed.watch(name)
         waiting = self.waiting.parts(tongue)
         if watch is None:
@@ -78,7 +78,7 @@ class Panel:
 
 
 def wire(panel: Panel, demo: gr.Blocks) -> None:
-    """Stop, pause, continue, and what follows the feed."""
+    """Connect the panel's buttons and what follows the feed."""
     home, queue = panel.home, Queue(panel.home)
     frame: dict[str, Any] = {
         "fn": panel.frame,
@@ -98,11 +98,11 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
 
     panel.force.click(reported(end_now), panel.shown, None, **PRIVATE)
 
-    def go_on(run: str) -> None:
-        """Continue from the run's last checkpoint, after the runs that are before it."""
+    def resume(run: str) -> None:
+        """Resume from the run's last checkpoint, after the queued runs."""
         queue.start(RunFolder.named(home, run))
 
-    panel.resume.click(reported(go_on), panel.shown, None, **PRIVATE)
+    panel.resume.click(reported(resume), panel.shown, None, **PRIVATE)
     panel.result.wire(panel.shown)
     panel.waiting.wire()
 

@@ -1,4 +1,4 @@
-"""The live panel's parts as HTML: pure functions of a watch, so that every tab and every reload shows the same."""
+"""The live panel's parts as HTML: pure functions of a watch, so that all tabs and reloads agree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOARD_COLUMNS = 24  # the newest ones; older previews stay in the run's folder
 
 
 def status_words(status: Status, view: RunView, language: str) -> str:
-    """The status by its name; of a run under way what it does just now."""
+    """Returns the status in words; of a running one its phase."""
     if status == "running" and view.phase is not None and view.phase.name != "train":
         return say(language, f"phase.{view.phase.name}")
     if status == "stopped" and isinstance(view.ended, RunFinished) and view.ended.step == 0:
@@ -30,7 +30,7 @@ def status_words(status: Status, view: RunView, language: str) -> str:
 
 
 def headline(watch: Watch, language: str) -> str:
-    """State, step, speed and the time left, as a status line with a progress bar."""
+    """Returns state, step, speed and time left, as a status line with a progress bar."""
     status = watch.status
     words = [f"<strong>{status_words(status, watch.view, language)}</strong>"]
     if watch.steps_total:
@@ -55,7 +55,7 @@ def headline(watch: Watch, language: str) -> str:
 
 
 def device_line(watch: Watch, language: str) -> str:
-    """Where it is computed and how much memory it takes."""
+    """Returns the device and the memory in use."""
     started = watch.view.started
     if started is None:
         return ""
@@ -64,7 +64,7 @@ def device_line(watch: Watch, language: str) -> str:
 
 
 def notices(watch: Watch, language: str) -> str:
-    """Warnings, and the failure if there is one: what happened, the value seen, what to do."""
+    """Returns warnings, and the failure if there is one: what happened, the value seen, what to do."""
     cards = [
         f'<div class="notice" role="note"><strong>{say(language, "live.note")}</strong> '
         f"{explanation(w, w.code, language)}</div>"
@@ -80,7 +80,7 @@ def notices(watch: Watch, language: str) -> str:
 
 
 def board(watch: Watch, language: str) -> str:
-    """Previews: one row per prompt, one column per step, from step 0 on."""
+    """Returns the previews: one row per prompt, one column per step, from step 0 on."""
     rows: dict[int, dict[int, Sample]] = {}
     for sample in watch.view.samples:
         rows.setdefault(sample.index, {})[sample.step] = sample

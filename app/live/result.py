@@ -1,4 +1,4 @@
-"""Result: what a run left, and how to take it away."""
+"""A run's result: its files, and what to do with them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Result:
             self.file = gr.Dropdown([], label=label("result.file"), info=label("result.file_info"), interactive=True)
             self.facts = gr.HTML(apply_default_css=False)
             self.strip = gr.HTML(apply_default_css=False)
-            self.draw = gr.Button(label("result.draw_strip"), size="sm", visible=False)
+            self.generate = gr.Button(label("result.draw_strip"), size="sm", visible=False)
             clients = [(f"{client.name}: {client.lora_folder}", str(client.lora_folder)) for client in find_clients()]
             self.folder = gr.Dropdown(
                 clients,
@@ -59,7 +59,7 @@ class Result:
     @property
     def outputs(self) -> list[Any]:
         """What may change."""
-        return [self.section, self.file, self.facts, self.strip, self.draw]
+        return [self.section, self.file, self.facts, self.strip, self.generate]
 
     def parts(self, watch: Watch, file: str | None, ended: bool, tongue: str) -> dict[Any, Any]:
         """The run's files, the chosen one's facts and its strength strip; the newest file if none is chosen."""
@@ -75,23 +75,23 @@ class Result:
             ),
             self.facts: facts(watch.run, lora, tongue),
             self.strip: strip(watch.run, lora.file, tongue) if there else "",
-            self.draw: gr.update(visible=not there),
+            self.generate: gr.update(visible=not there),
         }
 
     def hidden(self) -> dict[Any, Any]:
-        """Nothing to take away yet."""
+        """Returns the updates while there is no file yet."""
         return {self.section: gr.update(visible=False)}
 
     def wire(self, shown: Component) -> None:
         """The section's buttons; `shown` holds the run's name."""
         chosen = [shown, self.file]
-        self.draw.click(self._draw, chosen, [self.draw, self.said], **PRIVATE)
+        self.generate.click(self._generate, chosen, [self.generate, self.said], **PRIVATE)
         self.copy.click(self._copy, [*chosen, self.folder], self.said, **PRIVATE)
         made = self.civitai.click(self._civitai, chosen, [self.text, self.said], **PRIVATE)
         made.then(None, self.text, None, js=TO_CLIPBOARD, api_visibility="private")
 
-    def _draw(self, run: str, file: str, request: gr.Request) -> Iterator[Any]:
-        """Draw the strip in a process of its own; once it is there, the feed has it shown."""
+    def _generate(self, run: str, file: str, request: gr.Request) -> Iterator[Any]:
+        """Generate the strip in a process of its own; the feed then shows it."""
         tongue = language(request)
         try:
             folder = RunFolder.named(self.home, run)

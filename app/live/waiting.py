@@ -1,4 +1,4 @@
-"""The runs that wait their turn, and their order."""
+"""The queued runs and their order."""
 
 from __future__ import annotations
 

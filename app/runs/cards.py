@@ -27,9 +27,9 @@ from trainer.runs.folder import RunFolder
 State = Status | Literal["damaged"]
 Curve = Sequence[tuple[int, float]]  # step, smoothed loss
 
-WIDTH, HEIGHT = 100.0, 40.0  # units of a curve's drawing; the page stretches it to the room there is
+WIDTH, HEIGHT = 100.0, 40.0  # units of a plot; the page stretches it to the room there is
 SPARK_POINTS, CURVE_POINTS = 80, 600
-MARKS: dict[State, str] = {  # drawn on 16 × 16, so that a state has a shape besides its words
+MARKS: dict[State, str] = {  # paths on 16 × 16, so that a state has a shape besides its words
     "waiting": "M8 2.5a5.5 5.5 0 1 0 .01 0M8 5v3.2l2.2 1.4",
     "running": "M5 3l8 5-8 5z",
     "completed": "M3 8.5l3.5 3.5L13 4.5",
@@ -62,7 +62,7 @@ class Glance:
 
 
 def look(run: RunFolder, watches: Watches) -> Glance:
-    """The run, with whatever of it can be read."""
+    """Returns the run with whatever can be read of it."""
     watch, config, problems = Watch(run), None, []
     try:
         watch = watches(run)
@@ -76,12 +76,12 @@ def look(run: RunFolder, watches: Watches) -> Glance:
 
 
 def state_of(watch: Watch) -> Status:
-    """The run's state; its process is looked for only while the log tells no end."""
+    """Returns the run's state; its process is looked for only if the log has no end."""
     return watch.status if watch.view.ended is None else watch.view.status(alive=False)
 
 
 def card(glance: Glance, language: str) -> str:
-    """One run: image, name, state, how far it came, its loss, what it was trained on and when."""
+    """Returns one run: image, name, state, steps, loss, base model and date."""
     title = escape((glance.config.output.name if glance.config else "") or glance.name)
     if not glance.problem:
         title = f'<a href="{train_url(glance.name)}" title="{escape(glance.name, quote=True)}">{title}</a>'
@@ -140,7 +140,7 @@ def _state_line(glance: Glance, language: str) -> str:
 
 
 def state_words(state: State, view: RunView, language: str) -> str:
-    """As on the Train page, but for the states that want a look here."""
+    """Returns the state in words; shorter than on the Train page."""
     if state == "damaged":
         return say(language, "runs.damaged")
     if state == "interrupted":
@@ -149,12 +149,12 @@ def state_words(state: State, view: RunView, language: str) -> str:
 
 
 def mark(state: State) -> str:
-    """The state's small sign; the words beside it say the same."""
+    """Returns the state's icon; the words beside it say the same."""
     return f'<svg class="run-mark" viewBox="0 0 16 16" aria-hidden="true"><path d="{MARKS[state]}"/></svg>'
 
 
 def _remark(glance: Glance, language: str) -> str:
-    """What is wrong, or what to do to go on."""
+    """What is wrong, or how to resume."""
     ended = glance.watch.view.ended
     if glance.problem:
         return f'<p class="run-problem">{html_of(glance.problem, language)}</p>'
@@ -224,7 +224,7 @@ def curve(view: RunView, bound: int) -> Curve:
 
 
 def in_words(points: Curve, language: str) -> str:
-    """A curve in one sentence; its lowest point is among those drawn."""
+    """Returns a curve in one sentence; its lowest point is among those plotted."""
     (step, last), (lowest_step, lowest) = points[-1], min(points, key=lambda point: point[1])
     return say(
         language, "runs.spark", loss=f"{last:.3f}", step=step, lowest=f"{lowest:.3f}", lowest_step=lowest_step
@@ -233,7 +233,7 @@ def in_words(points: Curve, language: str) -> str:
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of the plane that a drawing shows."""
+    """The part of the plane that a plot shows."""
 
     first: int
     last: int

@@ -29,7 +29,7 @@ from trainer.contract.events import RunView, Sample
 from trainer.contract.toml import flat
 from trainer.runs.folder import RunFolder
 
-Pair = tuple["Glance", "Glance"]
+Pair = tuple[Glance, Glance]
 
 
 def comparison(pair: Pair, language: str) -> str:
@@ -87,22 +87,22 @@ def _setting_value(place: str, value: Any, language: str) -> str:  # noqa: ANN40
 
 
 def both_curves(pair: Pair, language: str) -> str:
-    """Both smoothed losses in one drawing, told apart by colour and dashes, and each in words."""
+    """Returns both smoothed losses in one plot, in different colors and dashes, and each in words."""
     head = f"<h3>{say(language, 'runs.curves')}</h3>"
     curves = [curve(one.watch.view, CURVE_POINTS) for one in pair]
     if not any(curves):
         return f'{head}<p class="quiet">{say(language, "runs.no_curves")}</p>'
-    told = [in_words(points, language) if points else say(language, "runs.no_curves") for points in curves]
+    described_as = [in_words(points, language) if points else say(language, "runs.no_curves") for points in curves]
     legend = "".join(
         f'<li><svg viewBox="0 0 32 8" aria-hidden="true"><path class="run-line-{letter}" d="M0 4H32"/></svg>'
         f"<strong>{letter}</strong> {escape(words)}</li>"
-        for letter, words in zip("AB", told, strict=True)
+        for letter, words in zip("AB", described_as, strict=True)
     )
-    return f'{head}{_drawing(curves, " ".join(told), language)}<ul class="run-legend">{legend}</ul>'
+    return f'{head}{_plot(curves, " ".join(described_as), language)}<ul class="run-legend">{legend}</ul>'
 
 
-def _drawing(curves: Sequence[Curve], described_as: str, language: str) -> str:
-    """The curves within their axes; the numbers stand outside the drawing, which is stretched."""
+def _plot(curves: Sequence[Curve], described_as: str, language: str) -> str:
+    """The curves within their axes; the numbers stand outside the plot, which is stretched."""
     frame = Frame.around([points for points in curves if points])
     lines = "".join(
         f'<path class="run-line-{letter}" d="{frame.path(points)}"/>'
@@ -137,7 +137,7 @@ def both_previews(pair: Pair, language: str) -> str:
 
 
 def newest_by_prompt(view: RunView) -> dict[tuple[str, int], Sample]:
-    """Each prompt's newest preview; where a prompt is drawn several times, the second number counts."""
+    """Returns each prompt's newest preview; the second number counts equal prompts."""
     found: dict[tuple[str, int], Sample] = {}
     for sample in {sample.index: sample for sample in view.samples}.values():
         times = sum(prompt == sample.prompt for prompt, _ in found)

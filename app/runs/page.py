@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.kit.component import PRIVATE
 from app.kit.text import label, language, say
 from app.live.monitor import Watches
 from app.runs.cards import card, look, state_of
@@ -24,10 +25,10 @@ class Runs:
 
     def __init__(self, home: Home, watches: Watches) -> None:
         self.home, self.watches = home, watches
-        self._drawn: dict[tuple[str, str], tuple[Stamp, str]] = {}  # cards by run and language, drawn again if needed
+        self._cards: dict[tuple[str, str], tuple[Stamp, str]] = {}  # cards by run and language
 
     def show(self, count: int, seen: Any, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
-        """The newest `count` runs as cards, or nothing to do if the browser has them."""
+        """Show the newest `count` runs as cards, unless the browser has them."""
         tongue, runs = language(request), RunFolder.all(self.home)
         now = [self._stamp(run) for run in runs[:count]], [run.path.name for run in runs]
         if seen == now:
@@ -38,16 +39,16 @@ class Runs:
         return now, card_list(cards, len(runs), tongue), gr.update(visible=count < len(runs)), choices, choices
 
     def compare(self, first: str, second: str, seen: Any, request: gr.Request) -> Any:  # noqa: ANN401
-        """The two chosen runs side by side, or nothing to do if the browser has them."""
+        """Show the two chosen runs side by side, unless the browser has them."""
         tongue = language(request)
         runs = {run.path.name: run for run in RunFolder.all(self.home)}
         chosen = [name or "" for name in (first, second)]
         now = [chosen, min(len(runs), 2), [self._stamp(runs[name]) for name in chosen if name in runs]]
         if seen == now:
             return gr.skip()
-        lacking = self._hindrance(chosen, runs, tongue)
-        if lacking:
-            return now, f'<p class="quiet">{lacking}</p>'
+        missing = self._missing(chosen, runs, tongue)
+        if missing:
+            return now, f'<p class="quiet">{missing}</p>'
         return now, comparison((look(runs[chosen[0]], self.watches), look(runs[chosen[1]], self.watches)), tongue)
 
     def arrive(self, request: gr.Request) -> tuple[str | None, str | None, Any]:
@@ -58,7 +59,7 @@ class Runs:
         chosen = [name or (others.pop(0) if others else None) for name in (first, second)]
         return chosen[0], chosen[1], gr.update(selected="compare") if first or second else gr.skip()
 
-    def _hindrance(self, chosen: list[str], runs: dict[str, RunFolder], tongue: str) -> str:
+    def _missing(self, chosen: list[str], runs: dict[str, RunFolder], tongue: str) -> str:
         """Why these two cannot be compared; empty if they can."""
         if len(runs) < 2:
             return say(tongue, "runs.need_two")
@@ -78,12 +79,12 @@ class Runs:
             return [run.path.name, str(error)]
 
     def _card(self, run: RunFolder, stamp: Stamp, tongue: str) -> str:
-        """The run's card, drawn again only if the run has changed since."""
+        """The run's card, made again only if the run has changed since."""
         key = run.path.name, tongue
-        drawn = self._drawn.get(key)
-        if drawn is None or drawn[0] != stamp:
-            self._drawn[key] = drawn = (stamp, card(look(run, self.watches), tongue))
-        return drawn[1]
+        known = self._cards.get(key)
+        if known is None or known[0] != stamp:
+            self._cards[key] = known = (stamp, card(look(run, self.watches), tongue))
+        return known[1]
 
 
 def card_list(cards: list[str], total: int, tongue: str) -> str:
@@ -115,7 +116,7 @@ def build(home: Home, watches: Watches, demo: gr.Blocks) -> None:
         """How many cards to show from now on."""
         return count + CARDS
 
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    private = {**PRIVATE, "queue": False}
     show = {"fn": page.show, "inputs": [count, seen], "outputs": [seen, cards, more, first, second], **private}
     compare = {"fn": page.compare, "inputs": [first, second, compared], "outputs": [compared, pair], **private}
     demo.load(**show).then(page.arrive, None, [first, second, tabs], **private)

@@ -43,12 +43,12 @@ THUMB_KEY = re.compile(r"[0-9a-f]{64}")
 # Hidden files, `.` and `..`; and what means more than a name on some system: drives, streams, other separators
 NEVER = re.compile(r'(?:^|/)\.|[\x00-\x1f\x7f\\:*?"<>|]')
 
-_told: dict[str, Path] = {}  # of which image a thumbnail is, by its key: only addresses given out lead to a file
+_images: dict[str, Path] = {}  # of which image a thumbnail is, by its key: only addresses given out lead to a file
 _log = logging.getLogger(__name__)
 
 
 def routes(home: Home) -> list[Route]:
-    """What goes into `launch(app_kwargs={"routes": ...})`; Gradio's login, where there is one, guards these too."""
+    """Returns the routes for `launch(app_kwargs={"routes": ...})`; a login of Gradio's guards them too."""
 
     def run_file(request: Request) -> Response:
         """A run's preview, sheet or LoRA file; anything else of the run is not there."""
@@ -65,7 +65,7 @@ def routes(home: Home) -> list[Route]:
             return Response(_placeholder(), media_type="image/jpeg", headers={"cache-control": ASK})
         if not THUMB_KEY.fullmatch(key):
             return _missing(request)
-        if key in _told and not _made(home, key):
+        if key in _images and not _made(home, key):
             return Response(_placeholder(), media_type="image/jpeg", headers={"cache-control": ASK})
         return _file(request, _thumbnails(home), f"{key}.jpg", "image/jpeg", FOREVER)
 
@@ -82,9 +82,9 @@ def routes(home: Home) -> list[Route]:
 
 
 def run_url(run: RunFolder, name: str) -> str:
-    """The address of one of a run's files, by its relative name.
+    """Returns the address of one of a run's files, by its relative name.
 
-    The time of its last change is part of it: after a rollback a preview may be drawn anew under its old name.
+    The time of its last change is part of it: after a rollback a preview may be generated anew under its old name.
     """
     try:
         changed = f"?{(run.path / name).stat().st_mtime_ns:x}"
@@ -101,10 +101,10 @@ def thumbnail_url(image: Path) -> str:
     except OSError:
         return f"/atelier/thumb/{UNREADABLE}.jpg"
     key = hashlib.sha256(os.fsencode(path) + f"\0{seen.st_mtime_ns}\0{seen.st_size}".encode()).hexdigest()
-    _told.pop(key, None)  # the newest stand last
-    _told[key] = path
-    while len(_told) > REMEMBERED:
-        _told.pop(next(iter(_told)), None)
+    _images.pop(key, None)  # the newest stand last
+    _images[key] = path
+    while len(_images) > REMEMBERED:
+        _images.pop(next(iter(_images)), None)
     return f"/atelier/thumb/{key}.jpg"
 
 
@@ -121,8 +121,8 @@ def _made(home: Home, key: str) -> bool:
     """Whether the thumbnail of this key is there, made now if it was not."""
     target = _thumbnails(home) / f"{key}.jpg"
     if not target.is_file():
-        with isolated(f"The thumbnail of {_told[key]}", _note):
-            atomic_write(target, _small(_told[key]))
+        with isolated(f"The thumbnail of {_images[key]}", _note):
+            atomic_write(target, _small(_images[key]))
     return target.is_file()
 
 
@@ -152,7 +152,7 @@ def _jpeg(image: Image.Image) -> bytes:
 
 
 def guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
-    """The same answer, for those who are logged in."""
+    """Returns the route's function, restricted to those who are logged in."""
 
     def checked(request: Request) -> Response:
         """The answer, or 401 to who is not logged in."""

@@ -49,7 +49,7 @@ CLOSED = re.compile(
 
 
 def middleware(allowed_hosts: Iterable[str] = ()) -> list[Middleware]:
-    """What goes into `launch(app_kwargs={"middleware": ...})`.
+    """Returns the middleware for `launch(app_kwargs={"middleware": ...})`.
 
     Args:
         allowed_hosts: Names and addresses beyond this computer's own that the page is opened under, as given with
@@ -146,7 +146,7 @@ class Guard:
 
 
 def refusal(status: int, message: str, hint: str) -> PlainTextResponse:
-    """A short text in place of what was asked for: what happened, the value seen, what to do."""
+    """Returns a plain text answer: what happened, the value seen, what to do."""
     return PlainTextResponse(f"{message}\n{hint}\n", status)
 
 
@@ -163,7 +163,7 @@ def logged_in(request: Request) -> bool:
 
 
 def login(user: str, password: str) -> Callable[[str, str], bool]:
-    """What Gradio asks about a name and a password: whether they are these, in a time that tells nothing of them."""
+    """Returns Gradio's check of name and password, which takes the same time whether they are right or wrong."""
 
     def knows(name: str, tried: str) -> bool:
         """Both are compared whatever comes of the first."""

@@ -13,14 +13,14 @@ SPARE_BYTES = 4 * 2**30  # free memory from which on 0.3 GB are not missed
 
 
 class Standby:
-    """Looked after by whoever answers the open pages."""
+    """Starts and stops the spare trainer; called with every answer to an open page."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
         self._due = 0.0
 
     def keep(self, now: float) -> None:
-        """Have a trainer stand by once none trains, and none while memory is short; `now` in seconds."""
+        """Start the spare trainer when none trains, and stop it when memory is short; `now` in seconds."""
         if now < self._due:
             return
         first, self._due = self._due == 0.0, now + LOOK_SECONDS

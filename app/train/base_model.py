@@ -41,14 +41,14 @@ class BaseModelField:
         self.remedy = gr.Button(visible=False, size="sm", elem_id="model-remedy", elem_classes="remedy")
 
     def wire(self, goal: gr.Radio) -> dict[str, Any]:
-        """Keep line and button true to the inputs; gives back the inputs that decide them."""
+        """Update line and button with the inputs; returns the inputs that decide them."""
         controls = self.form.controls
         base = controls["model.base_model"]
         asked = gr.State({})  # of the model of the hub that was asked for last, what the hub said
         deciding = (controls["model.family"], controls["dataset.resolution"], self.form.preset, goal)
         shown: dict[str, Any] = {"base_model": base, **dict(zip(DECIDING, deciding, strict=True))}
 
-        def tell(request: gr.Request, asked: dict[str, str], base_model: str, **shown: Any) -> Any:  # noqa: ANN401
+        def describe(request: gr.Request, asked: dict[str, str], base_model: str, **shown: Any) -> Any:  # noqa: ANN401
             """What the chosen model is, and what to set for it."""
             tongue = language(request)
             model = model_of(base_model)
@@ -57,7 +57,7 @@ class BaseModelField:
             return line_html(base_model, model, asked, tongue), button
 
         def ask(request: gr.Request, base_model: str) -> dict[str, str]:
-            """What the hub says of a model that is still to be fetched."""
+            """Ask the hub about a model that is not downloaded yet."""
             return asked_of_hub(base_model, language(request))
 
         def list_models() -> Any:  # noqa: ANN401 - an update
@@ -65,7 +65,7 @@ class BaseModelField:
             return gr.update(choices=base_models(self.home, models_here()))
 
         gr.on(
-            None, tell, inputs_kwargs={"asked": asked, **shown}, outputs=[self.line, self.remedy],
+            None, describe, inputs_kwargs={"asked": asked, **shown}, outputs=[self.line, self.remedy],
             trigger_mode="always_last", **PRIVATE,
         )  # fmt: skip
         # Only who leaves the field asks the hub: all else on the page stays on this computer
@@ -107,19 +107,19 @@ def model_of(base_model: str) -> BaseModel | None:
 
 
 def line_html(base_model: str, model: BaseModel | None, asked: dict[str, str], tongue: str) -> str:
-    """What the chosen model is, or how it will be fetched; nothing where it is neither here nor on the hub."""
+    """Returns what the chosen model is, or that it will be downloaded; empty if it is nowhere."""
     name = (base_model or "").strip()
     if model is not None:
-        told = say(tongue, "model.cached", sentence=model.sentence()) if is_hub_name(name) else model.sentence()
+        line = say(tongue, "model.cached", sentence=model.sentence()) if is_hub_name(name) else model.sentence()
     elif is_hub_name(name) and located(name) is None:
-        told = asked.get(name) or say(tongue, "model.on_the_hub", name=name)
+        line = asked.get(name) or say(tongue, "model.on_the_hub", name=name)
     else:
         return ""
-    return f'<p class="quiet">{escape(told)}</p>'
+    return f'<p class="quiet">{escape(line)}</p>'
 
 
 def asked_of_hub(base_model: str, tongue: str) -> dict[str, str]:
-    """What the hub says of a model that is still to be fetched, by its name; nothing of any other."""
+    """Returns what the hub says of a model that is not downloaded yet, by its name; empty for any other."""
     name = (base_model or "").strip()
     if not is_hub_name(name) or located(name) is not None:
         return {}

@@ -98,17 +98,17 @@ class TrainForm:
         users = {api_name(place): controls[place] for place in OF_THE_USER if place in controls}
 
         def choose(request: gr.Request, preset: str, **users: Any) -> Any:  # noqa: ANN401
-            """The preset's values; what is the user's own stays."""
-            return self.show(preset_config(home, preset), language(request), **_given(users))
+            """Show the preset's values; what is the user's own stays."""
+            return self.show(preset_config(home, preset), language(request), **{k: v for k, v in users.items() if v})
 
         def choose_goal(request: gr.Request, goal: str, preset: str, base_model: str, **users: Any) -> Any:  # noqa: ANN401
-            """The preset for this goal, of the same base model if there is one; a model that suits it stays."""
+            """Show the preset for this goal, of the same base model if there is one; a model that suits it stays."""
             chosen = preset_for(home, goal, preset)
             kept = {"model_base_model": base_model} if alike(home, chosen, preset) else {}
             return choose(request, chosen, **users, **kept)
 
         def suit(request: gr.Request, base_model: str, **named: Any) -> Any:  # noqa: ANN401
-            """Set what the base model asks for; the model stays, and what is the user's own."""
+            """Set what the base model needs; the model and what is the user's own stay."""
             deciding = {name: named.pop(name) for name in DECIDING}
             remedy = remedy_of(home, model_of(base_model), **deciding)
             if isinstance(remedy, str):
@@ -134,20 +134,20 @@ class TrainForm:
         self._follow()
 
     def _follow(self) -> None:
-        """Keep plan, marks and problems true to the inputs."""
+        """Update plan, marks and problems with every change of an input."""
         marked = gr.State({})
         resets, controls = self.form.resets, self.form.controls
 
         def check(request: gr.Request, seen: dict[str, Any], preset: str, **named: Any) -> Any:  # noqa: ANN401
-            """What Train will do or what hinders it; which settings differ from the preset, and which are wrong."""
+            """Show what Train will do or why it cannot; which settings differ from the preset, and which are wrong."""
             tongue = language(request)
-            told, wrong = self._told(preset, named, tongue)
+            planned, wrong = self._planned(preset, named, tongue)
             fits_at = smaller(self.home, preset, named)
             differs = differing({p: named[api_name(p)] for p in SETTINGS}, preset_config(self.home, preset))
             marks = {p: str(value) for p, value in differs.items() if p not in OF_THE_USER}
             had, had_wrong = seen.get("marks", {}), seen.get("wrong", {})
             updates: dict[Any, Any] = {
-                self.plan: told,
+                self.plan: planned,
                 self.look_closer: images.dataset_link(preset, named, tongue),
                 self.smaller: gr.update(visible=bool(fits_at), value=say(tongue, "plan.smaller", px=fits_at)),
                 marked: {"marks": marks, "wrong": wrong, "fits_at": fits_at},
@@ -170,22 +170,23 @@ class TrainForm:
         )
 
         def shrink(seen: dict[str, Any]) -> Any:  # noqa: ANN401 - a number or nothing
-            """Consent to the smaller resolution that fits."""
+            """Use the smaller resolution that fits."""
             return seen.get("fits_at") or gr.skip()
 
         self.smaller.click(shrink, marked, controls["dataset.resolution"], **PRIVATE)
 
-    def _told(self, preset: str, named: dict[str, Any], tongue: str) -> tuple[str, dict[str, str]]:
+    def _planned(self, preset: str, named: dict[str, Any], tongue: str) -> tuple[str, dict[str, str]]:
+        """The plan or the problem as HTML, and what is wrong with which setting."""
         if not (named["dataset_images"] or "").strip():
             return f'<p class="quiet">{say(tongue, "train.no_folder")}</p>', model_problems(
                 self.home, preset, named, tongue
             )
         try:
             config = read(self.home, preset, named)
-            told = sentence(self.home, config, tongue)
+            plan = sentence(self.home, config, tongue)
         except InvalidSettings as error:
-            mend = InvalidSettings(error.message, hint=say(tongue, "train.mend") if error.places else error.hint)
-            return problem_card(mend, tongue), wrong_settings(error, tongue)
+            shown = InvalidSettings(error.message, hint=say(tongue, "train.mend") if error.places else error.hint)
+            return problem_card(shown, tongue), wrong_settings(error, tongue)
         except ModelError as error:
             return problem_card(error, tongue), model_problems(self.home, preset, named, tongue)
         except TrainerError as error:
@@ -193,12 +194,12 @@ class TrainForm:
                 "dataset.images": on_page(error.message, tongue)
             }
         power = say(tongue, "plan.strength", strength=f"{strength(config):.2g}")
-        start = escape(PurePath(config.adapter.start_from).name)
-        goes_on = f"<p>{say(tongue, 'plan.start_from', file=start)}</p>" if start else ""
-        return f'<p class="plan">{told}</p>{goes_on}<p class="quiet">{power}</p>', {}
+        file = escape(PurePath(config.adapter.start_from).name)
+        start = f"<p>{say(tongue, 'plan.start_from', file=file)}</p>" if file else ""
+        return f'<p class="plan">{plan}</p>{start}<p class="quiet">{power}</p>', {}
 
     def _keep_strength(self) -> None:
-        """Changing rank or alpha keeps learning rate x alpha / rank, if so wished."""
+        """Adapt the learning rate to rank and alpha, where the box for it is ticked."""
         rank, alpha, rate = (self.form.controls[p] for p in SHAPE[:3])
 
         def note(rank: float, alpha: float, rate: float) -> float | None:
@@ -219,10 +220,6 @@ class TrainForm:
             event(**noted)
         for place in SHAPE[:3]:
             self.resets_to_preset[place].then(**noted)
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value}
 
 
 def _preset_value(home: Home, place: str) -> Callable[[str], Any]:

@@ -29,7 +29,7 @@ DROPPED = (*formats.SUFFIXES, *caption_files.SUFFIXES)
 
 
 def build(home: Home, form: Form) -> tuple[gr.Button, gr.HTML]:
-    """Folder, drop zone and what was found; gives back the button of the built-in example, and where the link goes."""
+    """Build the step; returns the button of the built-in example, and the place of the link to the Dataset page."""
     with gr.Row(elem_classes="head"):
         gr.Markdown(label("train.pictures"), elem_classes="heading")
         example = gr.Button(label("train.example"), size="sm", elem_id="example", min_width=120)
@@ -52,12 +52,12 @@ def build(home: Home, form: Form) -> tuple[gr.Button, gr.HTML]:
 
 
 def dataset_link(preset: str, named: dict[str, Any], tongue: str) -> str:
-    """The way to the Dataset page, which then shows and judges what these settings train; none without a folder."""
+    """Returns a link to the Dataset page, which then checks what these settings train; empty without a folder."""
     folder = Path((named["dataset_images"] or "").strip()).expanduser()
     if not folder.name or not folder.is_dir():
         return ""
-    told = {"preset": preset, "trigger": named["dataset_trigger_word"], "resolution": named["dataset_resolution"]}
-    address = urlencode({"images": str(folder), **{key: value for key, value in told.items() if value}})
+    chosen = {"preset": preset, "trigger": named["dataset_trigger_word"], "resolution": named["dataset_resolution"]}
+    address = urlencode({"images": str(folder), **{key: value for key, value in chosen.items() if value}})
     return f'<p class="counted"><a href="/dataset?{escape(address)}">{say(tongue, "train.see_captions")}</a></p>'
 
 
@@ -100,8 +100,8 @@ def _take(home: Home) -> Callable[..., Any]:
         try:
             folder = keep_dropped(home, [Path(file) for file in files or []])
         except OSError as error:
-            told = say(language(request), "train.drop_failed", cause=escape(str(error)))
-            return None, gr.skip(), alert_card(told)
+            problem = say(language(request), "train.drop_failed", cause=escape(str(error)))
+            return None, gr.skip(), alert_card(problem)
         return None, str(folder), gr.skip()
 
     return take

@@ -24,7 +24,7 @@ from trainer.planning.ready import settled
 
 
 def settings_of(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
-    """The settings that the page's inputs hold.
+    """Returns the settings that the page's inputs hold.
 
     Raises:
         InvalidSettings: Naming what is wrong.
@@ -34,7 +34,7 @@ def settings_of(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
 
 
 def read(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
-    """The same, ready to be a run's: with what was edited on the Dataset page, if anything was.
+    """Returns the settings ready for a run, with what was edited on the Dataset page.
 
     Raises:
         TrainerError: Naming what is wrong.
@@ -78,17 +78,17 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
         )
     ]
     captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
-    drawn = known.drawing(config, made, captions, config.model.processes)
+    previews = known.drawing(config, made, captions, config.model.processes)
     if made.base_views:
         dataset = config.dataset
         parts.append(say(tongue, "plan.protect", images=dataset.class_images, share=f"{dataset.class_share:.0%}"))
     if known.seconds_per_step is not None:
-        seconds = known.seconds_per_step * made.steps / (1 - drawn.share)
+        seconds = known.seconds_per_step * made.steps / (1 - previews.share)
         parts.append(say(tongue, "plan.time", duration=duration(seconds)))
     else:
         parts.append(say(tongue, "plan.time_unknown"))
-    key, sign = ("plan.previews_many", "⚠ ") if drawn.many else ("plan.previews", "")
-    parts.append(sign + say(tongue, key, images=drawn.images, share=drawn.percent))
+    key, sign = ("plan.previews_many", "⚠ ") if previews.many else ("plan.previews", "")
+    parts.append(sign + say(tongue, key, images=previews.images, share=previews.percent))
     parts += _memory(config, known.memory_gib, tongue)
     if known.bytes_per_file is not None:
         parts.append(say(tongue, "plan.files_of", files=config.output.files, size=size(known.bytes_per_file)))
@@ -110,7 +110,7 @@ def smaller(home: Home, preset: str, named: dict[str, Any]) -> int | None:
 
 
 def _memory(config: TrainConfig, measured: float | None, tongue: str) -> list[str]:
-    """What it takes, as measured in an earlier run if there was one, and what is given up for it to fit."""
+    """Memory needed, as measured in an earlier run if there was one, and what saves memory."""
     plan = foreseen(config)
     if plan is None:
         return [] if measured is None else [say(tongue, "plan.memory", gib=f"{measured:.1f}")]
@@ -136,7 +136,7 @@ def _memory(config: TrainConfig, measured: float | None, tongue: str) -> list[st
 
 
 def strength(config: TrainConfig) -> float:
-    """Learning strength: how far an update goes, whatever the rank."""
+    """Returns the learning strength: learning rate x alpha / rank."""
     return learning_strength(config.optimizer.learning_rate, config.adapter.alpha, config.adapter.rank)
 
 

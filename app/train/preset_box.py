@@ -1,4 +1,4 @@
-"""Presets of one's own: save, rename, delete, take one in, give one away."""
+"""The user's own presets: save, rename, delete, import, download."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PresetBox:
                 self.rename = gr.Button(label("preset.rename"), size="sm", min_width=90)
                 self.delete = gr.Button(label("preset.delete"), size="sm", min_width=90)
                 words: Any = label("preset.import")  # its type says str, but it is translated like every button's
-                self.take = gr.UploadButton(words, file_types=[".toml"], size="sm", min_width=90)
+                self.upload = gr.UploadButton(words, file_types=[".toml"], size="sm", min_width=90)
             self.said, self.listed = gr.HTML(apply_default_css=False), gr.HTML(apply_default_css=False)
         self._wire({"name": self.name, "intent": self.intent, **named}, [self.said, self.listed, *everything])
 
@@ -60,7 +60,7 @@ class PresetBox:
         self.save.click(self._save, inputs_kwargs=asked, outputs=outputs, **PRIVATE)
         self.rename.click(self._rename, inputs_kwargs={**chosen, "name": self.name}, outputs=outputs, **PRIVATE)
         self.delete.click(self._delete, inputs_kwargs=chosen, outputs=outputs, **PRIVATE)
-        self.take.upload(self._take, inputs_kwargs={"file": self.take}, outputs=outputs, **PRIVATE)
+        self.upload.upload(self._import, inputs_kwargs={"file": self.upload}, outputs=outputs, **PRIVATE)
         self.fold.expand(self._list, None, self.listed, **PRIVATE)
 
     def _save(self, request: gr.Request, preset: str, name: str, intent: str, **named: Any) -> Any:  # noqa: ANN401
@@ -80,7 +80,7 @@ class PresetBox:
             made = rename_preset(self.home.presets, preset, (name or "").strip())
         except TrainerError as error:
             return {self.said: problem_card(error, language(request))}
-        return self._told(made.name, "preset.renamed", language(request)) | {self.preset: offered(self.home, made.name)}
+        return self._done(made.name, "preset.renamed", language(request)) | {self.preset: offered(self.home, made.name)}
 
     def _delete(self, request: gr.Request, preset: str) -> Any:  # noqa: ANN401
         """Delete the chosen preset; the form keeps its values."""
@@ -90,10 +90,10 @@ class PresetBox:
         except TrainerError as error:
             return {self.said: problem_card(error, language(request))}
         usual = offered(self.home, usual_preset(self.home, goal))
-        return self._told(preset, "preset.deleted", language(request)) | {self.preset: usual}
+        return self._done(preset, "preset.deleted", language(request)) | {self.preset: usual}
 
-    def _take(self, request: gr.Request, file: str) -> Any:  # noqa: ANN401
-        """Take in a preset file, and show its values."""
+    def _import(self, request: gr.Request, file: str) -> Any:  # noqa: ANN401
+        """Import a preset file, and show its values."""
         try:
             made = import_preset(self.home.presets, Path(file))
         except TrainerError as error:
@@ -106,9 +106,9 @@ class PresetBox:
 
     def _shown(self, preset: str, key: str, tongue: str, **kept: Any) -> dict[Any, Any]:  # noqa: ANN401
         config = preset_config(self.home, preset)
-        return self._told(preset, key, tongue) | self.show(config, tongue, **kept)
+        return self._done(preset, key, tongue) | self.show(config, tongue, **kept)
 
-    def _told(self, preset: str, key: str, tongue: str) -> dict[Any, Any]:
+    def _done(self, preset: str, key: str, tongue: str) -> dict[Any, Any]:
         return {
             self.said: good_card(say(tongue, key, name=escape(preset))),
             self.listed: own_list(self.home, tongue),

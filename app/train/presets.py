@@ -22,7 +22,7 @@ def preset_choices(home: Home) -> list[tuple[str, str]]:
 
 
 def preset_for(home: Home, goal: str, present: str) -> str:
-    """The built-in preset of this goal nearest to the present one: of the same base model, else of the same family.
+    """Returns the built-in preset of this goal nearest to the present one: by base model, else by family.
 
     For settings of any family it is Stable Diffusion 1.x's, the smallest.
     """

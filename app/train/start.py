@@ -27,16 +27,16 @@ from trainer.planning.estimate import disk_bytes
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
 
-# Focus goes to the button itself, where a keyboard or a screen reader goes on
+# Focus goes to the button itself, where a keyboard or a screen reader continues
 TO_TRAIN = "() => document.getElementById('start').focus()"
 
 
 def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
-    """What joins the two halves of the page."""
+    """Connect the form with the live panel."""
     home = form.home
 
     def begin(request: gr.Request, preset: str, **named: Any) -> Any:  # noqa: ANN401 - settings of many kinds
-        """Train with these settings, at once or after the runs that are before it."""
+        """Train with these settings, now or after the queued runs."""
         try:
             run = start_run(home, read(home, preset, named))
         except TrainerError as error:
@@ -59,18 +59,18 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
     filled = [*form.everything, form.problem]
     panel.result.again.click(reported(again), panel.shown, filled, **PRIVATE)
 
-    def go_on(run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
-        """Fill the form so that Train goes on from the chosen LoRA file."""
+    def continue_from(run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
+        """Fill the form to continue training from the chosen LoRA file."""
         tongue = language(request)
         try:
-            config = going_on(home, RunFolder.named(home, run), file)
+            config = continuation(home, RunFolder.named(home, run), file)
         except TrainerError as error:
             return {form.problem: problem_card(error, language(request))}
         ready = say(tongue, "train.go_on", file=escape(file), name=escape(config.output.name))
         return {**form.show(config, tongue), form.problem: good_card(ready)}
 
     chosen = [panel.shown, panel.result.file]
-    panel.result.go_on.click(reported(go_on), chosen, filled, **PRIVATE).then(
+    panel.result.go_on.click(reported(continue_from), chosen, filled, **PRIVATE).then(
         None, None, None, js=TO_TRAIN, api_visibility="private"
     )
 
@@ -81,8 +81,8 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
     demo.load(arrive, None, form.form.controls["dataset.images"], **PRIVATE)
 
 
-def going_on(home: Home, run: RunFolder, file: str) -> TrainConfig:
-    """The run's settings for another run that goes on from one of its LoRA files, under the next free name.
+def continuation(home: Home, run: RunFolder, file: str) -> TrainConfig:
+    """Returns the run's settings for another run that continues from one of its LoRA files, under the next free name.
 
     Raises:
         RunMissing: The file's name leads out of the run's folder.
@@ -95,16 +95,16 @@ def going_on(home: Home, run: RunFolder, file: str) -> TrainConfig:
 
 
 def next_name(home: Home, name: str) -> str:
-    """The name, counted up: "ana", "ana 2", "ana 3"; the first that none of the newest runs has."""
+    """Returns the name, counted up until none of the newest runs has it: "ana", "ana 2", "ana 3"."""
     stem, _, number = name.rpartition(" ")
     if not (stem and number.isdecimal()):
         stem, number = name, "1"
-    taken = {config.output.name for config in earlier(home)}
-    return next(made for n in count(int(number) + 1) if (made := f"{stem} {n}") not in taken)
+    used = {config.output.name for config in earlier(home)}
+    return next(made for n in count(int(number) + 1) if (made := f"{stem} {n}") not in used)
 
 
 def start_run(home: Home, config: TrainConfig) -> RunFolder:
-    """A run of these settings, started or put last in the queue.
+    """Start a run with these settings, or put it last in the queue.
 
     Raises:
         TrainerError: The images cannot be used, or the disk has too little room.

@@ -22,7 +22,7 @@ function drawCaptioning() {
   part("caption-stop").hidden = part("caption-progress").hidden = !captioning.working;
   Object.assign(part("caption-progress"), captioning.of ? { max: captioning.of, value: captioning.done } : {});
   if (!captioning.of) part("caption-progress").removeAttribute("value");
-  write("caption-told", captioning.told);
+  write("caption-report", captioning.report);
   drawCaptioner();
 }
 
@@ -35,7 +35,7 @@ function watchCaptioning(found) {
   clearTimeout(watching);
   if (found.working === undefined) {
     if (found.lost) watchSoon(AGAIN);
-    return write("caption-told", found.lost ? words.again : found.error);
+    return write("caption-report", found.lost ? words.again : found.error);
   }
   const ended = captioning.working && !found.working;
   captioning = found;
@@ -60,7 +60,7 @@ part("captioner").onchange = drawCaptioner;
 part("caption-stop").onclick = async () => watchCaptioning(await peek("caption_stop"));
 part("caption").onsubmit = async (event) => {
   event.preventDefault();
-  write("caption-told", words.waiting);
+  write("caption-report", words.waiting);
   watchCaptioning(await peek("caption_start", {
     captioner: part("captioner").value,
     model: captioner().model ? part("model").value : "",

@@ -48,7 +48,7 @@ function drawPicture() {
   part("trained-facts").textContent = found.facts;
   part("trained-words").replaceChildren(found.words || words.no_words);
   if (found.cut) part("trained-words").append(" ", Object.assign(make("del", "del", found.cut), { title: words.cut }));
-  part("trained-tokens").textContent = found.told;
+  part("trained-tokens").textContent = found.tokens;
   write("another", found.views > 1 ? fill(words.another, { number: (view.number % found.views) + 1, count: found.views }) : "");
   const own = part("own-caption");
   if (own.card !== found.name) Object.assign(own, { card: found.name, value: "", caption: "", sent: null });

@@ -244,7 +244,7 @@ def test_images_are_captioned_automatically_as_one_change(page: Page, site: Site
     page.get_by_text("Automatic captions").click()
     page.get_by_label("Captioner").select_option("File names")
     press(page, "Caption the images")
-    expect(page.locator(".captions-caption-told")).to_contain_text("8 captioned")
+    expect(page.locator(".captions-caption-report")).to_contain_text("8 captioned")
     names = sorted(path.name for path in folder.glob("*.png"))
     expect(caption(page, names[0])).to_have_value(names[0].removesuffix(".png").replace("-", " "))
     assert len(entries_of(site.home, folder)) == len(names)
@@ -398,5 +398,5 @@ def test_captioning_and_its_watch_outlive_an_answer_that_is_lost(page: Page, fol
 
     page.route(SERVER, lose)
     press(page, "Caption the images")
-    expect(page.locator(".captions-caption-told")).to_contain_text("8 captioned")
+    expect(page.locator(".captions-caption-report")).to_contain_text("8 captioned")
     assert lost

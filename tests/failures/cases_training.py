@@ -273,7 +273,7 @@ def a_strength_strip_of_a_file_that_is_gone(scene):
 
     scene.patch.setattr(process, "draw_strip", draw)
     run = scene.new_run()
-    *_, (_, html) = Result._draw(SimpleNamespace(home=run.home), run.path.name, "ana.safetensors", None)
+    *_, (_, html) = Result._generate(SimpleNamespace(home=run.home), run.path.name, "ana.safetensors", None)
     message, _, hint = html.partition(">")[2].removesuffix("</div>").partition(". ")
     return scene.seen("run", f"{unescape(message)}.", unescape(hint))
 

@@ -23,7 +23,7 @@ import app.api
 import app.dataset.checks
 import app.ui
 import trainer.__main__
-from app.kit.wording import on_page
+from app.kit.wording import html_of, on_page
 from app.live import parts
 from app.live.monitor import Watch
 from failures.book import Seen
@@ -143,7 +143,7 @@ class Scene:
         watch.tick()
         watch.view.warnings = watch.view.warnings[-1:] if isinstance(event, RunFailed) else [event]
         card = parts.notices(watch, "en")
-        assert f"{escape(on_page(event.message))}<p>{escape(on_page(event.hint))} " in card
+        assert f"{html_of(event.message)}<p>{html_of(event.hint)} " in card
         log = run.log_file.read_text()
         assert ("Traceback" in log) == isinstance(event, RunFailed), "the technical story is in log.txt"
         return self.seen(event.code, on_page(event.message), on_page(event.hint))

@@ -30,7 +30,7 @@ def test_every_captioner_is_offered_with_what_it_needs():
 
 
 def test_a_folder_that_was_never_captioned_says_nothing(ask, folder):
-    assert ask("captioning", folder) == {"state": "none", "working": False, "told": "", "done": 0, "of": 0}
+    assert ask("captioning", folder) == {"state": "none", "working": False, "report": "", "done": 0, "of": 0}
 
 
 def test_a_captioner_without_its_model_and_a_folder_that_is_gone_are_refused_in_words(ask, folder):
@@ -46,8 +46,8 @@ def test_how_far_it_is_and_what_came_of_it_is_told(ask, home, folder):
     job.process_file.write_text('{"pid": 999999999, "started": 0}')
     job.note(file_name="red-fox.png", text="red fox")
     job.note(file_name="blank.png", text="")
-    assert "1 captioned" in ask("captioning", folder)["told"]
-    assert "1 without a result" in ask("captioning", folder)["told"]
+    assert "1 captioned" in ask("captioning", folder)["report"]
+    assert "1 without a result" in ask("captioning", folder)["report"]
 
 
 def test_stopping_asks_the_process(ask, home, folder):

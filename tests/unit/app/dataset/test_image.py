@@ -158,9 +158,9 @@ def test_the_words_shown_are_those_of_the_view_with_the_trigger_word(home, folde
 def test_tokens_are_counted_and_words_that_are_not_read_are_told_apart(home, folder):
     change(home, folder, {"wide.png": Entry("bear " * 100)})
     seen = ask(home, "look_at", folder, name="wide.png", preset="sdxl-character", trigger_word="")
-    assert seen["told"] == f"100 of {seen['told'].split()[2]} tokens"
+    assert seen["tokens"] == f"100 of {seen['tokens'].split()[2]} tokens"
     assert seen["words"].split() + seen["cut"].split() == ["bear"] * 100
-    assert len(seen["words"].split()) == int(seen["told"].split()[2]) < 100
+    assert len(seen["words"].split()) == int(seen["tokens"].split()[2]) < 100
 
 
 def test_size_and_share_of_the_crop_are_told(home, folder):

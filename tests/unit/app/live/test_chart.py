@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.live.chart import HTML_TEMPLATE, MAX_POINTS, ChartLabels, LossChart, chart_data, smoothed, thinned, trend
+from app.live.chart import MAX_POINTS, ChartLabels, LossChart, chart_data, smoothed, thinned, trend
 from trainer.contract.events import RunStarted, RunView, Sample, Step
 from trainer.contract.home import CHECKOUT
 
@@ -285,7 +285,7 @@ def browse(value, following, width=600):
     """What the chart's elements hold: hidden, shown, on the log scale read out at the right, updated, a key, Escape."""
     given_to_it = {
         "script": SCRIPT.read_text(encoding="utf-8"),
-        "names": re.findall(r'class="([\w-]+)"', HTML_TEMPLATE),
+        "names": re.findall(r'class="([\w-]+)"', LossChart.TEMPLATE),
         "value": json.dumps(value),
         "next": json.dumps(following),
         "width": width,

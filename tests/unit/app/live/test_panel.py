@@ -276,11 +276,11 @@ def test_a_strength_strip_appears_once_it_is_there(panel, home):
     write(run, lora(run, 10), RunFinished(reason="completed", step=10, seconds=9.0))
     shown = frame(panel, run)
     assert shown["strip"] == ""
-    assert visible(shown["draw"])
+    assert visible(shown["generate"])
     Image.new("RGB", (8, 8)).save(run.path / strip_name("ana-000010.safetensors"))
     later = frame(panel, run, "ana-000010.safetensors")
     assert "<img" in later["strip"]
-    assert not visible(later["draw"])
+    assert not visible(later["generate"])
 
 
 class Drawing:
@@ -297,13 +297,13 @@ class Drawing:
 def test_a_drawn_strip_never_leaves_its_button_stuck(panel, home, monkeypatch, code, told):
     run = new(home, started(), step(10))
     monkeypatch.setattr("trainer.runs.process.draw_strip", lambda _run, _file: Drawing(code))
-    during, after = panel.result._draw(run.path.name, "ana.safetensors", ENGLISH)
+    during, after = panel.result._generate(run.path.name, "ana.safetensors", ENGLISH)
     assert (during[0]["interactive"], after[0]["interactive"]) == (False, True)
     assert told in after[1]
 
 
 def test_a_strip_that_cannot_be_drawn_is_told(panel):
-    [(_, told)] = panel.result._draw("no-such-run", "ana.safetensors", ENGLISH)
+    [(_, told)] = panel.result._generate("no-such-run", "ana.safetensors", ENGLISH)
     assert "no-such-run" in told
 
 

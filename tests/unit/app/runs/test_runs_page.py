@@ -297,7 +297,7 @@ def test_unreadable_settings_are_not_compared_but_the_rest_is(new):
     broken, whole = new(started(), step(1)), new(started(), step(1))
     broken.config_file.write_text("?")
     html = both(broken, whole)
-    assert "settings of a run cannot be read" in html
+    assert "settings of one run cannot be read" in html
     assert 'class="run-line-B" d="M' in html
 
 
@@ -401,8 +401,8 @@ def test_one_damaged_run_does_not_hide_the_others(new, page):
         ("", "ana", "Choose two runs"),
         (None, None, "Choose two runs"),
         ("ana", "ana", "same run twice"),
-        ("ana", "<b>", "no run called &lt;b&gt;"),
-        ("ana", "../runs/bo", "no run called ../runs/bo"),
+        ("ana", "<b>", "no run named &lt;b&gt;"),
+        ("ana", "../runs/bo", "no run named ../runs/bo"),
     ],
 )
 def test_a_comparison_that_cannot_be_says_why(new, page, home, first, second, words):
@@ -412,7 +412,7 @@ def test_a_comparison_that_cannot_be_says_why(new, page, home, first, second, wo
 
 
 def test_one_run_alone_cannot_be_compared(new, page):
-    assert "It takes two runs" in page.compare(new().path.name, None, None, asked())[1]
+    assert "Comparing takes two runs" in page.compare(new().path.name, None, None, asked())[1]
 
 
 def test_a_comparison_follows_its_runs_and_rests_with_them(new, page):

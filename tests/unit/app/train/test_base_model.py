@@ -58,7 +58,7 @@ def told(form, base_model, **changes):
     """What is wrong at which field, before there is a folder of images."""
     values = shown_values(preset_config(form.home, "pocket-style")) | {"dataset.images": ""}
     named = {api_name(place): value for place, value in values.items()} | {"model_base_model": str(base_model)}
-    return form._told("pocket-style", named | changes, "en")[1]
+    return form._planned("pocket-style", named | changes, "en")[1]
 
 
 # the list
@@ -151,7 +151,7 @@ def test_with_images_the_plan_says_it_too(form, tmp_path):
     values = shown_values(preset_config(form.home, "pocket-style"))
     named = {api_name(place): value for place, value in values.items()}
     named |= {"dataset_images": str(tmp_path), "model_base_model": "/no/such.safetensors"}
-    card, wrong = form._told("pocket-style", named, "en")
+    card, wrong = form._planned("pocket-style", named, "en")
     assert "No base model at /no/such.safetensors." in card
     assert set(wrong) == {"model.base_model"}
 

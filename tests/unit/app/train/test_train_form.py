@@ -20,7 +20,7 @@ from app.train.form import TrainForm
 from app.train.images import dataset_link, images_html, keep_dropped
 from app.train.preset_box import own_list
 from app.train.presets import EXAMPLE, intent_html, preset_choices, preset_config, preset_for
-from app.train.start import going_on, next_name, start_run
+from app.train.start import continuation, next_name, start_run
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.events import EventLog, RunFailed, Step
 from trainer.contract.home import Home
@@ -218,7 +218,7 @@ def test_a_changed_setting_is_marked_with_the_presets_value(home):
 def test_what_contradicts_stands_at_every_field_concerned(form, home, folder):
     inputs = named(home, "pocket-style", dataset_images=str(folder), objective_min_timestep=900,
                    objective_max_timestep=300)  # fmt: skip
-    told, wrong = form._told("pocket-style", inputs, "en")
+    told, wrong = form._planned("pocket-style", inputs, "en")
     assert set(wrong) == {"objective.min_timestep", "objective.max_timestep"}
     assert "900" in told
     assert plan.info_of("objective.min_timestep", wrong).startswith("⚠")
@@ -228,7 +228,7 @@ def test_what_contradicts_stands_at_every_field_concerned(form, home, folder):
 @pytest.mark.parametrize("name, value", [("adapter_rank", 999), ("dataset_views", 0), ("output_name", "a/b")])
 def test_a_value_out_of_range_is_named_at_its_field(form, home, folder, name, value):
     inputs = named(home, "pocket-style", dataset_images=str(folder), **{name: value})
-    _, wrong = form._told("pocket-style", inputs, "en")
+    _, wrong = form._planned("pocket-style", inputs, "en")
     assert [api_name(place) for place in wrong] == [name]
 
 
@@ -292,12 +292,12 @@ def test_a_run_goes_on_with_its_own_settings_from_the_chosen_file_under_a_new_na
                    output_name="Bär & 7")  # fmt: skip
     run = RunFolder.create(home, plan.read(home, "pocket-style", values))
     file = lora(run.path / "Bär & 7-000002.safetensors")
-    shown = form.show(going_on(home, run, file.name), "en")
+    shown = form.show(continuation(home, run, file.name), "en")
     inputs = {api_name(place): shown[control] for place, control in form.form.controls.items()}
     changed = {name for name, value in inputs.items() if value != values[name]}
     assert changed == {"adapter_start_from", "output_name"}
     assert (inputs["adapter_start_from"], inputs["output_name"]) == (str(file.resolve()), "Bär & 8")
-    told, wrong = form._told("pocket-style", inputs, "en")
+    told, wrong = form._planned("pocket-style", inputs, "en")
     assert wrong == {}
     assert "Continues from Bär &amp; 7-000002.safetensors." in told
 
@@ -306,7 +306,7 @@ def test_the_plan_marks_rank_and_alpha_that_are_not_the_files(form, home, folder
     file = lora(tmp_path / "small.safetensors", rank=4, alpha=1.0)
     inputs = named(home, "pocket-style", dataset_images=str(folder), adapter_start_from=str(file), adapter_rank=8,
                    adapter_alpha=1.0)  # fmt: skip
-    told, wrong = form._told("pocket-style", inputs, "en")
+    told, wrong = form._planned("pocket-style", inputs, "en")
     assert wrong == {"adapter.rank": "small.safetensors has 4."}
     assert "small.safetensors has rank 4; the run has rank 8." in told
 
@@ -322,7 +322,7 @@ def test_settings_of_a_preset_that_is_not_there_are_shown_beside_the_goals_usual
 def test_a_run_does_not_go_on_from_a_file_outside_its_folder(home):
     run = RunFolder.create(home, validated({}))
     with pytest.raises(RunMissing):
-        going_on(home, run, "../other.safetensors")
+        continuation(home, run, "../other.safetensors")
 
 
 @pytest.mark.parametrize(
