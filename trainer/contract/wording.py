@@ -12,9 +12,9 @@ import re
 MARK = re.compile(r"⟦(setting|named|action):([^=⟦⟧]*)(?:=([^⟦⟧]*))?⟧")
 # What the console's user types, by the action; {} is its argument
 CONSOLE = {
-    "resume": "python launch.py --resume {}",
+    "resume": "python launch.py train --resume {}",
     "models": "python launch.py models",
-    "presets": "python launch.py --list-presets",
+    "presets": "python launch.py presets",
     "settings": "python launch.py train --help",
     "home": "--home DIR",
     "config": "--config FILE",
@@ -32,7 +32,7 @@ def named(place: str) -> str:
 
 
 def action(name: str, argument: object = None) -> str:
-    """Something to do, one of `CONSOLE`: "python launch.py --resume ana", "Continue".
+    """Something to do, one of `CONSOLE`: "python launch.py train --resume ana", "Continue".
 
     Raises:
         KeyError: There is no such action.
