@@ -31,12 +31,10 @@ def follow(
     The first Ctrl-C asks it to stop and save, the second ends it at once.
 
     Args:
-        work: Its folder.
-        start: Starts its process.
+        work, start: Its folder, and what starts its process there.
         phases: What the bar says, by the phase's name.
         stopping: What the first Ctrl-C says.
         show: Shows an event other than phases and warnings; the bar has one task.
-        console: Where.
     """
     cursor = work.events_file.stat().st_size if work.events_file.exists() else 0
     child = start()
