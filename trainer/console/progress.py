@@ -30,11 +30,8 @@ def follow(
 
     The first Ctrl-C asks it to stop and save, the second ends it at once.
 
-    Args:
-        work, start: Its folder, and what starts its process there.
-        phases: What the bar says, by the phase's name.
-        stopping: What the first Ctrl-C says.
-        show: Shows an event other than phases and warnings; the bar has one task.
+    `start` starts its process. The bar names a phase as `phases` does; the first Ctrl-C says `stopping`; `show` shows
+    all events other than phases and warnings, and the bar has one task.
     """
     cursor = work.events_file.stat().st_size if work.events_file.exists() else 0
     child = start()
