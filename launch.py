@@ -1,9 +1,8 @@
-"""Start Atelier: see that its packages are there, set them up once if not, then hand over to the page or the trainer.
+"""Start Atelier: install its packages once if they are missing, then start the page, a command or the tests.
 
     python launch.py                           open the page
-    python launch.py --preset pocket-style     train without a page (its arguments go to trainer.console.main)
-    python launch.py convert MODEL.ckpt        write a checkpoint's weights as .safetensors
-    python launch.py test [pytest arguments]   run the tests; with --faults kill and starve trainers, and count the lost
+    python launch.py COMMAND …                 train, caption, doctor …: `python launch.py --help` lists the commands
+    python launch.py test [pytest arguments]   run the tests
 
 Standard library only, because nothing else is there on the first start.
 """
@@ -39,13 +38,10 @@ VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 PAGE_FLAGS = {"--home", "--port", "--listen", "--password-file", "--no-browser"}
 TORCH_INDEX = "https://download.pytorch.org/whl"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-PLAYWRIGHTS_OWN = "from playwright.sync_api import *; p = sync_playwright().start(); print(p.chromium.executable_path)"
-NO_BROWSER = "Browser tests skipped: no Chromium found. Install it or Chrome, or set ATELIER_CHROMIUM to its program."
 
 
 class SetupFailed(Exception):
-    """The set-up cannot go on; the first line says what happened, the next ones what to do about it."""
+    """The set-up stopped; the first line says what happened, the next ones what to do about it."""
 
 
 class Machine(NamedTuple):
@@ -75,12 +71,11 @@ ROCM = Build("rocm7.2", "AMD build for ROCm 7.2, about 5 GB")
 
 
 def torch_build(machine: Machine) -> Build:
-    """The build of torch 2.13 that uses this machine's card.
+    """Returns the build of torch 2.13 that uses this machine's card.
 
-    Based on the compatibility tables in PyTorch's RELEASE.md: 2.13 is published for CUDA 12.6 (cards of compute
-    capability 5.0 to 9.0, x86 only), CUDA 13.0 (7.5 and newer), ROCm 7.2 (Linux) and CPU. There is a cu132 too; it is
-    left out because the table calls it experimental and a driver for 13.2 runs cu130. A driver runs every build of its
-    own CUDA major version or an older one (NVIDIA's minor-version compatibility), hence 12.0, not 12.6.
+    By the tables in PyTorch's RELEASE.md, 2.13 is published for CUDA 12.6 (compute capability 5.0 to 9.0, x86 only),
+    CUDA 13.0 (7.5 and newer), ROCm 7.2 (Linux) and CPU; cu132 is experimental. A driver runs every build of its own
+    CUDA major version or an older one (NVIDIA's minor-version compatibility), hence 12.0, not 12.6.
     """
     if machine.system == "Darwin" or not machine.index_answers:
         return PIPS_OWN  # on a Mac, that is the build with Metal
@@ -94,7 +89,7 @@ def torch_build(machine: Machine) -> Build:
 
 
 def torch_arguments(machine: Machine, requirement: str, torch_command: str = "") -> list[str]:
-    """Arguments for pip that install PyTorch here: within a range, or as the user's TORCH_COMMAND says."""
+    """Returns pip's arguments that install PyTorch here: within a range, or as the user's TORCH_COMMAND says."""
     if torch_command:
         windows = machine.system == "Windows"  # where a backslash separates folders and escapes nothing
         words = [word.strip("\"'") if windows else word for word in shlex.split(torch_command, posix=not windows)]
@@ -109,31 +104,28 @@ def torch_arguments(machine: Machine, requirement: str, torch_command: str = "")
 
 
 def cuda_of_driver(nvidia_smi_header: str) -> tuple[int, int] | None:
-    """Newest CUDA version the driver supports; drivers from 610 on call it `CUDA UMD Version`."""
+    """Returns the newest CUDA version the driver supports; drivers from 610 on call it `CUDA UMD Version`."""
     found = re.search(r"CUDA (?:UMD )?Version\s*:\s*(\d+)\.(\d+)", nvidia_smi_header)
     return (int(found[1]), int(found[2])) if found else None
 
 
 def newest_capability(compute_caps: str) -> tuple[int, int] | None:
-    """Highest compute capability among the cards, from one `8.6` per line."""
+    """Returns the highest compute capability among the cards, from one `8.6` per line."""
     found = re.findall(r"^(\d+)\.(\d+)", compute_caps, re.MULTILINE)
     return max(((int(major), int(minor)) for major, minor in found), default=None)
 
 
 def nvidia_smi(*arguments: str) -> str:
-    """What nvidia-smi prints, empty where there is none or it fails."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ""
-    try:
+    """Returns what nvidia-smi prints, nothing where there is none or it fails."""
+    program = shutil.which("nvidia-smi") or ""
+    with suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run([program, *arguments], capture_output=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.decode(errors="replace")
+        return done.stdout.decode(errors="replace")
+    return ""
 
 
 def answers(url: str, seconds: float) -> bool:
-    """Whether a web address answers in time; in a thread, since a dead name server obeys no time limit."""
+    """Returns whether a web address answers in time; in a thread, since a dead name server obeys no time limit."""
     got: list[int] = []
 
     def _ask() -> None:
@@ -147,7 +139,7 @@ def answers(url: str, seconds: float) -> bool:
 
 
 def this_machine() -> Machine:
-    """What this machine has, by asking its drivers and PyTorch's index."""
+    """Returns what this machine has, by asking its drivers and PyTorch's index."""
     return Machine(
         system=platform.system(),
         architecture=platform.machine(),
@@ -188,7 +180,7 @@ class Stage(NamedTuple):
 
 
 def stages(testing: bool) -> list[Stage]:
-    """What must be installed, as pyproject.toml, the only place that names packages, says."""
+    """Returns what must be installed, read from pyproject.toml, the only file that names packages."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     trainer = Stage("trainer", project["dependencies"], "60 MB")
@@ -196,17 +188,17 @@ def stages(testing: bool) -> list[Stage]:
 
 
 def name_of(requirement: str) -> str:
-    """The package's name: `torch` for `torch>=2.13,<2.14`."""
+    """Returns the package's name: `torch` for `torch>=2.13,<2.14`."""
     return re.split(r"[<>=\s]", requirement, maxsplit=1)[0]
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """A version's leading numbers: (2, 13, 0) for `2.13.0+cpu`."""
+    """Returns a version's leading numbers: (2, 13, 0) for `2.13.0+cpu`."""
     return tuple(int(number) for number in re.findall(r"\d+", re.split(r"[^\d.]", version, maxsplit=1)[0]))
 
 
 def present(requirement: str) -> bool:
-    """Whether the running Python has a package within its range; only the form `name>=a,<b` is understood."""
+    """Returns whether the running Python has a package in its range; only the form `name>=a,<b` is understood."""
     try:
         version = numbers(metadata.version(name_of(requirement)))
     except metadata.PackageNotFoundError:
@@ -216,19 +208,19 @@ def present(requirement: str) -> bool:
 
 
 def starts(*arguments: str) -> bool:
-    """Whether the environment's Python starts and does this without an error."""
+    """Returns whether the environment's Python starts and does this without an error."""
     with suppress(OSError):
         return subprocess.run([VENV_PYTHON, "-I", *arguments], capture_output=True, check=False).returncode == 0
     return False
 
 
 def ready(wanted: list[Stage]) -> bool:
-    """Whether .venv can be used as it is."""
+    """Returns whether .venv can be used as it is."""
     return all(stage.done for stage in wanted) and starts("-S", "-c", "")
 
 
 def environment(wanted: list[Stage]) -> str:
-    """The Python that has every package: the running one if it does, else the one in .venv, set up if need be."""
+    """Returns a Python that has every package: the running one, else the one in .venv, set up if need be."""
     if all(present(requirement) for stage in wanted for requirement in stage.requirements):
         return sys.executable
     if not ready(wanted):
@@ -242,7 +234,7 @@ def environment(wanted: list[Stage]) -> str:
 def only_one() -> Iterator[None]:
     """Let one start at a time set up; the system drops the lock with its process, so none can be left behind."""
     with (ROOT / ".venv.lock").open("a") as file:
-        os.set_inheritable(file.fileno(), True)  # should we be killed, our pip works on: it then holds the lock
+        os.set_inheritable(file.fileno(), True)  # if we are killed, our pip continues and keeps the lock
         if not locked(file.fileno()):
             print("Another start is setting Atelier up; waiting for it.", flush=True)
             while not locked(file.fileno()):
@@ -251,7 +243,7 @@ def only_one() -> Iterator[None]:
 
 
 def locked(file: int) -> bool:
-    """Whether we now hold the lock on an open file."""
+    """Returns whether we now hold the lock on an open file."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -267,7 +259,7 @@ def locked(file: int) -> bool:
 
 
 def set_up(wanted: list[Stage]) -> None:
-    """Install everything into .venv; what an interrupted set-up left there is used or mended.
+    """Install everything into .venv; what an interrupted set-up left there is used or repaired.
 
     The requirements are installed, not the project (`pip install -e .`): that would need a build back-end, write into
     the checkout, and tie .venv to the folder's path, which may hold any letter and may be renamed.
@@ -289,13 +281,13 @@ def set_up(wanted: list[Stage]) -> None:
 
 
 def make_environment() -> None:
-    """See that .venv has a Python that starts and a pip that works."""
+    """Make .venv, unless it has a Python that starts and a pip that works."""
     if not starts("-m", "pip", "--version") and not (starts("-m", "ensurepip") and starts("-m", "pip", "--version")):
         if VENV.exists():
-            print("The Python in .venv does not work any more: making it anew.")
+            print("The Python in .venv no longer works: creating it again.")
             shutil.rmtree(VENV)
         step("A Python environment, about 20 MB", [sys.executable, "-I", "-m", "venv", str(VENV)])
-    # Killed at a bad moment, pip leaves a package that it takes for whole next time; RECORD is what it writes last.
+    # A killed pip leaves a package that it takes for complete next time; RECORD is what it writes last.
     for package in [*VENV.glob("lib/python*/site-packages/*.dist-info"), *VENV.glob("Lib/site-packages/*.dist-info")]:
         if not (package / "RECORD").exists():
             shutil.rmtree(package)
@@ -310,7 +302,7 @@ def install_torch(requirement: str) -> None:
 
 
 def pip(*arguments: str) -> list[str]:
-    """The command that runs the environment's own pip; it shows its progress only to someone who watches.
+    """Returns the command that runs the environment's own pip; it shows progress only in a terminal.
 
     It compiles nothing: of 14,000 modules a training imports 3,000, and Python compiles those when it first does.
     """
@@ -320,7 +312,11 @@ def pip(*arguments: str) -> list[str]:
 
 
 def step(what: str, command: list[str]) -> None:
-    """Say what is done, do it, and let its last lines stand on the screen if it fails."""
+    """Print what is done and do it; if it fails, its last lines stay on the screen.
+
+    Raises:
+        SetupFailed: It ended with an error.
+    """
     print(f"- {what}", flush=True)
     code = subprocess.run(command, check=False, close_fds=False).returncode  # it inherits the lock
     if code != 0:
@@ -330,33 +326,8 @@ def step(what: str, command: list[str]) -> None:
         )
 
 
-def find_chromium(python: str = sys.executable) -> str | None:
-    """The program the browser tests drive: ATELIER_CHROMIUM, else one on the search path, else that of `python`."""
-    chosen = os.environ.get("ATELIER_CHROMIUM")
-    found = next(filter(None, map(shutil.which, [chosen] if chosen else BROWSERS)), None)
-    if found or chosen:
-        return found
-    asked = subprocess.run([python, "-c", PLAYWRIGHTS_OWN], capture_output=True, text=True, check=False)
-    return shutil.which(asked.stdout.strip())
-
-
-def ready_browser(python: str) -> str | None:
-    """As `find_chromium`, after an attempt to install one if there is none and the user has chosen none."""
-    found = find_chromium(python)
-    if found or os.environ.get("ATELIER_CHROMIUM"):
-        return found
-    attempts = [[python, "-m", "playwright", "install", "chromium"]]
-    if sys.platform != "win32" and os.geteuid() == 0 and shutil.which("apt-get"):
-        attempts = [["apt-get", "update", "-q"], ["apt-get", "install", "-qy", "--no-install-recommends", "chromium"]]
-    print("No Chromium for the browser tests here: trying to install it.", flush=True)
-    for command in attempts:
-        print(f"- {shlex.join(command)}", flush=True)
-        subprocess.run(command, check=False)  # whether it helped, the search below sees
-    return find_chromium(python)
-
-
 def hand_over(command: list[str], variables: dict[str, str]) -> int:
-    """Become this program, so that signals and its exit code need no help; Windows can only start it and wait."""
+    """Become this program, so that signals and exit code are its own; Windows can only start it and wait."""
     sys.stdout.flush()
     if sys.platform != "win32":
         os.execve(command[0], command, variables)  # noqa: S606 (an argument list; there is no shell)
@@ -365,29 +336,26 @@ def hand_over(command: list[str], variables: dict[str, str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code of the whole: the trainer's or pytest's own, or 2 if the set-up failed or CI has no browser."""
-    testing = arguments[:1] == ["test"]
+    """Returns the exit code: of what was started, or 2 if the set-up failed."""
+    testing = arguments[:1] == ["test"] and arguments[1:] not in (["-h"], ["--help"])
     try:
         python = environment(stages(testing))
     except (SetupFailed, OSError, KeyboardInterrupt) as failure:
-        print(f"\nThe set-up stopped. {failure}\nStart again, and it goes on from there.", file=sys.stderr)
+        print(f"\nThe set-up stopped. {failure}\nStart again to continue.", file=sys.stderr)
         return 130 if isinstance(failure, KeyboardInterrupt) else 2
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     variables = {**os.environ, "PYTHONPATH": search_path, "PYTHONUTF8": "1"}
     if python == str(VENV_PYTHON):
-        variables.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start would compile anew what pip left uncompiled
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start would compile again what pip left uncompiled
     if testing:
         os.chdir(ROOT)
-        if not ready_browser(python) and os.environ.get("CI") == "true":
-            print(f"{NO_BROWSER}\nWith CI=true that is an error: nothing was tested.", file=sys.stderr)
-            return 2
-        return hand_over([python, "-m", "pytest", *arguments[1:]], variables)
+        return hand_over([python, str(Path("tests", "suite.py")), *arguments[1:]], variables)
     # -P: the user's folder stays the working folder, but a `trainer` or `torch.py` in it is not ours
     return hand_over([python, "-P", "-m", *program(arguments)], variables)
 
 
 def program(arguments: list[str]) -> list[str]:
-    """Module and arguments: the page's where nothing is said of a training, else the console's."""
+    """Returns module and arguments: the page's where there is no command and no other flag, else the console's."""
     flags = {word.partition("=")[0] for word in arguments if word.startswith("-")}
     of_the_page = flags <= PAGE_FLAGS and (not arguments or arguments[0].startswith("-"))
     return ["app.ui" if of_the_page else "trainer.console.main", *arguments]

@@ -8,11 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import suite
 import warm
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from site_at_work import PATIENCE_SECONDS, Site
 
-import launch
 from trainer.runs import process
 
 HERE = Path(__file__).parent
@@ -33,9 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    program = launch.find_chromium()
+    program = suite.find_chromium()
     if program is None:
-        pytest.skip(launch.NO_BROWSER)
+        pytest.skip(suite.NO_BROWSER)
     flags = ["--disable-gpu", "--disable-background-networking"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         flags.append("--no-sandbox")  # Chromium's own does not work for root

@@ -203,3 +203,17 @@ def test_ctrl_c_stops_and_saves_and_resume_ends_the_run(flags, images, tmp_path)
     assert "Resumed at step" in output
     assert run.status() == "completed"
     assert (run.path / "mein löra.safetensors").exists()
+
+
+@pytest.mark.parametrize(("form", "command"), [("--list-presets", "presets"), ("--models", "models")])
+def test_a_list_is_the_same_in_both_forms(form, command, tmp_path):
+    ours = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "HF_HOME": str(tmp_path / "hub")}
+    assert cli(form, **ours) == cli(command, **ours)
+
+
+def test_a_strength_strip_that_cannot_be_made_says_why(tmp_path):
+    run = RunFolder.create(Home(tmp_path / "mein Heim ä"), validated({}))
+    code, output = cli("strength", run.path.name, "none.safetensors", "--home", tmp_path / "mein Heim ä")
+    assert code == 2
+    assert 'has no LoRA file called "none.safetensors"' in output
+    assert str(run.log_file) in output

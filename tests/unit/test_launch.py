@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import suite
 
 import launch
 from launch import Machine
@@ -50,6 +51,8 @@ def make_checkout(folder: Path, dependencies: list[str]) -> Path:
     (root / "trainer" / "console").mkdir(parents=True)
     (root / "trainer" / "console" / "main.py").write_text(STUB)
     shutil.copy(ROOT / "launch.py", root)
+    (root / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "suite.py", root / "tests")
     declare(root, dependencies)
     return root
 
@@ -251,7 +254,17 @@ def test_where_nothing_is_said_of_a_training_the_page_opens(arguments):
     assert launch.program(arguments) == ["app.ui", *arguments]
 
 
-@pytest.mark.parametrize("arguments", [["--preset", "x"], ["--help"], ["wait"], ["--home", "x", "--list-presets"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--preset", "x"],
+        ["train"],
+        ["--help"],
+        ["test", "-h"],
+        ["--home", "x", "--list-presets"],
+        ["--port", "1", "-h"],
+    ],
+)
 def test_everything_else_is_the_consoles(arguments):
     assert launch.program(arguments) == ["trainer.console.main", *arguments]
 
@@ -327,20 +340,20 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins are sh
 def test_the_chosen_browser_comes_before_any_other(computer, monkeypatch):
     program(computer, "chromium")
     other = program(computer, "mein chromium")
-    assert launch.find_chromium() == str(computer / "chromium")
+    assert suite.find_chromium() == str(computer / "chromium")
     monkeypatch.setenv("ATELIER_CHROMIUM", str(other))
-    assert launch.find_chromium() == str(other)
+    assert suite.find_chromium() == str(other)
     other.unlink()
-    assert launch.find_chromium() is None
+    assert suite.find_chromium() is None
 
 
 @posix
 def test_playwrights_own_browser_is_taken_where_there_is_no_other(computer):
     own = program(computer, "its own")
     python = program(computer, "python", f"echo {own}")
-    assert launch.find_chromium(str(python)) == str(own)
+    assert suite.find_chromium(str(python)) == str(own)
     own.unlink()
-    assert launch.find_chromium(str(python)) is None
+    assert suite.find_chromium(str(python)) is None
 
 
 @posix
@@ -349,10 +362,10 @@ def test_debians_chromium_is_installed_for_root(computer, monkeypatch, capfd):
     python = program(computer, "python")
     install = 'echo "$@"; test "$1" = update || { printf "" > "${0%/*}/chromium"; /bin/chmod +x "${0%/*}/chromium"; }'
     program(computer, "apt-get", install)
-    assert launch.ready_browser(str(python)) == str(computer / "chromium")
+    assert suite.ready_browser(str(python)) == str(computer / "chromium")
     said = capfd.readouterr().out
     assert "- apt-get install -qy --no-install-recommends chromium" in said
-    assert launch.ready_browser(str(python)) == str(computer / "chromium")
+    assert suite.ready_browser(str(python)) == str(computer / "chromium")
     assert capfd.readouterr().out == ""
 
 
@@ -363,21 +376,21 @@ def test_elsewhere_playwright_is_asked_once_and_its_failure_is_no_error(computer
     if user:
         program(computer, "apt-get", "echo must not be asked")
     python = program(computer, "python", 'test "$1" = -c || { echo "asked: $@"; exit 1; }')
-    assert launch.ready_browser(str(python)) is None
+    assert suite.ready_browser(str(python)) is None
     said = capfd.readouterr().out
     assert (said.count("asked: -m playwright install chromium"), "must not" in said) == (1, False)
 
 
 def test_a_chosen_browser_that_is_not_there_is_replaced_by_none(computer, monkeypatch, capfd):
     monkeypatch.setenv("ATELIER_CHROMIUM", str(computer / "nowhere"))
-    assert launch.ready_browser(sys.executable) is None
+    assert suite.ready_browser(sys.executable) is None
     assert capfd.readouterr().out == ""
 
 
 def test_without_a_browser_ci_fails_before_any_test(checkout):
     (checkout / "test_one.py").write_text("def test_one():\n    pass\n")
     said = start(checkout, "test", env={**os.environ, "ATELIER_CHROMIUM": "/nowhere/chromium", "CI": "true"})
-    assert (said.returncode, launch.NO_BROWSER in said.stderr, "passed" in said.stdout) == (2, True, False)
+    assert (said.returncode, suite.NO_BROWSER in said.stderr, "passed" in said.stdout) == (2, True, False)
 
 
 # --- setting up and mending ------------------------------------------------------------------------------------------
@@ -487,7 +500,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(bench):
     python.unlink()
     python.symlink_to("/nowhere/python")
     said = bench.start()
-    assert (said.returncode, "making it anew" in said.stdout) == (7, True)
+    assert (said.returncode, "creating it again" in said.stdout) == (7, True)
     assert bench.installed == {"torch-2.13.0", "atelier_probe-1.4"}
 
 

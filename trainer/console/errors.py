@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rich.console import Console
 from rich.text import Text
 
 from trainer.contract.errors import TrainerError
 from trainer.contract.events import RunFailed
-from trainer.contract.system_errors import of_system
 from trainer.contract.units import error_lines
 from trainer.contract.wording import for_console
 
 FAILED = 2  # the exit code of an error that the user can act on
-
-
-def ended(work: Callable[[], int], console: Console) -> int:
-    """Returns the exit code of a command's work, after showing the error that ended it, if any."""
-    try:
-        return work()
-    except TrainerError as error:
-        show_error(error, console)
-    except OSError as error:
-        show_error(of_system(error), console)
-    return FAILED
 
 
 def show_error(error: TrainerError | RunFailed, console: Console) -> None:

@@ -83,15 +83,15 @@ def add_settings(parser: Parser, *, listed: bool) -> None:
         listed: Whether the command's help lists the settings, by section.
     """
 
-    def text(help_text: str) -> str:
+    def _text(help_text: str) -> str:
         return help_text.replace("%", "%%") if listed else argparse.SUPPRESS
 
     add = parser.add_argument
     add("--preset", metavar="NAME", help=f"Starting point; `{PROGRAM} presets` lists them.")
-    add("--images", metavar="DIR", help=text("Folder of images; short for --dataset.images."))
-    add("--name", metavar="X", help=text("Name of the LoRA file; short for --output.name."))
-    add("--base-model", metavar="P", help=text("Base model; short for --model.base_model."))
-    add("--memory-limit", metavar="GIB", help=text("Use no more memory; short for --model.memory_limit."))
+    add("--images", metavar="DIR", help=_text("Folder of images; short for --dataset.images."))
+    add("--name", metavar="X", help=_text("Name of the LoRA file; short for --output.name."))
+    add("--base-model", metavar="P", help=_text("Base model; short for --model.base_model."))
+    add("--memory-limit", metavar="GIB", help=_text("Use no more memory; short for --model.memory_limit."))
     add("--config", metavar="FILE", type=Path, help="TOML file of settings, between preset and flags.")
     for section, fields in SECTIONS.items():
         group = parser.add_argument_group(section, (fields.__doc__ or "").strip()) if listed else parser
@@ -101,7 +101,7 @@ def add_settings(parser: Parser, *, listed: bool) -> None:
                 dest=info.place,
                 nargs="*" if info.kind == "texts" else None,
                 metavar="|".join(info.choices) or METAVARS[info.kind],
-                help=text(_help(info)),
+                help=_text(_help(info)),
             )
     for old, new in RENAMED.items():
         add(f"--{old}", dest=new, help=argparse.SUPPRESS)

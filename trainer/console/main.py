@@ -4,47 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Protocol
 
 from rich.console import Console
 
 from trainer.console import caption, convert, doctor, export_dataset, models, presets, strength, train
-from trainer.console.errors import ended
+from trainer.console.errors import FAILED, show_error
 from trainer.console.flags import PAGE_FLAGS, PROGRAM, Flags, Parser, did_you_mean
-from trainer.contract.errors import InvalidSettings
+from trainer.contract.errors import InvalidSettings, TrainerError
+from trainer.contract.system_errors import of_system
 
-
-class Command(Protocol):
-    """What the module of a command holds; its docstring is the command's help."""
-
-    __doc__: str | None
-    USAGE: str
-
-    def add_flags(self, parser: Parser, /) -> None:
-        """Add the command's own flags."""
-
-    def run(self, flags: Flags, console: Console, /) -> int:
-        """Do it, and return the exit code."""
-
-
-COMMANDS: dict[str, Command] = {
-    "train": train,
-    "caption": caption,
-    "doctor": doctor,
-    "export-dataset": export_dataset,
-    "models": models,
-    "presets": presets,
-    "convert": convert,
-    "strength": strength,
-}
+# By their modules' names; the module's docstring is the command's help
+MODULES = (train, caption, doctor, export_dataset, models, presets, convert, strength)
+COMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in MODULES}
 # Flags that chose the command before there were words for it, and still do; of several the first here counts
-CHOOSING = {
-    "--caption": "caption",
-    "--list-presets": "presets",
-    "--models": "models",
-    "--export-dataset": "export-dataset",
-    "--doctor": "doctor",
-}
+CHOOSING = ("--caption", "--list-presets", "--models", "--export-dataset", "--doctor")
 PAGE = "[--port N] [--listen ADDRESS] [--password-file FILE] [--no-browser] [--home DIR]"
 TEST = f"""usage: {PROGRAM} test [pytest arguments]
 
@@ -55,15 +28,15 @@ tests of the page is installed where there is none."""
 def main(arguments: Sequence[str]) -> int:
     """Do what the arguments say; returns 0 on success, 2 on an error the user can act on."""
     console = Console(highlight=False)
-    return ended(lambda: _main(list(arguments), console), console)
-
-
-def _main(arguments: list[str], console: Console) -> int:
-    if arguments[:1] == ["help"] or {"-h", "--help"} & set(arguments):
-        sys.stdout.write(f"{help_text(arguments)}\n")
-        return 0
-    name, flags = parsed(arguments)
-    return COMMANDS[name].run(flags, console)
+    try:
+        if list(arguments[:1]) == ["help"] or {"-h", "--help"} & set(arguments):
+            sys.stdout.write(f"{help_text(arguments)}\n")
+            return 0
+        name, flags = parsed(arguments)
+        return int(COMMANDS[name].run(flags, console))
+    except (TrainerError, OSError) as error:
+        show_error(of_system(error) if isinstance(error, OSError) else error, console)
+        return FAILED
 
 
 def parsed(arguments: Sequence[str]) -> tuple[str, Flags]:
@@ -79,14 +52,12 @@ def parsed(arguments: Sequence[str]) -> tuple[str, Flags]:
         parser = Parser("caption", "", "", lambda parser: caption.add_flags(parser, "--caption"))
         return named, parser.flags(arguments)
     flags = Parser("", "", "", train.add_flags, _add_choosing).flags(arguments)
-    chosen = (name for flag, name in CHOOSING.items() if flags.get(flag[2:].replace("-", "_")))
-    return next(chosen, "train"), flags
+    return _chosen({f"--{name.replace('_', '-')}" for name, value in flags.items() if value}), flags
 
 
 def parser_of(name: str) -> Parser:
     """Returns the flags of a command."""
-    command = COMMANDS[name]
-    return Parser(name, command.USAGE, str(command.__doc__), command.add_flags)
+    return Parser(name, COMMANDS[name].USAGE, str(COMMANDS[name].__doc__), COMMANDS[name].add_flags)
 
 
 def help_text(arguments: Sequence[str]) -> str:
@@ -126,8 +97,12 @@ def _named(arguments: Sequence[str]) -> str:
             hint = f"{near}`{PROGRAM} --help` lists the commands."
             raise InvalidSettings(f"There is no command {arguments[0]}.", hint=hint)
         return arguments[0]
-    words = {word.partition("=")[0] for word in arguments}
-    return next((name for flag, name in CHOOSING.items() if flag in words), "train")
+    return _chosen({word.partition("=")[0] for word in arguments})
+
+
+def _chosen(flags: set[str]) -> str:
+    """Returns the command that one of these flags chooses, else "train"."""
+    return next((flag[2:].removeprefix("list-") for flag in CHOOSING if flag in flags), "train")
 
 
 def _add_choosing(parser: Parser) -> None:

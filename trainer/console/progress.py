@@ -7,14 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from trainer.console.errors import show_note
 from trainer.contract.events import Event, Phase, Warned, read_events
@@ -37,18 +30,23 @@ def follow(
 
     The first Ctrl-C asks it to stop and save, the second ends it at once.
 
-    Args:
-        work: Its folder.
-        start: Starts its process.
-        phases: What the bar says, by the phase's name.
-        stopping: What the first Ctrl-C says.
-        show: Shows an event other than phases and warnings; the bar has one task.
-        console: Where.
+    `start` starts its process. The bar names a phase as `phases` does; the first Ctrl-C says `stopping`; `show` shows
+    all events other than phases and warnings, and the bar has one task.
     """
     cursor = work.events_file.stat().st_size if work.events_file.exists() else 0
     child = start()
     presses = 0
-    with progress_bar(console) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    # 900 seconds: a step may take minutes on a CPU
+    with Progress(*columns, console=console, refresh_per_second=4, speed_estimate_period=900) as bar:
         task = bar.add_task("Starting", total=None, note="")
         while True:
             try:
@@ -84,19 +82,3 @@ def wait(child: subprocess.Popen[bytes]) -> int:
     except KeyboardInterrupt:
         child.terminate()
         return child.wait()
-
-
-def progress_bar(console: Console) -> Progress:
-    """Returns one line with what is done, how far, since when, and how long it will take."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        refresh_per_second=4,
-        speed_estimate_period=900,  # a step may take minutes on a CPU
-    )

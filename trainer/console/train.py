@@ -114,12 +114,7 @@ def resolve(flags: Flags, home: Home) -> tuple[TrainConfig, dict[str, str]]:
 
 
 def given_group(flags: Flags, processes: int, own: int) -> Group:
-    """Returns the processes that train, on this computer and on the others named by flags.
-
-    Args:
-        flags: What the user typed.
-        processes: Number on each computer.
-        own: The number in the run's settings, with which the queue starts it.
+    """Returns the group of `processes` on each computer; a queued run is trained by its `own` number of them.
 
     Raises:
         InvalidSettings: The flags for several computers do not fit together, or the queue would start another number.

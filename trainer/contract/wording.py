@@ -15,9 +15,9 @@ CONSOLE = {
     "listen": "--listen {}",
     "port": "another port (--port 8000)",
     "password": "a password file (--password-file FILE)",
-    "resume": "python launch.py --resume {}",
+    "resume": "python launch.py train --resume {}",
     "models": "python launch.py models",
-    "presets": "python launch.py --list-presets",
+    "presets": "python launch.py presets",
     "convert": 'convert it: python launch.py convert "{}"',
     "settings": "`python launch.py train --help` lists every setting with its range",
     "home": "another home folder (--home DIR)",
@@ -36,7 +36,7 @@ def named(place: str) -> str:
 
 
 def action(name: str, argument: object = None) -> str:
-    """Mark something to do, one of `CONSOLE`: "python launch.py --resume ana", "Continue".
+    """Mark something to do, one of `CONSOLE`: "python launch.py train --resume ana", "Continue".
 
     Raises:
         KeyError: There is no such action.
