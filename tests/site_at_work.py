@@ -52,8 +52,17 @@ def until(happened: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"not within {PATIENCE_SECONDS} s: {what}")
 
 
+def quick_run(home: Home, name: str, **changes: dict[str, Any]) -> RunFolder:
+    """A run folder for a quick training; keyword arguments are sections of settings to change."""
+    values = {section: {**QUICK[section], **changes.get(section, {})} for section in QUICK}
+    values["output"]["name"] = name
+    return RunFolder.create(home, validated(values))
+
+
 class Site:
     """One server, always on the same port and home, however often it is started."""
+
+    checkout = CHECKOUT
 
     def __init__(self, home: Path, *flags: str) -> None:
         self.home, self.flags = Home(home), flags
@@ -67,10 +76,10 @@ class Site:
         command = [sys.executable, "-m", "app.ui", "--no-browser", "--port", str(self.port), "--home", self.home.root]
         command += self.flags
         self.home.root.mkdir(parents=True, exist_ok=True)
-        path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(filter(None, [str(self.checkout), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONFAULTHANDLER": "1"}
         with self.output.open("ab") as output:
-            self.process = subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=output, stderr=output)
+            self.process = subprocess.Popen(command, cwd=self.checkout, env=environment, stdout=output, stderr=output)
         until(lambda: self.process.poll() is not None or self.answers("/"), "the page answers")
         assert self.process.poll() is None, self.output.read_text(encoding="utf-8")
 
@@ -93,9 +102,7 @@ class Site:
 
     def train(self, name: str, **changes: dict[str, Any]) -> RunFolder:
         """Start a quick training beside the page; keyword arguments are sections of settings to change."""
-        values = {section: {**QUICK[section], **changes.get(section, {})} for section in QUICK}
-        values["output"]["name"] = name
-        run = RunFolder.create(self.home, validated(values))
+        run = quick_run(self.home, name, **changes)
         Queue(self.home).start(run)
         return run
 

@@ -1,21 +1,33 @@
 """axe on every page, light and dark, and no sideways scrolling."""
 
+import shutil
+from pathlib import Path
+
 import pytest
+import warm
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
-from site_at_work import DEMO, Site, until
+from site_at_work import DEMO, Site, failure, quick_run
+
+from trainer.contract.home import Home
 
 PAGES = {"train": "/", "dataset": f"/dataset?images={DEMO}", "runs": "/runs", "help": "/help"}
 CONTENT = {"train": "Completed", "dataset": "8 images", "runs": "Completed", "help": "Getting started"}
 GRAVE = ("serious", "critical")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a finished run, which is trained once."""
+    run = quick_run(Home(tmp_path_factory.mktemp("finished")), "lesbar", dataset={"views": 2})
+    assert warm.start(run).wait() == 0, failure(run)
+    return run.path
+
+
 @pytest.fixture
-def with_a_run(site: Site) -> Site:
+def with_a_run(site: Site, finished: Path) -> None:
     """The server with one finished run, so that no page is empty."""
-    run = site.train("lesbar", dataset={"views": 2})
-    until(lambda: run.status() == "completed", "a run to show")
-    return site
+    shutil.copytree(finished, site.home.runs / finished.name)
 
 
 def visit(page: Page, name: str) -> None:

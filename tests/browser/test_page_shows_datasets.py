@@ -291,7 +291,9 @@ def test_what_is_typed_while_a_caption_is_saved_stays(page: Page, site: Site, fo
         first.fill("a red cat")
         first.press("Enter")
         page.evaluate("dispatchEvent(new Event('scroll')); document.dispatchEvent(new Event('scroll'))")
-        page.wait_for_timeout(200)
+        page.evaluate(
+            "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )  # it is drawn anew
         expect(first).to_have_value("a red cat")
         first.fill(own)
     told(page, f"Caption of {names[0]}")

@@ -3,25 +3,17 @@
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 import tally
 import warm
+from site_at_work import failure, reached, until
 from soundness import differences, faults_of
 
 from trainer.contract.events import RunFinished, RunStarted, read_events
 from trainer.contract.home import CHECKOUT
 from trainer.runs import process
-
-
-def wait_for_step(run, step):
-    for _ in range(6000):
-        if any(one.step >= step for one in run.view().steps):
-            return
-        time.sleep(0.02)
-    raise AssertionError(run.log_file.read_text())
 
 
 @pytest.mark.parametrize("tries", [pytest.param(1, id="once"), pytest.param(10, id="ten", marks=pytest.mark.faults)])
@@ -45,7 +37,7 @@ def test_two_trainers_of_one_run_never_both_train(make_run, whole, tries):
 def test_a_trainer_that_was_suspended_counts_as_alive_is_force_quit_and_gone_on_with(stage, make_run, whole):
     run = make_run()
     child = warm.start(run)
-    wait_for_step(run, 3)
+    until(lambda: reached(run, 3), f"it trains: {failure(run)}")
     child.send_signal(signal.SIGSTOP)
     alive = run.status()
     assert process.force_quit(run)
@@ -59,16 +51,13 @@ def test_a_trainer_that_was_suspended_counts_as_alive_is_force_quit_and_gone_on_
 def test_the_page_is_killed_and_the_trainer_goes_on(make_run, whole):
     run = make_run()
     page = (
-        "import sys, time\nfrom pathlib import Path\nfrom trainer.runs import process, runs\n"
-        "process.start(runs.RunFolder(Path(sys.argv[1])))\ntime.sleep(600)\n"
+        "import sys, time\nfrom pathlib import Path\nfrom trainer.runs import process\n"
+        "from trainer.runs.folder import RunFolder\nprocess.start(RunFolder(Path(sys.argv[1])))\ntime.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", page, str(run.path)], cwd=CHECKOUT) as child:
-        while run.process() is None:
-            time.sleep(0.02)
+        until(run.process, "the page starts it")
         child.kill()
-    trainer = run.process()
-    while trainer is not None and run.status() == "running":
-        time.sleep(0.1)
+    until(lambda: run.status() != "running", f"the trainer ends: {failure(run)}")
     assert not tally.note("the page is killed", differences(run, whole()))
 
 

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import psutil
 import pytest
+from site_at_work import until
 
 from app.server.standby import LOOK_SECONDS, SPARE_BYTES, Standby
 from trainer.contract.events import EventLog, RunFinished
@@ -28,13 +28,9 @@ def ready():
 
 
 def gone(pid):
-    for _ in range(3000):
-        with suppress(psutil.NoSuchProcess):
-            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.01)
-                continue
-        return True
-    return False
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def test_it_trains_the_run_it_is_given_and_its_words_go_to_the_runs_log(new_run):
@@ -82,7 +78,7 @@ def test_it_ends_with_the_process_that_asked_for_it():
     with owner:
         pid = int(owner.stdout.readline())
         owner.kill()
-    assert gone(pid)
+    until(lambda: gone(pid), "it ends")
 
 
 def test_it_is_begun_while_nothing_trains_and_kept_while_memory_is_plenty(monkeypatch, new_run):

@@ -13,6 +13,7 @@ import warm
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from site_at_work import until
 
 from trainer.__main__ import main
 from trainer.contract.events import RunFailed, RunFinished, RunStarted, Step, Warned, read_events
@@ -212,10 +213,7 @@ def test_a_run_that_fails_hands_over_to_the_one_that_waits(new_run):
     queue = Queue(failing.home)
     queue.home.queue_file.write_text(json.dumps({"v": 1, "waiting": [waiting.path.name]}))
     assert train(failing) == 2
-    for _ in range(3000):
-        if waiting.status() not in ("waiting", "running"):
-            break
-        time.sleep(0.1)
+    until(lambda: waiting.status() not in ("waiting", "running"), "the one that waits ends")
     assert waiting.status() == "completed"
     assert queue.waiting() == []
 

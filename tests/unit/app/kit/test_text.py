@@ -39,11 +39,14 @@ def test_a_language_is_not_english(language):
     assert same == {key for key, languages in SAME.items() if language in languages}
 
 
+def places(text):
+    """What is filled in there, by name."""
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+
 @pytest.mark.parametrize("language", OTHERS)
-@pytest.mark.parametrize("key", ENGLISH)
-def test_a_sentence_has_the_same_places_in_every_language(language, key):
-    places = [{name for _, name, _, _ in Formatter().parse(t[key]) if name} for t in (ENGLISH, TABLES[language])]
-    assert places[0] == places[1]
+def test_a_sentence_has_the_same_places_in_every_language(language):
+    assert [key for key in ENGLISH if places(ENGLISH[key]) != places(TABLES[language][key])] == []
 
 
 @pytest.mark.parametrize(
