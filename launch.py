@@ -7,8 +7,6 @@
 Standard library only, because nothing else is there on the first start.
 """
 
-from __future__ import annotations
-
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 (started with an older Python, a sentence is better than a traceback)

@@ -1,7 +1,5 @@
 """The page's actions for programs: named endpoints with named parameters, used through `gradio_client`."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """The Help page: the texts of `assets/docs`, all settings, and all errors."""
 
-from __future__ import annotations
-
 from html import escape
 
 import gradio as gr

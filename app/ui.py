@@ -1,7 +1,5 @@
 """The page's server: builds the Blocks and launches them; `python -m app.ui`, or `launch.py` without arguments."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import os

@@ -5,8 +5,6 @@ means that it is not needed. With a group after RUN it trains nothing itself: it
 by PyTorch's launcher, logs how they ended, and is the process whose life is the run's.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import signal

@@ -1,7 +1,5 @@
 """Automatic captions from the Dataset page: started, watched and stopped here, made by a process of their own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, TypedDict
 

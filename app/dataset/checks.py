@@ -1,7 +1,5 @@
 """What the doctor finds in the image folder, looked for beside the page, and its fixes."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Image folders of the Dataset page: read once, and again only when a file in them changed."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """What the grid of the Dataset page shows of an image folder, and what its script asks of the server: plain data."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial

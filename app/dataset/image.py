@@ -1,7 +1,5 @@
 """One image as it is trained: its crop and bucket, the very pixels and words that the model gets, and its mask."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

@@ -1,7 +1,5 @@
 """The Dataset page: the images of a folder with their captions, to be edited in place."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Errors of the page's actions, shown to whoever pressed the button or called the endpoint."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Notices of the page, as HTML cards."""
 
-from __future__ import annotations
-
 from app.kit.failures import link
 from app.kit.wording import Problem, html_of
 from trainer.contract.errors import TrainerError

@@ -1,7 +1,5 @@
 """Elements of our own: templates and a script from `assets/` over Gradio's HTML component."""
 
-from __future__ import annotations
-
 import json
 from abc import ABCMeta
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 `assets/docs/failures.json` is written by the tests that bring every failure about: it holds what a person saw then.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from html import escape

@@ -1,7 +1,5 @@
 """Settings as controls: every setting the engine declares gets one, so that adding a setting needs no edit here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

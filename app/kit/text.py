@@ -1,7 +1,5 @@
 """The page's words, from `assets/i18n/*.json`: labels are translated by the browser, sentences here."""
 
-from __future__ import annotations
-
 import json
 
 import gradio as gr

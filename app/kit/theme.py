@@ -1,7 +1,5 @@
 """Colours and fonts: calm, from the system's own fonts, light and dark."""
 
-from __future__ import annotations
-
 import gradio as gr
 
 from trainer.contract.home import CHECKOUT

@@ -1,7 +1,5 @@
 """What the trainer's sentences name, in the page's words: a control by its label, a command by its button."""
 
-from __future__ import annotations
-
 import re
 from html import escape
 from typing import Protocol

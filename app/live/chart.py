@@ -1,7 +1,5 @@
 """The loss chart: its data as plain numbers, and the component that plots them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

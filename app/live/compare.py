@@ -1,7 +1,5 @@
 """Two previews of one prompt on top of each other, with a line to drag between them."""
 
-from __future__ import annotations
-
 from typing import TypedDict
 
 from app.kit.component import Element, asset

@@ -3,8 +3,6 @@
 Not by Gradio's timer: it takes some 100 ms of computing per answer, and many tabs would slow a training on two cores.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 import time

@@ -1,7 +1,5 @@
 """Runs as a screen shows them: new events folded in once for all tabs, and how long it will take."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass, field
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The live panel of the Train page: which run is shown, its buttons, its result. What is live comes by the feed."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

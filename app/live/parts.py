@@ -1,7 +1,5 @@
 """The live panel's parts as HTML: pure functions of a watch, so that all tabs and reloads agree."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from html import escape

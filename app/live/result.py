@@ -1,7 +1,5 @@
 """A run's result: its files, and what to do with them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from html import escape
 from typing import Any

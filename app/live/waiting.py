@@ -1,7 +1,5 @@
 """The queued runs and their order."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gradio as gr

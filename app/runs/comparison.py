@@ -1,7 +1,5 @@
 """Two runs side by side, as HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 from typing import Any

@@ -1,7 +1,5 @@
 """The Runs page: every run as a card, newest first, and two of them compared."""
 
-from __future__ import annotations
-
 from html import escape
 from typing import Any
 

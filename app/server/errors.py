@@ -1,7 +1,5 @@
 """Why the page's server cannot start."""
 
-from __future__ import annotations
-
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.wording import action
 

@@ -1,7 +1,5 @@
 """The files a browser may see, below `/atelier/`: a run's images and LoRA files, own presets, thumbnails."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """How much one client may ask of the server: requests, passwords tried, and how much it sends at what pace."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

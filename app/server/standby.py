@@ -1,7 +1,5 @@
 """A trainer kept ready while a page is open: its libraries take seconds to load, and Train should begin at once."""
 
-from __future__ import annotations
-
 import psutil
 
 from trainer.contract.home import Home

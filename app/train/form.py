@@ -1,7 +1,5 @@
 """The Train page's form: images, what it is, train."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from html import escape
 from pathlib import PurePath

@@ -1,7 +1,5 @@
 """Step 1 of the Train page: which images. A folder, typed or pasted, or files dropped here."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What pressing Train will do, in one sentence, or what is wrong with the settings."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from app.kit.form import SETTINGS, api_name, config_of, help_of, shown_values

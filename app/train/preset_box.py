@@ -1,7 +1,5 @@
 """The user's own presets: save, rename, delete, import, download."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The presets that the Train page offers."""
 
-from __future__ import annotations
-
 from html import escape
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The Train button: from the form to a run in the panel; and from a run back to the form."""
 
-from __future__ import annotations
-
 from html import escape
 from itertools import count
 from typing import Any

@@ -1,7 +1,5 @@
 """The captioners: what each does and needs, its settings, and where its model is."""
 
-from __future__ import annotations
-
 import sys
 import tomllib
 from collections.abc import Collection, Sequence

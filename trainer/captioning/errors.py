@@ -4,8 +4,6 @@ CaptionerError: ExtraMissing · NotACaptioner · DownloadNeeded
 CaptioningBusy (a RunError)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

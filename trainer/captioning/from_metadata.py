@@ -1,7 +1,5 @@
 """The prompt that a generated image carries in its file, as AUTOMATIC1111 and ComfyUI write it."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence

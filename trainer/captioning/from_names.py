@@ -1,7 +1,5 @@
 """Captions from what an image's file and its folders are called."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Captions suggested by the captioned images of a set that look most alike."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 The folder is only read, and the page can undo the captions. The same command resumes one that was stopped.
 """
 
-from __future__ import annotations
-
 from rich.console import Console
 
 from trainer.captioning.catalogue import CAPTIONERS, CaptionSettings, caption_settings

@@ -3,8 +3,6 @@
 It is read without running code in it, and no file is overwritten.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 The folder itself is never changed. Every setting of `train` is accepted too: images are checked for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """How every command shows errors and notes: in the page's words, without a traceback."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.text import Text
 

@@ -3,8 +3,6 @@
 The folder itself is never changed. Every setting of `train` is accepted too: what it uses is copied.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """`python -m trainer.console.main COMMAND …`: finds the command, whose module does the work."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """List the base models on this computer."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.markup import escape
 

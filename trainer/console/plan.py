@@ -1,7 +1,5 @@
 """What a run will do, shown before it starts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.console import Console

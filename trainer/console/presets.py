@@ -1,7 +1,5 @@
 """List the presets and what each is for."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.markup import escape
 

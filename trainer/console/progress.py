@@ -1,7 +1,5 @@
 """Work in a process of its own, followed on the console until it ends."""
 
-from __future__ import annotations
-
 import subprocess
 import time
 from collections.abc import Callable, Mapping

@@ -3,8 +3,6 @@
 A picture of one prompt at rising strengths, written beside the file.
 """
 
-from __future__ import annotations
-
 from rich.console import Console
 
 from trainer.console.flags import Flags, Parser

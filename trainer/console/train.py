@@ -3,8 +3,6 @@
 Ctrl-C stops and saves. Every setting has a flag, `--section.setting`; all are listed below, by section.
 """
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.progress import Progress
 

@@ -12,8 +12,6 @@ TrainerError
 └── SystemRefused · BrokenInstall · Unexpected, all in system_errors.py
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

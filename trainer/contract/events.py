@@ -3,8 +3,6 @@
 The trainer appends; everybody else reads. A line is written at once, and a reader consumes whole lines only.
 """
 
-from __future__ import annotations
-
 import errno
 import threading
 import time

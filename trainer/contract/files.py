@@ -1,7 +1,5 @@
 """Files written whole or not at all, or line by line; and cleaning up after interrupted writes."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

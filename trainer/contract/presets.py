@@ -1,7 +1,5 @@
 """Presets: small TOML files that say only what differs from the defaults; and where each value came from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What each setting is, for whoever makes flags or a form of them: kind, range, unit, help, default."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 

@@ -4,8 +4,6 @@ SystemRefused · NotAllowed · ReadOnly · NameTooLong · DiskGone · FileGone �
 BrokenInstall · Unexpected
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable, Iterator

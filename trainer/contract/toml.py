@@ -1,7 +1,5 @@
 """Settings as TOML files, and settings that an older version wrote."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Figures as people read them, the same on the page and on the console."""
 
-from __future__ import annotations
-
 from trainer.contract.wording import for_console
 
 

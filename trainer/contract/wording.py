@@ -5,8 +5,6 @@ A message or a hint is written once. Where it names a setting or something to do
 marks, so that whoever shows an old run words it too.
 """
 
-from __future__ import annotations
-
 import re
 
 MARK = re.compile(r"⟦(setting|named|action):([^=⟦⟧]*)(?:=([^⟦⟧]*))?⟧")

@@ -1,7 +1,5 @@
 """Bucket and crop geometry, and the arithmetic from views to steps. Pure functions of numbers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

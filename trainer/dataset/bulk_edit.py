@@ -1,7 +1,5 @@
 """Bulk edits of captions: tags added, removed and renamed, text replaced, the trigger word put first."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

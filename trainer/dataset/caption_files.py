@@ -1,7 +1,5 @@
 """The captions that lie in an image folder: a file beside each image, or one file for many."""
 
-from __future__ import annotations
-
 import json
 import reprlib
 import tomllib

@@ -1,7 +1,5 @@
 """Captions: their tags, wildcards and trigger words, and the words a view of an image is shown with."""
 
-from __future__ import annotations
-
 import math
 import random
 import re

@@ -1,7 +1,5 @@
 """CLIP's vocabulary, by which every Stable Diffusion reads captions: shipped, so that nothing has to be fetched."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Text from a file of whatever encoding."""
 
-from __future__ import annotations
-
 import codecs
 import re
 

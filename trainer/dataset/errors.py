@@ -1,7 +1,5 @@
 """What can be wrong with a folder of images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from trainer.contract.errors import TrainerError

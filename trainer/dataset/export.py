@@ -1,7 +1,5 @@
 """Export of a data set: the trained images of a folder with their captions, for any other program."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence

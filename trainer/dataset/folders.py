@@ -1,7 +1,5 @@
 """The files below a folder: hidden ones skipped, links followed only where they stay within."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

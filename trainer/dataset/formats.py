@@ -1,7 +1,5 @@
 """Which files are images, and how large one is: read from its header alone."""
 
-from __future__ import annotations
-
 import io
 import struct
 import warnings

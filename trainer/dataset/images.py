@@ -1,7 +1,5 @@
 """An image file as it is trained on: upright, sRGB, opaque, scaled and cut. What the page shows of it is this, too."""
 
-from __future__ import annotations
-
 import io
 import math
 from dataclasses import dataclass, replace

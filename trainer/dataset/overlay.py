@@ -6,8 +6,6 @@ datasets with keys of our own: one `{"file_name": "relative/path.png", "text": "
 every change, to be undone and done again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Problems of a data set, in words for people."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

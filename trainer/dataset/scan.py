@@ -1,7 +1,5 @@
 """The images of a data set with their captions and masks, and what is wrong with them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

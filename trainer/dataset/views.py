@@ -1,7 +1,5 @@
 """From images to steps: which views a step trains, and how they fall into batches."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What is wrong with the captions of a data set, and their fixes."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections import Counter

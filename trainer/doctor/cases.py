@@ -1,7 +1,5 @@
 """Everything the doctor looks for: its name, why it matters, and what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

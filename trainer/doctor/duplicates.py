@@ -1,7 +1,5 @@
 """Duplicate images: byte for byte, or in another size, format, brightness, crop, or mirrored."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

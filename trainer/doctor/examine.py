@@ -3,8 +3,6 @@
 Images are only ever read. A fix is an edit of the folder's overlay, so it can be undone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

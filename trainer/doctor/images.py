@@ -1,7 +1,5 @@
 """What is wrong with the images of a data set, found by decoding each once."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence

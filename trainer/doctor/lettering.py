@@ -1,7 +1,5 @@
 """Lettering along the upper and lower border of an image, where watermarks, signatures and addresses stand."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

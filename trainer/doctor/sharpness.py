@@ -1,7 +1,5 @@
 """What can be seen in an image's brightness: how soft its sharpest edges are."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Resumable states: adapter, optimizer, step. Written beside the old ones and renamed whole."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """Where and in which number format to compute; memory readings."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """Digests of weights and values, and names of number formats."""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -1,7 +1,5 @@
 """Errors that only the engine knows: memory savings without effect, and what PyTorch and its libraries raise."""
 
-from __future__ import annotations
-
 import torch
 
 from trainer.contract.errors import DeviceLost, OutOfMemory, ProcessLost, TrainerError, TrainingError

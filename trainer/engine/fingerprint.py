@@ -1,7 +1,5 @@
 """What a run is made from, by name, so that a resumed run can say what has changed since it began."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path

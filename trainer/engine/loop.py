@@ -1,7 +1,5 @@
 """The training: one loop for every family, readable from top to bottom."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Noise schedules, targets, weights and the training loss: pure functions that name their source."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

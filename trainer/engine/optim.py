@@ -1,7 +1,5 @@
 """AdamW over the adapter, and the learning rate as a plain function of the step."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """What a run keeps on its way and at its end: resumable states, LoRA files, previews."""
 
-from __future__ import annotations
-
 from trainer.contract import events
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.files import atomic_write

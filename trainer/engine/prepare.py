@@ -1,7 +1,5 @@
 """A run made ready: family loaded, images and captions encoded, adapter attached, state resumed."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +89,6 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     adapter = add_adapter(family, config)
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     check_space(run.path, run_bytes(config, trained, made.steps, len(prompts)) - held(run.path))
-    optimizer = accelerator.prepare(make_optimizer(adapter, config.optimizer))
     board = PreviewBoard(run, log, Painter(config, family, text, prompts, accelerator))
     return Training(
         run=run,
@@ -107,7 +104,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
         plan=made,
         schedule=schedule,
         adapter=adapter,
-        optimizer=optimizer,
+        optimizer=accelerator.prepare(make_optimizer(adapter, config.optimizer)),
         started=started,
     )
 

@@ -1,7 +1,5 @@
 """Previews: the same prompts and seeds at step 0 and on, as PNG files with their parameters; and the strength strip."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the event log says of a run that goes well: its preparation, its start, each step, and unusual ones."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

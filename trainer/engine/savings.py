@@ -1,7 +1,5 @@
 """Memory savings of a run: chosen before it starts, and one more whenever memory still runs out."""
 
-from __future__ import annotations
-
 import gc
 
 import torch

@@ -1,7 +1,5 @@
 """What a run holds while it trains."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch

@@ -3,8 +3,6 @@
 A training generates the strip of its last file itself; this makes one for any other file on request.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Whether settings suit the base model they choose, checked before anything is loaded."""
 
-from __future__ import annotations
-
 from pathlib import PurePath
 
 from trainer.contract.errors import InvalidSettings

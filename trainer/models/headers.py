@@ -1,7 +1,5 @@
 """The header of a safetensors file: what tensors it holds and where, read without trust and without the weights."""
 
-from __future__ import annotations
-
 import json
 import os
 import struct

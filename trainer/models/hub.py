@@ -5,8 +5,6 @@ every program on this computer shares them. The transfer is our own: since versi
 file when the connection stays broken for some seconds, and a UNet has 5 GB.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -5,8 +5,6 @@ HubError (a ModelError)
 └── NoModelInRepository · NoRoom · DamagedDownload
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Which files of a repository, or of its snapshot on this computer, training needs."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Sequence

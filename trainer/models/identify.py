@@ -1,7 +1,5 @@
 """Which base model is at a path, by its structure: headers and configurations, without its weights."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Base models that are on this computer already: in the folders of WebUIs, and in the hub's cache."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """What a model file is when it is no base model: additions, parts, other architectures, quantized weights."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The location of a base model by its name or path."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Whether a training can continue a LoRA file, checked by its header before anything is loaded."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """WebUIs on this computer, and where their LoRA and checkpoint folders are."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

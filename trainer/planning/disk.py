@@ -1,7 +1,5 @@
 """What a run writes to the disk, foreseen before it starts; with too little room there it does not begin."""
 
-from __future__ import annotations
-
 import shutil
 from contextlib import suppress
 from pathlib import Path

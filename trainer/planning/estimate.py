@@ -1,7 +1,5 @@
 """What a training will take: read off earlier ones on this machine, or foreseen from the base model's architecture."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What there is to compute on, found out without loading PyTorch: which device, its free memory, its number format."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 import subprocess

@@ -4,8 +4,6 @@ The numbers of the published architectures stand in `memory.json`; `tests/benchm
 without weights.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

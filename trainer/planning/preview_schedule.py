@@ -1,7 +1,5 @@
 """Previews of a run: when they fall due, what they show, and what share of its time they will take."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

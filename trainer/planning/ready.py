@@ -1,7 +1,5 @@
 """Settings made ready for a run: paths absolute, base model found, a name for the file."""
 
-from __future__ import annotations
-
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import user_path
 from trainer.contract.settings.config import TrainConfig, validated

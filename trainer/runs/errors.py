@@ -1,7 +1,5 @@
 """What can be wrong with a run's folder or process."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A finished LoRA for others: a copy in a WebUI's LoRA folder, and a text for Civitai."""
 
-from __future__ import annotations
-
 import errno
 import filecmp
 import json

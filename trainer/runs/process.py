@@ -1,7 +1,5 @@
 """Start a process of the trainer that outlives whoever started it, the same on Windows, macOS and Linux."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -4,8 +4,6 @@ Who starts a run, and a trainer that ends, both call `advance`: under one file l
 if no other one is alive.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Sheets of images: before/after of a run's prompts, and the strength strip of one LoRA file."""
 
-from __future__ import annotations
-
 import io
 from bisect import bisect_right
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The folder of a worker process: its events, its log, its process number, and requests to it."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -4,8 +4,6 @@ A .ckpt is a pickle, a little program that rebuilds what was saved, and a hostil
 PyTorch's reader for weights, which knows tensors, numbers, text and lists of them, and stops at anything else.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 import sys

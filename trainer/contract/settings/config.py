@@ -1,7 +1,5 @@
 """Every setting, declared once: type, range, unit, help. TOML, flags, page, API and error text come from here."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError

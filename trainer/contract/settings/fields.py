@@ -1,7 +1,5 @@
 """What settings are made of, and how a refused value is reported."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """What is trained, and how: adapter, optimizer, objective."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import model_validator

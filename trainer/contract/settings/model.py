@@ -1,7 +1,5 @@
 """The base model and how it is computed."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from trainer.contract.settings.fields import Section, setting

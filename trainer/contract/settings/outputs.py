@@ -1,7 +1,5 @@
 """What a run leaves: previews and files."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import field_validator

@@ -6,8 +6,6 @@ place, and all layers' weights are cast by one operation. Only for half-precisio
 faster (measured, ADR 6).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """LoRA layers on a family's modules, by peft: attach, group, save, restore."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Our own writer, because diffusers' converter writes another alpha and text-encod
 (ADR 2).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -3,8 +3,6 @@
 Private by default: names and numbers, never a path, a user or a host.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time

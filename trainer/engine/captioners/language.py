@@ -1,7 +1,5 @@
 """Sentences by BLIP and Florence-2 in transformers; its own code alone is run, none that comes with a model."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

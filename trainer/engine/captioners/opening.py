@@ -1,7 +1,5 @@
 """A captioner, ready to be asked."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """Tags by a WD14 tagger (SmilingWolf's models on the Hugging Face hub) in onnxruntime."""
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path

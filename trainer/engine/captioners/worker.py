@@ -3,8 +3,6 @@
 Each image's caption is a line of the job's results as soon as it is known, so a process that is killed loses none.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 import traceback

@@ -5,8 +5,6 @@ changed file, size, model or number format is another entry. How images are put 
 that changes the last bits of a posterior, as another processor does. The user's folder is never written to.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Images to posteriors: decoded and cut by threads some images ahead, encoded in batches, kept in the cache."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import deque

@@ -3,8 +3,6 @@
 They stand among the views of the user's own, and what the base model answers to them noised is their target.
 """
 
-from __future__ import annotations
-
 import io
 import random
 import re

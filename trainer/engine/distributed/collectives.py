@@ -1,7 +1,5 @@
 """What the processes of a run do in common; each of these is called by all of them, and one alone does it at once."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

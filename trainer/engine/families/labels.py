@@ -1,7 +1,5 @@
 """What a LoRA file says of its base model's architecture, so that clients and Civitai file it rightly."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from trainer.engine.families.base import ExportLabels

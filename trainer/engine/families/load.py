@@ -1,7 +1,5 @@
 """From a base model's name to a loaded family."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

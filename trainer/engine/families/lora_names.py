@@ -3,8 +3,6 @@
 Grammar: kohya's sd-scripts, the one form that every client reads. `tests/fixtures` holds independent tables.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """How a base model was noised, and the scheduler that generates its previews with the same noise."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

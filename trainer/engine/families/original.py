@@ -4,8 +4,6 @@ diffusers' own converters rename; what differs between a published model and ano
 off the tensors, so that one template per family is enough.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any

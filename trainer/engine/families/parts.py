@@ -4,8 +4,6 @@ Weights go to their place once: files are memory-mapped, modules are built witho
 tensor is cast alone, and put into fewer bits at once, so that the peak is what is kept and one tensor more (ADR 8, 12).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A base model's files read through once in passing, so that the system holds them when they are mapped."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path

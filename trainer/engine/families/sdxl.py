@@ -1,7 +1,5 @@
 """Stable Diffusion XL: two text encoders, and a UNet conditioned on the image's size and crop."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Captions as token ids and as hidden states, in one or several chunks of what CLIP has positions for."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

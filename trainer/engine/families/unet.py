@@ -1,7 +1,5 @@
 """Stable Diffusion 1.x and 2.x, and everything of their build at any size: one text encoder, one UNet, one VAE."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property

@@ -1,7 +1,5 @@
 """How much of the UNet's forward pass is recomputed in the backward pass instead of being kept."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast

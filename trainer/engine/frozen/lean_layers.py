@@ -4,8 +4,6 @@ torch keeps a convolution's input even where its weight is frozen, and between a
 answer too. On a graphics card autocast moreover has norms read and answer in float32, twice the size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol, cast

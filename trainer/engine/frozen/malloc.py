@@ -4,8 +4,6 @@ So it is while weights are loaded, and for good where a training had to be made 
 kept for the next one, which is faster (`MEMORY_KEPT`). Other C libraries are left as they are.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

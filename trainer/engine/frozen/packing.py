@@ -4,8 +4,6 @@ A convolution on the CPU otherwise rearranges its weights at every call, forward
 than the arithmetic at batch 1 (ADR 6). The answers are the same but for rounding.
 """
 
-from __future__ import annotations
-
 import platform
 from typing import Any, cast
 

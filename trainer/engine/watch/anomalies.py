@@ -1,7 +1,5 @@
 """Unusual steps: far longer than those before them, losses out of their range, time spent asleep."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections import deque

@@ -4,8 +4,6 @@ One update with such a gradient ruins every weight, so the step is skipped. Wher
 resumes from its last checkpoint at half the learning rate, once; after that it ends and keeps the last good files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite

@@ -1,7 +1,5 @@
 """A computer that is short of power or too hot: the run saves, waits, and continues by itself."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import time
