@@ -69,7 +69,7 @@ def load_checkpoint(
         adapter: Gets the trained values.
         optimizer: Gets its moments.
         expected: What the run is made from and planned for now; a checkpoint of something else is refused.
-        log: Told of checkpoints that cannot be read and are passed over.
+        log: Gets a warning for each checkpoint that cannot be read and is skipped.
 
     Raises:
         ResumeRefused: Images, captions, base model, settings or plan changed since; it says which.
@@ -104,7 +104,7 @@ def _read_state(file: Path) -> State:
 
 
 def _refuse_others(state: State, expected: State, run: Path) -> None:
-    """Refuse to go on from a checkpoint of what is not there any more."""
+    """Refuse to resume from a checkpoint whose inputs have changed."""
     others = changes(state.inputs, expected.inputs) if state.inputs else []
     if not others and state.dataset != expected.dataset:
         others = ["images, masks or captions changed"]
@@ -115,7 +115,7 @@ def _refuse_others(state: State, expected: State, run: Path) -> None:
     newest = max(run.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, default=None)
     command = f"--config {run / 'config.toml'} --adapter.start_from {newest}"
     anyway = (
-        f'Or go on anyway as a new run: "Continue training" on the page, or python launch.py {command}'
+        f'Or continue anyway as a new run: "Continue training" on the page, or python launch.py {command}'
         if newest
         else "Or start a new run with what is there now."
     )
