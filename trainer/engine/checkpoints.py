@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainer.contract.events import EventLog, Warned
 from trainer.contract.files import atomic_write, discard, sync_folder
+from trainer.contract.wording import action
 from trainer.engine.adapters.lora import Adapter
 from trainer.engine.fingerprint import Inputs, changes
 from trainer.runs.errors import NewerVersion, ResumeRefused
@@ -113,13 +114,9 @@ def _refuse_others(state: State, expected: State, run: Path) -> None:
     if not others:
         return
     newest = max(run.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, default=None)
-    command = f"--config {run / 'config.toml'} --adapter.start_from {newest}"
-    anyway = (
-        f'Or continue anyway as a new run: "Continue training" on the page, or python launch.py {command}'
-        if newest
-        else "Or start a new run with what is there now."
-    )
-    raise ResumeRefused(f"since it began, {'; '.join(others)}", anyway)
+    flags = f"--config {run / 'config.toml'} --adapter.start_from {newest}"
+    other = f"Or continue as a new run: {action('train_on', flags)}." if newest else "Or start a new run."
+    raise ResumeRefused(f"since it began, {'; '.join(others)}", other)
 
 
 def _all(folder: Path) -> list[Path]:
