@@ -168,7 +168,7 @@ def test_the_focus_point_moves_the_crop_and_what_is_trained_is_shown(page: Page,
     )
     assert frame == pytest.approx([fed[0, 0, 0] / 255, fed[0, -1, 0] / 255], abs=0.02)
     expect(page.locator(".captions-trained-words")).to_have_text(re.compile("^ana"))
-    press(page, "Back to the middle")
+    press(page, "Reset to the center")
     expect(shown).to_have_attribute("src", before)
     press(page, "Close")
     expect(caption(page, "0-wide.png")).to_be_focused()

@@ -23,15 +23,15 @@ def fill_example(page: Page, name: str, views: int = 4, whole: bool = False) -> 
     field(page, "spinbutton", "Views per image").blur()
     if not whole:
         quicken(page)
-        field(page, "textbox", "Prompts").fill("bell")
-        field(page, "textbox", "Prompts").blur()
+        field(page, "textbox", "Preview prompts").fill("bell")
+        field(page, "textbox", "Preview prompts").blur()
 
 
 def quicken(page: Page) -> None:
     """Draw previews in three steps."""
     page.get_by_role("button", name="Advanced").click()
-    field(page, "spinbutton", "Steps").fill("3")
-    field(page, "spinbutton", "Steps").blur()
+    field(page, "spinbutton", "Preview steps").fill("3")
+    field(page, "spinbutton", "Preview steps").blur()
 
 
 def press(page: Page, name: str) -> None:
