@@ -72,9 +72,9 @@ class Scene:
         self._errors: list[TrainerError] = []  # as they were written, before a side words them
         plain = TrainerError.__init__
 
-        def noted(error: TrainerError, message: str, hint: str) -> None:
+        def noted(error: TrainerError, *words: str, **parameters: Any) -> None:
             self._errors.append(error)
-            plain(error, message, hint)
+            plain(error, *words, **parameters)
 
         self.patch.setattr(TrainerError, "__init__", noted)
 

@@ -99,7 +99,7 @@ def _damage(path: Path) -> Warned:
 def _read_state(file: Path) -> State:
     known = json.loads(file.read_text())
     if known["format"] > FORMAT:
-        raise NewerVersion(f"The checkpoint {file.parent.name}", known["format"], FORMAT)
+        raise NewerVersion(name=f"The checkpoint {file.parent.name}", seen=known["format"], known=FORMAT)
     return State(**known)
 
 
@@ -119,7 +119,7 @@ def _refuse_others(state: State, expected: State, run: Path) -> None:
         if newest
         else "Or start a new run with what is there now."
     )
-    raise ResumeRefused(f"since it began, {'; '.join(others)}", anyway)
+    raise ResumeRefused(why=f"since it began, {'; '.join(others)}", anyway=anyway)
 
 
 def _all(folder: Path) -> list[Path]:
