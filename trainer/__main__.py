@@ -30,7 +30,7 @@ RESERVE_BYTES = 2**16
 
 
 def main(arguments: list[str]) -> int:
-    """Run the training, then start what waits; 0 when it ended as wished, 2 when it failed with a reason."""
+    """Run the training, then start the next waiting run; returns 0 when it ended well, 2 when it failed."""
     run = RunFolder(Path(arguments[0]).resolve()) if arguments else _awaited()
     if run is None:
         return 0

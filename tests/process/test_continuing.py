@@ -70,7 +70,7 @@ def test_the_file_says_by_name_alone_what_it_was_made_from(new_run, finished):
     assert train(run) == 0
     with safe_open(run.path / "bälle.safetensors", "pt") as file:
         metadata = file.metadata()
-    assert metadata["ss_training_comment"].endswith("; went on from bälle.safetensors")
+    assert metadata["ss_training_comment"].endswith("; continued from bälle.safetensors")
     assert str(finished.parent) not in str(metadata)
 
 

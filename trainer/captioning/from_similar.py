@@ -15,23 +15,23 @@ from trainer.dataset.images import read_image
 
 SIDE, CELLS, ANGLES = 32, 4, 8  # px of the small image, its cells along a side, bins of edge directions
 NEIGHBOURS = 3
-COLOUR, FAINT = 0.5, 3.0  # weight of colours beside edges; an amount of edges so small that they hardly count
+COLOUR, FAINT = 0.5, 3.0  # weight of colors beside edges; an amount of edges so small that they hardly count
 SAME, FAR = 0.1, 0.9  # distances: hardly another image; unrelated ones lie more than 1 apart
 
 Floats = NDArray[np.float32]
 
 
 def descriptor(image: Image.Image) -> Floats:
-    """What an image looks like, (176,): colours and directions of edges in each of 4×4 cells.
+    """What an image looks like, (176,): colors and directions of edges in each of 4×4 cells.
 
     The cells of edges are histograms of oriented gradients (Dalal and Triggs 2005, doi:10.1109/CVPR.2005.177).
     """
     small = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) / 255
     red, green, blue = np.moveaxis(small, -1, 0)
-    grey = small.mean(axis=-1)
-    opponents = np.stack([grey - 0.5, red - green, (red + green) / 2 - blue], axis=-1)
-    colours = opponents.reshape(CELLS, SIDE // CELLS, CELLS, SIDE // CELLS, 3).mean(axis=(1, 3)).ravel()
-    down, right = np.gradient(grey)
+    gray = small.mean(axis=-1)
+    opponents = np.stack([gray - 0.5, red - green, (red + green) / 2 - blue], axis=-1)
+    colors = opponents.reshape(CELLS, SIDE // CELLS, CELLS, SIDE // CELLS, 3).mean(axis=(1, 3)).ravel()
+    down, right = np.gradient(gray)
     angle = np.arctan2(down, right) % np.pi / np.pi * ANGLES
     lower = np.floor(angle).astype(int)
     cell = np.arange(SIDE) * CELLS // SIDE
@@ -40,7 +40,7 @@ def descriptor(image: Image.Image) -> Floats:
     for place, share in ((lower, 1 - angle + lower), (lower + 1, angle - lower)):  # an edge between two directions
         np.add.at(edges, first + place % ANGLES, np.hypot(down, right) * share)
     edges /= np.linalg.norm(edges) + FAINT
-    described: Floats = np.concatenate([colours * COLOUR, edges]).astype(np.float32)
+    described: Floats = np.concatenate([colors * COLOUR, edges]).astype(np.float32)
     return described
 
 

@@ -20,6 +20,7 @@ CONSOLE = {
     "settings": "`python launch.py train --help` lists every setting with its range",
     "home": "another home folder (--home DIR)",
     "config": "--config FILE",
+    "train_on": "python launch.py train {}",
 }
 
 

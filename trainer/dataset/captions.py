@@ -30,7 +30,7 @@ class Item:
     concept: int = 0  # number of its folder: 0 is the data set's own, then its concepts'
     weight: float = 1.0  # how often it is shown, relative to the others (kohya: repeats)
     focus: tuple[float, float] | None = None  # what the crop keeps in view: shares of width and height
-    mask: Path | None = None  # grey image, white is learned
+    mask: Path | None = None  # gray image, white is learned
 
 
 def tags_of(caption: str) -> list[str]:

@@ -30,21 +30,21 @@ GAP = 2.0  # an image decoded or averaged down to at least twice the target size
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """Colours in RGB, and how opaque they are (mode L) where the file says that some are not."""
+    """Colors in RGB, and how opaque they are (mode L) where the file says that some are not."""
 
-    colour: Image.Image
+    color: Image.Image
     alpha: Image.Image | None
     turned: bool = False  # or mirrored, as the file asked for
 
     def on(self, background: str) -> Image.Image:
-        """The image before a plain colour, RGB."""
+        """The image before a plain color, RGB."""
         if self.alpha is None:
-            return self.colour
-        return Image.composite(self.colour, Image.new("RGB", self.colour.size, background), self.alpha)
+            return self.color
+        return Image.composite(self.color, Image.new("RGB", self.color.size, background), self.alpha)
 
 
 def load_image(path: Path, background: str = "white") -> Image.Image:
-    """The image as a viewer shows it: RGB, upright, before a plain colour where it is transparent.
+    """The image as a viewer shows it: RGB, upright, before a plain color where it is transparent.
 
     Raises:
         UnreadableImage: Not decodable, truncated, or larger than Pillow's limit against decompression bombs.
@@ -77,7 +77,7 @@ def read_image(path: Path, content: bytes | None = None, covering: Size | None =
 
 
 def read_mask(path: Path, width: int, height: int, content: bytes | None = None) -> Image.Image:
-    """The mask in a file, grey: white is learned, and what is transparent is not.
+    """The mask in a file, gray: white is learned, and what is transparent is not.
 
     Args:
         path: The file.
@@ -88,11 +88,11 @@ def read_mask(path: Path, width: int, height: int, content: bytes | None = None)
     Raises:
         UnreadableImage: Not decodable, or of another shape than its image.
     """
-    grey = read_image(path, content).on("black").convert("L")
-    if not same_shape(*grey.size, width, height):
-        shapes = f"{grey.width} x {grey.height} px, of an image of {width} x {height}"
+    gray = read_image(path, content).on("black").convert("L")
+    if not same_shape(*gray.size, width, height):
+        shapes = f"{gray.width} x {gray.height} px, of an image of {width} x {height}"
         raise UnreadableImage(path, f"a mask of {shapes}, is not of its shape")
-    return grey
+    return gray
 
 
 def same_shape(width: int, height: int, image_width: int, image_height: int) -> bool:
@@ -118,7 +118,7 @@ def _decode_less(file: Image.Image, covering: Size) -> None:
 
 
 def _in_srgb(file: Image.Image) -> LoadedImage:
-    """Colours and opacity of any mode that Pillow has."""
+    """Colors and opacity of any mode that Pillow has."""
     profile = file.info.get("icc_profile")
     image, alpha = _eight_bits(file), None
     if image.has_transparency_data:
@@ -139,28 +139,28 @@ def _in_srgb(file: Image.Image) -> LoadedImage:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Greys of 16 and 32 bits, and floating point numbers from 0 to 1, as 8 bits."""
+    """Grays of 16 and 32 bits, and floating point numbers from 0 to 1, as 8 bits."""
     if image.mode == "F":
         _, highest = _range(image)
-        return image.point(lambda grey: grey * 255.0).convert("L") if highest <= 1 else image.convert("L")
+        return image.point(lambda gray: gray * 255.0).convert("L") if highest <= 1 else image.convert("L")
     if not image.mode.startswith("I"):
         return image
     whole = image.convert("I")
     _, highest = _range(whole)
     bits = 16 if image.mode != "I" or 2**8 <= highest < 2**16 else 8 if highest < 2**8 else 32
     scale = 2.0 ** (8 - bits)
-    return whole.point(lambda grey: grey * scale).convert("L")
+    return whole.point(lambda gray: gray * scale).convert("L")
 
 
-def _range(grey: Image.Image) -> tuple[float, float]:
+def _range(gray: Image.Image) -> tuple[float, float]:
     """Lowest and highest value of an image of one channel."""
-    return cast("tuple[float, float]", grey.getextrema())
+    return cast("tuple[float, float]", gray.getextrema())
 
 
 def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
-    """Colours converted by the embedded ICC profile."""
+    """Colors converted by the embedded ICC profile."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         return ImageCms.profileToProfile(image, source, SRGB, outputMode="RGB") or image
     except (ImageCms.PyCMSError, OSError):
-        return image  # a broken profile, or one of other colours: the plain numbers are the best there is
+        return image  # a broken profile, or one of other colors: the plain numbers are the best there is

@@ -61,7 +61,7 @@ class Change:
 
 @dataclass
 class History:
-    """The changes that stand and those taken back, each list's next step last; for many readers, so not to change."""
+    """Returns the changes in force and those undone, each list's next step last; cached, so not to be modified."""
 
     done: list[Change] = field(default_factory=list)
     undone: list[Change] = field(default_factory=list)

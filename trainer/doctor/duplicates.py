@@ -19,7 +19,7 @@ INNER_PX = 48  # the middle of it: a watermark or a frame does not make another 
 BLOCK_PX = 8
 NEAR_BITS = 14  # of 64: what is farther apart is not even compared
 ALIKE = 0.4  # greatest difference of a block's brightness, in standard deviations of the image's
-SAME_COLOUR = 30.0  # greatest difference of a block's colour, 0 to 255
+SAME_COLOUR = 30.0  # greatest difference of a block's color, 0 to 255
 ROUNDING = 1e-4
 PLAIN = 2.0  # standard deviation of brightness, 0 to 255, below which an area shows nothing
 SHIFTS = (0, -1, 1)
@@ -51,9 +51,9 @@ class Twin:
     mirrored: bool = False
 
 
-def likeness(image: Image.Image, grey: Image.Image) -> Likeness:
-    """Returns the hashes and thumbnail of an upright RGB image; `grey` is its brightness at any size."""
-    tiny = grey.resize((HASH_PX, HASH_PX), Image.Resampling.BOX)
+def likeness(image: Image.Image, gray: Image.Image) -> Likeness:
+    """Returns the hashes and thumbnail of an upright RGB image; `gray` is its brightness at any size."""
+    tiny = gray.resize((HASH_PX, HASH_PX), Image.Resampling.BOX)
     small = image.resize((SMALL_PX, SMALL_PX), Image.Resampling.BILINEAR, reducing_gap=GAP)
     return Likeness(_hash(tiny), _hash(ImageOps.mirror(tiny)), small.tobytes())
 
@@ -170,20 +170,20 @@ def _middle(image: Image.Image, margin: int, right: int = 0, down: int = 0) -> P
 
 def _same(one: Plane, other: Plane) -> bool:
     """Whether no block differs, but for brightness and contrast of the whole."""
-    greys = [plane.mean(axis=2) for plane in (one, other)]
-    spreads = [float(grey.std()) for grey in greys]
+    grays = [plane.mean(axis=2) for plane in (one, other)]
+    spreads = [float(gray.std()) for gray in grays]
     if min(spreads) < PLAIN:
         return max(spreads) < PLAIN and float(np.abs(one - other).max()) < SAME_COLOUR
-    if _blocks(np.abs(_even(greys[0]) - _even(greys[1]))).max() > ALIKE:
+    if _blocks(np.abs(_even(grays[0]) - _even(grays[1]))).max() > ALIKE:
         return False
-    tints = [plane - grey[..., None] for plane, grey in zip((one, other), greys, strict=True)]
+    tints = [plane - gray[..., None] for plane, gray in zip((one, other), grays, strict=True)]
     return bool(_blocks(np.abs(tints[0] - tints[1]).max(axis=2)).max() < SAME_COLOUR)
 
 
-def _even(grey: Plane) -> Plane:
+def _even(gray: Plane) -> Plane:
     """Brightness in standard deviations from its mean; 0 for a plain area."""
-    spread = float(grey.std())
-    return np.zeros_like(grey) if spread < PLAIN else (grey - grey.mean()) / np.float32(spread)
+    spread = float(gray.std())
+    return np.zeros_like(gray) if spread < PLAIN else (gray - gray.mean()) / np.float32(spread)
 
 
 def _blocks(plane: Plane) -> Plane:

@@ -97,12 +97,12 @@ def _decoded(path: Path, size: Size) -> Sight:
     opacity = np.asarray(image.alpha, np.float32).mean() / 255 if image.alpha else 1.0
     shown = image.on("white")
     small = shown.convert("L").resize((smaller.width, smaller.height), Image.Resampling.BICUBIC, reducing_gap=GAP)
-    grey = np.asarray(small)
+    gray = np.asarray(small)
     return Sight(
         turned=image.turned,
         see_through=float(1 - opacity),
-        soft_px=softness(grey.astype(np.float32)),
-        letters=lettering(grey),
+        soft_px=softness(gray.astype(np.float32)),
+        letters=lettering(gray),
         likeness=likeness(shown, small),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-Grey = NDArray[np.uint8]  # (H, W) brightness
+Gray = NDArray[np.uint8]  # (H, W) brightness
 Sums = NDArray[np.float32]  # (H + 1, W + 1) sums over everything above and to the left
 
 BORDER = 0.22  # share of the height that is looked at, above and below
@@ -20,27 +20,27 @@ CERTAIN = 18.0  # score from which it is lettering
 EMPTY = 0.05  # share of strokes that is as good as none
 
 
-def lettering(grey: Grey) -> bool:
+def lettering(gray: Gray) -> bool:
     """Whether there is a line of letters along the border.
 
     It differs from grass, bricks and hair in this: strokes fill a band evenly from left to right and
     from top to bottom, about one for each letter height of length, and right above and below it there are hardly any.
     """
-    even = grey[: grey.shape[0] // 2 * 2, : grey.shape[1] // 2 * 2].astype(np.uint16)
+    even = gray[: gray.shape[0] // 2 * 2, : gray.shape[1] // 2 * 2].astype(np.uint16)
     half = ((even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) // 4).astype(np.uint8)
-    strips = (strip for plane in (grey, half) for strip in _strips(plane))
+    strips = (strip for plane in (gray, half) for strip in _strips(plane))
     return any(_is_lettered(strokes) for strip in strips for strokes in _strokes(strip))
 
 
-def _strips(grey: Grey) -> Iterator[Grey]:
+def _strips(gray: Gray) -> Iterator[Gray]:
     """The upper border, and the lower one upside down: their first row is the image's outermost."""
-    height = max(int(grey.shape[0] * BORDER), 3 * HEIGHTS_PX[0])
-    if min(grey.shape) >= 6 * HEIGHTS_PX[0]:
-        yield grey[:height]
-        yield grey[::-1][:height]
+    height = max(int(gray.shape[0] * BORDER), 3 * HEIGHTS_PX[0])
+    if min(gray.shape) >= 6 * HEIGHTS_PX[0]:
+        yield gray[:height]
+        yield gray[::-1][:height]
 
 
-def _strokes(strip: Grey) -> Iterator[NDArray[np.bool_]]:
+def _strokes(strip: Gray) -> Iterator[NDArray[np.bool_]]:
     """Where narrow bright structures are, and where narrow dark ones; long lines are neither."""
     for plane in (strip, 255 - strip):
         opened = _running(_running(plane, STROKE_PX, np.minimum), STROKE_PX, np.maximum)
@@ -53,22 +53,22 @@ def _strokes(strip: Grey) -> Iterator[NDArray[np.bool_]]:
             yield strokes & ~lines
 
 
-def _quantile(plane: Grey, share: float) -> int:
+def _quantile(plane: Gray, share: float) -> int:
     """The value that this share of the pixels stays below, by counting them."""
     below = np.bincount(plane.ravel(), minlength=256).cumsum()
     return int(np.searchsorted(below, share * plane.size))
 
 
-def _running(plane: Grey, size: int, extreme: np.ufunc) -> Grey:
+def _running(plane: Gray, size: int, extreme: np.ufunc) -> Gray:
     """Least or greatest value of each square of `size` px."""
     return _run_along(_run_along(plane, size, extreme, 0), size, extreme, 1)
 
 
-def _run_along(plane: Grey, size: int, extreme: np.ufunc, axis: int) -> Grey:
+def _run_along(plane: Gray, size: int, extreme: np.ufunc, axis: int) -> Gray:
     """Least or greatest of `size` values along one axis, in steps that double the reach of each value."""
     padding = [(0, 0), (0, 0)]
     padding[axis] = (size // 2, size // 2)
-    out: Grey = np.pad(plane, padding, mode="edge")
+    out: Gray = np.pad(plane, padding, mode="edge")
     seen = 1
     while seen < size:
         step = min(seen, size - seen)

@@ -17,7 +17,7 @@ SHAKEN_PX = 1.3  # what is less is sharp; twice as much across, and sharper edge
 NO_EDGE_PX = 30.0  # what is wider is shading
 
 
-def softness(grey: Plane) -> float:
+def softness(gray: Plane) -> float:
     """Width σ in px of the sharpest clear edges; infinite for an image without any, 0 for one that is too small.
 
     After Zhuo and Sim 2011 (doi:10.1016/j.patcog.2011.03.009): smoothed with σ₁ and σ₂, an edge of width s has
@@ -25,9 +25,9 @@ def softness(grey: Plane) -> float:
     blurred background does no harm; noise is averaged out where tiles are chosen, and smoothed where they are measured.
     A camera that was shaken leaves edges sharp along its way: then those across it count.
     """
-    tiles = _tiles(grey)
+    tiles = _tiles(gray)
     if not len(tiles):
-        return float("inf") if min(grey.shape) >= TILE_PX + 2 * MARGIN_PX else 0.0
+        return float("inf") if min(gray.shape) >= TILE_PX + 2 * MARGIN_PX else 0.0
     fine = np.hypot(*_slopes(tiles, FINE_PX))
     down, right = _slopes(tiles, COARSE_PX)
     coarse = np.hypot(down, right)
@@ -61,19 +61,19 @@ def _width(ratios: Plane) -> float:
     return float(np.sqrt(max(COARSE_PX**2 - squared * FINE_PX**2, 0.0) / (squared - 1)))
 
 
-def _tiles(grey: Plane) -> Plane:
-    """Tiles with their margins, (N, T, T): those where neighbouring 4 px blocks differ most."""
+def _tiles(gray: Plane) -> Plane:
+    """Tiles with their margins, (N, T, T): those where neighboring 4 px blocks differ most."""
     size = TILE_PX + 2 * MARGIN_PX
-    rows, columns = (grey.shape[0] - 2 * MARGIN_PX) // TILE_PX, (grey.shape[1] - 2 * MARGIN_PX) // TILE_PX
+    rows, columns = (gray.shape[0] - 2 * MARGIN_PX) // TILE_PX, (gray.shape[1] - 2 * MARGIN_PX) // TILE_PX
     if rows < 1 or columns < 1:
         return np.empty((0, size, size), np.float32)
-    inner = grey[MARGIN_PX : MARGIN_PX + rows * TILE_PX, MARGIN_PX : MARGIN_PX + columns * TILE_PX]
+    inner = gray[MARGIN_PX : MARGIN_PX + rows * TILE_PX, MARGIN_PX : MARGIN_PX + columns * TILE_PX]
     blocks = inner.reshape(rows, TILE_PX // 4, 4, columns, TILE_PX // 4, 4).mean(axis=(2, 5))  # (rows, 8, columns, 8)
     contrast = blocks.std(axis=(1, 3))
     chosen = np.argsort(contrast, axis=None)[::-1][:TILES]
     chosen = chosen[contrast.ravel()[chosen] > 3.0]
     starts = [(int(n // columns) * TILE_PX, int(n % columns) * TILE_PX) for n in chosen]
-    cut = [grey[top : top + size, left : left + size] for top, left in starts]
+    cut = [gray[top : top + size, left : left + size] for top, left in starts]
     return np.stack(cut) if cut else np.empty((0, size, size), np.float32)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainer.contract.events import EventLog, Warned
 from trainer.contract.files import atomic_write, discard, sync_folder
+from trainer.contract.wording import action
 from trainer.engine.adapters.lora import Adapter
 from trainer.engine.fingerprint import Inputs, changes
 from trainer.runs.errors import NewerVersion, ResumeRefused
@@ -69,7 +70,7 @@ def load_checkpoint(
         adapter: Gets the trained values.
         optimizer: Gets its moments.
         expected: What the run is made from and planned for now; a checkpoint of something else is refused.
-        log: Told of checkpoints that cannot be read and are passed over.
+        log: Gets a warning for each checkpoint that cannot be read and is skipped.
 
     Raises:
         ResumeRefused: Images, captions, base model, settings or plan changed since; it says which.
@@ -104,7 +105,7 @@ def _read_state(file: Path) -> State:
 
 
 def _refuse_others(state: State, expected: State, run: Path) -> None:
-    """Refuse to go on from a checkpoint of what is not there any more."""
+    """Refuse to resume from a checkpoint whose inputs have changed."""
     others = changes(state.inputs, expected.inputs) if state.inputs else []
     if not others and state.dataset != expected.dataset:
         others = ["images, masks or captions changed"]
@@ -113,13 +114,9 @@ def _refuse_others(state: State, expected: State, run: Path) -> None:
     if not others:
         return
     newest = max(run.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, default=None)
-    command = f"--config {run / 'config.toml'} --adapter.start_from {newest}"
-    anyway = (
-        f'Or go on anyway as a new run: "Continue training" on the page, or python launch.py {command}'
-        if newest
-        else "Or start a new run with what is there now."
-    )
-    raise ResumeRefused(why=f"since it began, {'; '.join(others)}", anyway=anyway)
+    flags = f"--config {run / 'config.toml'} --adapter.start_from {newest}"
+    other = f"Or continue as a new run: {action('train_on', flags)}." if newest else "Or start a new run."
+    raise ResumeRefused(why=f"since it began, {'; '.join(others)}", anyway=other)
 
 
 def _all(folder: Path) -> list[Path]:

@@ -58,7 +58,7 @@ def report_problems(log: EventLog, problems: Iterable[Problem]) -> None:
 
 
 def report_start(training: Training) -> None:
-    """A process begins to train, or to go on."""
+    """Log that a process starts or resumes training."""
     device, processes = training.accelerator.device, training.accelerator.num_processes
     several = f" x{processes}" if processes > 1 else ""
     training.log.write(

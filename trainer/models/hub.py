@@ -168,7 +168,7 @@ def _newest(storage: Path) -> Path:
 
 
 def _listing(name: str, revision: str | None = None) -> tuple[str, list[_Remote], bool]:
-    """The repository's state (a commit), its files, and whether it asks for a licence to be accepted."""
+    """The repository's state (a commit), its files, and whether it asks for a license to be accepted."""
     import huggingface_hub as client
 
     # Otherwise the client sends the list of installed libraries with every request

@@ -44,7 +44,7 @@ V_NAME = re.compile(r"v[-_ ]?pred", re.I)
 SD2_MARKER = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 SD2_EPSILON, SD2_VELOCITY = (0.03, 0.085), (0.095, 0.3)
 # What metadata says, the plainest first. ComfyUI's predict_key is believed for "v" only: it writes "epsilon" into
-# whatever it did not recognise
+# whatever it did not recognize
 DECLARED: tuple[tuple[str, str, Prediction], ...] = (
     ("modelspec.prediction_type", "v", "v_prediction"),
     ("modelspec.prediction_type", "v_prediction", "v_prediction"),
@@ -77,7 +77,7 @@ class BaseModel:
         prediction: What its UNet predicts; None where nothing in the files decides.
         zero_terminal_snr: Whether its last timestep is pure noise.
         default_size: Native resolution: side of the square, in px.
-        clip_skip: Text encoder layer counted from the end; 0 for the family's own.
+        clip_skip: Text encoder layer to use, counting from the last one as 1; 0 for the family's own.
         variant: The SDXL finetune it is based on; empty if unknown.
         bytes: Of the file, or of the folder's weights.
         dtype: Number format of most weights: fp16, bf16, fp32 or fp64.

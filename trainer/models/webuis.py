@@ -34,7 +34,7 @@ class Client:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a program is recognised: its LoRA folder, and what else lies in its folder."""
+    """How a program is recognized: its LoRA folder, and what else lies in its folder."""
 
     name: str
     loras: str
@@ -95,7 +95,7 @@ def _search(places: Sequence[Path]) -> list[Client]:
         if folder in looked:
             continue
         looked.add(folder)
-        client = _recognised(folder)
+        client = _recognized(folder)
         if client:
             found.append(client)
         if client and client.name == "StabilityMatrix":
@@ -115,7 +115,7 @@ def _folders(folder: Path) -> list[Path]:
         return []
 
 
-def _recognised(folder: Path) -> Client | None:
+def _recognized(folder: Path) -> Client | None:
     """The WebUI whose folder this is."""
     try:
         for layout in LAYOUTS:

@@ -100,7 +100,7 @@ def _flat_copies(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
 
 
 class HalfWeights:
-    """One component's fused weights in the base's dtype, copied anew at the start of each of its forward passes.
+    """One component's fused weights in the base's dtype, copied again at the start of each of its forward passes.
 
     Not only when they have changed: torch's fused optimizers do not count their changes. Copying keeps nothing for the
     backward pass, so that parts recomputed there may use a later copy.

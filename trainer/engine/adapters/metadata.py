@@ -106,7 +106,7 @@ def _comment(facts: TrainingFacts) -> str:
     """What the file fits or how it was made, and the name of the LoRA file that the training continued from."""
     made = facts.labels.note or f"Trained with Atelier, preset {facts.config.preset}"
     start = PurePath(facts.config.adapter.start_from).name
-    return f"{made}; went on from {start}" if start else made
+    return f"{made}; continued from {start}" if start else made
 
 
 def _modelspec(facts: TrainingFacts) -> dict[str, str]:

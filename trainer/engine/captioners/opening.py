@@ -23,10 +23,10 @@ def open_captioner(settings: CaptionSettings, items: Sequence[Item], report: Rep
     Args:
         settings: Which, and how.
         items: All images of the set.
-        report: Told of what it does meanwhile.
+        report: Called with a phase, images done and their total.
 
     Raises:
-        CaptionerError: A library or the model is missing, or it is none.
+        CaptionerError: A library or the model is missing, or the file is not such a model.
         HubError: The model cannot be fetched.
     """
     folder = Path(settings.folder)

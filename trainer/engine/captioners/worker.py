@@ -89,7 +89,7 @@ class Worker:
 
 
 def main(arguments: list[str]) -> int:
-    """Do the job; 0 when it ended as wished, 2 when it failed with a reason."""
+    """Caption the job's images; returns 0 when it ended well, 2 when it failed with a reason."""
     job = CaptionJob(Path(arguments[0]).resolve())
     failures: list[str] = []
     with job.alone(), EventLog(job.events_file) as log:

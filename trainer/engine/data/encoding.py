@@ -150,7 +150,7 @@ class Encoder:
         prepared.mask = self._mask(item, crop, prepared.digest, content)
 
     def _mask(self, item: Item, crop: Crop, image: str, content: bytes) -> Tensor | None:
-        """Which latents are learnt, (1, h, w): the item's own mask, or else where it is opaque, if that is wished."""
+        """Which latents are learned, (1, h, w): the item's own mask, else its opaque part if `alpha_mask` is on."""
         if item.mask is not None and item.mask.is_file():
             source, path, data = "mask", item.mask, _bytes(item.mask)
             drawn = hashlib.sha256(data).hexdigest()
@@ -228,7 +228,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def to_pixels(image: Image.Image, crop: Crop, mirrored: bool = False) -> Tensor:
-    """An image scaled and cut, (3, H, W) uint8 from RGB, (1, H, W) from grey."""
+    """An image scaled and cut, (3, H, W) uint8 from RGB, (1, H, W) from gray."""
     shown = np.array(cut(image, crop, mirrored), dtype=np.uint8)
     return torch.from_numpy(shown.reshape(*shown.shape[:2], -1)).permute(2, 0, 1)
 
@@ -239,5 +239,5 @@ def normalised(pixels: Tensor) -> Tensor:
 
 
 def in_latents(mask: Tensor, pixels_per_latent: int) -> Tensor:
-    """Each latent's share of white, (1, h, w) float32 in [0, 1], of a grey image (1, H, W) uint8."""
+    """Each latent's share of white, (1, h, w) float32 in [0, 1], of a gray image (1, H, W) uint8."""
     return avg_pool2d(mask.float().div(255.0), pixels_per_latent)

@@ -86,7 +86,7 @@ class Parts:
 
 @without_holes()
 def load_parts(model: BaseModel, vae: Path | None, storage: Storage) -> Parts:
-    """The parts of a recognised base model, with another VAE in place of its own if one is given.
+    """The parts of a recognized base model, with another VAE in place of its own if one is given.
 
     Raises:
         NotABaseModel: A part is missing or cannot be read.

@@ -35,7 +35,7 @@ class ReadAhead:
         self._over.set()
 
     def start(self) -> None:
-        """Read from now on, if that does not go on already."""
+        """Start reading in the background, once."""
         if self._first.acquire(blocking=False):
             self._thread.start()
 

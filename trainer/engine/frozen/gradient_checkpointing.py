@@ -15,7 +15,7 @@ from trainer.engine.errors import NothingToSave
 
 
 def apply_level(unet: nn.Module, level: Checkpointing) -> int:
-    """Turn on gradient checkpointing; predictions stay identical to the bit.
+    """Turn on gradient checkpointing; predictions stay bit-exact.
 
     To be called once, after everything else that replaces a module's forward pass.
 

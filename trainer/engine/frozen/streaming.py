@@ -2,8 +2,8 @@
 
 Two buffers take turns: while one block computes, the weights of the next one are copied into the other. Layers,
 adapters and the shapes around them stay what they are, for such a weight is a tensor like any other, as those of
-`quantized.py`; and what autograd keeps of it for the backward pass is where it lies (ADR 13). The answers are the
-same to the bit as of such blocks that stay on the device unpacked.
+`quantized.py`; and what autograd keeps of it for the backward pass is where it lies (ADR 13). Outputs are
+bit-exact with those of blocks that stay on the device.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Pace(Recent):
 class Band(Recent):
     """The last steps' losses; warns once when half of the newest are above nearly all before them.
 
-    A single loss says little: it depends on the timestep far more than on what was learnt.
+    A single loss says little: it depends on the timestep far more than on what was learned.
     """
 
     def __init__(self) -> None:
