@@ -162,7 +162,7 @@ def isolated(
     Args:
         what: The work in a few words, for the message.
         report: Called with code, message and hint when the work fails.
-        hint: What to do about an error that is none of our own.
+        hint: What to do about an error that is not a TrainerError.
     """
     try:
         yield
