@@ -85,15 +85,16 @@ def free_port(host: str, wished: int | None) -> int:
             try:
                 probe.bind((host.strip("[]"), port))
             except OverflowError as error:
-                raise PortRefused(port) from error
+                raise PortRefused(port=port) from error
             except OSError as error:
                 if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-                    raise AddressElsewhere(host) from error
+                    raise AddressElsewhere(host=host) from error
                 if isinstance(error, PermissionError) and wished is not None:
-                    raise PortRefused(port) from error
+                    raise PortRefused(port=port) from error
                 continue
             return port
-    raise PortTaken(f"Port {wished} is" if wished is not None else f"The ports {PORTS[0]} to {PORTS[-1]} are all")
+    asked = f"Port {wished} is" if wished is not None else f"The ports {PORTS[0]} to {PORTS[-1]} are all"
+    raise PortTaken(asked=asked)
 
 
 def chosen_password(listened: str, file: Path | None) -> str:
@@ -112,7 +113,7 @@ def chosen_password(listened: str, file: Path | None) -> str:
     if not password and not file and sys.stdin is not None and sys.stdin.isatty():
         password = getpass(f"Password for {USER}, at least {SHORTEST} characters (not shown): ")
     if not password:
-        raise PasswordMissing(listened, USER)
+        raise PasswordMissing(host=listened, user=USER)
     if len(password) < SHORTEST:
         raise InvalidSettings(
             f"The password is too short: {len(password)} characters.", hint=f"Use at least {SHORTEST} characters."

@@ -134,7 +134,7 @@ def _train(run: RunFolder, log: EventLog) -> None:
     except OSError as error:
         raise of_system(error) from error
     except ImportError as error:
-        raise BrokenInstall(str(error)) from error
+        raise BrokenInstall(detail=str(error)) from error
     except Exception as error:
         from trainer.engine.errors import named
 

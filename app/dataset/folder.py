@@ -39,7 +39,7 @@ class Listing:
         """
         found = listing(folder)
         if not found.images:
-            raise NoImages(folder, len(found.files))
+            raise NoImages(folder=folder, other_files=len(found.files))
         stamp = frozenset(one for name, path in found.files.items() for one in _seen(name, path))
         return cls(folder, list(found.images), stamp)
 

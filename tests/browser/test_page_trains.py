@@ -120,7 +120,7 @@ def test_a_folder_without_images_is_told_with_what_to_do_and_nothing_starts(page
     alert = page.get_by_role("alert").filter(has_text=str(folder)).first
     expect(alert).to_be_visible()
     if not missing:
-        expect(alert).to_contain_text(NoImages(folder, 0).hint)
+        expect(alert).to_contain_text(NoImages(folder=folder, other_files=0).hint)
     assert list(site.home.runs.glob("*")) == []
 
 

@@ -72,9 +72,9 @@ class Scene:
         self._errors: list[TrainerError] = []  # as they were written, before a side words them
         plain = TrainerError.__init__
 
-        def noted(error: TrainerError, message: str, hint: str) -> None:
+        def noted(error: TrainerError, /, *words: str, **parameters: Any) -> None:
             self._errors.append(error)
-            plain(error, message, hint)
+            plain(error, *words, **parameters)
 
         self.patch.setattr(TrainerError, "__init__", noted)
 
@@ -143,10 +143,10 @@ class Scene:
         watch.tick()
         watch.view.warnings = watch.view.warnings[-1:] if isinstance(event, RunFailed) else [event]
         card = parts.notices(watch, "en")
-        assert f"{html_of(event.message)}<p>{html_of(event.hint)} " in card
+        assert f"{html_of(event.message, 'en')}<p>{html_of(event.hint, 'en')} " in card
         log = run.log_file.read_text()
         assert ("Traceback" in log) == isinstance(event, RunFailed), "the technical story is in log.txt"
-        return self.seen(event.code, on_page(event.message), on_page(event.hint))
+        return self.seen(event.code, on_page(event.message, "en"), on_page(event.hint, "en"))
 
     def deleted(self, run: RunFolder) -> Seen:
         """What the console says of a training whose folder vanishes."""
@@ -197,7 +197,7 @@ class Scene:
         (finding, *_) = [one for one in findings if one.code == code] or pytest.fail(output)
         shown = (code, *(for_console(text) for text in (finding.message, finding.why, finding.hint)))
         assert shown in FINDING.findall(output)
-        message, why, hint = map(on_page, (finding.message, finding.why, finding.hint))
+        message, why, hint = (on_page(text, "en") for text in (finding.message, finding.why, finding.hint))
         if not page:
             return self.seen(code, message, hint, why)
         check = next(one for one in app.dataset.checks.answers(self.home) if one.__name__ == "check")
@@ -237,7 +237,7 @@ class Scene:
         ((code, message, hint, linked),) = ERROR.findall(output) or pytest.fail(output)
         assert linked == code
         written = {for_console(text): text for error in self._errors for text in (error.message, error.hint)}
-        return self.seen(code, on_page(written.get(message, message)), on_page(written.get(hint, hint)))
+        return self.seen(code, on_page(written.get(message, message), "en"), on_page(written.get(hint, hint), "en"))
 
     def _output(self) -> str:
         """What the console has shown; nothing technical."""

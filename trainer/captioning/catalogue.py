@@ -121,8 +121,12 @@ class Captioner:
         folder = user_path(name)
         lacking = self.lacking(_files(folder)) if folder.is_dir() else ["not a folder"]
         if lacking:
-            raise NotACaptioner(self.label, folder, lacking, self.repository)
+            raise self.refused(folder, ", ".join(lacking))
         return folder
+
+    def refused(self, place: Path | str, why: str) -> NotACaptioner:
+        """Returns the error for a folder, or a name on the hub, that does not hold its model."""
+        return NotACaptioner(label=self.label, place=place, why=why, repository=self.repository)
 
     def check(self, settings: CaptionSettings) -> None:
         """Check that it can start: libraries installed, its model here or its download allowed; asks no network.
@@ -131,11 +135,11 @@ class Captioner:
             CaptionerError: One of them is not so.
         """
         if not self.installed:
-            raise ExtraMissing(self.label, self.module, self.install_command)
+            raise ExtraMissing(label=self.label, module=self.module, command=self.install_command)
         if self.repository and self.here(settings.model) is None and not settings.download:
             usual = settings.model in ("", self.repository)
             amount = f"about {self.amount}" if usual else "files"
-            raise DownloadNeeded(self.label, settings.model or self.repository, amount)
+            raise DownloadNeeded(label=self.label, name=settings.model or self.repository, amount=amount)
 
     def look(self, model: str = "") -> Download:
         """Returns which files of a hub model are needed and how much is missing; asks the hub.
@@ -160,7 +164,7 @@ class Captioner:
             NotACaptioner: Some are missing.
         """
         if lacking := self.lacking(files):
-            raise NotACaptioner(self.label, name, lacking, self.repository)
+            raise self.refused(name, ", ".join(lacking))
         if not self.model_type:
             return tuple(ways[0] for ways in reversed(self.needs))
         small = [file for ways in (*self.needs, MORE) for file in ways if file in files]

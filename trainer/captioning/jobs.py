@@ -30,6 +30,7 @@ from trainer.dataset.overlay import Entry, change, existing_overlay, overlay_fil
 from trainer.dataset.problems import Problem
 from trainer.dataset.scan import look
 from trainer.runs import process
+from trainer.runs.errors import spoken
 from trainer.runs.workfolder import WorkFolder
 
 MODULE = "trainer.engine.captioners.worker"
@@ -109,7 +110,7 @@ class CaptionJob(WorkFolder):
 
     def busy(self, pid: int | None) -> CaptioningBusy:
         """Returns the error for whoever wants to caption this folder while that process does."""
-        return CaptioningBusy(self.settings().folder, pid)
+        return CaptioningBusy(folder=self.settings().folder, process=spoken(pid))
 
     def look(self) -> tuple[list[Item], list[Problem]]:
         """The folder's images that can be opened, with the captions they have now, and what is wrong with others.

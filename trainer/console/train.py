@@ -173,7 +173,7 @@ def follow(run: RunFolder, group: Group, console: Console) -> int:
             return 0
     if not run.config_file.is_file():
         raise FileGone(str(run.path))
-    raise TrainerEnded(run.path.name, code, run.log_file)
+    raise TrainerEnded(name=run.path.name, exit_code=code, log=run.log_file)
 
 
 class _Screen:

@@ -127,7 +127,7 @@ def _path_of(name: str, folders: Sequence[Path]) -> Path:
     for path in files:
         if path.stem == name:
             return path
-    raise UnknownPreset(name, [path.stem for path in files])
+    raise UnknownPreset(name=name, known=", ".join(path.stem for path in files))
 
 
 def _free_path(folder: Path, name: str, replace: bool) -> Path:
@@ -140,7 +140,7 @@ def _free_path(folder: Path, name: str, replace: bool) -> Path:
         raise InvalidSettings(f"{name!r} cannot be the name of your own preset.", hint="Choose another name.")
     path = folder / f"{name}.toml"
     if path.exists() and not replace:
-        raise FileExists(path)
+        raise FileExists(path=path)
     return path
 
 

@@ -1,8 +1,4 @@
-"""Refusals of the operating system, and a broken installation, as errors to act on.
-
-SystemRefused · NotAllowed · ReadOnly · NameTooLong · DiskGone · FileGone · InTheWay · TooManyFiles
-BrokenInstall · Unexpected
-"""
+"""Refusals of the operating system, and a broken installation, as errors to act on."""
 
 import errno
 import os
@@ -24,7 +20,7 @@ class SystemRefused(TrainerError):
     remedy = "Fix what it names, then start again."
 
     def __init__(self, place: str, said: str = "") -> None:
-        super().__init__(self.what.format(place=place, said=said, length=len(place), end=place[-40:]), self.remedy)
+        super().__init__(place=place, said=said, length=len(place), end=place[-40:])
 
 
 class NotAllowed(SystemRefused):
@@ -87,28 +83,20 @@ class BrokenInstall(TrainerError):
     """A library cannot be loaded."""
 
     code = "broken_install"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(
-            f"A library cannot be loaded: {detail}.",
-            hint="Delete the folder .venv and start Atelier again: it then reinstalls all of them.",
-        )
+    what = "A library cannot be loaded: {detail}."
+    remedy = "Delete the folder .venv and start Atelier again: it then reinstalls all of them."
 
 
 class Unexpected(TrainerError):
     """An error that nobody expected."""
 
     code = "unexpected"
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(
-            f"Unexpected: {type(error).__name__}: {error}.",
-            hint="This is a bug in Atelier; please report it with the run's log.txt.",
-        )
+    what = "Unexpected: {kind}: {error}."
+    remedy = "This is a bug in Atelier; please report it with the run's log.txt."
 
 
 def _disk_full(place: str, said: str) -> TrainerError:
-    return DiskFull(said if place == UNNAMED else f"{said} ({place})")
+    return DiskFull(detail=said if place == UNNAMED else f"{said} ({place})")
 
 
 # By the system's number: which error, made from the place and what the system says

@@ -50,7 +50,7 @@ def export(
             hint="Choose a folder outside it.",
         )
     if goal.exists() and not (goal.is_dir() and not any(goal.iterdir())):
-        raise FileExists(goal)
+        raise FileExists(path=goal)
     trained, _ = scan(source, existing_overlay(home, source), folder_repeats=folder_repeats)
     goal.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=goal.parent, prefix=f".{goal.name}.", suffix=".part") as made:

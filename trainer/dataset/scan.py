@@ -33,9 +33,8 @@ class Survey:
         kept = [item for item in self.items if item.name not in self.left_out]
         if not kept:
             first = "; ".join(f"{error.path.name}: {error.cause}" for error in self.broken[:1])
-            raise NothingToTrain(
-                folder, f"{len(self.broken)} cannot be read ({first})" if first else "all are excluded"
-            )
+            why = f"{len(self.broken)} cannot be read ({first})" if first else "all are excluded"
+            raise NothingToTrain(folder=folder, why=why)
         return kept
 
 
@@ -99,7 +98,7 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
     """The images below a folder, with what the file `captions` says of them."""
     found = listing(folder, apart)
     if not found.images:
-        raise NoImages(folder, len(found.files))
+        raise NoImages(folder=folder, other_files=len(found.files))
     entries = read_overlay(captions) if captions is not None else {}
     sizes, broken = _sizes(found)
     repeats = {name: repeats_of(folder, name) if folder_repeats else Repeats() for name in sizes}

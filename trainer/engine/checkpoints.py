@@ -100,7 +100,7 @@ def _damage(path: Path) -> Warned:
 def _read_state(file: Path) -> State:
     known = json.loads(file.read_text())
     if known["format"] > FORMAT:
-        raise NewerVersion(f"The checkpoint {file.parent.name}", known["format"], FORMAT)
+        raise NewerVersion(name=f"The checkpoint {file.parent.name}", seen=known["format"], known=FORMAT)
     return State(**known)
 
 
@@ -116,7 +116,7 @@ def _refuse_others(state: State, expected: State, run: Path) -> None:
     newest = max(run.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, default=None)
     flags = f"--config {run / 'config.toml'} --adapter.start_from {newest}"
     other = f"Or continue as a new run: {action('train_on', flags)}." if newest else "Or start a new run."
-    raise ResumeRefused(f"since it began, {'; '.join(others)}", other)
+    raise ResumeRefused(why=f"since it began, {'; '.join(others)}", anyway=other)
 
 
 def _all(folder: Path) -> list[Path]:

@@ -11,18 +11,20 @@ class NothingToSave(TrainingError):
     """A memory saving found no part of the model to act on, so it would silently save nothing."""
 
     code = "nothing_to_save"
+    what = "{saving} would save nothing: this base model has no {parts}."
+    remedy = "Set {instead}."
 
-    def __init__(self, saving: str, parts: str, remedy: str) -> None:
-        super().__init__(f"{saving} would save nothing: this base model has no {parts}.", hint=f"Set {remedy}.")
+    def __init__(self, saving: str, parts: str, instead: str) -> None:
+        super().__init__(saving=saving, parts=parts, instead=instead)
 
 
 def named(error: Exception) -> TrainerError:
     """The error of ours for what a library raised; `Unexpected` for what has no name here."""
     short = out_of_memory(error)
     if short:
-        return OutOfMemory(short)
+        return OutOfMemory(detail=short)
     if isinstance(error, torch.AcceleratorError):
-        return DeviceLost(str(error).splitlines()[0])
+        return DeviceLost(detail=str(error).splitlines()[0])
     if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):  # gloo has no error of its own
-        return ProcessLost("the connection to it broke")
-    return Unexpected(error)
+        return ProcessLost(which="the connection to it broke")
+    return Unexpected(kind=type(error).__name__, error=error)

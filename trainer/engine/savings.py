@@ -76,7 +76,7 @@ class Ladder:
         failed, self.tiled = self.savings, True
         self.savings = memory.next_below(self.config, self.device, failed) if failed else first
         if self.savings is None:
-            raise OutOfMemory(detail, memory.remedy(self._smaller(failed)))
+            raise OutOfMemory(detail=detail, hint=memory.remedy(self._smaller(failed)))
         log.write(
             Warned(
                 code="out_of_memory",

@@ -16,27 +16,25 @@ class BaseModelMissing(ModelError):
     """Nothing at the base model's path."""
 
     code = "base_model_missing"
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"No base model at {path}.",
-            hint="Give a .safetensors file, a folder in the diffusers layout (it holds model_index.json), a name on "
-            f'the Hugging Face hub (owner/name), a model on this computer (see {action("models")}), or "pocket".',
-        )
+    what = "No base model at {path}."
+    remedy = (
+        "Give a .safetensors file, a folder in the diffusers layout (it holds model_index.json), a name on the Hugging "
+        f'Face hub (owner/name), a model on this computer (see {action("models")}), or "pocket".'
+    )
 
 
 class NotABaseModel(ModelError):
-    """The path exists but holds something else."""
+    """The path exists but holds something else; a hint says what to choose instead of it."""
 
     code = "not_a_base_model"
+    what = "{path} is not a base model that can be trained on: {seen}."
+    remedy = (
+        "Choose a Stable Diffusion 1.x, 2.x or SDXL model: one .safetensors file, or a folder in the diffusers layout."
+    )
 
-    def __init__(self, path: Path, seen: str) -> None:
+    def __init__(self, path: Path, seen: str, hint: str = "") -> None:
         self.seen = seen
-        super().__init__(
-            f"{path} is not a base model that can be trained on: {seen}.",
-            hint="Choose a Stable Diffusion 1.x, 2.x or SDXL model: one .safetensors file, or a folder in the "
-            "diffusers layout.",
-        )
+        super().__init__(hint=hint, path=path, seen=seen)
 
 
 class UnsupportedModel(ModelError):
@@ -49,13 +47,14 @@ class LoraRefused(TrainerError):
     """A LoRA file cannot be read, or does not fit the layers that are trained."""
 
     code = "lora_refused"
+    what = "{file} {why}."
+    remedy = (
+        f"Choose a LoRA file of this base model, made with the same {named('adapter.targets')} and "
+        f"{named('adapter.text_encoder')}."
+    )
 
     def __init__(self, path: Path, why: str) -> None:
-        super().__init__(
-            f"{path.name} {why}.",
-            hint="Choose a LoRA file of this base model, made with the same "
-            f"{named('adapter.targets')} and {named('adapter.text_encoder')}.",
-        )
+        super().__init__(file=path.name, why=why)
 
 
 class ConversionRefused(ModelError):

@@ -48,14 +48,6 @@ SIGNATURES = (
 )
 
 
-class WrongFile(NotABaseModel):
-    """The file is something else, or broken; the hint says what to choose instead."""
-
-    def __init__(self, path: Path, seen: str, hint: str) -> None:
-        super().__init__(path, seen)
-        self.hint = hint
-
-
 class Entry(NamedTuple):
     """One tensor: number format, shape, and the bytes it takes, counted from the end of the header."""
 
@@ -93,7 +85,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WrongFile(path, f"it cannot be read ({error.strerror})", "Choose a file you may read.") from error
+        raise NotABaseModel(path, f"it cannot be read ({error.strerror})", "Choose a file you may read.") from error
 
 
 def read_header(path: Path) -> Header:
@@ -105,9 +97,9 @@ def read_header(path: Path) -> Header:
     """
     with readable(path):
         if not path.exists():
-            raise BaseModelMissing(path)
+            raise BaseModelMissing(path=path)
         if not path.is_file():  # opening a pipe or a device could block forever
-            raise WrongFile(path, "it is not a file", "Choose a .safetensors file or a model's folder.")
+            raise NotABaseModel(path, "it is not a file", "Choose a .safetensors file or a model's folder.")
         with path.open("rb") as file:
             file_bytes = os.fstat(file.fileno()).st_size
             raw = _raw_header(path, file, file_bytes)
@@ -118,13 +110,13 @@ def read_header(path: Path) -> Header:
         tensors = {name: _entry(value) for name, value in fields.items()}
         data_bytes = _side_by_side(tensors)
     except ValueError as error:
-        raise WrongFile(path, f"its header is damaged: {error}", AGAIN) from None
+        raise NotABaseModel(path, f"its header is damaged: {error}", AGAIN) from None
     if start + data_bytes > file_bytes:
         there, whole = in_words(file_bytes), in_words(start + data_bytes)
-        raise WrongFile(path, f"it is truncated: {there} of {whole}", AGAIN)
+        raise NotABaseModel(path, f"it is truncated: {there} of {whole}", AGAIN)
     if start + data_bytes < file_bytes:
         more = in_words(file_bytes - start - data_bytes)
-        raise WrongFile(path, f"it is damaged: {more} follow its last tensor", AGAIN)
+        raise NotABaseModel(path, f"it is damaged: {more} follow its last tensor", AGAIN)
     return Header(path, tensors, metadata, start)
 
 
@@ -146,16 +138,16 @@ def _raw_header(path: Path, file: BinaryIO, file_bytes: int) -> bytes:
     """The bytes of the header, without the length before it; only what can be one is read."""
     opening = file.read(OPENING)
     if not opening:
-        raise WrongFile(path, "it is empty (0 bytes)", AGAIN)
+        raise NotABaseModel(path, "it is empty (0 bytes)", AGAIN)
     length = int.from_bytes(opening[:8], "little")
     if opening[8:9] != b"{":
-        raise WrongFile(path, *_what_opens(path, opening))
+        raise NotABaseModel(path, *_what_opens(path, opening))
     if length > FORMATS_LIMIT:
-        raise WrongFile(path, f"its header is damaged: it claims {in_words(length)}", AGAIN)
+        raise NotABaseModel(path, f"its header is damaged: it claims {in_words(length)}", AGAIN)
     if 8 + length > file_bytes:
-        raise WrongFile(path, f"it is truncated inside its header, at {in_words(file_bytes)}", AGAIN)
+        raise NotABaseModel(path, f"it is truncated inside its header, at {in_words(file_bytes)}", AGAIN)
     if length > LARGEST:
-        raise WrongFile(path, f"its header takes {in_words(length)}, more than any model's", AGAIN)
+        raise NotABaseModel(path, f"its header takes {in_words(length)}, more than any model's", AGAIN)
     file.seek(8)
     return file.read(length)
 

@@ -182,7 +182,7 @@ def _listing(name: str, revision: str | None = None) -> tuple[str, list[_Remote]
         if not UNUSUAL.search(one.rfilename)
     ]
     if not all(HASH.fullmatch(key) for key in (info.sha or "", *(remote.key for remote in remotes))):
-        raise HubUnreachable(name, "its list of files has another form than expected")
+        raise HubUnreachable(name=name, cause="its list of files has another form than expected")
     return info.sha or "", remotes, bool(info.gated)
 
 
@@ -197,7 +197,7 @@ def _chosen(name: str, paths: Sequence[str]) -> tuple[str, ...]:
     _, file = _split(name)
     if file:
         if file not in paths:
-            raise NotOnTheHub(name)
+            raise NotOnTheHub(name=name)
         return (file,)
     folders = {path.partition("/")[0] for path in paths if "/" in path}
     if INDEX_FILE in paths and (wanted := diffusers_files(paths, folders)):
@@ -211,7 +211,7 @@ def _chosen(name: str, paths: Sequence[str]) -> tuple[str, ...]:
             places={"model.base_model": f"{len(single)} models of that name"},
         )
     if not single:
-        raise NoModelInRepository(name)
+        raise NoModelInRepository(name=name)
     return (single[0],)
 
 
@@ -287,7 +287,7 @@ def _transfer(wanted: Download, remote: _Remote, blob: Path, arrived: Callable[[
         os.fsync(file.fileno())
     if _length(part) != remote.bytes or remote.key != digest.hexdigest():
         part.unlink()
-        raise DamagedDownload(wanted.name, remote.path)
+        raise DamagedDownload(name=wanted.name, file=remote.path)
     part.replace(blob)
 
 
@@ -314,7 +314,7 @@ def _receive(wanted: Download, remote: _Remote, part: Path, arrived: Callable[[i
                 file.write(piece)
                 arrived(len(piece))
     if _length(part) < remote.bytes:
-        raise HubUnreachable(wanted.name, f"{remote.path} ended early")
+        raise HubUnreachable(name=wanted.name, cause=f"{remote.path} ended early")
 
 
 def _link(blob: Path, place: Path) -> None:

@@ -10,8 +10,8 @@ from statistics import pstdev
 from typing import Any, Literal
 
 from trainer.contract import units
-from trainer.models.errors import BaseModelMissing
-from trainer.models.headers import Header, WrongFile, read_header, read_numbers, readable
+from trainer.models.errors import BaseModelMissing, NotABaseModel
+from trainer.models.headers import Header, read_header, read_numbers, readable
 from trainer.models.lookalikes import (
     FOLDER_ABOVE,
     SUPPORTED,
@@ -126,7 +126,7 @@ def identify(path: Path) -> BaseModel:
     """
     with readable(path):
         if not path.exists():
-            raise BaseModelMissing(path)
+            raise BaseModelMissing(path=path)
         return _from_folder(path) if path.is_dir() else _from_file(read_header(path))
 
 
@@ -177,18 +177,18 @@ def _family_of_file(header: Header) -> Family:
         return "sd2"
     if header.has("^cond_stage_model.transformer."):
         return "sd15"
-    raise WrongFile(header.path, "its text encoder is of an unknown kind", SUPPORTED)
+    raise NotABaseModel(header.path, "its text encoder is of an unknown kind", SUPPORTED)
 
 
 def _sdxl_of_file(header: Header) -> Family:
     if not header.has("^conditioner."):
-        raise WrongFile(header.path, "it is an unCLIP model, which generates from images", SUPPORTED)
+        raise NotABaseModel(header.path, "it is an unCLIP model, which generates from images", SUPPORTED)
     if not header.has("^conditioner.embedders.1.model."):
-        raise WrongFile(header.path, "it is SDXL's refiner, which only finishes images", "Choose the SDXL base.")
+        raise NotABaseModel(header.path, "it is SDXL's refiner, which only finishes images", "Choose the SDXL base.")
     if not header.has("^conditioner.embedders.0.transformer."):
-        raise WrongFile(header.path, "it has no first text encoder (CLIP-L)", WHOLE_FILE)
+        raise NotABaseModel(header.path, "it has no first text encoder (CLIP-L)", WHOLE_FILE)
     if not header.has("^model.diffusion_model.input_blocks.8.1.transformer_blocks.9."):
-        raise WrongFile(header.path, "it is a distilled SDXL like SSD-1B: layers are missing", SUPPORTED)
+        raise NotABaseModel(header.path, "it is a distilled SDXL like SSD-1B: layers are missing", SUPPORTED)
     return "sdxl"
 
 
@@ -231,7 +231,7 @@ def _refuse_editing(path: Path, unet_channels: int, latents: int) -> None:
     """Let through only a UNet that reads the noisy latents and nothing else."""
     if unet_channels != latents:
         other = f"its UNet reads {unet_channels} channels, its VAE makes {latents}"
-        raise WrongFile(path, EDITING.get(unet_channels, other), PLAIN_BASE)
+        raise NotABaseModel(path, EDITING.get(unet_channels, other), PLAIN_BASE)
 
 
 def _called(path: Path, title: str) -> str:
@@ -259,10 +259,10 @@ def _from_folder(folder: Path) -> BaseModel:
     family = _family_of_folder(folder, unet)
     missing = [part for part in _parts(family) if not (folder / part).is_dir()]
     if missing:
-        raise WrongFile(folder, f"it has no {', '.join(missing)}", "Download the model's missing folders too.")
+        raise NotABaseModel(folder, f"it has no {', '.join(missing)}", "Download the model's missing folders too.")
     encoders = [part for part in _parts(family) if part in TEXT_ENCODERS]
     if any(_config(folder, f"{part}/config.json").get("model_type", CLIP[0]) not in CLIP for part in encoders):
-        raise WrongFile(folder, "its text encoder is of an unknown kind", SUPPORTED)
+        raise NotABaseModel(folder, "its text encoder is of an unknown kind", SUPPORTED)
     vae, scheduler = _config(folder, "vae/config.json"), _config(folder, "scheduler/scheduler_config.json")
     _refuse_editing(folder, _number(unet, "in_channels", 4), _number(vae, "latent_channels", 4))
     prediction = _prediction_of_folder(folder, scheduler)
@@ -294,10 +294,10 @@ def _family_of_folder(folder: Path, unet: Config) -> Family:
     """
     kind = unet.get("_class_name", "UNet2DConditionModel")
     if kind != "UNet2DConditionModel":
-        raise WrongFile(folder, f"its UNet is a {kind!s:.60}", SUPPORTED)
+        raise NotABaseModel(folder, f"its UNet is a {kind!s:.60}", SUPPORTED)
     if unet.get("addition_embed_type") == "text_time":
         if not (folder / "text_encoder").is_dir() and (folder / "text_encoder_2").is_dir():
-            raise WrongFile(folder, "it is SDXL's refiner, which only finishes images", "Choose the SDXL base.")
+            raise NotABaseModel(folder, "it is SDXL's refiner, which only finishes images", "Choose the SDXL base.")
         return "sdxl"
     return "sd2" if unet.get("use_linear_projection") is True else "sd15"
 
@@ -314,7 +314,7 @@ def _prediction_of_folder(folder: Path, scheduler: Config) -> Prediction:
     """
     kind, prediction = str(scheduler.get("_class_name", "")), scheduler.get("prediction_type", "epsilon")
     if kind.startswith(("EDM", "FlowMatch")) or prediction not in ("epsilon", "v_prediction"):
-        raise WrongFile(folder, f"it uses another noise schedule ({kind:.60}, {prediction!s:.60})", SUPPORTED)
+        raise NotABaseModel(folder, f"it uses another noise schedule ({kind:.60}, {prediction!s:.60})", SUPPORTED)
     return "v_prediction" if prediction == "v_prediction" else "epsilon"
 
 
@@ -322,7 +322,7 @@ def _weights(folder: Path, part: str) -> list[Path]:
     """A part's weight files, those of the plain name before those of a variant such as fp16."""
     found = sorted((folder / part).glob("*.safetensors"))
     if not found:
-        raise WrongFile(folder, f"its {part} has no .safetensors file", "Download the model's .safetensors files.")
+        raise NotABaseModel(folder, f"its {part} has no .safetensors file", "Download the model's .safetensors files.")
     plain = [file for file in found if not re.search(r"\.(fp16|bf16|non_ema)\b", file.name)]
     return plain or found
 
@@ -335,14 +335,14 @@ def _config(folder: Path, name: str) -> Config:
     """
     path = folder / name
     if not path.is_file():
-        raise WrongFile(folder, f"it has no {name}", "Download the model's missing files too.")
+        raise NotABaseModel(folder, f"it has no {name}", "Download the model's missing files too.")
     try:
         with path.open("rb") as file:
             config = json.loads(file.read(MOST_CONFIG_BYTES))
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise WrongFile(folder, f"its {name} is damaged", "Download that file again.")
+        raise NotABaseModel(folder, f"its {name} is damaged", "Download that file again.")
     return config
 
 
@@ -352,16 +352,16 @@ def _number(config: Config, name: str, usual: int) -> int:
     return value if type(value) is int and 0 < value <= 4096 else usual
 
 
-def _no_model_folder(folder: Path) -> WrongFile:
+def _no_model_folder(folder: Path) -> NotABaseModel:
     """What a folder without a UNet seems to be, and what to choose instead."""
     if (folder / "model_index.json").is_file():
         kind = _config(folder, "model_index.json").get("_class_name")
-        return WrongFile(folder, f"it has no unet folder, being a {kind!s:.60}", SUPPORTED)
+        return NotABaseModel(folder, f"it has no unet folder, being a {kind!s:.60}", SUPPORTED)
     if (folder / "config.json").is_file():
-        return WrongFile(folder, "it is one part of a model", FOLDER_ABOVE)
+        return NotABaseModel(folder, "it is one part of a model", FOLDER_ABOVE)
     files = sorted(file.name for file in folder.glob("*.safetensors"))
     if files:
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
         seen = f"it is a folder of single files ({', '.join(files[:3])}{more})"
-        return WrongFile(folder, seen, "Choose one of the files in it.")
-    return WrongFile(folder, "it holds no model", "Choose a .safetensors file or a model's folder.")
+        return NotABaseModel(folder, seen, "Choose one of the files in it.")
+    return NotABaseModel(folder, "it holds no model", "Choose a .safetensors file or a model's folder.")

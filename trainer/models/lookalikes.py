@@ -3,7 +3,8 @@
 from collections import Counter
 from typing import NamedTuple
 
-from trainer.models.headers import FULL_PRECISION, Header, WrongFile
+from trainer.models.errors import NotABaseModel
+from trainer.models.headers import FULL_PRECISION, Header
 
 SUPPORTED = "Choose a Stable Diffusion 1.x, 2.x or SDXL model."
 ITS_BASE = "Choose the base model that it was made for."
@@ -91,7 +92,7 @@ def refuse_lookalikes(header: Header) -> None:
         NotABaseModel: It is something else.
     """
     if not header.tensors:
-        raise WrongFile(header.path, "it holds no weights", SUPPORTED)
+        raise NotABaseModel(header.path, "it holds no weights", SUPPORTED)
     parts = {
         "UNet": header.has("^model.diffusion_model.input_blocks.0.0.weight$"),
         "text encoder": header.has("^cond_stage_model. ^conditioner."),
@@ -100,12 +101,14 @@ def refuse_lookalikes(header: Header) -> None:
     single = not parts["UNet"] and sum(parts.values()) < 2
     for kind in (*KINDS, *PARTS) if single else KINDS:
         if header.has(kind.pieces):
-            raise WrongFile(header.path, kind.seen, kind.hint)
+            raise NotABaseModel(header.path, kind.seen, kind.hint)
     missing = [name for name, there in parts.items() if not there]
     if len(missing) == len(parts):
-        raise WrongFile(header.path, "its tensors match no supported model", SUPPORTED)
+        raise NotABaseModel(header.path, "its tensors match no supported model", SUPPORTED)
     if missing:
-        raise WrongFile(header.path, f"it is only part of a model: it has no {' and no '.join(missing)}", WHOLE_FILE)
+        raise NotABaseModel(
+            header.path, f"it is only part of a model: it has no {' and no '.join(missing)}", WHOLE_FILE
+        )
     refuse_quantized(header)
 
 
@@ -117,9 +120,9 @@ def refuse_quantized(header: Header) -> None:
     """
     kind = _most_bytes(header)
     if kind.startswith("F8") or header.has("^scaled_fp8$"):
-        raise WrongFile(header.path, "its weights are fp8, too coarse to train on", FULL_PRECISION)
+        raise NotABaseModel(header.path, "its weights are fp8, too coarse to train on", FULL_PRECISION)
     if kind not in FLOATS or header.has(QUANTIZED):
-        raise WrongFile(header.path, "its weights are quantized, too coarse to train on", FULL_PRECISION)
+        raise NotABaseModel(header.path, "its weights are quantized, too coarse to train on", FULL_PRECISION)
 
 
 def float_format(header: Header) -> str:

@@ -62,7 +62,7 @@ def _called(name: str) -> str:
     wanted = _stem(name)
     hits = [one for one in models_here() if _stem(one.name.rpartition("/")[2]) == wanted]
     if not hits:
-        raise BaseModelMissing(Path(name))
+        raise BaseModelMissing(path=Path(name))
     if len(hits) > 1:
         more = f" and {len(hits) - MOST_NAMED} more" if len(hits) > MOST_NAMED else ""
         raise InvalidSettings(

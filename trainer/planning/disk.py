@@ -42,7 +42,7 @@ def check_space(folder: Path, needed: int) -> None:
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
-        raise DiskShort(folder, size(needed), size(free), size(needed - free))
+        raise DiskShort(folder=folder, needed=size(needed), free=size(free), missing=size(needed - free))
 
 
 def held(folder: Path) -> int:

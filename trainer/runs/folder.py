@@ -14,7 +14,7 @@ from trainer.contract.home import Home, user_path
 from trainer.contract.settings.config import TrainConfig, validated
 from trainer.contract.toml import read_toml, to_toml
 from trainer.dataset.errors import FolderMissing
-from trainer.runs.errors import RunBusy, RunMissing
+from trainer.runs.errors import RunBusy, RunMissing, spoken
 from trainer.runs.workfolder import WorkFolder
 
 
@@ -107,7 +107,7 @@ class RunFolder(WorkFolder):
 
     def busy(self, pid: int | None) -> RunBusy:
         """Returns the error for whoever wants this run while that process trains it."""
-        return RunBusy(self.path.name, pid)
+        return RunBusy(name=self.path.name, process=spoken(pid))
 
     def inside(self, relative: str) -> Path:
         """A file of this run by its relative name.

@@ -17,7 +17,7 @@ from trainer.contract.events import RunFailed, RunFinished
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home
 from trainer.runs import process
-from trainer.runs.errors import NewerVersion, RunBusy, RunError, RunMissing
+from trainer.runs.errors import NewerVersion, RunError, RunMissing
 from trainer.runs.folder import RunFolder
 from trainer.runs.workfolder import UNUSABLE
 
@@ -59,7 +59,7 @@ class Queue:
         """
         busy = run.process()
         if busy is not None:
-            raise RunBusy(run.path.name, busy.pid)
+            raise run.busy(busy.pid)
         with self._changing() as runs:
             if run not in runs:
                 runs.append(run)
@@ -88,7 +88,7 @@ class Queue:
         with suppress(OSError, ValueError, KeyError, TypeError):  # nothing to lose
             seen = json.loads(self.home.queue_file.read_text(encoding="utf-8"))["v"]
             if seen > VERSION:
-                raise NewerVersion(self.home.queue_file.name, seen, VERSION)
+                raise NewerVersion(name=self.home.queue_file.name, seen=seen, known=VERSION)
 
     def hand_over(self, run: RunFolder) -> None:
         """Called by the run's own trainer as its last act: start the next one.

@@ -66,7 +66,7 @@ class WorkFolder(ABC):
         """
         newest = max((event.v for event in read_events(self.events_file)[0]), default=PROTOCOL)
         if newest > PROTOCOL:
-            raise NewerVersion(self.path.name, newest, PROTOCOL)
+            raise NewerVersion(name=self.path.name, seen=newest, known=PROTOCOL)
 
     def status(self, view: RunView | None = None) -> Status:
         """Returns the state of the work; pass its events if they are folded already."""

@@ -81,7 +81,7 @@ def convert(source: Path, target: Path) -> None:
             f"{target} does not end in .safetensors.", hint="Programs know the format by that ending."
         )
     if target.exists():
-        raise FileExists(target)
+        raise FileExists(path=target)
     tensors = _weights(_read(source), source)
     if not tensors:
         raise ConversionRefused(f"{source} holds no weights.", hint="Choose the checkpoint of a model.")
@@ -94,7 +94,7 @@ def convert(source: Path, target: Path) -> None:
             os.fsync(file.fileno())
         part.chmod(0o644)  # mkstemp's 0600 would hide the file from a shared WebUI folder
         if target.exists():  # made meanwhile
-            raise FileExists(target)
+            raise FileExists(path=target)
         part.replace(target)
     except SafetensorError as error:
         raise ConversionRefused(f"{target} cannot be written: {error}.", hint="Free some space on its disk.") from error

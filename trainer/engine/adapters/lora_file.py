@@ -74,7 +74,7 @@ def _exported(path: Path, data: bytes) -> Exported:
 def _publish(verified: Path, path: Path) -> None:
     """Rename a verified file to its final name, unless that exists."""
     if path.exists():
-        raise FileExists(path)
+        raise FileExists(path=path)
     verified.replace(path)
     sync_folder(path.parent)
 
@@ -119,11 +119,11 @@ def verify(path: Path, adapter: Adapter, dtype: str) -> None:
     expected = {f"{name}.{leaf}" for name in adapter.layers for leaf in LEAVES}
     if tensors.keys() != expected:
         odd = sorted(tensors.keys() ^ expected)
-        raise ProofFailed(f"{len(odd)} tensors differ from the architecture's key table, first {odd[0]}")
+        raise ProofFailed(problem=f"{len(odd)} tensors differ from the architecture's key table, first {odd[0]}")
     (header_bytes,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + header_bytes])
     if header.get("__metadata__", {}).get("sshs_model_hash") != body_hash(data):
-        raise ProofFailed("its sshs_model_hash is not the hash of its tensors")
+        raise ProofFailed(problem="its sshs_model_hash is not the hash of its tensors")
     for name, live in adapter.layers.items():
         _verify_layer(name, live, tensors, TOLERANCE[dtype])
 
@@ -131,14 +131,14 @@ def verify(path: Path, adapter: Adapter, dtype: str) -> None:
 def _verify_layer(name: str, live: LiveLayer, tensors: dict[str, Tensor], tolerance: float) -> None:
     down, up = tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"]
     if not (down.isfinite().all() and up.isfinite().all()):
-        raise ProofFailed(f"{name} holds values that are not finite")
+        raise ProofFailed(problem=f"{name} holds values that are not finite")
     written = client_delta(down, up, tensors[f"{name}.alpha"])
     if written.shape != live.slot.shape:
-        raise ProofFailed(f"{name} updates a weight of shape {tuple(written.shape)}, not {live.slot.shape}")
+        raise ProofFailed(problem=f"{name} updates a weight of shape {tuple(written.shape)}, not {live.slot.shape}")
     trained = live.delta().cpu()
     size, error = float(trained.norm()), float((written - trained).norm())
     if error > tolerance * size + _grain(down, up, live.scaling) + 1e-7:
-        raise ProofFailed(f"the update of {name} is off by {error / max(size, 1e-12):.1%} of its size")
+        raise ProofFailed(problem=f"the update of {name} is off by {error / max(size, 1e-12):.1%} of its size")
 
 
 def _grain(down: Tensor, up: Tensor, scaling: float) -> float:

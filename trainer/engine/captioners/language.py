@@ -14,7 +14,6 @@ from transformers import (
 )
 
 from trainer.captioning.catalogue import CAPTIONERS, Captioner, Detail
-from trainer.captioning.errors import NotACaptioner
 from trainer.dataset.captions import Item
 from trainer.dataset.images import load_image
 from trainer.engine.device import DTYPES, choose_device, choose_precision
@@ -81,7 +80,7 @@ class Florence2:
 def _load(captioner: Captioner, folder: Path, architecture: Any, processor: Any) -> tuple[Any, Any]:  # noqa: ANN401
     """Model and processor, on the best device there is."""
     if wrong := _another(folder, captioner.model_type):
-        raise NotACaptioner(captioner.label, folder, [wrong], captioner.repository)
+        raise captioner.refused(folder, wrong)
     device = choose_device("auto")
     dtype = torch.float32 if device == "cpu" else DTYPES[choose_precision("auto", device)]
     try:
@@ -90,13 +89,10 @@ def _load(captioner: Captioner, folder: Path, architecture: Any, processor: Any)
         )
         words = processor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise NotACaptioner(
-            captioner.label, folder, [f"it cannot be loaded ({error})"], captioner.repository
-        ) from error
+        raise captioner.refused(folder, f"it cannot be loaded ({error})") from error
     lacking = sorted(told["missing_keys"])
     if lacking:  # transformers would go on with random numbers in their place
-        why = f"its weights lack {len(lacking)} of the model's, first {lacking[0]}"
-        raise NotACaptioner(captioner.label, folder, [why], captioner.repository)
+        raise captioner.refused(folder, f"its weights lack {len(lacking)} of the model's, first {lacking[0]}")
     return model.to(device).eval(), words
 
 

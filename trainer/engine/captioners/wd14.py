@@ -101,5 +101,4 @@ def _read_tags(folder: Path) -> list[tuple[str, str]]:
 
 
 def _refused(folder: Path, why: str) -> NotACaptioner:
-    wd14 = CAPTIONERS["wd14"]
-    return NotACaptioner(wd14.label, folder, [why], wd14.repository)
+    return CAPTIONERS["wd14"].refused(folder, why)

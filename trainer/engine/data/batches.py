@@ -127,7 +127,7 @@ def encode(
     whole = [one for one in made if one.cut.item.path not in broken]
     if not whole:
         first = next(iter(broken.values()))
-        raise NothingToTrain(first.path.parent, first.cause)
+        raise NothingToTrain(folder=first.path.parent, why=first.cause)
     return EncodedDataset(
         items=[one.cut.item for one in whole],
         crops=[one.cut.crop for one in whole],

@@ -185,7 +185,7 @@ class Encoder:
             posterior = self._family.encode_image(normalised(pixels))
             for (prepared, mirrored), mean, std in zip(chosen, posterior.mean, posterior.std, strict=True):
                 if not (mean.isfinite().all() and std.isfinite().all()):
-                    raise NonFiniteLatents(prepared.cut.item.path)
+                    raise NonFiniteLatents(path=prepared.cut.item.path)
                 if mirrored in prepared.missing:
                     key, tensors = prepared.missing[mirrored][0], {"mean": mean.clone(), "std": std.clone()}
                     prepared.known[mirrored] = self._made.setdefault(key, tensors)  # the same image twice is one

@@ -24,7 +24,7 @@ def check_alike(accelerator: Accelerator, what: str, number: int) -> None:
     """
     seen = everywhere(accelerator, number)
     if len(set(seen)) > 1:
-        raise ComputersDiffer(what, seen)
+        raise ComputersDiffer(things=what, seen=", ".join(map(str, seen)))
 
 
 def sum_gradients(accelerator: Accelerator, parameters: list[torch.nn.Parameter]) -> None:

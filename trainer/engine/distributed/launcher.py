@@ -73,7 +73,7 @@ def _launch(run: RunFolder, group: Group) -> None:
         except SignalException as error:
             raise Terminated from error
         except (RendezvousError, RuntimeError) as error:  # nobody came, or the port is taken
-            raise ComputersApart(str(error).splitlines()[0]) from error
+            raise ComputersApart(detail=str(error).splitlines()[0]) from error
 
 
 def _check(config: TrainConfig, group: Group) -> None:
@@ -157,8 +157,8 @@ def _cause(error: ChildFailedError) -> TrainerError:
     silent = {n: f for n, f in failures.items() if "hint" not in f.error_file_data and f.exitcode != -signal.SIGTERM}
     for number, failure in silent.items():
         how = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
-        return ProcessLost(f"number {number} ({how})")
-    return ProcessLost("the connection to it broke")
+        return ProcessLost(which=f"number {number} ({how})")
+    return ProcessLost(which="the connection to it broke")
 
 
 def end_with_launcher() -> None:

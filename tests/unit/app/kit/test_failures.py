@@ -84,5 +84,6 @@ def test_help_has_a_row_to_lead_to_for_every_code(tongue):
 
 
 def test_a_card_leads_to_help(tmp_path):
-    assert 'href="help#no_images" target="_blank">Mehr in der Hilfe</a>' in problem_card(NoImages(tmp_path, 3), "de")
+    card = problem_card(NoImages(folder=tmp_path, other_files=3), "de")
+    assert 'href="help#no_images" target="_blank">Mehr in der Hilfe</a>' in card
     assert failures.link("of_a_later_version", "de") == ""
