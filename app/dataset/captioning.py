@@ -70,11 +70,9 @@ def answers(home: Home) -> list[Answer]:
     """The functions that the script calls for automatic captions, by their names."""
 
     def captioning(asked: Asked, tongue: str) -> JobData:
-        """How far it is."""
         return job_data(_job(home, asked), tongue)
 
     def caption_start(asked: Captioning, tongue: str) -> JobData:
-        """Start, or resume where it ended."""
         return job_data(start(home, caption_settings(asked.settings())), tongue)
 
     def caption_stop(asked: Asked, tongue: str) -> JobData:
@@ -98,7 +96,6 @@ def job_data(job: CaptionJob, tongue: str) -> JobData:
 
 
 def _job(home: Home, asked: Asked) -> CaptionJob:
-    """The captioning of the page's folder."""
     return CaptionJob.of(home, Path(asked.folder))
 
 

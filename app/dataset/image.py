@@ -115,7 +115,6 @@ def answers(home: Home) -> list[Answer]:
     """The functions that the script calls for one image, by their names."""
 
     def look_at(asked: Looked, tongue: str) -> TrainedData:
-        """Everything about one image."""
         return trained_data(ImageFolder.of(home, asked.folder, again=False), asked, asked.config(home), tongue)
 
     def frame(asked: Focused, _tongue: str) -> dict[str, Frame]:
@@ -124,7 +123,6 @@ def answers(home: Home) -> list[Answer]:
         return {"frame": frame_of(crop_of(replace(item, focus=asked.focus), asked.config(home)))}
 
     def set_focus(asked: Focused, tongue: str) -> GridData:
-        """Keep the focus point."""
         images = ImageFolder.of(home, asked.folder)
         item_of(images, asked.name)
         edit = partial(replace, focus=asked.focus)
@@ -132,7 +130,6 @@ def answers(home: Home) -> list[Answer]:
         return made(home, asked, {asked.name: edit}, what, tongue)
 
     def set_mask(asked: Masked, tongue: str) -> GridData:
-        """Keep the mask."""
         images = ImageFolder.of(home, asked.folder)
         item = item_of(images, asked.name)
         mask = None if asked.png is None else keep_mask(images, item, asked.png)
@@ -195,7 +192,7 @@ def trained_data(images: ImageFolder, asked: Looked, config: TrainConfig, tongue
 
 
 def keep_mask(images: ImageFolder, item: Item, png: str) -> str | None:
-    """The path, relative to the overlay's folder, of a mask that is kept under the name of its content; None for none.
+    """Save a mask under the name of its content; returns its path relative to the overlay's folder, None for no mask.
 
     Raises:
         DatasetError: No PNG, or one of another shape than the image.
@@ -220,11 +217,7 @@ def keep_mask(images: ImageFolder, item: Item, png: str) -> str | None:
 
 
 def _check_shape(item: Item, width: int, height: int) -> None:
-    """Pass a mask that is the image scaled to whole numbers of px.
-
-    Raises:
-        ValueError: It is not, or too large.
-    """
+    """Raise a ValueError if a mask is too large, or not the image scaled to whole numbers of px."""
     if max(width, height) > MASK_PX or not same_shape(width, height, item.width, item.height):
         raise ValueError(f"it has {width} × {height} px, the image {item.width} × {item.height}")
 

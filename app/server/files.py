@@ -68,7 +68,6 @@ def routes(home: Home) -> list[Route]:
         return _file(request, _thumbnails(home), f"{key}.jpg", "image/jpeg", FOREVER)
 
     def preset(request: Request) -> Response:
-        """One of the user's presets, as a file."""
         return _file(request, home.presets, f"{request.path_params['name']}.toml", "application/toml", ASK)
 
     return [
@@ -82,7 +81,7 @@ def routes(home: Home) -> list[Route]:
 def run_url(run: RunFolder, name: str) -> str:
     """Returns the address of one of a run's files, by its relative name.
 
-    The time of its last change is part of it: after a rollback a preview may be generated anew under its old name.
+    The time of its last change is part of it: after a rollback a preview may be generated again under its old name.
     """
     try:
         changed = f"?{(run.path / name).stat().st_mtime_ns:x}"
@@ -143,7 +142,6 @@ def _placeholder() -> bytes:
 
 
 def _jpeg(image: Image.Image) -> bytes:
-    """The image as a file's content."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=85, optimize=True)
     return buffer.getvalue()
@@ -153,7 +151,6 @@ def guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Respon
     """Returns the route's function, restricted to those who are logged in."""
 
     def checked(request: Request) -> Response:
-        """The answer, or 401 to who is not logged in."""
         if logged_in(request):
             return answer(request)
         return refusal(401, "You are not logged in.", "Open the page itself and log in there.")
