@@ -143,10 +143,10 @@ class Scene:
         watch.tick()
         watch.view.warnings = watch.view.warnings[-1:] if isinstance(event, RunFailed) else [event]
         card = parts.notices(watch, "en")
-        assert f"{html_of(event.message)}<p>{html_of(event.hint)} " in card
+        assert f"{html_of(event.message, 'en')}<p>{html_of(event.hint, 'en')} " in card
         log = run.log_file.read_text()
         assert ("Traceback" in log) == isinstance(event, RunFailed), "the technical story is in log.txt"
-        return self.seen(event.code, on_page(event.message), on_page(event.hint))
+        return self.seen(event.code, on_page(event.message, "en"), on_page(event.hint, "en"))
 
     def deleted(self, run: RunFolder) -> Seen:
         """What the console says of a training whose folder vanishes."""
@@ -237,7 +237,8 @@ class Scene:
         ((code, message, hint, linked),) = ERROR.findall(output) or pytest.fail(output)
         assert linked == code
         written = {for_console(text): text for error in self._errors for text in (error.message, error.hint)}
-        return self.seen(code, on_page(written.get(message, message)), on_page(written.get(hint, hint)))
+        raw = [written.get(text, text) for text in (message, hint)]
+        return self.seen(code, *(on_page(text, "en") for text in raw))
 
     def _output(self) -> str:
         """What the console has shown; nothing technical."""
