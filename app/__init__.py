@@ -14,6 +14,7 @@ def _without_stubs() -> Iterator[None]:
     getfile = inspect.getfile
 
     def unknown(thing: object) -> str:
+        """The source file of anything but a class of Gradio's."""
         if isinstance(thing, type) and thing.__module__.startswith("gradio."):
             raise OSError
         return getfile(thing)  # type: ignore[arg-type]

@@ -125,6 +125,7 @@ def _endpoint(act: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(act)
     def by_position(*arguments: Any) -> Any:  # noqa: ANN401
+        """The action's answer."""
         return act(**dict(zip(signature.parameters, arguments, strict=False)))
 
     return reported(by_position)

@@ -70,9 +70,11 @@ def answers(home: Home) -> list[Answer]:
     """The functions that the script calls for automatic captions, by their names."""
 
     def captioning(asked: Asked, tongue: str) -> JobData:
+        """How far it is."""
         return job_data(_job(home, asked), tongue)
 
     def caption_start(asked: Captioning, tongue: str) -> JobData:
+        """Start, or resume where it ended."""
         return job_data(start(home, caption_settings(asked.settings())), tongue)
 
     def caption_stop(asked: Asked, tongue: str) -> JobData:

@@ -149,6 +149,7 @@ def answers(home: Home) -> list[Answer]:
         }
 
     def fix(asked: Fixed, tongue: str) -> GridData:
+        """Fix the finding, as one change that can be undone."""
         found = checks.of(ImageFolder.of(home, asked.folder), asked.config(home))
         findings = found.findings if found is not None and found.state == "done" else []
         finding = findings[asked.number] if asked.number < len(findings) else None

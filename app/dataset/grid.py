@@ -101,6 +101,7 @@ def answer(kind: type[Question], respond: Callable[[Question, str], Any]) -> Ans
     """
 
     def answered(question: dict[str, Any], request: gr.Request) -> Any:  # noqa: ANN401 - whatever the script reads
+        """The answer, or the error."""
         try:
             with system_explained():
                 return respond(_read(kind, question), language(request))
@@ -222,6 +223,7 @@ def _looking(home: Home) -> list[Answer]:
         return {"cards": [_card(images, name, tongue) for name in asked.shown[:AT_ONCE] if name in known]}
 
     def bulk_preview(asked: Bulk, _tongue: str) -> Preview:
+        """What the change would change, without changing it."""
         images = ImageFolder.of(home, asked.folder, again=False)
         names = asked.of(images)
         fresh = changed({name: images.captions[name] for name in names}, asked.edit)
@@ -237,17 +239,20 @@ def _looking(home: Home) -> list[Answer]:
 
 def _changing(home: Home) -> list[Answer]:
     def save(asked: Saved, tongue: str) -> GridData:
+        """One caption changed."""
         images = ImageFolder.of(home, asked.folder)
         fresh = with_captions(images, {asked.name: asked.caption})
         return made(home, asked, fresh, say(tongue, "dataset.did.caption", name=asked.name), tongue)
 
     def bulk(asked: Bulk, tongue: str) -> GridData:
+        """The change made."""
         images = ImageFolder.of(home, asked.folder)
         fresh = changed({name: images.captions[name] for name in asked.of(images)}, asked.edit)
         what = say(tongue, f"dataset.did.{asked.edit.kind}", find=asked.edit.find, put=asked.edit.put)
         return made(home, asked, with_captions(images, fresh), what, tongue)
 
     def leave_out(asked: Left, tongue: str) -> GridData:
+        """Exclude images from training, or include them again."""
         images = ImageFolder.of(home, asked.folder)
         names = asked.of(images)
         fresh = dict.fromkeys(names, partial(replace, left_out=asked.left_out))
@@ -255,9 +260,11 @@ def _changing(home: Home) -> list[Answer]:
         return made(home, asked, fresh, what, tongue)
 
     def take_back(asked: Asked, tongue: str) -> GridData:
+        """The last change undone."""
         return _step(home, asked, tongue, "undo")
 
     def do_again(asked: Asked, tongue: str) -> GridData:
+        """The change made again that was undone last."""
         return _step(home, asked, tongue, "redo")
 
     return [

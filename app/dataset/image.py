@@ -115,6 +115,7 @@ def answers(home: Home) -> list[Answer]:
     """The functions that the script calls for one image, by their names."""
 
     def look_at(asked: Looked, tongue: str) -> TrainedData:
+        """Everything about one image."""
         return trained_data(ImageFolder.of(home, asked.folder, again=False), asked, asked.config(home), tongue)
 
     def frame(asked: Focused, _tongue: str) -> dict[str, Frame]:
@@ -123,6 +124,7 @@ def answers(home: Home) -> list[Answer]:
         return {"frame": frame_of(crop_of(replace(item, focus=asked.focus), asked.config(home)))}
 
     def set_focus(asked: Focused, tongue: str) -> GridData:
+        """Keep the focus point."""
         images = ImageFolder.of(home, asked.folder)
         item_of(images, asked.name)
         edit = partial(replace, focus=asked.focus)
@@ -130,6 +132,7 @@ def answers(home: Home) -> list[Answer]:
         return made(home, asked, {asked.name: edit}, what, tongue)
 
     def set_mask(asked: Masked, tongue: str) -> GridData:
+        """Keep the mask."""
         images = ImageFolder.of(home, asked.folder)
         item = item_of(images, asked.name)
         mask = None if asked.png is None else keep_mask(images, item, asked.png)

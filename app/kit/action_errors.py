@@ -20,6 +20,7 @@ def reported(act: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(act)  # Gradio reads the signature
     def reporting(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the action takes and returns
+        """Run the action, or raise Gradio's error."""
         try:
             with system_explained():
                 return act(*arguments, **named)
@@ -35,6 +36,7 @@ def carded(place: Block, act: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(act)  # Gradio reads the signature
     def showing(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the action takes and returns
+        """Run the action, or return the card."""
         try:
             return act(*arguments, **named)
         except TrainerError as error:

@@ -93,6 +93,7 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
         """Make a button of something done with the shown run."""
 
         def acting(run: str) -> None:
+            """Do it with the run of this name."""
             act(RunFolder.named(home, run))
 
         return reported(acting)

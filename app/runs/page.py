@@ -111,6 +111,7 @@ def build(home: Home, watches: Watches, demo: gr.Blocks) -> None:
     page, timer = Runs(home, watches), gr.Timer(TICK_SECONDS)
 
     def show_more(count: int) -> int:
+        """How many cards to show from now on."""
         return count + CARDS
 
     private = {**PRIVATE, "queue": False}

@@ -68,6 +68,7 @@ def routes(home: Home) -> list[Route]:
         return _file(request, _thumbnails(home), f"{key}.jpg", "image/jpeg", FOREVER)
 
     def preset(request: Request) -> Response:
+        """One of the user's presets, as a file."""
         return _file(request, home.presets, f"{request.path_params['name']}.toml", "application/toml", ASK)
 
     return [
@@ -151,6 +152,7 @@ def guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Respon
     """Returns the route's function, restricted to those who are logged in."""
 
     def checked(request: Request) -> Response:
+        """The answer, or 401 to who is not logged in."""
         if logged_in(request):
             return answer(request)
         return refusal(401, "You are not logged in.", "Open the page itself and log in there.")

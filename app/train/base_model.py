@@ -57,9 +57,11 @@ class BaseModelField:
             return line_html(base_model, model, asked, tongue), button
 
         def ask(request: gr.Request, base_model: str) -> dict[str, str]:
+            """Ask the hub about a model that is not downloaded yet."""
             return asked_of_hub(base_model, language(request))
 
         def list_models() -> Any:  # noqa: ANN401 - an update
+            """The models there are now."""
             return gr.update(choices=base_models(self.home, models_here()))
 
         gr.on(
@@ -147,6 +149,7 @@ def preset_of(home: Home, model: BaseModel, goal: str) -> str:
     start = f"{model.variant or model.family}-".lower()
 
     def nearness(name: str) -> tuple[bool, bool, bool]:
+        """How well a preset suits the model, first what matters most."""
         config = made[name]
         return config.dataset.resolution == model.default_size, config.goal == goal, name.startswith(start)
 

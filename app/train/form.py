@@ -115,9 +115,11 @@ class TrainForm:
             return {controls["dataset.resolution"]: remedy} if remedy else gr.skip()
 
         def preset_value(place: str, preset: str) -> Any:  # noqa: ANN401 - any setting's value
+            """Returns the preset's value of one setting."""
             return shown_values(preset_config(home, preset))[place]
 
         def take_example(request: gr.Request) -> Any:  # noqa: ANN401
+            """The built-in images, model and preset."""
             return self.show(preset_config(home, EXAMPLE), language(request), output_name="example")
 
         chosen: dict[str, Any] = {"preset": self.preset, **users}
@@ -171,6 +173,7 @@ class TrainForm:
         )
 
         def shrink(seen: dict[str, Any]) -> Any:  # noqa: ANN401 - a number or nothing
+            """Use the smaller resolution that fits."""
             return seen.get("fits_at") or gr.skip()
 
         self.smaller.click(shrink, marked, controls["dataset.resolution"], **PRIVATE)
@@ -203,6 +206,7 @@ class TrainForm:
         rank, alpha, rate = (self.form.controls[p] for p in SHAPE[:3])
 
         def note(rank: float, alpha: float, rate: float) -> float | None:
+            """The learning strength these values make."""
             return learning_strength(rate, alpha, rank) if rank and alpha and rate else None
 
         def adapt(rank: float, alpha: float, rate: float, kept: float | None, wished: bool) -> Any:  # noqa: ANN401

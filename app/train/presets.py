@@ -26,6 +26,7 @@ def preset_for(home: Home, goal: str, present: str) -> str:
     model = preset_config(home, present).model
 
     def nearness(name: str) -> tuple[bool, bool]:
+        """How near a preset is, first what matters most."""
         own = preset_config(home, name).model
         family = "sd15" if model.family == "auto" else model.family
         return own.base_model == model.base_model, own.family == family

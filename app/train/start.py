@@ -34,6 +34,7 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
     home = form.home
 
     def shown(act: Callable[..., Any]) -> Callable[..., Any]:
+        """Show what goes wrong with the action."""
         return reported(carded(form.problem, act))
 
     def begin(request: gr.Request, preset: str, **named: Any) -> Any:  # noqa: ANN401 - settings of many kinds

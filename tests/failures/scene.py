@@ -197,7 +197,7 @@ class Scene:
         (finding, *_) = [one for one in findings if one.code == code] or pytest.fail(output)
         shown = (code, *(for_console(text) for text in (finding.message, finding.why, finding.hint)))
         assert shown in FINDING.findall(output)
-        message, why, hint = map(on_page, (finding.message, finding.why, finding.hint))
+        message, why, hint = (on_page(text, "en") for text in (finding.message, finding.why, finding.hint))
         if not page:
             return self.seen(code, message, hint, why)
         check = next(one for one in app.dataset.checks.answers(self.home) if one.__name__ == "check")

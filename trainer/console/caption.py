@@ -55,6 +55,7 @@ def run(flags: Flags, console: Console) -> int:
     console.print(f"{captioner.label}: {resuming}Ctrl-C stops.", markup=False, soft_wrap=True)
 
     def show(event: Event, _bar: object) -> None:
+        """Show why it failed."""
         if isinstance(event, RunFailed):
             show_error(event, console)
 

@@ -35,6 +35,7 @@ def run(flags: Flags, console: Console) -> int:
         task = bar.add_task("Copying", total=None)
 
         def show(done: int, total: int) -> None:
+            """Move the bar."""
             bar.update(task, completed=done, total=total)
 
         source = Path(flags["export_dataset"])
