@@ -1,8 +1,9 @@
 """The page's actions for programs: named endpoints with named parameters, used through `gradio_client`."""
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 from gradio.events import api
@@ -22,14 +23,13 @@ from trainer.runs.queue import Queue
 from trainer.runs.workfolder import Request
 
 KINDS: dict[str, Any] = {"switch": bool, "whole": int, "number": float}
-ACTIONS: dict[str, Request] = {"stop": "stop", "pause": "pause", "save": "save", "sample": "sample"}
 
 
 def register(home: Home, watches: Watches) -> None:
     """Register all endpoints, inside the Blocks."""
     api(_endpoint(_start(home)), api_name="start")
-    for name, what in ACTIONS.items():
-        api(_endpoint(_asking(home, what)), api_name=name)
+    for what in get_args(Request):
+        api(_endpoint(_asking(home, what)), api_name=what)
 
     def resume(run: str) -> str:
         """Resume a run from its last checkpoint, after the queued runs. Returns its name."""
@@ -123,14 +123,9 @@ def _endpoint(act: Callable[..., Any]) -> Callable[..., Any]:
     """Make an action take its named parameters by position, as Gradio sends them, and report its errors."""
     signature = inspect.signature(act)
 
+    @functools.wraps(act)
     def by_position(*arguments: Any) -> Any:  # noqa: ANN401
         """The action's answer."""
         return act(**dict(zip(signature.parameters, arguments, strict=False)))
 
-    by_position.__signature__ = signature  # type: ignore[attr-defined]
-    by_position.__annotations__, by_position.__doc__, by_position.__name__ = (
-        act.__annotations__,
-        act.__doc__,
-        act.__name__,
-    )
     return reported(by_position)

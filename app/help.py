@@ -5,7 +5,7 @@ from html import escape
 import gradio as gr
 
 from app.kit.component import PRIVATE
-from app.kit.failures import table
+from app.kit.failures import folded, table
 from app.kit.form import element_id
 from app.kit.text import label, language, say
 from app.kit.wording import on_page, section_name, setting_name
@@ -86,17 +86,9 @@ def settings_table(tongue: str) -> str:
 
 
 def _section(section: str, tongue: str) -> str:
-    heads = "".join(
-        f'<th scope="col">{escape(say(tongue, f"help.{head}"))}</th>'
-        for head in ("setting", "meaning", "range", "default")
-    )
+    heads = ("setting", "meaning", "range", "default")
     rows = "".join(_row(info, tongue) for info in all_settings() if info.section == section)
-    purpose, title = escape(SECTIONS[section].__doc__ or ""), escape(section_name(section, tongue))
-    return (
-        f"<details><summary><h3>{title}</h3> <span>{purpose}</span></summary>"
-        f'<div class="help-scroll" tabindex="0" role="region" aria-label="{title}">'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>"
-    )
+    return folded(section_name(section, tongue), heads, rows, tongue, purpose=SECTIONS[section].__doc__ or "")
 
 
 def _row(info: SettingInfo, tongue: str) -> str:

@@ -38,7 +38,7 @@ NAV = {"nav.train": "/", "nav.dataset": "/dataset", "nav.runs": "/runs", "nav.he
 
 
 def build(home: Home, feed: Feed) -> gr.Blocks:
-    """All pages."""
+    """Returns all pages."""
     demo = gr.Blocks(title="Atelier", analytics_enabled=False, fill_width=True)
     with demo:
         header("/")
@@ -61,7 +61,7 @@ def build(home: Home, feed: Feed) -> gr.Blocks:
 
 
 def header(here: str) -> None:
-    """The name, and the way to the other pages."""
+    """Place the name and the links to the other pages."""
     Navbar(main_page_name=False)  # Gradio's own is left empty: ours speaks the reader's language
     with gr.Row(elem_id="header"):
         gr.Markdown("# Atelier", elem_id="title")
@@ -72,11 +72,11 @@ def header(here: str) -> None:
 
 
 def free_port(host: str, wished: int | None) -> int:
-    """The wished port, or the first free one of ours.
+    """Returns the requested port, or the first free one of ours.
 
     Raises:
         AddressElsewhere: The host is not this computer.
-        PortRefused: The system does not give the wished one.
+        PortRefused: The system refuses the requested one.
         PortTaken: None is free.
     """
     for port in [wished] if wished is not None else PORTS:
@@ -98,7 +98,7 @@ def free_port(host: str, wished: int | None) -> int:
 
 
 def chosen_password(listened: str, file: Path | None) -> str:
-    """The password of a page that is open to other computers: from the file, the variable, or typed by who is there.
+    """Returns the password of a page that is open to other computers: from the file, the variable, or typed in.
 
     There is no flag for the password itself: every program on this computer could read it from the process list.
 
@@ -155,13 +155,13 @@ def serve(flags: argparse.Namespace) -> None:
         css_paths=STYLES,
         i18n=I18N,
     )
-    sys.stdout.write(f"Atelier is at http://{host}:{port}  (Ctrl-C ends the page; a training goes on)\n")
+    sys.stdout.write(f"Atelier is at http://{host}:{port}  (Ctrl-C ends the page; training continues)\n")
     sys.stdout.flush()
     demo.block_thread()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 when the user ended it, 2 on an error the user can act on."""
+    """Serve the page; returns 0 when the user ended it, 2 on an error the user can act on."""
     parser = argparse.ArgumentParser(prog="launch.py", description="The page.", allow_abbrev=False)
     parser.add_argument("--home", type=Path, metavar="DIR", help="Folder for runs and caches.")
     parser.add_argument("--port", type=int, metavar="N", help="Port, else the first free one from 7860 on.")

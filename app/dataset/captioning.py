@@ -98,7 +98,6 @@ def job_data(job: CaptionJob, tongue: str) -> JobData:
 
 
 def _job(home: Home, asked: Asked) -> CaptionJob:
-    """The captioning of the page's folder."""
     return CaptionJob.of(home, Path(asked.folder))
 
 

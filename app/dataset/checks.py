@@ -89,7 +89,7 @@ class Checks:
     def of(self, images: ImageFolder, config: TrainConfig, *, start: bool = False, again: bool = False) -> Check | None:
         """The check of this folder as it is now, if there is one or one is to be started.
 
-        A folder that was checked is checked anew with every change; an unfinished check of how it was is given up.
+        A folder that was checked is checked again after every change; an unfinished check of its old state is canceled.
 
         Args:
             images: The folder.

@@ -300,7 +300,6 @@ def made(home: Home, asked: Asked, fresh: Mapping[str, Update], what: str, tongu
 
 
 def _step(home: Home, asked: Asked, tongue: str, way: str) -> GridData:
-    """The last change undone, or made again."""
     folder = ImageFolder.of(home, asked.folder).folder
     step = (undo if way == "undo" else redo)(home, folder)
     if step is None:

@@ -195,7 +195,7 @@ def trained_data(images: ImageFolder, asked: Looked, config: TrainConfig, tongue
 
 
 def keep_mask(images: ImageFolder, item: Item, png: str) -> str | None:
-    """The path, relative to the overlay's folder, of a mask that is kept under the name of its content; None for none.
+    """Save a mask under the name of its content; returns its path relative to the overlay's folder, None for no mask.
 
     Raises:
         DatasetError: No PNG, or one of another shape than the image.
@@ -220,11 +220,7 @@ def keep_mask(images: ImageFolder, item: Item, png: str) -> str | None:
 
 
 def _check_shape(item: Item, width: int, height: int) -> None:
-    """Pass a mask that is the image scaled to whole numbers of px.
-
-    Raises:
-        ValueError: It is not, or too large.
-    """
+    """Raise a ValueError if a mask is too large, or not the image scaled to whole numbers of px."""
     if max(width, height) > MASK_PX or not same_shape(width, height, item.width, item.height):
         raise ValueError(f"it has {width} × {height} px, the image {item.width} × {item.height}")
 

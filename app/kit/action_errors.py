@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.context import LocalContext
 
+from app.kit.cards import problem_card
 from app.kit.text import language
 from app.kit.wording import explained
 from trainer.contract.errors import TrainerError
@@ -18,6 +20,7 @@ def reported(act: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(act)  # Gradio reads the signature
     def reporting(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the action takes and returns
+        """Run the action, or raise Gradio's error."""
         try:
             with system_explained():
                 return act(*arguments, **named)
@@ -26,3 +29,17 @@ def reported(act: Callable[..., Any]) -> Callable[..., Any]:
             raise gr.Error(said, print_exception=False) from error
 
     return reporting
+
+
+def carded(place: Block, act: Callable[..., Any]) -> Callable[..., Any]:
+    """Make an action show our own errors as a card in the component `place`, one of its outputs."""
+
+    @functools.wraps(act)  # Gradio reads the signature
+    def showing(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the action takes and returns
+        """Run the action, or return the card."""
+        try:
+            return act(*arguments, **named)
+        except TrainerError as error:
+            return {place: problem_card(error, language(LocalContext.request.get(None)))}
+
+    return showing

@@ -1,12 +1,9 @@
 """Elements of our own: templates and a script from `assets/` over Gradio's HTML component."""
 
 import json
-from abc import ABCMeta
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-from gradio.component_meta import ComponentMeta, updateable
 
 from trainer.contract.home import CHECKOUT
 
@@ -15,24 +12,11 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden
 
 
 def asset(name: str) -> str:
-    """The text of a file of `assets/`."""
+    """Returns the text of a file of `assets/`."""
     return (CHECKOUT / "assets" / name).read_text(encoding="utf-8")
 
 
-class _WithoutStub(ComponentMeta):
-    """Makes a component class as Gradio does, but without the .pyi file it writes beside each one's source.
-
-    mypy would read that copy instead of the source.
-    """
-
-    def __new__(cls, name: str, bases: tuple[type, ...], attrs: dict[str, Any]) -> type:
-        if "__init__" in attrs:
-            recording: Callable[[Any], Any] = updateable  # keeps the arguments, for Gradio to make the component anew
-            attrs = attrs | {"__init__": recording(attrs["__init__"])}
-        return ABCMeta.__new__(cls, name, bases, attrs)
-
-
-class Element(gr.HTML, metaclass=_WithoutStub):
+class Element(gr.HTML):
     """HTML that never changes with its value; its script only sets attributes and texts, so nothing blinks."""
 
     SCRIPTS: tuple[str, ...] = ()  # files of `assets/` that make up the script, in order
@@ -60,5 +44,5 @@ class Element(gr.HTML, metaclass=_WithoutStub):
         )
 
     def postprocess(self, value: Any) -> str:  # noqa: ANN401
-        """The value as one JSON text: the browser's framework would watch each number of a list separately."""
+        """Returns the value as one JSON text: the browser's framework would watch each number of a list separately."""
         return json.dumps(self.EMPTY if value is None else value, allow_nan=False, separators=(",", ":"))

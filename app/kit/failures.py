@@ -44,15 +44,21 @@ def table(tongue: str) -> str:
     return f"<p>{escape(say(tongue, 'help.failures_intro'))}</p>{''.join(_group(name, tongue) for name in GROUPS)}"
 
 
+def folded(title: str, heads: Iterable[str], rows: str, tongue: str, purpose: str = "") -> str:
+    """Returns a table of Help with these column headings, folded under its title."""
+    columns = "".join(f'<th scope="col">{escape(say(tongue, f"help.{head}"))}</th>' for head in heads)
+    about = f" <span>{escape(purpose)}</span>" if purpose else ""
+    return (
+        f'<details><summary><h3>{escape(title)}</h3>{about}</summary><div class="help-scroll" tabindex="0" '
+        f'role="region" aria-label="{escape(title)}"><table><thead><tr>{columns}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></details>"
+    )
+
+
 def _group(name: str, tongue: str) -> str:
-    title = escape(say(tongue, f"help.failures.{name}"))
-    heads = "".join(f'<th scope="col">{escape(say(tongue, f"help.{head}"))}</th>' for head in ("said", "remedy"))
     failures = [one for one in FAILURES if one["group"] == name]
     rows = "".join(row for _, same in groupby(failures, lambda one: one["code"]) for row in _rows(same, tongue))
-    return (
-        f'<details><summary><h3>{title}</h3></summary><div class="help-scroll" tabindex="0" role="region" '
-        f'aria-label="{title}"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>'
-    )
+    return folded(say(tongue, f"help.failures.{name}"), ("said", "remedy"), rows, tongue)
 
 
 def _rows(same: Iterable[Failure], tongue: str) -> Iterator[str]:

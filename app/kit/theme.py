@@ -1,4 +1,4 @@
-"""Colours and fonts: calm, from the system's own fonts, light and dark."""
+"""Colors and fonts: calm, from the system's own fonts, light and dark."""
 
 import gradio as gr
 

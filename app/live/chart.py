@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import TypedDict
 
@@ -10,35 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.kit.component import Element, asset
+from app.kit.text import words
 from trainer.contract.events import RunView
 
 FloatArray = NDArray[np.float64]
 ROW = 64
 SMOOTHING = 0.95  # TensorBoard's weight of the past: an average over about 1 / (1 - 0.95) = 20 steps
 MAX_POINTS = 1500  # about one a pixel on a wide screen
-
-
-@dataclass(frozen=True)
-class ChartLabels:
-    """Every word the chart shows; names in braces are filled in, and stay when translated."""
-
-    title: str = "Loss by step"
-    log: str = "Log scale"
-    legend: str = "Faint: every step. Strong: smoothed. Dashed: previews. Point at the curve or use the arrow keys."
-    step: str = "step"
-    loss: str = "loss"
-    smoothed: str = "smoothed"
-    learning_rate: str = "learning rate"
-    empty: str = "No steps yet: the curve begins with the first one."
-    begun: str = "Loss {loss} at step {step} of {total}."
-    going: str = "Loss {loss}, {trend}; lowest {lowest} at step {lowest_step} of {total}."
-    broken: str = "The loss is not a number at step {step} of {total}."
-    falling: str = "falling"
-    rising: str = "rising"
-    steady: str = "steady"
-
-
-ENGLISH = ChartLabels()
 
 
 class ChartData(TypedDict):
@@ -51,16 +28,16 @@ class ChartData(TypedDict):
     words: dict[str, str]  # the labels: they come with the data because each reader may have another language
 
 
-def chart_data(view: RunView, total: int, labels: ChartLabels = ENGLISH, max_points: int = MAX_POINTS) -> ChartData:
+def chart_data(view: RunView, total: int, language: str = "en", max_points: int = MAX_POINTS) -> ChartData:
     """Returns what the chart shows of a run.
 
     Args:
         view: The run's events so far.
         total: Planned steps.
-        labels: The chart's words in the reader's language.
+        language: The reader's.
         max_points: Most points to draw, at least 5; the average and the summary see every step.
     """
-    losses = np.asarray([step.loss for step in view.steps])
+    labels, losses = words(language, "chart."), np.asarray([step.loss for step in view.steps])
     averages = smoothed(losses)
     kept = thinned(losses, max_points)
     steps = [view.steps[i] for i in kept]
@@ -71,7 +48,7 @@ def chart_data(view: RunView, total: int, labels: ChartLabels = ENGLISH, max_poi
         "markers": sorted({sample.step for sample in view.samples}),
         "total": total,
         "summary": summary(view, losses, averages, total, labels),
-        "words": asdict(labels),
+        "words": labels,
     }
 
 
@@ -147,23 +124,22 @@ def trend(losses: Sequence[float] | FloatArray) -> int:
     return -1 if change < 0 else 1
 
 
-def summary(view: RunView, losses: FloatArray, averages: FloatArray, total: int, labels: ChartLabels) -> str:
+def summary(view: RunView, losses: FloatArray, averages: FloatArray, total: int, labels: dict[str, str]) -> str:
     """Returns the curve in one sentence, for screen readers."""
     if not view.steps:
-        return labels.empty
+        return labels["empty"]
     last = view.steps[-1]
-    words = {"step": last.step, "total": max(total, last.step), "loss": f"{averages[-1]:.3f}"}
+    values = {"step": last.step, "total": max(total, last.step), "loss": f"{averages[-1]:.3f}"}
     if not math.isfinite(last.loss):
-        return labels.broken.format(**words)
+        return labels["broken"].format(**values)
     finite = np.flatnonzero(np.isfinite(losses))
     if len(finite) < 10:
-        return labels.begun.format(**words)
+        return labels["begun"].format(**values)
     settled = finite[min(20, len(finite) // 2) :]  # an average of few steps is low or high by chance
     lowest = int(settled[averages[settled].argmin()])
-    direction = trend(losses[finite])
-    words["trend"] = {-1: labels.falling, 0: labels.steady, 1: labels.rising}[direction]
-    words |= {"lowest": f"{averages[lowest]:.3f}", "lowest_step": view.steps[lowest].step}
-    return labels.going.format(**words)
+    direction = labels[{-1: "falling", 0: "steady", 1: "rising"}[trend(losses[finite])]]
+    values |= {"trend": direction, "lowest": f"{averages[lowest]:.3f}", "lowest_step": view.steps[lowest].step}
+    return labels["going"].format(**values)
 
 
 def _short(every: FloatArray) -> list[float | None]:

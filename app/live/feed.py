@@ -15,9 +15,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.kit.component import Element
-from app.kit.text import language, say, words
+from app.kit.text import language, say
 from app.live import parts
-from app.live.chart import ChartLabels, chart_data
+from app.live.chart import chart_data
 from app.live.compare import compare_data
 from app.live.monitor import Watch, Watches
 from app.server.files import guarded
@@ -121,7 +121,7 @@ def parts_of(watch: Watch, tongue: str) -> dict[str, Any]:
             "board": parts.board(watch, tongue),
         },
         "log": parts.log_tail(watch.run),
-        "chart": chart_data(watch.view, watch.steps_total, ChartLabels(**words(tongue, "chart."))),
+        "chart": chart_data(watch.view, watch.steps_total, tongue),
         "compare": compare_data(watch, tongue),
     }
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -87,20 +88,20 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
         **PRIVATE,
     }
     gr.on([panel.shown.submit, panel.result.file.input], **frame)
+
+    def act_on(act: Callable[[RunFolder], object]) -> Callable[[str], None]:
+        """Make a button of something done with the shown run."""
+
+        def acting(run: str) -> None:
+            """Do it with the run of this name."""
+            act(RunFolder.named(home, run))
+
+        return reported(acting)
+
     for what, button in panel.asks.items():
-        button.click(reported(_asking(home, what)), panel.shown, None, **PRIVATE)
-
-    def end_now(run: str) -> None:
-        """End a trainer that does not answer."""
-        force_quit(RunFolder.named(home, run))
-
-    panel.force.click(reported(end_now), panel.shown, None, **PRIVATE)
-
-    def resume(run: str) -> None:
-        """Resume from the run's last checkpoint, after the queued runs."""
-        queue.start(RunFolder.named(home, run))
-
-    panel.resume.click(reported(resume), panel.shown, None, **PRIVATE)
+        button.click(act_on(partial(RunFolder.request, what=what)), panel.shown, None, **PRIVATE)
+    panel.force.click(act_on(force_quit), panel.shown, None, **PRIVATE)
+    panel.resume.click(act_on(queue.start), panel.shown, None, **PRIVATE)
     panel.result.wire(panel.shown)
     panel.waiting.wire()
 
@@ -115,11 +116,3 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
         return active.path.name if active else runs[0].path.name if runs else ""
 
     demo.load(attach, None, panel.shown, **PRIVATE)
-
-
-def _asking(home: Home, what: Request) -> Callable[[str], None]:
-    def ask(run: str) -> None:
-        """Ask the run's trainer for this; it looks once per step."""
-        RunFolder.named(home, run).request(what)
-
-    return ask

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from html import escape
 
-from app.kit.cards import explanation
+from app.kit.cards import alert_card, explanation
 from app.kit.text import say
 from app.live.monitor import Watch
 from app.server.files import run_url
@@ -43,13 +43,17 @@ def headline(watch: Watch, language: str) -> str:
         if hangs is not None:
             words.append(say(language, "live.hangs", clock=time.strftime("%H:%M", time.localtime(hangs))))
         words += [say(language, f"live.asked_{what}") for what in ENDINGS if watch.run.asked_for(what) is not None]
-    share = watch.step / watch.steps_total if watch.steps_total else 0.0
-    bar = f'<progress max="1" value="{share:.4f}" aria-label="{say(language, "live.progress")}"></progress>'
     name = escape(watch.run.path.name)
     return (
-        f'<div class="headline {status}"><h2>{name}</h2><p role="status">{" · ".join(words)}</p>{bar}'
-        f"{device_line(watch, language)}</div>"
+        f'<div class="headline {status}"><h2>{name}</h2><p role="status">{" · ".join(words)}</p>'
+        f"{progress_bar(watch, language)}{device_line(watch, language)}</div>"
     )
+
+
+def progress_bar(watch: Watch, language: str) -> str:
+    """Returns how much of the run is done, as a bar."""
+    share = watch.step / watch.steps_total if watch.steps_total else 0.0
+    return f'<progress max="1" value="{share:.4f}" aria-label="{say(language, "live.progress")}"></progress>'
 
 
 def device_line(watch: Watch, language: str) -> str:
@@ -63,17 +67,14 @@ def device_line(watch: Watch, language: str) -> str:
 
 def notices(watch: Watch, language: str) -> str:
     """Returns warnings, and the failure if there is one: what happened, the value seen, what to do."""
+    note, failed = say(language, "live.note"), watch.view.ended
     cards = [
-        f'<div class="notice" role="note"><strong>{say(language, "live.note")}</strong> '
-        f"{explanation(w, w.code, language)}</div>"
+        f'<div class="notice" role="note"><strong>{note}</strong> {explanation(w, w.code, language)}</div>'
         for w in watch.view.warnings[-3:]
     ]
-    if isinstance(watch.view.ended, RunFailed):
-        failed = watch.view.ended
-        cards.append(
-            f'<div class="notice failure" role="alert"><strong>{say(language, "state.failed")}:</strong> '
-            f"{explanation(failed, failed.code, language)}</div>"
-        )
+    if isinstance(failed, RunFailed):
+        said = explanation(failed, failed.code, language)
+        cards.append(alert_card(f"<strong>{say(language, 'state.failed')}:</strong> {said}"))
     return "".join(cards)
 
 
@@ -106,7 +107,7 @@ def _image(run: RunFolder, sample: Sample) -> str:
 
 
 def log_tail(run: RunFolder) -> str:
-    """The last lines of the process's raw output."""
+    """Returns the last lines of the process's raw output."""
     try:
         with run.log_file.open("rb") as file:
             file.seek(max(run.log_file.stat().st_size - LOG_BYTES, 0))

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from app.kit.action_errors import carded
 from app.kit.cards import alert_card, good_card, problem_card
 from app.kit.component import PRIVATE
 from app.kit.text import label, language, say
@@ -84,8 +85,8 @@ class Result:
         """The section's buttons; `shown` holds the run's name."""
         chosen = [shown, self.file]
         self.generate.click(self._generate, chosen, [self.generate, self.said], **PRIVATE)
-        self.copy.click(self._copy, [*chosen, self.folder], self.said, **PRIVATE)
-        made = self.civitai.click(self._civitai, chosen, [self.text, self.said], **PRIVATE)
+        self.copy.click(carded(self.said, self._copy), [*chosen, self.folder], self.said, **PRIVATE)
+        made = self.civitai.click(carded(self.said, self._civitai), chosen, [self.text, self.said], **PRIVATE)
         made.then(None, self.text, None, js=TO_CLIPBOARD, api_visibility="private")
 
     def _generate(self, run: str, file: str, request: gr.Request) -> Iterator[Any]:
@@ -104,22 +105,14 @@ class Result:
         yield gr.update(interactive=True), failed if code else ""
 
     def _copy(self, run: str, file: str, folder: str | None, request: gr.Request) -> str:
-        """Copy the chosen file into a WebUI's folder."""
         tongue = language(request)
         if not (folder or "").strip():
             return alert_card(say(tongue, "result.no_folder"))
-        try:
-            copied = copy_lora(RunFolder.named(self.home, run), file, user_path(str(folder)))
-        except TrainerError as error:
-            return problem_card(error, language(request))
+        copied = copy_lora(RunFolder.named(self.home, run), file, user_path(str(folder)))
         return good_card(say(tongue, "result.copied", path=escape(str(copied))))
 
     def _civitai(self, run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401
-        """The text for Civitai, which the browser then copies."""
-        try:
-            text = civitai_text(RunFolder.named(self.home, run), file)
-        except TrainerError as error:
-            return gr.skip(), problem_card(error, language(request))
+        text = civitai_text(RunFolder.named(self.home, run), file)
         return gr.update(value=text, visible=True), good_card(say(language(request), "result.civitai_copied"))
 
 

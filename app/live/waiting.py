@@ -1,5 +1,6 @@
 """The queued runs and their order."""
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -36,16 +37,11 @@ class Waiting:
 
     def wire(self) -> None:
         """The buttons; the feed notices what they did."""
-        for button, act in ((self.earlier, self._earlier), (self.later, self._later), (self.remove, self._remove)):
-            button.click(reported(act), self.list, None, **PRIVATE)
+        for button, by in ((self.earlier, -1), (self.later, 1)):
+            button.click(reported(partial(self._move, by)), self.list, None, **PRIVATE)
+        self.remove.click(reported(self._remove), self.list, None, **PRIVATE)
 
-    def _earlier(self, name: str | None) -> None:
-        self._move(name, -1)
-
-    def _later(self, name: str | None) -> None:
-        self._move(name, 1)
-
-    def _move(self, name: str | None, by: int) -> None:
+    def _move(self, by: int, name: str | None) -> None:
         """Move the chosen run; nothing happens if it has just been started."""
         runs = self.queue.waiting()
         place = next((place for place, run in enumerate(runs) if run.path.name == name), None)

@@ -16,7 +16,7 @@ from app.kit.text import say
 from app.kit.wording import html_of
 from app.live.chart import smoothed, thinned
 from app.live.monitor import Watch, Watches
-from app.live.parts import status_words
+from app.live.parts import progress_bar, status_words
 from app.server.files import thumbnail_url
 from trainer.contract.errors import TrainerError
 from trainer.contract.events import RunFailed, RunView, Sample, Status
@@ -133,10 +133,7 @@ def _state_line(glance: Glance, language: str) -> str:
     if watch.steps_total:
         words.append(f"<span>{say(language, 'live.step', step=watch.step, total=watch.steps_total)}</span>")
     line = f'<p class="run-state run-{state}">{mark(state)}<span>{" ".join(words)}</span></p>'
-    if state != "running":
-        return line
-    share = watch.step / watch.steps_total if watch.steps_total else 0.0
-    return f'{line}<progress max="1" value="{share:.4f}" aria-label="{say(language, "live.progress")}"></progress>'
+    return line + (progress_bar(watch, language) if state == "running" else "")
 
 
 def state_words(state: State, view: RunView, language: str) -> str:

@@ -72,7 +72,6 @@ def _setting_name(place: str, language: str) -> str:
 
 
 def _setting_value(place: str, value: Any, language: str) -> str:  # noqa: ANN401 - any setting's value
-    """A setting's value for people, as HTML."""
     match value:
         case bool():
             return say(language, "runs.on" if value else "runs.off")
@@ -144,7 +143,6 @@ def newest_by_prompt(view: RunView) -> dict[tuple[str, int], Sample]:
 
 
 def _figure(run: RunFolder, letter: str, sample: Sample | None, language: str) -> str:
-    """One run's preview of a prompt."""
     if sample is None or image_file(run, sample) is None:
         image, words = '<div class="run-blank"></div>', say(language, "runs.no_preview")
     else:

@@ -82,7 +82,7 @@ def routes(home: Home) -> list[Route]:
 def run_url(run: RunFolder, name: str) -> str:
     """Returns the address of one of a run's files, by its relative name.
 
-    The time of its last change is part of it: after a rollback a preview may be generated anew under its old name.
+    The time of its last change is part of it: after a rollback a preview may be generated again under its old name.
     """
     try:
         changed = f"?{(run.path / name).stat().st_mtime_ns:x}"
@@ -143,7 +143,6 @@ def _placeholder() -> bytes:
 
 
 def _jpeg(image: Image.Image) -> bytes:
-    """The image as a file's content."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=85, optimize=True)
     return buffer.getvalue()

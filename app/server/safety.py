@@ -123,7 +123,7 @@ class Guard:
             await refused(scope, receive, send_safely)
 
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
-        """The answer to a request that must not go on, else None."""
+        """Returns the refusal of a request, or None if it may pass."""
         headers = Headers(scope=scope)
         asked: str = scope["scheme"]
         scheme = SCHEMES.get(asked, asked)
@@ -191,7 +191,6 @@ def _seal_cookies(message: Message, secure: bool) -> None:
 
 
 def _foreign(who: str, page: str) -> PlainTextResponse:
-    """The answer to another site."""
     return refusal(
         403, f"{who} tried to use this one.", f"Close that page if you do not know it, and open {page} itself."
     )

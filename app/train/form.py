@@ -1,6 +1,6 @@
 """The Train page's form: images, what it is, train."""
 
-from collections.abc import Callable
+from functools import partial
 from html import escape
 from pathlib import PurePath
 from typing import Any
@@ -16,7 +16,7 @@ from app.train import images
 from app.train.base_model import DECIDING, BaseModelField, model_of, remedy_of
 from app.train.plan import differing, info_of, model_problems, read, sentence, smaller, strength, wrong_settings
 from app.train.preset_box import PresetBox
-from app.train.presets import EXAMPLE, alike, intent_html, preset_choices, preset_config, preset_for, usual_preset
+from app.train.presets import EXAMPLE, alike, intent_html, preset_choices, preset_config, preset_for
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.presets import OF_ONE_RUN
@@ -82,7 +82,8 @@ class TrainForm:
         Settings of no preset, or of one that is gone, are shown beside the usual one for their goal.
         """
         choices = preset_choices(self.home)
-        preset = config.preset if (config.preset, config.preset) in choices else usual_preset(self.home, config.goal)
+        known = (config.preset, config.preset) in choices
+        preset = config.preset if known else preset_for(self.home, config.goal, EXAMPLE)
         return {
             self.preset: gr.update(value=preset, choices=choices),
             self.goal: config.goal,
@@ -113,6 +114,10 @@ class TrainForm:
                 return choose(request, remedy, **named, model_base_model=base_model)
             return {controls["dataset.resolution"]: remedy} if remedy else gr.skip()
 
+        def preset_value(place: str, preset: str) -> Any:  # noqa: ANN401 - any setting's value
+            """Returns the preset's value of one setting."""
+            return shown_values(preset_config(home, preset))[place]
+
         def take_example(request: gr.Request) -> Any:  # noqa: ANN401
             """The built-in images, model and preset."""
             return self.show(preset_config(home, EXAMPLE), language(request), output_name="example")
@@ -125,7 +130,7 @@ class TrainForm:
         self.model.remedy.click(suit, inputs_kwargs={**shown, **users}, outputs=self.everything, **PRIVATE)
         example.click(take_example, None, self.everything, **PRIVATE)
         self.resets_to_preset = {
-            place: button.click(_preset_value(home, place), self.preset, controls[place], **PRIVATE)
+            place: button.click(partial(preset_value, place), self.preset, controls[place], **PRIVATE)
             for place, button in self.form.resets.items()
         }
         self._keep_strength()
@@ -218,11 +223,3 @@ class TrainForm:
             event(**noted)
         for place in SHAPE[:3]:
             self.resets_to_preset[place].then(**noted)
-
-
-def _preset_value(home: Home, place: str) -> Callable[[str], Any]:
-    def value(preset: str) -> Any:  # noqa: ANN401 - any setting's value
-        """The preset's value of this setting."""
-        return shown_values(preset_config(home, preset))[place]
-
-    return value

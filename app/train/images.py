@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from app.kit.action_errors import carded
 from app.kit.cards import alert_card, problem_card
 from app.kit.component import PRIVATE
 from app.kit.form import Form
@@ -44,8 +44,22 @@ def build(home: Home, form: Form) -> tuple[gr.Button, gr.HTML]:
     found = gr.HTML(elem_id="pictures", apply_default_css=False)
     look_closer = gr.HTML(elem_id="pictures-link", apply_default_css=False)
     images = form.controls["dataset.images"]
-    images.change(_look_at(home), images, found, **PRIVATE)  # type: ignore[attr-defined]
-    drop.upload(_take(home), drop, [drop, images, found], **PRIVATE)
+
+    def describe(typed: str, request: gr.Request) -> str:
+        """Show thumbnails of the folder, how many images and captions, and what is wrong."""
+        return images_html(home, user_path(typed), language(request)) if (typed or "").strip() else ""
+
+    def take(files: list[str] | None, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
+        """Keep dropped files in a folder of the home, which becomes the image folder."""
+        try:
+            folder = keep_dropped(home, [Path(file) for file in files or []])
+        except OSError as error:
+            problem = say(language(request), "train.drop_failed", cause=escape(str(error)))
+            return None, gr.skip(), alert_card(problem)
+        return None, str(folder), gr.skip()
+
+    images.change(carded(found, describe), images, found, **PRIVATE)  # type: ignore[attr-defined]
+    drop.upload(take, drop, [drop, images, found], **PRIVATE)
     return example, look_closer
 
 
@@ -59,21 +73,8 @@ def dataset_link(preset: str, named: dict[str, Any], tongue: str) -> str:
     return f'<p class="counted"><a href="/dataset?{escape(address)}">{say(tongue, "train.see_captions")}</a></p>'
 
 
-def _look_at(home: Home) -> Callable[..., str]:
-    def describe(images: str, request: gr.Request) -> str:
-        """Thumbnails of the folder, how many images and captions, and what is wrong, in plain words."""
-        tongue = language(request)
-        try:
-            folder = user_path(images or "")
-        except TrainerError as error:
-            return problem_card(error, tongue)
-        return images_html(home, folder, tongue) if (images or "").strip() else ""
-
-    return describe
-
-
 def images_html(home: Home, folder: Path, tongue: str) -> str:
-    """What is in the folder, as far as it can be seen without training."""
+    """Returns what is in the folder as HTML, as far as it can be seen without training."""
     try:
         items, problems = look(folder, existing_overlay(home, folder))
     except TrainerError as error:
@@ -92,21 +93,8 @@ def images_html(home: Home, folder: Path, tongue: str) -> str:
     )
 
 
-def _take(home: Home) -> Callable[..., Any]:
-    def take(files: list[str] | None, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
-        """Keep dropped files in a folder of the home, which becomes the image folder."""
-        try:
-            folder = keep_dropped(home, [Path(file) for file in files or []])
-        except OSError as error:
-            problem = say(language(request), "train.drop_failed", cause=escape(str(error)))
-            return None, gr.skip(), alert_card(problem)
-        return None, str(folder), gr.skip()
-
-    return take
-
-
 def keep_dropped(home: Home, files: list[Path]) -> Path:
-    """A new folder `datasets/dropped-TIME` with copies of the images and captions among these files.
+    """Returns a new folder `datasets/dropped-TIME` with copies of the images and captions among these files.
 
     Raises:
         OSError: No room, or not readable; the new folder is then gone again.

@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from app.kit.cards import good_card, problem_card
+from app.kit.action_errors import carded
+from app.kit.cards import good_card
 from app.kit.component import PRIVATE
 from app.kit.text import label, language, say
 from app.kit.wording import html_of
 from app.train.plan import settings_of
-from app.train.presets import offered, preset_config, usual_preset
-from trainer.contract.errors import TrainerError
+from app.train.presets import EXAMPLE, preset_choices, preset_config, preset_for
 from trainer.contract.home import Home
 from trainer.contract.presets import delete_preset, import_preset, list_presets, rename_preset, save_preset
 
@@ -55,56 +55,45 @@ class PresetBox:
 
     def _wire(self, asked: dict[str, Any], outputs: list[Any]) -> None:
         chosen: dict[str, Any] = {"preset": self.preset}
-        self.save.click(self._save, inputs_kwargs=asked, outputs=outputs, **PRIVATE)
-        self.rename.click(self._rename, inputs_kwargs={**chosen, "name": self.name}, outputs=outputs, **PRIVATE)
-        self.delete.click(self._delete, inputs_kwargs=chosen, outputs=outputs, **PRIVATE)
-        self.upload.upload(self._import, inputs_kwargs={"file": self.upload}, outputs=outputs, **PRIVATE)
+        private = {"outputs": outputs, **PRIVATE}
+        self.save.click(carded(self.said, self._save), inputs_kwargs=asked, **private)
+        self.rename.click(carded(self.said, self._rename), inputs_kwargs={**chosen, "name": self.name}, **private)
+        self.delete.click(carded(self.said, self._delete), inputs_kwargs=chosen, **private)
+        self.upload.upload(carded(self.said, self._import), inputs_kwargs={"file": self.upload}, **private)
         self.fold.expand(self._list, None, self.listed, **PRIVATE)
 
     def _save(self, request: gr.Request, preset: str, name: str, intent: str, **named: Any) -> Any:  # noqa: ANN401
         """Save what the form holds under this name; only the preset that is being changed is replaced."""
         wished = (name or "").strip()
-        try:
-            config = settings_of(self.home, preset, named)
-            made = save_preset(self.home.presets, wished, config, intent or "", replace=wished == preset)
-        except TrainerError as error:
-            return {self.said: problem_card(error, language(request))}
+        config = settings_of(self.home, preset, named)
+        made = save_preset(self.home.presets, wished, config, intent or "", replace=wished == preset)
         kept = {key: named[key] for key in ("dataset_images", "output_name") if named[key]}
         return self._shown(made.name, "preset.saved", language(request), **kept)
 
     def _rename(self, request: gr.Request, preset: str, name: str) -> Any:  # noqa: ANN401
-        """Give the chosen preset another name."""
-        try:
-            made = rename_preset(self.home.presets, preset, (name or "").strip())
-        except TrainerError as error:
-            return {self.said: problem_card(error, language(request))}
-        return self._done(made.name, "preset.renamed", language(request)) | {self.preset: offered(self.home, made.name)}
+        made = rename_preset(self.home.presets, preset, (name or "").strip())
+        return self._done(made.name, "preset.renamed", language(request)) | self._chosen(made.name)
 
     def _delete(self, request: gr.Request, preset: str) -> Any:  # noqa: ANN401
         """Delete the chosen preset; the form keeps its values."""
-        try:
-            goal = preset_config(self.home, preset).goal
-            delete_preset(self.home.presets, preset)
-        except TrainerError as error:
-            return {self.said: problem_card(error, language(request))}
-        usual = offered(self.home, usual_preset(self.home, goal))
-        return self._done(preset, "preset.deleted", language(request)) | {self.preset: usual}
+        goal = preset_config(self.home, preset).goal
+        delete_preset(self.home.presets, preset)
+        usual = preset_for(self.home, goal, EXAMPLE)
+        return self._done(preset, "preset.deleted", language(request)) | self._chosen(usual)
 
     def _import(self, request: gr.Request, file: str) -> Any:  # noqa: ANN401
-        """Import a preset file, and show its values."""
-        try:
-            made = import_preset(self.home.presets, Path(file))
-        except TrainerError as error:
-            return {self.said: problem_card(error, language(request))}
+        made = import_preset(self.home.presets, Path(file))
         return self._shown(made.name, "preset.imported", language(request))
 
     def _list(self, request: gr.Request) -> str:
-        """The user's presets."""
         return own_list(self.home, language(request))
 
     def _shown(self, preset: str, key: str, tongue: str, **kept: Any) -> dict[Any, Any]:  # noqa: ANN401
         config = preset_config(self.home, preset)
         return self._done(preset, key, tongue) | self.show(config, tongue, **kept)
+
+    def _chosen(self, preset: str) -> dict[Any, Any]:
+        return {self.preset: gr.update(choices=preset_choices(self.home), value=preset)}
 
     def _done(self, preset: str, key: str, tongue: str) -> dict[Any, Any]:
         return {
@@ -114,7 +103,7 @@ class PresetBox:
 
 
 def own_list(home: Home, tongue: str) -> str:
-    """The user's presets, each to be downloaded as a file."""
+    """Returns the user's presets, each to be downloaded as a file."""
     usable, broken = list_presets(home.presets)
     rows = [
         f'<li><a href="/atelier/preset/{quote(one.name)}.toml" download>{escape(one.name)}</a> '

@@ -1,9 +1,6 @@
 """The presets that the Train page offers."""
 
 from html import escape
-from typing import Any
-
-import gradio as gr
 
 from app.kit.text import say
 from trainer.contract.home import Home
@@ -58,13 +55,3 @@ def preset_config(home: Home, preset: str) -> TrainConfig:
         TrainerError: There is none of that name, or it cannot be used.
     """
     return overlay({"preset": load_preset(preset, FOLDER, home.presets).values})[0]
-
-
-def offered(home: Home, chosen: str) -> Any:  # noqa: ANN401 - an update
-    """The presets there are now, this one chosen."""
-    return gr.update(choices=preset_choices(home), value=chosen)
-
-
-def usual_preset(home: Home, goal: str) -> str:
-    """The built-in preset that stands for a goal."""
-    return preset_for(home, goal, EXAMPLE)

@@ -1,20 +1,20 @@
 """The Train button: from the form to a run in the panel; and from a run back to the form."""
 
+from collections.abc import Callable
 from html import escape
 from itertools import count
 from typing import Any
 
 import gradio as gr
 
-from app.kit.action_errors import reported
-from app.kit.cards import good_card, problem_card
+from app.kit.action_errors import carded, reported
+from app.kit.cards import good_card
 from app.kit.component import PRIVATE, asset
 from app.kit.text import language, say
 from app.live.panel import Panel
 from app.train.base_model import earlier
 from app.train.form import TrainForm
 from app.train.plan import read
-from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.captions import first_caption
@@ -33,42 +33,37 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
     """Connect the form with the live panel."""
     home = form.home
 
+    def shown(act: Callable[..., Any]) -> Callable[..., Any]:
+        """Show what goes wrong with the action."""
+        return reported(carded(form.problem, act))
+
     def begin(request: gr.Request, preset: str, **named: Any) -> Any:  # noqa: ANN401 - settings of many kinds
         """Train with these settings, now or after the queued runs."""
-        try:
-            run = start_run(home, read(home, preset, named))
-        except TrainerError as error:
-            return {form.problem: problem_card(error, language(request))}
+        run = start_run(home, read(home, preset, named))
         if run.process() is None:
             return {form.problem: good_card(say(language(request), "queue.added", name=run.path.name))}
         return {form.problem: "", panel.shown: run.path.name}
 
     # While the form grows the button moves: a press of it counts nevertheless
     demo.load(None, None, None, js=asset("press.js"), api_visibility="private")
-    form.start.click(reported(begin), inputs_kwargs=form.form.named(), outputs=[panel.shown, form.problem], **PRIVATE)
+    form.start.click(shown(begin), inputs_kwargs=form.form.named(), outputs=[panel.shown, form.problem], **PRIVATE)
 
     def again(run: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
         """Fill the form with the shown run's settings."""
-        try:
-            return form.show(RunFolder.named(home, run).config(), language(request))
-        except TrainerError as error:
-            return {form.problem: problem_card(error, language(request))}
+        return form.show(RunFolder.named(home, run).config(), language(request))
 
     filled = [*form.everything, form.problem]
-    panel.result.again.click(reported(again), panel.shown, filled, **PRIVATE)
+    panel.result.again.click(shown(again), panel.shown, filled, **PRIVATE)
 
     def continue_from(run: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
         """Fill the form to continue training from the chosen LoRA file."""
         tongue = language(request)
-        try:
-            config = continuation(home, RunFolder.named(home, run), file)
-        except TrainerError as error:
-            return {form.problem: problem_card(error, language(request))}
+        config = continuation(home, RunFolder.named(home, run), file)
         ready = say(tongue, "train.go_on", file=escape(file), name=escape(config.output.name))
         return {**form.show(config, tongue), form.problem: good_card(ready)}
 
     chosen = [panel.shown, panel.result.file]
-    panel.result.go_on.click(reported(continue_from), chosen, filled, **PRIVATE).then(
+    panel.result.go_on.click(shown(continue_from), chosen, filled, **PRIVATE).then(
         None, None, None, js=TO_TRAIN, api_visibility="private"
     )
 

@@ -15,8 +15,7 @@ from starlette.testclient import TestClient
 
 from app.dataset.folder import ImageFolder
 from app.kit.cards import problem_card
-from app.kit.text import words
-from app.live.chart import ChartLabels
+from app.live.chart import chart_data
 from app.live.feed import parts_of
 from app.live.monitor import Watch
 from app.live.result import facts
@@ -249,7 +248,7 @@ def test_nothing_that_a_file_says_becomes_markup_on_the_page(hostile_run, tongue
     glance = look(hostile_run, lambda _run: watch)
     html = [*parts_of(watch, tongue)["html"].values(), card(glance, tongue), comparison((glance, glance), tongue)]
     html += [facts(hostile_run, lora, tongue) for lora in watch.view.loras]
-    html.append(problem_card(RunMissing(SCRIPT, [SCRIPT])))
+    html.append(problem_card(RunMissing(SCRIPT, [SCRIPT]), tongue))
     save_preset(hostile_run.home.presets, "mine", validated({}), SCRIPT)
     html.append(own_list(hostile_run.home, tongue))
     text = "".join(html)
@@ -257,7 +256,7 @@ def test_nothing_that_a_file_says_becomes_markup_on_the_page(hostile_run, tongue
     assert not re.search(r"<(script|img src=x)", text)
     assert not re.search(r'"[^"<>]*"><img src=x', text)
     assert SCRIPT[:8] in civitai_text(hostile_run, "a.safetensors")  # shown in a text box, and copied as it is
-    assert ChartLabels(**words(tongue, "chart."))
+    assert chart_data(watch.view, 0, tongue)["summary"]
 
 
 @pytest.mark.parametrize("metadata", [b'{"__metadata__": {"a": ' + b"[" * 100_000, b"[" * 100_000, b"\xff\xff"])

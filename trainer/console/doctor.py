@@ -49,7 +49,6 @@ def run(flags: Flags, console: Console) -> int:
 
 
 def _undo(folder: Path, home: Home, console: Console) -> int:
-    """Undo the last change."""
     change = undo(home, folder)
     if change is None:
         console.print("There is nothing to undo.")

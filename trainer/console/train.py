@@ -145,9 +145,10 @@ def _begin(run: RunFolder, group: Group, flags: Flags, console: Console) -> int:
     if not flags.get("queue"):
         return follow(run, group, console)
     queue = Queue(run.home)
-    started = queue.start(run)
-    place = f"{run.path.name} waits as number {len(queue.waiting())}."
-    said = f"Started in the background: {run.path.name}" if started else place
+    if queue.start(run):
+        said = f"Started in the background: {run.path.name}"
+    else:
+        said = f"{run.path.name} waits as number {len(queue.waiting())}."
     console.print(said, markup=False, soft_wrap=True)
     return 0
 
@@ -203,7 +204,6 @@ class _Screen:
 
 
 def _report(run: RunFolder, view: RunView, finished: RunFinished, console: Console) -> None:
-    """Print what the run made and where it is."""
     console.print(
         f"[bold green]{finished.reason.capitalize()}[/] at step {finished.step} after {finished.seconds:.0f} s."
     )

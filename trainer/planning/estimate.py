@@ -135,7 +135,6 @@ def _alike(one: dict[str, Any], other: dict[str, Any], places: tuple[str, ...]) 
 
 
 def _tail(run: RunFolder) -> list[Event]:
-    """The run's last events."""
     size = run.events_file.stat().st_size if run.events_file.exists() else 0
     events, _, _ = read_events(run.events_file, max(size - TAIL_BYTES, 0))
     return events

@@ -179,7 +179,6 @@ def _unet(facts: dict[str, int], savings: Savings, device: str, width: int) -> i
 
 
 def _each(quantize: Quantize, width: int) -> float:
-    """Bytes of a weight in the UNet's blocks."""
     return width if quantize == "none" else QUANTIZED_BYTES[quantize] + width / 64
 
 
@@ -220,7 +219,7 @@ def choose(
 def smaller(
     family: str, config: TrainConfig, budget: int, device: str, *, half: bool, processes: int = 1
 ) -> int | None:
-    """The largest resolution below the wished one, and at least half of it, that fits into `budget`; None if none."""
+    """Returns the largest resolution that fits, between the requested one and half of it; None if none does."""
     wished = config.dataset.resolution
     for size in range((wished - 1) // SIZE_STEP * SIZE_STEP, ceil(wished / 2) - 1, -SIZE_STEP):
         less = config.model_copy(update={"dataset": config.dataset.model_copy(update={"resolution": size})})

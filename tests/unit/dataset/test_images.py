@@ -121,7 +121,7 @@ def png16(kind, *numbers):
 )
 def test_sixteen_bit_colours_and_opacity_are_scaled(tmp_path, kind, numbers, colour, alpha):
     image = read_image(tmp_path / "x.png", png16(kind, *numbers))
-    assert image.colour.getpixel((0, 0)) == colour
+    assert image.color.getpixel((0, 0)) == colour
     assert (image.alpha and image.alpha.getpixel((0, 0))) == alpha
 
 
@@ -162,7 +162,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(tmp_path):
     exif[0x0112] = 6
     path = save(tmp_path, large, "x.jpg", quality=95, exif=exif)
     crop = crop_to(1200, 1600, Size(64, 64))
-    less, whole = read_image(path, covering=crop.scaled).colour, load_image(path)
+    less, whole = read_image(path, covering=crop.scaled).color, load_image(path)
     assert (less.size, whole.size) == ((150, 200), (1200, 1600))
     shown = [np.asarray(cut(image, crop), float) for image in (less, whole)]
     assert np.abs(shown[0] - shown[1]).mean() < 1

@@ -17,7 +17,7 @@ def run(tmp_path):
     return RunFolder.create(Home(tmp_path), validated({"output": {"name": "bälle"}}))
 
 
-def drawn(run, step, index=0, colour="red", size=(64, 64), prompt="ein Bär"):
+def drawn(run, step, index=0, color="red", size=(64, 64), prompt="ein Bär"):
     """A preview of one colour and its event."""
     file = f"samples/{step:06}-{index}.png"
     run.samples.mkdir(exist_ok=True)
@@ -59,9 +59,7 @@ def test_without_two_steps_to_compare_there_is_no_sheet(run, steps):
 
 
 def test_the_first_image_stands_left_of_the_newest(run):
-    image = sheet(
-        run, drawn(run, 0, colour=(255, 0, 0)), drawn(run, 20, colour=GREEN), drawn(run, 40, colour=(0, 0, 255))
-    )
+    image = sheet(run, drawn(run, 0, color=(255, 0, 0)), drawn(run, 20, color=GREEN), drawn(run, 40, color=(0, 0, 255)))
     before, after = coloured(image, (255, 0, 0)), coloured(image, (0, 0, 255))
     assert before[2] <= after[0]
     assert before[1] == after[1]
@@ -70,7 +68,7 @@ def test_the_first_image_stands_left_of_the_newest(run):
 
 @pytest.mark.parametrize("size", [(64, 64), (512, 512), (300, 100), (100, 300), (512, 768), (1, 192)])
 def test_an_image_of_any_shape_fills_its_cell_and_stays_inside(run, size):
-    left, top, right, bottom = coloured(sheet(run, drawn(run, 0), drawn(run, 40, colour=GREEN, size=size)), GREEN)
+    left, top, right, bottom = coloured(sheet(run, drawn(run, 0), drawn(run, 40, color=GREEN, size=size)), GREEN)
     assert max(right - left, bottom - top) == CELL_PX
 
 
@@ -89,7 +87,7 @@ def test_rows_are_filled_evenly(run, prompts, columns, rows):
 
 
 def test_a_prompt_with_only_one_image_is_left_out(run):
-    image = sheet(run, drawn(run, 0), drawn(run, 40), drawn(run, 40, index=1, colour=GREEN))
+    image = sheet(run, drawn(run, 0), drawn(run, 40), drawn(run, 40, index=1, color=GREEN))
     assert coloured(image, GREEN) is None
 
 
@@ -106,8 +104,8 @@ def test_a_prompt_of_several_lines_is_shown_on_one(run):
 
 def test_a_new_sheet_replaces_the_old_one(run):
     first = drawn(run, 0)
-    sheet(run, first, drawn(run, 40, colour=(0, 0, 255)))
-    assert coloured(sheet(run, first, drawn(run, 80, colour=GREEN)), (0, 0, 255)) is None
+    sheet(run, first, drawn(run, 40, color=(0, 0, 255)))
+    assert coloured(sheet(run, first, drawn(run, 80, color=GREEN)), (0, 0, 255)) is None
 
 
 def strip(prompts, images):

@@ -56,7 +56,7 @@ def opened(url):
     return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def png(size, mode="RGBA", colour="white"):
+def png(size, mode="RGBA", color="white"):
     content = io.BytesIO()
     Image.new(mode, size, colour).save(content, "PNG")
     return PNG + base64.b64encode(content.getvalue()).decode()
@@ -178,7 +178,7 @@ def test_every_preset_can_be_looked_at(home, folder, preset):
 
 
 def test_a_mask_is_kept_in_grey_under_its_content_and_can_be_undone(home, folder):
-    answer = ask(home, "set_mask", folder, name="wide.png", png=png((300, 100), colour="red"))
+    answer = ask(home, "set_mask", folder, name="wide.png", png=png((300, 100), color="red"))
     assert answer["changed"] == ["wide.png"]
     name = entries_of(home, folder)["wide.png"].mask
     file = overlay_file(home, folder).parent / name
@@ -195,14 +195,14 @@ def test_a_mask_is_kept_in_grey_under_its_content_and_can_be_undone(home, folder
 
 
 def test_a_mask_lies_where_the_reader_finds_it(home, folder):
-    ask(home, "set_mask", folder, name="wide.png", png=png((300, 100), colour="black"))
+    ask(home, "set_mask", folder, name="wide.png", png=png((300, 100), color="black"))
     items = {item.name: item for item in look(folder, existing_overlay(home, folder))[0]}
     assert read_mask(items["wide.png"].mask, 600, 200).getextrema() == (0, 0)
     assert items["clear.png"].mask is None
 
 
 def test_a_mask_that_leaves_nothing_out_is_none_and_says_so(home, folder):
-    ask(home, "set_mask", folder, name="wide.png", png=png((300, 100), colour="black"))
+    ask(home, "set_mask", folder, name="wide.png", png=png((300, 100), color="black"))
     answer = ask(home, "set_mask", folder, name="wide.png", png=png((300, 100)))
     assert answer["status"].startswith("All of wide.png is trained: no mask")
     assert entries_of(home, folder) == {}

@@ -18,7 +18,7 @@ LORA = bytes(range(256)) * 20
 TURN_RIGHT = 6  # EXIF: the camera was held upright, so show the image turned by 90° clockwise
 
 
-def png(size=(8, 8), colour="red"):
+def png(size=(8, 8), color="red"):
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, format="PNG")
     return buffer.getvalue()
@@ -42,8 +42,8 @@ def home(tmp_path):
         "samples/old/000100-1.png": b"secret",
         "checkpoints/000400/adapter.safetensors": b"secret",
         "checkpoints/000400/picture.png": b"secret",
-        "before-after.png": png(colour="blue"),
-        "bälle.preview.png": png(colour="green"),
+        "before-after.png": png(color="blue"),
+        "bälle.preview.png": png(color="green"),
         "other.png": b"secret",
         ".bälle.safetensors.x.part": b"secret",
         ".hidden.safetensors": b"secret",
