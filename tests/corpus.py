@@ -38,13 +38,13 @@ def noise(rng, width, height, octaves=5, first=3):
     return (plane - plane.min()) / max(float(np.ptp(plane)), 1e-6)
 
 
-def coloured(plane, dark, light):
-    """A plane from 0 to 1 as a ramp between two colours."""
+def colored(plane, dark, light):
+    """A plane from 0 to 1 as a ramp between two colors."""
     ramp = np.asarray(dark, np.float32) + plane[..., None] * (np.asarray(light, np.float32) - np.asarray(dark))
     return Image.fromarray(ramp.clip(0, 255).astype(np.uint8))
 
 
-def colour(rng, low=0, high=256):
+def color(rng, low=0, high=256):
     return tuple(int(value) for value in rng.integers(low, high, 3))
 
 
@@ -61,7 +61,7 @@ def things(image, rng, count, scale=1.0):
     for _ in range(count):
         x, y = rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.9) * height
         r = scale * rng.uniform(0.05, 0.22) * min(width, height)
-        fill, line = colour(rng), colour(rng, 0, 90)
+        fill, line = color(rng), color(rng, 0, 90)
         kind = rng.integers(4)
         if kind == 0:
             pen.ellipse((x - r, y - r * 0.8, x + r, y + r * 0.8), fill=fill, outline=line, width=3)
@@ -79,29 +79,29 @@ def things(image, rng, count, scale=1.0):
 
 def landscape(rng, width, height):
     """Sky, hills with texture, trees and grass."""
-    sky = coloured(noise(rng, width, height, 4), colour(rng, 60, 160), colour(rng, 150, 255))
+    sky = colored(noise(rng, width, height, 4), color(rng, 60, 160), color(rng, 150, 255))
     pen = ImageDraw.Draw(sky)
     horizon = rng.uniform(0.3, 0.6) * height
     for hill in range(3):
-        ground = coloured(noise(rng, width, height, 7), colour(rng, 0, 90), colour(rng, 70, 190))
+        ground = colored(noise(rng, width, height, 7), color(rng, 0, 90), color(rng, 70, 190))
         x = np.linspace(0, rng.uniform(4, 9), width)
         edge = horizon + hill * height / 8 + np.sin(x + rng.uniform(0, 6)) * height / 14 + noise(rng, width, 2)[0] * 9
         mask = Image.fromarray(((np.arange(height)[:, None] > edge[None]) * 255).astype(np.uint8))
         sky.paste(ground, (0, 0), mask)
     for _ in range(int(rng.integers(0, 500))):  # grass and reeds
         x, y = rng.uniform(0, width), rng.uniform(horizon + height / 5, height)
-        pen.line((x, y, x + rng.normal(0, 5), y - rng.uniform(5, 40)), fill=colour(rng, 20, 200), width=2)
+        pen.line((x, y, x + rng.normal(0, 5), y - rng.uniform(5, 40)), fill=color(rng, 20, 200), width=2)
     return things(sky, rng, int(rng.integers(2, 6)), 0.7)
 
 
 def street(rng, width, height):
     """Houses with rows of windows, bricks and, now and then, a sign."""
-    image = coloured(noise(rng, width, height, 3), colour(rng, 90, 170), colour(rng, 160, 250))
+    image = colored(noise(rng, width, height, 3), color(rng, 90, 170), color(rng, 160, 250))
     pen = ImageDraw.Draw(image)
     x = -20.0
     while x < width:
         wide, top = rng.uniform(0.15, 0.35) * width, rng.uniform(0.1, 0.5) * height
-        wall = colour(rng, 60, 210)
+        wall = color(rng, 60, 210)
         pen.rectangle((x, top, x + wide, height), fill=wall)
         if rng.random() < 0.4:
             for row, y in enumerate(np.arange(top, height, 11)):
@@ -111,7 +111,7 @@ def street(rng, width, height):
         step = rng.uniform(0.04, 0.08) * width
         for left in np.arange(x + step / 2, x + wide - step, step * 1.6):
             for y in np.arange(top + step, height * 0.9, step * 2):
-                pen.rectangle((left, y, left + step * 0.8, y + step * 1.2), fill=colour(rng, 0, 120), outline="white")
+                pen.rectangle((left, y, left + step * 0.8, y + step * 1.2), fill=color(rng, 0, 120), outline="white")
         x += wide
     if rng.random() < 0.5:
         sign(image, rng)
@@ -126,8 +126,8 @@ def sign(image, rng):
     pen = ImageDraw.Draw(image)
     x, y = rng.uniform(0.05, 0.4) * width, rng.uniform(0.32, 0.6) * height
     left, top, right, bottom = pen.textbbox((x, y), text, font=font)
-    pen.rectangle((left - 12, top - 10, right + 12, bottom + 10), fill=colour(rng, 150, 256), outline="black", width=3)
-    pen.text((x, y), text, font=font, fill=colour(rng, 0, 90))
+    pen.rectangle((left - 12, top - 10, right + 12, bottom + 10), fill=color(rng, 150, 256), outline="black", width=3)
+    pen.text((x, y), text, font=font, fill=color(rng, 0, 90))
 
 
 def portrait(rng, width, height):
@@ -135,15 +135,15 @@ def portrait(rng, width, height):
     ground = things(landscape(rng, width, height), rng, 12).filter(ImageFilter.GaussianBlur(min(width, height) / 40))
     pen = ImageDraw.Draw(ground)
     x, y, r = width * rng.uniform(0.4, 0.6), height * rng.uniform(0.4, 0.5), min(width, height) * rng.uniform(0.2, 0.3)
-    skin = colour(rng, 120, 230)
-    pen.ellipse((x - 1.6 * r, y + r, x + 1.6 * r, y + 4 * r), fill=colour(rng))
+    skin = color(rng, 120, 230)
+    pen.ellipse((x - 1.6 * r, y + r, x + 1.6 * r, y + 4 * r), fill=color(rng))
     pen.ellipse((x - r * 0.8, y - r, x + r * 0.8, y + r), fill=skin)
     for side in (-1, 1):
         eye = x + side * r * 0.35
         pen.ellipse((eye - r / 7, y - r / 4, eye + r / 7, y - r / 10), fill="white", outline="black", width=2)
-        pen.ellipse((eye - r / 16, y - r / 5, eye + r / 16, y - r / 9), fill=colour(rng, 0, 120))
+        pen.ellipse((eye - r / 16, y - r / 5, eye + r / 16, y - r / 9), fill=color(rng, 0, 120))
     pen.arc((x - r / 3, y + r * 0.2, x + r / 3, y + r * 0.6), 20, 160, fill=(120, 40, 40), width=3)
-    hair = colour(rng, 0, 130)
+    hair = color(rng, 0, 130)
     for _ in range(400):
         a = rng.uniform(math.pi, 2 * math.pi)
         s, e = rng.uniform(0.85, 1.05), rng.uniform(0.1, 0.6)
@@ -153,8 +153,8 @@ def portrait(rng, width, height):
 
 
 def illustration(rng, width, height):
-    """Flat colours and outlines, large areas empty."""
-    image = Image.new("RGB", (width, height), colour(rng, 200, 256) if rng.random() < 0.6 else "white")
+    """Flat colors and outlines, large areas empty."""
+    image = Image.new("RGB", (width, height), color(rng, 200, 256) if rng.random() < 0.6 else "white")
     return things(image, rng, int(rng.integers(4, 14)))
 
 
@@ -176,11 +176,11 @@ def ink(rng, width, height):
 def close_up(rng, width, height):
     """Pebbles, leaves or cloth filling the frame."""
     plane = noise(rng, width, height, 6, 5)
-    image = coloured(plane, colour(rng, 0, 100), colour(rng, 120, 256))
+    image = colored(plane, color(rng, 0, 100), color(rng, 120, 256))
     if rng.random() < 0.4:  # woven
         threads = np.add.outer(np.sin(np.arange(height) * 0.9), np.sin(np.arange(width) * 0.9)) / 4
-        return coloured((plane + threads).clip(0, 1), colour(rng, 0, 100), colour(rng, 120, 256))
-    pen, base = ImageDraw.Draw(image), colour(rng, 40, 200)
+        return colored((plane + threads).clip(0, 1), color(rng, 0, 100), color(rng, 120, 256))
+    pen, base = ImageDraw.Draw(image), color(rng, 40, 200)
     for _ in range(1500):
         x, y, r = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(3, 22)
         tint = tuple(int(value + rng.normal(0, 25)) for value in base)
@@ -190,12 +190,12 @@ def close_up(rng, width, height):
 
 def night(rng, width, height):
     """Dark, with lights and their halos."""
-    image = coloured(noise(rng, width, height, 5) * 0.4, (2, 4, 16), (70, 70, 110))
+    image = colored(noise(rng, width, height, 5) * 0.4, (2, 4, 16), (70, 70, 110))
     lights = Image.new("RGB", (width, height))
     pen = ImageDraw.Draw(lights)
     for _ in range(int(rng.integers(15, 60))):
         x, y, r = rng.uniform(0, width), rng.uniform(0.2, 0.9) * height, rng.uniform(2, 8)
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=colour(rng, 150, 256))
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=color(rng, 150, 256))
     halo = np.asarray(lights.filter(ImageFilter.GaussianBlur(9)), np.float32) * 2
     total = np.asarray(image, np.float32) + halo + np.asarray(lights, np.float32)
     return Image.fromarray(total.clip(0, 255).astype(np.uint8))
@@ -213,7 +213,7 @@ def emoji(rng, width, height):
     side = int(min(width, height) * rng.uniform(0.5, 0.9))
     large = drawing.resize((side, side), Image.Resampling.LANCZOS).filter(ImageFilter.UnsharpMask(4, 200, 0))
     edge = np.asarray(large.convert("L").point(lambda value: 255 if value < 235 else 0))
-    ground = coloured(noise(rng, width, height, int(rng.integers(1, 5))), colour(rng, 90, 200), colour(rng, 160, 256))
+    ground = colored(noise(rng, width, height, int(rng.integers(1, 5))), color(rng, 90, 200), color(rng, 160, 256))
     ground.paste(large, (int(rng.integers(width - side)), int(rng.integers(height - side))), Image.fromarray(edge))
     return things(ground, rng, 2, 0.5)
 
@@ -241,7 +241,7 @@ def series(rng):
         image = ground.copy()
         pen = ImageDraw.Draw(image)
         x, y, r = rng.uniform(0.35, 0.65) * 704, rng.uniform(0.35, 0.65) * 640, rng.uniform(60, 110)
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=colour(rng), outline="black", width=4)
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=color(rng), outline="black", width=4)
         pen.arc((x - r / 2, y - r / 2, x + r / 2, y + r / 2), 0, float(rng.uniform(60, 300)), fill="white", width=8)
         made.append(image)
     return made

@@ -22,8 +22,8 @@ def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(width, height, pixels, before=b"", bits=8, colours=2):
-    header = struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0)
+def png(width, height, pixels, before=b"", bits=8, colors=2):
+    header = struct.pack(">IIBBBBB", width, height, bits, colors, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
@@ -49,7 +49,7 @@ def odd_files(rng):
     yield "lies.png", png(500, 500, zlib.compress(bytes(10)))
     yield "more.png", png(4, 4, bomb(30))
     yield "bits.png", png(16, 16, zlib.compress(bytes(4096)), bits=7)
-    yield "colours.png", png(16, 16, zlib.compress(bytes(4096)), colours=5)
+    yield "colors.png", png(16, 16, zlib.compress(bytes(4096)), colors=5)
     text = b"Comment\0\0" + bomb(80)
     yield "text-bomb.png", png(16, 16, zlib.compress(bytes(16 * 49)), before=chunk(b"zTXt", text))
     profile = b"icc\0\0" + zlib.compress(rng.randbytes(3000))

@@ -96,8 +96,8 @@ def images(folder: Path, count: int = 5, size: tuple[int, int] = (80, 64)) -> Pa
     for i in range(count):
         image = Image.new("RGB", size, "white")
         box = [rng.randrange(20), rng.randrange(20), rng.randrange(40, 60), rng.randrange(40, 60)]
-        colour = tuple(rng.randrange(256) for _ in range(3))
-        ImageDraw.Draw(image).ellipse(box, fill=colour)
+        color = tuple(rng.randrange(256) for _ in range(3))
+        ImageDraw.Draw(image).ellipse(box, fill=color)
         image.save(folder / f"image {i}.png")
         (folder / f"image {i}.txt").write_text(f"ball number {i}, round", encoding="utf-8")
     return folder

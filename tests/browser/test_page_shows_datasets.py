@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def wide(folder):
-    """One image more than four times as wide as it is high, in which the colour says where a column was."""
+    """One image more than four times as wide as it is high, in which the color says where a column was."""
     ramp = np.tile(np.linspace(0, 255, 900, dtype=np.uint8), (200, 1))
     Image.fromarray(np.stack([ramp, ramp, ramp], axis=2)).save(folder / "0-wide.png")
     return folder

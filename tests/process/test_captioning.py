@@ -29,7 +29,7 @@ COUNT = 60
 
 @pytest.fixture
 def folder(tmp_path):
-    """Images of several colours; the second has a caption of its own."""
+    """Images of several colors; the second has a caption of its own."""
     place = tmp_path / "Bilder ä"
     place.mkdir()
     for number in range(COUNT):

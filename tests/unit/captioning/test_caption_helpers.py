@@ -211,7 +211,7 @@ def test_what_is_no_image_is_told(tmp_path):
 
 
 def scene(path, kind, seed, size=(120, 90)):
-    """A drawing of a kind: same colours and place, details by chance."""
+    """A drawing of a kind: same colors and place, details by chance."""
     rng = random.Random(seed)
     sky, ground = {"beach": ("#7ec8f2", "#f2dfa7"), "night": ("#101030", "#203018"), "wood": ("#a8d8a0", "#3b5d2a")}[
         kind

@@ -99,7 +99,7 @@ def test_the_crop_is_centred():
 
 
 def png16(kind, *numbers):
-    """A 16-bit PNG of one colour; Pillow writes none but greys."""
+    """A 16-bit PNG of one color; Pillow writes none but greys."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -112,16 +112,16 @@ def png16(kind, *numbers):
 
 
 @pytest.mark.parametrize(
-    ("kind", "numbers", "colour", "alpha"),
+    ("kind", "numbers", "color", "alpha"),
     [
         (2, (65535, 32768, 256), (255, 128, 1), None),
         (6, (65535, 32768, 256, 32768), (255, 128, 1), 128),
         (4, (32768, 16384), (128, 128, 128), 64),
     ],
 )
-def test_sixteen_bit_colours_and_opacity_are_scaled(tmp_path, kind, numbers, colour, alpha):
+def test_sixteen_bit_colors_and_opacity_are_scaled(tmp_path, kind, numbers, color, alpha):
     image = read_image(tmp_path / "x.png", png16(kind, *numbers))
-    assert image.color.getpixel((0, 0)) == colour
+    assert image.color.getpixel((0, 0)) == color
     assert (image.alpha and image.alpha.getpixel((0, 0))) == alpha
 
 
@@ -132,7 +132,7 @@ def test_every_format_becomes_the_same_rgb(tmp_path, name):
 
 
 def test_of_a_moving_image_the_first_frame_is_shown(tmp_path):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     path = save(tmp_path, frames[0], "x.gif", save_all=True, append_images=frames[1:])
     assert load_image(path).getpixel((0, 0)) == (255, 0, 0)
 
@@ -144,12 +144,12 @@ def test_greys_of_32_bits_are_scaled_to_what_they_span(tmp_path, mode, value, se
     assert load_image(save(tmp_path, Image.new(mode, (4, 4), value), "x.tiff")).getpixel((0, 0)) == (seen,) * 3
 
 
-def test_lab_colours_are_converted(tmp_path):
+def test_lab_colors_are_converted(tmp_path):
     image = ImageCms.profileToProfile(Image.new("RGB", (4, 4), (200, 100, 50)), SRGB, LAB, outputMode="LAB")
     assert load_image(save(tmp_path, image, "x.tiff")).getpixel((0, 0)) == pytest.approx((200, 100, 50), abs=3)
 
 
-def test_transparency_is_laid_on_the_colour_that_was_chosen(tmp_path):
+def test_transparency_is_laid_on_the_color_that_was_chosen(tmp_path):
     path = save(tmp_path, Image.new("LA", (4, 4), (0, 0)))
     assert load_image(path, "#102030").getpixel((0, 0)) == (16, 32, 48)
 

@@ -18,10 +18,10 @@ def run(tmp_path):
 
 
 def drawn(run, step, index=0, color="red", size=(64, 64), prompt="ein Bär"):
-    """A preview of one colour and its event."""
+    """A preview of one color and its event."""
     file = f"samples/{step:06}-{index}.png"
     run.samples.mkdir(exist_ok=True)
-    Image.new("RGB", size, colour).save(run.path / file)
+    Image.new("RGB", size, color).save(run.path / file)
     return Sample(step=step, index=index, prompt=prompt, seed=1, file=file)
 
 
@@ -30,10 +30,10 @@ def sheet(run, *samples):
         return image.convert("RGB")
 
 
-def coloured(image, colour):
-    """The box (left, top, right, bottom) around the pixels of exactly this colour."""
+def colored(image, color):
+    """The box (left, top, right, bottom) around the pixels of exactly this color."""
     mask = Image.new("1", image.size)
-    mask.putdata([pixel == colour for pixel in image.get_flattened_data()])
+    mask.putdata([pixel == color for pixel in image.get_flattened_data()])
     return mask.getbbox()
 
 
@@ -60,15 +60,15 @@ def test_without_two_steps_to_compare_there_is_no_sheet(run, steps):
 
 def test_the_first_image_stands_left_of_the_newest(run):
     image = sheet(run, drawn(run, 0, color=(255, 0, 0)), drawn(run, 20, color=GREEN), drawn(run, 40, color=(0, 0, 255)))
-    before, after = coloured(image, (255, 0, 0)), coloured(image, (0, 0, 255))
+    before, after = colored(image, (255, 0, 0)), colored(image, (0, 0, 255))
     assert before[2] <= after[0]
     assert before[1] == after[1]
-    assert coloured(image, GREEN) is None
+    assert colored(image, GREEN) is None
 
 
 @pytest.mark.parametrize("size", [(64, 64), (512, 512), (300, 100), (100, 300), (512, 768), (1, 192)])
 def test_an_image_of_any_shape_fills_its_cell_and_stays_inside(run, size):
-    left, top, right, bottom = coloured(sheet(run, drawn(run, 0), drawn(run, 40, color=GREEN, size=size)), GREEN)
+    left, top, right, bottom = colored(sheet(run, drawn(run, 0), drawn(run, 40, color=GREEN, size=size)), GREEN)
     assert max(right - left, bottom - top) == CELL_PX
 
 
@@ -88,7 +88,7 @@ def test_rows_are_filled_evenly(run, prompts, columns, rows):
 
 def test_a_prompt_with_only_one_image_is_left_out(run):
     image = sheet(run, drawn(run, 0), drawn(run, 40), drawn(run, 40, index=1, color=GREEN))
-    assert coloured(image, GREEN) is None
+    assert colored(image, GREEN) is None
 
 
 def test_a_prompt_too_long_for_its_place_is_cut_and_never_widens_the_sheet(run):
@@ -105,7 +105,7 @@ def test_a_prompt_of_several_lines_is_shown_on_one(run):
 def test_a_new_sheet_replaces_the_old_one(run):
     first = drawn(run, 0)
     sheet(run, first, drawn(run, 40, color=(0, 0, 255)))
-    assert coloured(sheet(run, first, drawn(run, 80, color=GREEN)), (0, 0, 255)) is None
+    assert colored(sheet(run, first, drawn(run, 80, color=GREEN)), (0, 0, 255)) is None
 
 
 def strip(prompts, images):

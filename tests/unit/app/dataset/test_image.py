@@ -58,7 +58,7 @@ def opened(url):
 
 def png(size, mode="RGBA", color="white"):
     content = io.BytesIO()
-    Image.new(mode, size, colour).save(content, "PNG")
+    Image.new(mode, size, color).save(content, "PNG")
     return PNG + base64.b64encode(content.getvalue()).decode()
 
 

@@ -20,7 +20,7 @@ TURN_RIGHT = 6  # EXIF: the camera was held upright, so show the image turned by
 
 def png(size=(8, 8), color="red"):
     buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, format="PNG")
+    Image.new("RGB", size, color).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -352,7 +352,7 @@ def test_a_thumbnail_tells_nothing_of_where_the_image_was_taken(browser, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
+    ("mode", "color", "expected"),
     [
         ("RGBA", (255, 0, 0, 0), (255, 255, 255)),
         ("RGBA", (255, 0, 0, 128), (255, 127, 127)),
@@ -363,12 +363,12 @@ def test_a_thumbnail_tells_nothing_of_where_the_image_was_taken(browser, tmp_pat
         ("RGB", (10, 200, 30), (10, 200, 30)),
     ],
 )
-def test_colours_and_transparency_of_every_kind_of_image(browser, tmp_path, mode, colour, expected):
-    Image.new(mode, (300, 300), colour).save(tmp_path / "a.png")
+def test_colors_and_transparency_of_every_kind_of_image(browser, tmp_path, mode, color, expected):
+    Image.new(mode, (300, 300), color).save(tmp_path / "a.png")
     assert near(shown(browser, tmp_path / "a.png").convert("RGB").getpixel((100, 100)), expected)
 
 
-def test_a_palettes_transparent_colour_is_white(browser, tmp_path):
+def test_a_palettes_transparent_color_is_white(browser, tmp_path):
     image = Image.new("P", (300, 300), 0)
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.save(tmp_path / "a.png", transparency=0)
@@ -389,8 +389,8 @@ def test_a_thumbnail_is_made_when_it_is_first_asked_for_and_only_then(browser, h
 
 def test_a_changed_image_and_one_elsewhere_have_thumbnails_of_their_own(browser, tmp_path):
     urls = set()
-    for name, colour in (("a.png", "red"), ("a.png", "blue"), ("b.png", "blue")):
-        Image.new("RGB", (300, 300), colour).save(tmp_path / name)
+    for name, color in (("a.png", "red"), ("a.png", "blue"), ("b.png", "blue")):
+        Image.new("RGB", (300, 300), color).save(tmp_path / name)
         os.utime(tmp_path / name, ns=(len(urls), len(urls)))
         urls.add(thumbnail_url(tmp_path / name))
     assert len(urls) == 3
