@@ -6,6 +6,7 @@ import errno
 import shutil
 import socket
 from collections import namedtuple
+from functools import partial
 from types import SimpleNamespace
 
 import headers
@@ -220,12 +221,14 @@ def a_trainer_that_was_killed(scene):
 
 @case("runs", "export")
 def a_lora_that_is_to_be_copied_to_no_folder(scene):
+    from app.kit.action_errors import carded
     from app.live.result import Result
 
     run = scene.new_run()
     (run.path / "ana.safetensors").touch()
-    page = SimpleNamespace(home=run.home)
-    return scene.card(Result._copy(page, run.path.name, "ana.safetensors", "/home/ana/webui/loras", None), "export")
+    copy = carded("said", partial(Result._copy, SimpleNamespace(home=run.home)))
+    (card,) = copy(run.path.name, "ana.safetensors", "/home/ana/webui/loras", None).values()
+    return scene.card(card, "export")
 
 
 @case("runs", "file_exists")

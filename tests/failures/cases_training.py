@@ -20,6 +20,7 @@ from failures.book import case
 from failures.scene import copied
 from trainer.contract import files
 from trainer.engine import loop, strength_strip
+from trainer.engine.frozen import gradient_checkpointing
 from trainer.engine.watch import power
 from trainer.planning import memory
 from trainer.runs import process
@@ -90,6 +91,12 @@ def memory_that_runs_out_once(scene):
 def memory_that_is_never_enough(scene):
     run = failing(scene, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), after=0)
     return scene.train(run, "out_of_memory")
+
+
+@case("train", "nothing_to_save", trains=True)
+def a_saving_without_effect_on_the_model(scene):
+    scene.patch.setattr(gradient_checkpointing, "BasicTransformerBlock", type("Unknown", (torch.nn.Module,), {}))
+    return scene.train(scene.new_run(model={"gradient_checkpointing": "blocks"}), "nothing_to_save")
 
 
 @case("train", "may_not_fit", trains=True)

@@ -14,6 +14,7 @@ from trainer.contract.presets import FOLDER, load_preset, overlay
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS, TrainConfig
 from trainer.contract.toml import RENAMED, Values, read_toml
+from trainer.contract.wording import action, setting
 
 Flags = dict[str, Any]  # what the user typed and nothing else, by the flags' names with _ for -
 
@@ -56,7 +57,9 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(arguments)
         if unknown:
             word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
-            self.error(f"there is no flag {word}" if word.startswith("-") else f"unexpected argument: {word}", word)
+            self.error(
+                f"there is no flag {as_mark(word)}" if word.startswith("-") else f"unexpected argument: {word}", word
+            )
         return vars(found)
 
     def error(self, message: str, word: str = "") -> NoReturn:
@@ -65,14 +68,19 @@ class Parser(argparse.ArgumentParser):
             hint = "It is a flag of the page, which opens where no other flags are given. "
         else:
             hint = did_you_mean(word, [*self._option_string_actions, *("" if self._command else PAGE_FLAGS)])
-        hint += f"`{PROGRAM} {self._command or 'train'} --help` lists every flag."
+        hint += f"{action('flags', self._command or 'train')}."
         raise InvalidSettings(f"{message[:1].upper()}{message[1:]}.", hint=hint)
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """Returns "Did you mean train? " for a misspelt word, nothing where none is near."""
     close = get_close_matches(word, [one for one in known if one != word], n=1)
-    return f"Did you mean {close[0]}? " if close else ""
+    return f"Did you mean {as_mark(close[0])}? " if close else ""
+
+
+def as_mark(word: str) -> str:
+    """Returns a flag as the mark of a setting, so that Help shows no dashes; other words as they are."""
+    return setting(word.removeprefix("--")) if word.startswith("--") else word
 
 
 def add_settings(parser: Parser, *, listed: bool) -> None:

@@ -100,7 +100,9 @@ def resolve(flags: Flags, home: Home) -> tuple[TrainConfig, dict[str, str]]:
         InvalidSettings: Neither preset nor file, or a value that is not allowed.
     """
     if not flags.get("preset") and not flags.get("config"):
-        raise InvalidSettings("No preset given.", hint=f"Try --preset pocket-style, or {action('presets')}.")
+        raise InvalidSettings(
+            "No preset given.", hint=f"Try {action('preset', 'pocket-style')}, or {action('presets')}."
+        )
     config, origins = given(flags, home)
     config = settled(config)
     if config.dataset.captions or origins["dataset.captions"] == "default":  # given empty: only those of the folder

@@ -12,7 +12,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.model import ModelSettings
-from trainer.contract.wording import setting
+from trainer.contract.wording import named, setting
 
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -31,7 +31,7 @@ def choose_device(wanted: str) -> str:
         return next(kind for kind, here in present.items() if here)
     if not present[wanted]:
         raise InvalidSettings(
-            f"model.device = {wanted}, but this machine has none that PyTorch {torch.__version__} can use.",
+            f"{named('model.device')} = {wanted}, but this machine has none that PyTorch {torch.__version__} can use.",
             hint=f"Set {setting('model.device', 'auto')}.",
         )
     return wanted
@@ -45,7 +45,7 @@ def choose_precision(wanted: str, device: str) -> str:
     """
     if wanted == "fp16" and device == "cpu":
         raise InvalidSettings(
-            "model.precision = fp16 needs a graphics card.",
+            f"{named('model.precision')} = fp16 needs a graphics card.",
             hint=f"Set {setting('model.precision', 'bf16')} or {setting('model.precision', 'fp32')}.",
         )
     if wanted != "auto":

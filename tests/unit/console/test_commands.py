@@ -9,6 +9,7 @@ import launch
 from trainer.console import main
 from trainer.console.flags import PAGE_FLAGS, given_settings
 from trainer.contract.errors import InvalidSettings
+from trainer.contract.wording import for_console
 
 COMMANDS = ("train", "caption", "doctor", "export-dataset", "models", "presets", "convert", "strength")
 # The forms without a command that stay, and the command that means the same
@@ -169,8 +170,8 @@ def test_flags_of_the_page_alone_open_it(arguments):
 def test_a_wrong_word_is_named_with_the_nearest_right_one(line, message, hint):
     with pytest.raises(InvalidSettings) as caught:
         main.parsed(line.split())
-    assert caught.value.message == message
-    assert caught.value.hint.startswith(hint)
+    assert for_console(caught.value.message) == message
+    assert for_console(caught.value.hint).startswith(hint)
 
 
 def test_a_wrong_command_ends_with_code_2_in_the_form_of_our_errors(capsys):

@@ -6,6 +6,7 @@ from trainer.console.flags import given_settings
 from trainer.console.main import parser_of
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.config import SECTIONS, validated
+from trainer.contract.wording import for_console
 
 FIELDS = {f"{s}.{n}": field for s, section in SECTIONS.items() for n, field in section.model_fields.items()}
 LISTS = ("prompts", "concepts", "further_resolutions")
@@ -91,8 +92,8 @@ def test_an_empty_list_can_be_given():
 def test_a_wrong_flag_is_an_error_of_ours_that_names_it(arguments):
     with pytest.raises(InvalidSettings) as caught:
         parser_of("train").flags(arguments)
-    assert arguments[0].split("=")[0] in caught.value.message
-    assert "--help" in caught.value.hint
+    assert arguments[0].split("=")[0] in for_console(caught.value.message)
+    assert "--help" in for_console(caught.value.hint)
 
 
 def test_a_negative_number_reaches_the_range_check():

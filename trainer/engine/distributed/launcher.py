@@ -22,7 +22,7 @@ import psutil
 from trainer.contract.errors import ComputersApart, InvalidSettings, ProcessLost, Terminated, TrainerError
 from trainer.contract.events import EventLog, RunFailed, RunFinished
 from trainer.contract.settings.config import TrainConfig
-from trainer.contract.wording import setting
+from trainer.contract.wording import named, setting
 from trainer.runs.folder import RunFolder
 from trainer.runs.process import Group
 
@@ -90,7 +90,7 @@ def _check(config: TrainConfig, group: Group) -> None:
     device = choose_device(config.model.device)
     if device == "mps":
         raise InvalidSettings(
-            f"{group.size} processes cannot train together with model.device = mps.",
+            f"{group.size} processes cannot train together with {named('model.device')} = mps.",
             hint=f"Set {setting('model.device', 'cpu')}, or train with one process.",
             places={"model.processes": "On a Mac's graphics card only one process can train."},
         )
@@ -105,7 +105,8 @@ def _check(config: TrainConfig, group: Group) -> None:
     if group.size > batch:
         raise InvalidSettings(
             f"{group.size} processes share each step's images, and there are only {batch} "
-            f"(dataset.batch_size {config.dataset.batch_size} x dataset.accumulation {config.dataset.accumulation}).",
+            f"({named('dataset.batch_size')} {config.dataset.batch_size} x "
+            f"{named('dataset.accumulation')} {config.dataset.accumulation}).",
             hint=f"Raise {setting('dataset.batch_size')} or {setting('dataset.accumulation')}, or use fewer processes.",
             places={"model.processes": f"A step has only {batch} images to share."},
         )
