@@ -25,7 +25,7 @@ CATALOG = ROOT / "assets" / "i18n" / "en.json"
 IMAGES = "(?:pictures?|images?|previews?|prompts?)"
 DRAW = "dr[ae]w(?:s|n|ing)?"
 BRITISH = (
-    "behaviour|color|favour|grey|honour|labelled|licence|neighbour|"
+    "behaviour|colour|favour|grey|honour|labelled|licence|neighbour|"
     "initialis|normalis|optimis|organis|quantis|recognis|summaris|serialis"
 )
 # What is not said, as a regular expression from the beginning of a word on, and what is said instead
