@@ -82,7 +82,7 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_fewer_bits(new_run, monkeypat
     assert [step.step for step in run.view().steps] == list(range(1, 11))
     told = [event for event in events(run, Warned) if event.code == "out_of_memory"]
     assert ["base model quantized to" in one.message for one in told] == [True, True]
-    assert all("a little coarser" in one.hint for one in told)
+    assert all("slightly less precise" in one.hint for one in told)
 
 
 def test_the_plan_is_made_before_the_base_is_loaded(new_run, monkeypatch):

@@ -25,6 +25,7 @@ from trainer.contract.errors import InvalidSettings
 from trainer.contract.events import RunFailed, RunFinished, RunStarted, Step, read_events
 from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
+from trainer.contract.wording import for_console
 from trainer.engine.distributed import launcher
 from trainer.engine.families.unet import StableDiffusion
 from trainer.runs import process
@@ -143,7 +144,7 @@ def test_two_processes_train_pocket_as_one_does(new_run, tmp_path):
     assert two == pytest.approx(one, abs=1e-5)
 
 
-@pytest.mark.parametrize("what", ["checkpoints", "pictures"])
+@pytest.mark.parametrize("what", ["checkpoints", "images"])
 def test_computers_that_hold_different_things_are_refused(what, alone, new_run, tmp_path):
     if what == "checkpoints":
         first = RunFolder(shutil.copytree(alone.path, tmp_path / "first" / "runs" / alone.path.name))
@@ -152,7 +153,7 @@ def test_computers_that_hold_different_things_are_refused(what, alone, new_run, 
         fewer = shutil.copytree(alone.config().dataset.images, tmp_path / "fewer")
         next(fewer.glob("*.png")).unlink()
         first = new_run("first", **WHOLE)
-        second, seen = new_run("second", **WHOLE | {"dataset": {**WHOLE["dataset"], "images": str(fewer)}}), "pictures"
+        second, seen = new_run("second", **WHOLE | {"dataset": {**WHOLE["dataset"], "images": str(fewer)}}), "images"
     assert train_as_two([first, second], 2, [tmp_path / "0", tmp_path / "1"]) == [2, 2]
     failure = first.view().ended
     assert failure.code == "computers_differ"
@@ -243,7 +244,7 @@ def test_more_processes_than_graphics_cards_are_refused(monkeypatch):
         InvalidSettings, match=r"model.processes = 3, but this computer has 2 graphics cards\."
     ) as caught:
         launcher._check(config, Group(3))
-    assert "--processes 2" in caught.value.hint
+    assert "--model.processes 2" in for_console(caught.value.hint)
 
 
 def test_an_address_that_is_taken_is_told_with_what_to_do(new_run):
@@ -264,7 +265,7 @@ def test_macs_graphics_cards_are_refused_for_they_cannot_send_to_each_other(monk
     config = validated({"dataset": {"batch_size": 4}})
     with pytest.raises(InvalidSettings, match=r"model\.device = mps") as caught:
         launcher._check(config, Group(1, 2, 0, "first:29500"))
-    assert "--model.device cpu" in caught.value.hint
+    assert "--model.device cpu" in for_console(caught.value.hint)
 
 
 def test_more_processes_than_images_in_a_step_are_refused_before_the_start(new_run):
@@ -272,7 +273,7 @@ def test_more_processes_than_images_in_a_step_are_refused_before_the_start(new_r
     assert main([str(run.path), *Group.of(run).arguments()]) == 2
     (failure,) = events(run, RunFailed)
     assert failure.code == "invalid_settings"
-    assert "batch_size 2 x dataset.accumulation 1" in failure.message
+    assert "batch_size 2 x dataset.accumulation 1" in for_console(failure.message)
     assert not events(run, RunStarted)
 
 

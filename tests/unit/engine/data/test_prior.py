@@ -41,7 +41,7 @@ def test_the_base_draws_once_and_later_runs_find_its_images(new_run, monkeypatch
 def test_asked_to_end_while_they_are_drawn_the_run_ends_at_once_and_draws_on_later(new_run, monkeypatch, wish, reason):
     run = new_run(dataset={**PROTECTED, "views": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(ClassImages, "_draw", asking_once(run, wish, ClassImages._draw))
+        patch.setattr(ClassImages, "_generate", asking_once(run, wish, ClassImages._generate))
         assert main([str(run.path)]) == 0
     (ended,) = [event for event in read_events(run.events_file)[0] if isinstance(event, RunFinished)]
     assert (ended.reason, ended.step) == (reason, 0)

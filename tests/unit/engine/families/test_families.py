@@ -620,13 +620,13 @@ def test_settings_made_for_another_family_are_refused(file, name):
 def test_clip_skip_is_refused_where_there_is_none(file):
     with pytest.raises(InvalidSettings, match=r"clip_skip = 2.*no SD 1") as refused:
         tiny.load(file, model={"clip_skip": 2})
-    assert "clip_skip 0" in refused.value.hint
+    assert "clip_skip 0" in for_console(refused.value.hint)
 
 
 @pytest.mark.parametrize("name", ["sd2"])
 def test_a_model_that_does_not_tell_what_it_predicts_is_asked_about(file, tmp_path):
     save_file(load_file(file), tmp_path / "silent.safetensors")
-    with pytest.raises(InvalidSettings, match="noise or velocity") as refused:
+    with pytest.raises(InvalidSettings, match="epsilon or v") as refused:
         tiny.load(tmp_path / "silent.safetensors")
     assert "--objective.prediction" in for_console(refused.value.hint)
 
@@ -635,4 +635,4 @@ def test_a_model_that_does_not_tell_what_it_predicts_is_asked_about(file, tmp_pa
 def test_only_sdxl_has_a_second_text_encoder_to_train(file):
     with pytest.raises(InvalidSettings, match="one text encoder") as refused:
         tiny.load(file, adapter={"text_encoder_2": True})
-    assert "text_encoder_2 false" in refused.value.hint
+    assert "text_encoder_2 false" in for_console(refused.value.hint)

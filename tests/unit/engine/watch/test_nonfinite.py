@@ -97,7 +97,7 @@ def test_one_image_alone_is_named(new_run, monkeypatch):
     (warning,) = warnings(run, "step_left_out")
     names = [path.name for path in Path(run.config().dataset.images).iterdir()]
     assert sum(f"it comes from {name} alone" in warning.message for name in names) == 1
-    assert "leave it out" in warning.hint
+    assert "exclude it" in warning.hint
 
 
 def test_where_leaving_out_does_not_help_the_run_goes_back_once_with_half_the_learning_rate(new_run, monkeypatch):
