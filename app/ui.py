@@ -71,7 +71,7 @@ def header(here: str) -> None:
                 gr.Button(label(key), link=path, link_target="_self", size="sm", min_width=60, elem_classes=classes)
 
 
-def free_port(host: str, wished: int | None) -> int:
+def free_port(host: str, requested: int | None) -> int:
     """Returns the requested port, or the first free one of ours.
 
     Raises:
@@ -79,7 +79,7 @@ def free_port(host: str, wished: int | None) -> int:
         PortRefused: The system refuses the requested one.
         PortTaken: None is free.
     """
-    for port in [wished] if wished is not None else PORTS:
+    for port in [requested] if requested is not None else PORTS:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -89,11 +89,11 @@ def free_port(host: str, wished: int | None) -> int:
             except OSError as error:
                 if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
                     raise AddressElsewhere(host=host) from error
-                if isinstance(error, PermissionError) and wished is not None:
+                if isinstance(error, PermissionError) and requested is not None:
                     raise PortRefused(port=port) from error
                 continue
             return port
-    asked = f"Port {wished} is" if wished is not None else f"The ports {PORTS[0]} to {PORTS[-1]} are all"
+    asked = f"Port {requested} is" if requested is not None else f"The ports {PORTS[0]} to {PORTS[-1]} are all"
     raise PortTaken(asked=asked)
 
 

@@ -109,9 +109,9 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
         """The run that the address names, else the one that is being trained, else the newest."""
         queue.take_over()
         runs = RunFolder.all(home)
-        wished = str(request.query_params.get("run", ""))
-        if any(run.path.name == wished for run in runs):
-            return wished
+        requested = str(request.query_params.get("run", ""))
+        if any(run.path.name == requested for run in runs):
+            return requested
         active = queue.active()
         return active.path.name if active else runs[0].path.name if runs else ""
 

@@ -51,7 +51,7 @@ class Result:
                 self.copy = gr.Button(label("result.copy"), size="sm", min_width=120)
                 self.civitai = gr.Button(label("result.civitai"), size="sm", min_width=120)
                 self.again = gr.Button(label("result.again"), size="sm", min_width=120)
-                self.go_on = gr.Button(label("result.go_on"), size="sm", min_width=120)
+                self.continue_training = gr.Button(label("result.go_on"), size="sm", min_width=120)
             self.said = gr.HTML(apply_default_css=False)
             self.text = gr.Textbox(label=label("result.civitai_text"), lines=8, visible=False, buttons=["copy"])
 
@@ -94,7 +94,7 @@ class Result:
         tongue = language(request)
         try:
             folder = RunFolder.named(self.home, run)
-            child = process.draw_strip(folder, file)
+            child = process.generate_strip(folder, file)
         except TrainerError as error:
             yield gr.skip(), problem_card(error, tongue)
             return

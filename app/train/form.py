@@ -209,9 +209,9 @@ class TrainForm:
             """The learning strength these values make."""
             return learning_strength(rate, alpha, rank) if rank and alpha and rate else None
 
-        def adapt(rank: float, alpha: float, rate: float, kept: float | None, wished: bool) -> Any:  # noqa: ANN401
+        def adapt(rank: float, alpha: float, rate: float, kept: float | None, requested: bool) -> Any:  # noqa: ANN401
             """The learning rate that makes the noted strength with the new rank and alpha."""
-            if not wished or not kept or not rank or not alpha:
+            if not requested or not kept or not rank or not alpha:
                 return rate
             return float(f"{kept * rank / alpha:.3g}")
 

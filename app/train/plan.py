@@ -76,7 +76,7 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
         )
     ]
     captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
-    previews = known.drawing(config, made, captions, config.model.processes)
+    previews = known.preview_plan(config, made, captions, config.model.processes)
     if made.base_views:
         dataset = config.dataset
         parts.append(say(tongue, "plan.protect", images=dataset.class_images, share=f"{dataset.class_share:.0%}"))

@@ -64,9 +64,9 @@ class PresetBox:
 
     def _save(self, request: gr.Request, preset: str, name: str, intent: str, **named: Any) -> Any:  # noqa: ANN401
         """Save what the form holds under this name; only the preset that is being changed is replaced."""
-        wished = (name or "").strip()
+        requested = (name or "").strip()
         config = settings_of(self.home, preset, named)
-        made = save_preset(self.home.presets, wished, config, intent or "", replace=wished == preset)
+        made = save_preset(self.home.presets, requested, config, intent or "", replace=requested == preset)
         kept = {key: named[key] for key in ("dataset_images", "output_name") if named[key]}
         return self._shown(made.name, "preset.saved", language(request), **kept)
 

@@ -63,7 +63,7 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
         return {**form.show(config, tongue), form.problem: good_card(ready)}
 
     chosen = [panel.shown, panel.result.file]
-    panel.result.go_on.click(shown(continue_from), chosen, filled, **PRIVATE).then(
+    panel.result.continue_training.click(shown(continue_from), chosen, filled, **PRIVATE).then(
         None, None, None, js=TO_TRAIN, api_visibility="private"
     )
 

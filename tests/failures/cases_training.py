@@ -278,7 +278,7 @@ def a_strength_strip_of_a_file_that_is_gone(scene):
             code = strength_strip.main([str(run.path), file])
         return SimpleNamespace(wait=lambda: code)
 
-    scene.patch.setattr(process, "draw_strip", draw)
+    scene.patch.setattr(process, "generate_strip", draw)
     run = scene.new_run()
     *_, (_, html) = Result._generate(SimpleNamespace(home=run.home), run.path.name, "ana.safetensors", None)
     message, _, hint = html.partition(">")[2].removesuffix("</div>").partition(". ")

@@ -61,7 +61,7 @@ def trained(tmp_path_factory):
         return runs[config]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "draw_strip", lambda *_: None)  # six images a run, which have tests of their own
+        patch.setattr(outputs, "generate_strip", lambda *_: None)  # six images a run, which have tests of their own
         yield train
 
 

@@ -100,7 +100,7 @@ def test_drawn_again_from_the_file_the_strip_is_the_same_and_nothing_else_change
     strip = finished.path / "geprüft.strength.png"
     drawn_in_training, before = sheet(strip), contents(finished)
     strip.unlink()
-    assert process.draw_strip(finished, "geprüft.safetensors").wait(timeout=300) == 0
+    assert process.generate_strip(finished, "geprüft.safetensors").wait(timeout=300) == 0
     assert difference(sheet(strip), drawn_in_training) < 2.0
     before.pop(strip.name)
     after = contents(finished)
@@ -121,7 +121,7 @@ def test_an_earlier_file_has_a_strip_of_its_own(finished, tmp_path):
 def test_a_file_that_is_not_the_runs_is_refused_in_the_log(finished):
     shutil.copy(finished.path / "geprüft.safetensors", finished.path.parent / "foreign.safetensors")
     before = contents(finished)
-    assert process.draw_strip(finished, "../foreign.safetensors").wait(timeout=300) == 2
+    assert process.generate_strip(finished, "../foreign.safetensors").wait(timeout=300) == 2
     assert '"../foreign.safetensors"' in finished.log_file.read_text(encoding="utf-8").splitlines()[-1]
     assert contents(finished) == before
 

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from trainer.console.flags import Flags, Parser
 
-MODULE = "trainer.tools.convert"
 USAGE = "MODEL.ckpt [TARGET]"
 
 
@@ -25,5 +24,5 @@ def run(flags: Flags, _console: Console) -> int:
     """Convert the file; returns the exit code of the process that does it."""
     source = Path(flags["source"]).expanduser()
     target = Path(flags["target"]).expanduser() if "target" in flags else source.with_suffix(".safetensors")
-    command = [sys.executable, "-P", "-m", MODULE, str(source), str(target)]
+    command = [sys.executable, "-P", "-m", "trainer.tools.convert", str(source), str(target)]
     return subprocess.run(command, check=False).returncode  # noqa: S603 - an argument list

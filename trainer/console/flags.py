@@ -57,9 +57,8 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(arguments)
         if unknown:
             word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
-            self.error(
-                f"there is no flag {as_mark(word)}" if word.startswith("-") else f"unexpected argument: {word}", word
-            )
+            what = f"there is no flag {as_mark(word)}" if word.startswith("-") else f"unexpected argument: {word}"
+            self.error(what, word)
         return vars(found)
 
     def error(self, message: str, word: str = "") -> NoReturn:
@@ -81,6 +80,10 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 def as_mark(word: str) -> str:
     """Returns a flag as the mark of a setting, so that Help shows no dashes; other words as they are."""
     return setting(word.removeprefix("--")) if word.startswith("--") else word
+
+
+def no_flags(_parser: Parser) -> None:
+    """Add nothing to the flags that all commands have."""
 
 
 def add_settings(parser: Parser, *, listed: bool) -> None:

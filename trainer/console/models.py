@@ -3,14 +3,11 @@
 from rich.console import Console
 from rich.markup import escape
 
-from trainer.console.flags import Flags, Parser
+from trainer.console.flags import Flags, no_flags
 from trainer.models.lookup import models_here, name_of
 
 USAGE = ""
-
-
-def add_flags(parser: Parser) -> None:
-    """Add nothing to the flags that all commands have."""
+add_flags = no_flags
 
 
 def run(_flags: Flags, console: Console) -> int:

@@ -22,7 +22,7 @@ from trainer.models.identify import identify
 from trainer.models.lookup import located
 from trainer.planning.estimate import foreseen, learning_strength
 from trainer.planning.memory import details
-from trainer.planning.preview_schedule import Drawing, words
+from trainer.planning.preview_schedule import PreviewPlan, words
 from trainer.runs.process import Group
 
 
@@ -83,8 +83,7 @@ def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], grou
         show_note(problem.message, problem.hint, console)
 
 
-def show_previews(drawn: Drawing, console: Console) -> None:
+def show_previews(planned: PreviewPlan, console: Console) -> None:
     """Print how many previews there will be, their share of the time, and what to do where that is much."""
-    console.print(
-        f"Previews: {for_console(words(drawn))}.", style="yellow" if drawn.many else "", markup=False, soft_wrap=True
-    )
+    line = f"Previews: {for_console(words(planned))}."
+    console.print(line, style="yellow" if planned.many else "", markup=False, soft_wrap=True)

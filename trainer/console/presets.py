@@ -4,15 +4,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from trainer.console.errors import show_note
-from trainer.console.flags import Flags, Parser
+from trainer.console.flags import Flags, no_flags
 from trainer.contract.home import Home
 from trainer.contract.presets import FOLDER, list_presets
 
 USAGE = ""
-
-
-def add_flags(parser: Parser) -> None:
-    """Add nothing to the flags that all commands have."""
+add_flags = no_flags
 
 
 def run(flags: Flags, console: Console) -> int:

@@ -31,7 +31,7 @@ def run(flags: Flags, console: Console) -> int:
     folder = RunFolder.find(Home.find(flags.get("home")), flags["run"])
     logged = folder.log_file.stat().st_size if folder.log_file.exists() else 0
     with console.status("Generating the strength strip"):
-        code = wait(process.draw_strip(folder, flags["file"]))
+        code = wait(process.generate_strip(folder, flags["file"]))
     if code != 0:
         said = folder.log_file.read_bytes()[logged:].decode(errors="replace").strip().splitlines()
         raise RunError(

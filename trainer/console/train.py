@@ -73,7 +73,7 @@ def run(flags: Flags, console: Console) -> int:
     show_overlays(config.dataset, home, console)
     show_plan(config, made, problems, group, console)
     captions = [first_caption(item, config.dataset, config.model.seed) for item in images]
-    show_previews(estimate(home, config).drawing(config, made, captions, group.size), console)
+    show_previews(estimate(home, config).preview_plan(config, made, captions, group.size), console)
     needed = disk_bytes(config, made.steps, captions)
     if needed is not None:
         console.print(f"Disk: up to {size(needed)} in {home.runs}.", markup=False, soft_wrap=True)

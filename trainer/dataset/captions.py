@@ -123,7 +123,7 @@ def captions_of(item: Item, settings: DatasetSettings, seed: int) -> list[str]:
     return [_form(item, variant, rules, seed) for variant in range(_variants(item, rules))]
 
 
-def drawn(item: Item, place: int, epoch: int, settings: DatasetSettings, seed: int) -> tuple[bool, str]:
+def caption_of_view(item: Item, place: int, epoch: int, settings: DatasetSettings, seed: int) -> tuple[bool, str]:
     """Returns whether this view of the image is mirrored, and its caption, both random from (seed, epoch, image).
 
     Args:

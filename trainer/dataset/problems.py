@@ -100,7 +100,7 @@ def mask_problems(lost: Sequence[Path], missing: Sequence[Path]) -> list[Problem
     return problems
 
 
-def repeats_told(shares: dict[str, int]) -> list[Problem]:
+def repeats_reported(shares: dict[str, int]) -> list[Problem]:
     """Folders whose names set repeats."""
     if not shares:
         return []

@@ -12,7 +12,14 @@ from trainer.dataset.errors import NoImages, NothingToTrain, UnreadableImage
 from trainer.dataset.folders import Listing, Repeats, listing, repeats_of
 from trainer.dataset.formats import image_size
 from trainer.dataset.overlay import Entry, read_overlay
-from trainer.dataset.problems import Problem, mask_problems, repeats_told, unreadable, without_caption, without_image
+from trainer.dataset.problems import (
+    Problem,
+    mask_problems,
+    repeats_reported,
+    unreadable,
+    without_caption,
+    without_image,
+)
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
     stems = {name.rpartition(".")[0] for name in found.images}
     lost = [path for stem, path in found.masks.items() if stem not in stems]
     problems += mask_problems(lost, [item.path for item in shown if item.mask and not item.mask.is_file()])
-    problems += repeats_told({one.folder: one.count for one in repeats.values() if one.folder})
+    problems += repeats_reported({one.folder: one.count for one in repeats.values() if one.folder})
     return Survey(items, left_out, broken, problems)
 
 

@@ -14,9 +14,6 @@ class NothingToSave(TrainingError):
     what = "{saving} would save nothing: this base model has no {parts}."
     remedy = "Set {instead}."
 
-    def __init__(self, saving: str, parts: str, instead: str) -> None:
-        super().__init__(saving=saving, parts=parts, instead=instead)
-
 
 def named(error: Exception) -> TrainerError:
     """The error of ours for what a library raised; `Unexpected` for what has no name here."""

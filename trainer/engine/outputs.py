@@ -96,7 +96,7 @@ def preview(training: Training, again: bool = False) -> None:
     """Generate the preview prompts with the current adapter; with `again` only where they are missing."""
     if training.accelerator.is_main_process and not (again and training.board.has(training.step)):
         training.adapter.use_dropout(wanted=False)
-        training.board.draw(training.step)
+        training.board.generate(training.step)
         training.adapter.use_dropout(wanted=True)
     training.accelerator.wait_for_everyone()
 
@@ -109,26 +109,26 @@ def finish(training: Training, reason: str, seconds: float) -> None:
         write_lora(training, name)
         preview(training)
         write_sidecars(training)
-        draw_strip(training, name)
+        generate_strip(training, name)
     elif reason == "stopped":
         name = lora_stem(training)
         write_lora(training, name)
         preview(training)
-        draw_strip(training, name)
+        generate_strip(training, name)
     training.log.write(events.RunFinished(reason=reason, step=training.step, seconds=seconds))  # type: ignore[arg-type]
 
 
-def draw_strip(training: Training, stem: str) -> None:
+def generate_strip(training: Training, stem: str) -> None:
     """Generate the last LoRA file's strength strip; a request to stop or pause skips it."""
     if not training.accelerator.is_main_process:
         return
 
-    def _go_on(done: int, total: int) -> bool:
+    def _keep_going(done: int, total: int) -> bool:
         training.log.write(events.Phase(name="preview", done=done, total=total))
         return not (training.run.take_request("stop") or training.run.take_request("pause"))
 
     training.adapter.use_dropout(wanted=False)
-    training.board.draw_strip(training.adapter, f"{stem}.safetensors", _go_on)
+    training.board.generate_strip(training.adapter, f"{stem}.safetensors", _keep_going)
 
 
 def write_lora(training: Training, stem: str) -> None:

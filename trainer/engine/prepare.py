@@ -37,12 +37,12 @@ from trainer.engine.frozen.packing import PackedConv2d, lay_out
 from trainer.engine.objectives import make_schedule
 from trainer.engine.optim import make_optimizer
 from trainer.engine.outputs import state_of
-from trainer.engine.previews import Painter, PreviewBoard
+from trainer.engine.previews import PreviewBoard, Renderer
 from trainer.engine.reporting import Preparing, report_problems, report_start
 from trainer.engine.savings import Ladder
 from trainer.engine.state import Training
 from trainer.models.lora_header import check_start
-from trainer.planning.disk import check_space, held, run_bytes
+from trainer.planning.disk import bytes_used, check_space, run_bytes
 from trainer.planning.preview_schedule import preview_prompts
 from trainer.runs.folder import RunFolder
 
@@ -88,8 +88,8 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     made = plan(len(weights), config.dataset, weights)
     adapter = add_adapter(family, config)
     trained = sum(parameter.numel() for parameter in adapter.parameters())
-    check_space(run.path, run_bytes(config, trained, made.steps, len(prompts)) - held(run.path))
-    board = PreviewBoard(run, log, Painter(config, family, text, prompts, accelerator))
+    check_space(run.path, run_bytes(config, trained, made.steps, len(prompts)) - bytes_used(run.path))
+    board = PreviewBoard(run, log, Renderer(config, family, text, prompts, accelerator))
     return Training(
         run=run,
         log=log,
@@ -157,8 +157,8 @@ def add_adapter(family: Family, config: TrainConfig) -> Adapter:
     """A fresh adapter, and the model around it laid out for speed and as little memory as the settings say."""
     adapter, unet = attach(family, config.adapter, config.model.seed), family.component("unet")
     lay_out(unet)
-    wished = config.model.gradient_checkpointing
-    keep_less(family, adapter, config.adapter.dropout, "none" if wished == "auto" else wished)
+    requested = config.model.gradient_checkpointing
+    keep_less(family, adapter, config.adapter.dropout, "none" if requested == "auto" else requested)
     return adapter
 
 
@@ -176,7 +176,7 @@ def keep_less(family: Family, adapter: Adapter, dropout: float, level: Checkpoin
     for parts, count in found.items():
         if not count:
             another = f"another architecture with {setting('model.base_model')}"
-            raise NothingToSave("Keeping less for the backward pass", f"{parts} of a known kind", another)
+            raise NothingToSave(saving="Keeping fewer activations", parts=f"{parts} of a known kind", instead=another)
     apply_level(unet, level)
 
 

@@ -26,18 +26,18 @@ TOGETHER = 512 * 512  # px generated at once: small images cost little more toge
 
 def preview_options(config: TrainConfig, indices: Sequence[int]) -> RenderOptions:
     """Returns seeds, steps, CFG scale and size of the previews of these prompt numbers."""
-    wished = config.preview
+    requested = config.preview
     return RenderOptions(
-        seeds=tuple(wished.seed + index for index in indices),
-        steps=wished.steps,
-        guidance_scale=wished.guidance_scale,
-        width=wished.width or config.dataset.resolution,
-        height=wished.height or config.dataset.resolution,
+        seeds=tuple(requested.seed + index for index in indices),
+        steps=requested.steps,
+        guidance_scale=requested.guidance_scale,
+        width=requested.width or config.dataset.resolution,
+        height=requested.height or config.dataset.resolution,
     )
 
 
 @dataclass(frozen=True)
-class Painter:
+class Renderer:
     """Generates images of a run's prompts with the model as it is now."""
 
     config: TrainConfig
@@ -62,25 +62,24 @@ class Painter:
             yield range(first, min(first + most, len(self.prompts)))
 
 
-def paint_strip(painter: Painter, adapter: Adapter, target: Path, go_on: Callable[[int, int], bool]) -> None:
+def render_strip(renderer: Renderer, adapter: Adapter, target: Path, keep_going: Callable[[int, int], bool]) -> None:
     """Write the strength strip of the adapter as it is: the first prompts, each at every strength.
 
     Args:
-        painter: Generates the prompts; if it has none, there is no strip.
+        renderer: Generates the prompts; if it has none, there is no strip.
         adapter: Without dropout.
         target: The PNG, replaced if it is there.
-        go_on: Called before each image with how many are done and how many there will be; if it says no, there is
-            no strip.
+        keep_going: Called before each image with the number done and their total; if it answers no, there is no strip.
     """
-    prompts = painter.prompts[:MOST_STRIP_PROMPTS]
-    painted: list[Image.Image] = []
+    prompts = renderer.prompts[:MOST_STRIP_PROMPTS]
+    rendered: list[Image.Image] = []
     for index, strength in product(range(len(prompts)), STRENGTHS):
-        if not go_on(len(painted), len(prompts) * len(STRENGTHS)):
+        if not keep_going(len(rendered), len(prompts) * len(STRENGTHS)):
             return
         with adapter.scaled(strength):
-            painted += painter.paint(index)
-    if painted:
-        atomic_write(target, strength_sheet(prompts, painted))
+            rendered += renderer.paint(index)
+    if rendered:
+        atomic_write(target, strength_sheet(prompts, rendered))
 
 
 @dataclass(frozen=True)
@@ -89,27 +88,27 @@ class PreviewBoard:
 
     run: RunFolder
     log: EventLog
-    painter: Painter
+    renderer: Renderer
 
     def has(self, step: int) -> bool:
         """Whether every prompt has been generated and logged after so many updates."""
-        return sum(sample.step == step for sample in self.run.view().samples) >= len(self.painter.prompts)
+        return sum(sample.step == step for sample in self.run.view().samples) >= len(self.renderer.prompts)
 
-    def draw(self, step: int) -> None:
+    def generate(self, step: int) -> None:
         """Generate every prompt after `step` updates; a failure is a warning, and random state is untouched."""
-        for group in self.painter.groups():
+        for group in self.renderer.groups():
             numbers = f"{group.start + 1}" if len(group) == 1 else f"{group.start + 1} to {group.stop}"
             with isolated(f"Preview {numbers} at step {step}", self._warn):
-                for index, image in zip(group, self.painter.paint(*group), strict=True):
+                for index, image in zip(group, self.renderer.paint(*group), strict=True):
                     self._keep(step, index, image)
 
-    def draw_strip(self, adapter: Adapter, lora_file: str, go_on: Callable[[int, int], bool]) -> None:
+    def generate_strip(self, adapter: Adapter, lora_file: str, keep_going: Callable[[int, int], bool]) -> None:
         """Generate the strength strip of a LoRA file just written; a failure is a warning."""
         with isolated(f"The strength strip of {lora_file}", self._warn):
-            paint_strip(self.painter, adapter, self.run.path / strip_name(lora_file), go_on)
+            render_strip(self.renderer, adapter, self.run.path / strip_name(lora_file), keep_going)
 
     def _keep(self, step: int, index: int, image: Image.Image) -> None:
-        config, prompt = self.painter.config, self.painter.prompts[index]
+        config, prompt = self.renderer.config, self.renderer.prompts[index]
         options, name = preview_options(config, [index]), f"{step:06}-{index}.png"
         atomic_write(self.run.samples / name, png(image, config, prompt, options))
         self.log.write(Sample(step=step, index=index, prompt=prompt, seed=options.seeds[0], file=f"samples/{name}"))

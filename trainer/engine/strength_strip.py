@@ -14,7 +14,7 @@ from trainer.engine.data.cache import TensorCache
 from trainer.engine.device import make_accelerator
 from trainer.engine.families.load import load_family
 from trainer.engine.prepare import add_adapter, learn_text
-from trainer.engine.previews import Painter, paint_strip
+from trainer.engine.previews import Renderer, render_strip
 from trainer.models.errors import LoraRefused
 from trainer.planning.preview_schedule import preview_prompts
 from trainer.runs.errors import RunError
@@ -26,14 +26,14 @@ def main(arguments: list[str]) -> int:
     """Generate the strip; 0 when it is there, 2 when there is a reason why not."""
     folder, file = arguments
     try:
-        draw(RunFolder.find(Home.find(), folder), file)
+        generate(RunFolder.find(Home.find(), folder), file)
     except TrainerError as error:
         print(for_console(f"{error.message} {error.hint}"), file=sys.stderr)  # noqa: T201
         return 2
     return 0
 
 
-def draw(run: RunFolder, file: str) -> None:
+def generate(run: RunFolder, file: str) -> None:
     """Write the strip of a LoRA file beside it; nothing else in the run's folder changes.
 
     Raises:
@@ -57,8 +57,8 @@ def draw(run: RunFolder, file: str) -> None:
     if lacking:
         raise LoraRefused(path, f"lacks {len(lacking)} of the run's layers, first {lacking[0]}")
     adapter.use_dropout(wanted=False)
-    painter = Painter(config, family, text, prompts, accelerator)
-    paint_strip(painter, adapter, run.path / strip_name(file), lambda _done, _total: True)
+    renderer = Renderer(config, family, text, prompts, accelerator)
+    render_strip(renderer, adapter, run.path / strip_name(file), lambda _done, _total: True)
 
 
 def lora_file(run: RunFolder, file: str) -> Path:

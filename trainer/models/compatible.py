@@ -66,24 +66,24 @@ def check(model: BaseModel, config: TrainConfig) -> None:
     noise_of(model.prediction or "epsilon", model.zero_terminal_snr, config.objective)
 
 
-def noise_of(prediction: Prediction, zero_snr: bool, wished: ObjectiveSettings) -> tuple[Prediction, bool]:
+def noise_of(prediction: Prediction, zero_snr: bool, requested: ObjectiveSettings) -> tuple[Prediction, bool]:
     """Returns the prediction type and whether the SNR ends at zero: the user's choice, else the model's own.
 
     Raises:
         InvalidSettings: The model rules out the combination.
     """
-    prediction = prediction if wished.prediction == "auto" else wished.prediction
-    zero_snr = zero_snr if wished.zero_terminal_snr == "auto" else wished.zero_terminal_snr == "on"
+    prediction = prediction if requested.prediction == "auto" else requested.prediction
+    zero_snr = zero_snr if requested.zero_terminal_snr == "auto" else requested.zero_terminal_snr == "on"
     if zero_snr and prediction == "epsilon":
         raise _unsuited(
             "objective.zero_terminal_snr",
             f"{named('objective.zero_terminal_snr')} = on, but the model predicts epsilon: the last timestep is 0/0",
             f"Set {setting('objective.zero_terminal_snr', 'off')}.",
         )
-    if zero_snr and wished.noise_offset > 0:
+    if zero_snr and requested.noise_offset > 0:
         raise _unsuited(
             "objective.noise_offset",
-            f"{named('objective.noise_offset')} = {wished.noise_offset:g}, but the model has zero-terminal SNR",
+            f"{named('objective.noise_offset')} = {requested.noise_offset:g}, but the model has zero-terminal SNR",
             f"Set {setting('objective.noise_offset', 0)}.",
         )
     return prediction, zero_snr

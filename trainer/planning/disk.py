@@ -29,8 +29,8 @@ def run_bytes(config: TrainConfig, trained: int, steps: int, prompts: int) -> in
     files = trained * FILE_BYTES[output.dtype] * (output.files + 2)  # that of an early stop, and the one being verified
     side = config.dataset.resolution
     pixels = (config.preview.width or side) * (config.preview.height or side)
-    drawn = images(config, steps, prompts) * pixels * PREVIEW_BYTES
-    return saved + files + drawn + BESIDES
+    previews = images(config, steps, prompts) * pixels * PREVIEW_BYTES
+    return saved + files + previews + BESIDES
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -45,7 +45,7 @@ def check_space(folder: Path, needed: int) -> None:
         raise DiskShort(folder=folder, needed=size(needed), free=size(free), missing=size(needed - free))
 
 
-def held(folder: Path) -> int:
+def bytes_used(folder: Path) -> int:
     """Bytes of the files in a folder."""
     total = 0
     for path in folder.rglob("*"):

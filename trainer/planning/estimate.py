@@ -18,7 +18,7 @@ from trainer.models.lookup import located
 from trainer.planning import memory
 from trainer.planning.disk import run_bytes
 from trainer.planning.machine import machine_for
-from trainer.planning.preview_schedule import Drawing, drawing, preview_prompts, work
+from trainer.planning.preview_schedule import PreviewPlan, preview_plan, preview_prompts, work
 from trainer.runs.folder import RunFolder
 
 TAIL_BYTES = 2**16  # some 400 steps: enough for a median, and quick to read however long the run was
@@ -58,19 +58,19 @@ class Estimate:
     bytes_per_file: int | None
     seconds_per_preview: float | None
 
-    def drawing(self, config: TrainConfig, plan: Plan, captions: Sequence[str], processes: int) -> Drawing:
+    def preview_plan(self, config: TrainConfig, plan: Plan, captions: Sequence[str], processes: int) -> PreviewPlan:
         """Returns how many previews a run with these settings generates, and their share of its time."""
         ratio = None
         if self.seconds_per_preview is not None and self.seconds_per_step:
             ratio = self.seconds_per_preview / self.seconds_per_step
-        return drawing(config, plan, len(preview_prompts(config, captions)), processes, ratio)
+        return preview_plan(config, plan, len(preview_prompts(config, captions)), processes, ratio)
 
 
 def estimate(home: Home, config: TrainConfig) -> Estimate:
     """Returns what this home's newest runs measured that applies to these settings."""
     wanted = flat(config)
     step: tuple[float, float] | None = None
-    drawn: float | None = None
+    preview_seconds: float | None = None
     file_bytes: int | None = None
     for run in RunFolder.all(home)[:NEWEST_RUNS]:
         if step is not None and file_bytes is not None:
@@ -84,10 +84,10 @@ def estimate(home: Home, config: TrainConfig) -> Estimate:
         if step is None and steps and _alike(had, wanted, DECIDES_THE_STEP):
             step = statistics.median(s.seconds for s in steps), max(s.memory_gib for s in steps)
             took = _seconds_per_preview(tail)
-            drawn = took * work(config) / work(earlier) if took is not None else None
+            preview_seconds = took * work(config) / work(earlier) if took is not None else None
         if file_bytes is None and loras and _alike(had, wanted, DECIDES_THE_FILE):
             file_bytes = round(loras[-1].bytes * wanted["adapter.rank"] / had["adapter.rank"])
-    return Estimate(step[0] if step else None, step[1] if step else None, file_bytes, drawn)
+    return Estimate(step[0] if step else None, step[1] if step else None, file_bytes, preview_seconds)
 
 
 def learning_strength(learning_rate: float, alpha: float, rank: float) -> float:

@@ -220,8 +220,8 @@ def smaller(
     family: str, config: TrainConfig, budget: int, device: str, *, half: bool, processes: int = 1
 ) -> int | None:
     """Returns the largest resolution that fits, between the requested one and half of it; None if none does."""
-    wished = config.dataset.resolution
-    for size in range((wished - 1) // SIZE_STEP * SIZE_STEP, ceil(wished / 2) - 1, -SIZE_STEP):
+    requested = config.dataset.resolution
+    for size in range((requested - 1) // SIZE_STEP * SIZE_STEP, ceil(requested / 2) - 1, -SIZE_STEP):
         less = config.model_copy(update={"dataset": config.dataset.model_copy(update={"resolution": size})})
         if _fastest(family, less, budget, device, half=half, processes=processes).fits:
             return size
@@ -247,8 +247,9 @@ def ladder(config: TrainConfig, device: str) -> Iterator[Savings]:
 
     Time is given up before the base's precision, and with fewer bits no more time than it takes.
     """
-    wished, batch, passes = config.model.gradient_checkpointing, config.dataset.batch_size, config.dataset.accumulation
-    levels = LEVELS if wished == "auto" else (wished,)
+    requested, dataset = config.model.gradient_checkpointing, config.dataset
+    batch, passes = dataset.batch_size, dataset.accumulation
+    levels = LEVELS if requested == "auto" else (requested,)
     for quantize, stream in _bases(config, device):
         for level in levels:
             yield Savings(level, batch, passes, quantize, stream)

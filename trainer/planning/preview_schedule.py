@@ -15,7 +15,7 @@ MANY = 1 / 3  # of the time
 
 
 @dataclass(frozen=True)
-class Drawing:
+class PreviewPlan:
     """How many images a run generates, those of its strength strip among them, and their share of its time."""
 
     images: int
@@ -56,12 +56,14 @@ def images(config: TrainConfig, steps: int, prompts: int) -> int:
 
 def work(config: TrainConfig) -> float:
     """What one image takes, in forward passes of the UNet over a training image; guidance doubles them."""
-    wished, own = config.preview, config.dataset.resolution
-    area = (wished.width or own) * (wished.height or own) / own**2
-    return wished.steps * (2 if wished.guidance_scale > 1 else 1) * area
+    requested, own = config.preview, config.dataset.resolution
+    area = (requested.width or own) * (requested.height or own) / own**2
+    return requested.steps * (2 if requested.guidance_scale > 1 else 1) * area
 
 
-def drawing(config: TrainConfig, plan: Plan, prompts: int, processes: int, ratio: float | None = None) -> Drawing:
+def preview_plan(
+    config: TrainConfig, plan: Plan, prompts: int, processes: int, ratio: float | None = None
+) -> PreviewPlan:
     """Number and share of the run's images.
 
     Args:
@@ -71,13 +73,13 @@ def drawing(config: TrainConfig, plan: Plan, prompts: int, processes: int, ratio
         processes: How many share the training; one of them generates.
         ratio: Time of one image to that of one step, if it was measured; counted passes decide it otherwise.
     """
-    drawn = images(config, plan.steps, prompts)
+    count = images(config, plan.steps, prompts)
     if ratio is None:
         ratio = work(config) * processes / (PASSES_OF_A_VIEW * (plan.total_views + plan.base_views) / plan.steps)
-    return Drawing(drawn, drawn * ratio / (drawn * ratio + plan.steps))
+    return PreviewPlan(count, count * ratio / (count * ratio + plan.steps))
 
 
-def words(made: Drawing) -> str:
+def words(made: PreviewPlan) -> str:
     """For the console: "28 images, about 12 % of the time"; and what to do where that is much."""
     lever = ": raise --preview.every, lower --preview.steps, or give fewer prompts" if made.many else ""
     return f"{made.images} images, about {made.percent} % of the time{lever}"

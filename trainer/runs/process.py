@@ -133,7 +133,7 @@ def _close_input(child: subprocess.Popen[bytes]) -> None:
         child.stdin.close()
 
 
-def draw_strip(run: RunFolder, file: str) -> subprocess.Popen[bytes]:
+def generate_strip(run: RunFolder, file: str) -> subprocess.Popen[bytes]:
     """Generate the strength strip of one of the run's LoRA files in the background; output goes to the run's `log.txt`.
 
     Raises:

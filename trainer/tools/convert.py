@@ -168,20 +168,20 @@ def _not_zipped(path: Path) -> ConversionRefused:
     return ConversionRefused(f"{path} {seen}.", hint="Get the model as .safetensors; most are offered so.")
 
 
-def _weights(held: object, source: Path) -> dict[str, Tensor]:
+def _weights(loaded: object, source: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by their model's names, each with memory of its own as safetensors asks.
 
     Raises:
         ConversionRefused: They would take far more than the checkpoint: a tensor may name the same bytes many times.
     """
     for _ in range(WRAPPERS):
-        if isinstance(held, Mapping) and isinstance(held.get("state_dict"), Mapping):
-            held = held["state_dict"]
-    if not isinstance(held, Mapping):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+            loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping):
         return {}
     tensors: dict[str, Tensor] = {}
     owned: set[int] = set()
-    named = [(name, value) for name, value in held.items() if isinstance(name, str) and _plain(value)]
+    named = [(name, value) for name, value in loaded.items() if isinstance(name, str) and _plain(value)]
     claimed = sum(value.nbytes for _, value in named)
     if claimed > SHARED * source.stat().st_size:
         raise _too_much(source, claimed)

@@ -9,8 +9,8 @@ from PIL import Image, ImageOps
 from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.captions import (
     Item,
+    caption_of_view,
     captions_of,
-    drawn,
     first_caption,
     shuffled,
     tag_frequency,
@@ -299,7 +299,7 @@ def test_a_wall_of_braces_is_read_in_no_time():
 
 def test_several_captions_are_shown_in_turn():
     settings = DatasetSettings(trigger_word="ana")
-    shown = [drawn(item("one", "two", "three"), 0, epoch, settings, 7)[1] for epoch in range(6)]
+    shown = [caption_of_view(item("one", "two", "three"), 0, epoch, settings, 7)[1] for epoch in range(6)]
     assert shown == ["ana, one", "ana, two", "ana, three"] * 2
 
 
@@ -323,7 +323,7 @@ def test_only_so_many_forms_of_a_caption_occur_that_each_is_encoded_once():
     told = item(*(f"{n}, a, b, c, d, {{e|f}}" for n in range(5)))
     forms = captions_of(told, settings, 1)
     assert len(forms) == 20
-    assert {drawn(told, 0, epoch, settings, 1)[1] for epoch in range(200)} == set(forms)
+    assert {caption_of_view(told, 0, epoch, settings, 1)[1] for epoch in range(200)} == set(forms)
 
 
 def test_the_rules_of_an_images_own_folder_hold():
@@ -331,7 +331,7 @@ def test_the_rules_of_an_images_own_folder_hold():
         trigger_word="ana", concepts=[{"images": "x", "trigger_word": "ben", "caption_dropout": 1.0, "flip": True}]
     )
     assert captions_of(item("smiling", concept=1), settings, 0) == ["ben, smiling"]
-    views = [drawn(item("smiling", concept=1), 0, epoch, settings, 0) for epoch in range(40)]
+    views = [caption_of_view(item("smiling", concept=1), 0, epoch, settings, 0) for epoch in range(40)]
     assert {caption for _, caption in views} == {""}
     assert {mirrored for mirrored, _ in views} == {True, False}
     assert first_caption(item("{a|a} b, c"), settings, 0) == "ana, a b, c"

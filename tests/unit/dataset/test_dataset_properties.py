@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.buckets import Size, bucket_for, buckets, crop_to
-from trainer.dataset.captions import Item, captions_of, drawn, tags_of, wildcards_of, with_choices, with_trigger
+from trainer.dataset.captions import (
+    Item,
+    caption_of_view,
+    captions_of,
+    tags_of,
+    wildcards_of,
+    with_choices,
+    with_trigger,
+)
 from trainer.dataset.encodings import decoded, plain
 from trainer.dataset.views import Plan, plan, views_of_step
 
@@ -175,9 +183,9 @@ def test_a_view_is_drawn_from_seed_epoch_and_image_alone_among_the_forms_that_ar
     rules = DatasetSettings(shuffle_tags=True, tag_dropout=0.2, caption_dropout=0.2, flip=True)
     told = item(*captions)
     random.seed(epoch)
-    first = drawn(told, place, epoch, rules, seed)
+    first = caption_of_view(told, place, epoch, rules, seed)
     random.seed(place)
-    assert drawn(item(*captions), place, epoch, rules, seed) == first
+    assert caption_of_view(item(*captions), place, epoch, rules, seed) == first
     forms = captions_of(told, rules, seed)
     assert first[1] in {"", *forms}
     assert len(forms) <= 16 + len(captions)

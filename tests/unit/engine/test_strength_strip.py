@@ -14,8 +14,8 @@ from trainer.engine.data.cache import TensorCache
 from trainer.engine.device import make_accelerator
 from trainer.engine.families.base import Conditioning
 from trainer.engine.prepare import add_adapter, learn_text
-from trainer.engine.previews import Painter, paint_strip
-from trainer.engine.strength_strip import draw, lora_file, main
+from trainer.engine.previews import Renderer, render_strip
+from trainer.engine.strength_strip import generate, lora_file, main
 from trainer.models.errors import LoraRefused
 from trainer.runs import process
 from trainer.runs.errors import RunBusy, RunError, RunMissing
@@ -209,7 +209,7 @@ def test_a_run_that_has_drawn_nothing_and_has_no_prompts_is_told_so(new_run):
     run = new_run(preview={"prompts": []})
     (run.path / "ana.safetensors").write_bytes(b"")
     with pytest.raises(RunError, match="has no previews"):
-        draw(run, "ana.safetensors")
+        generate(run, "ana.safetensors")
 
 
 def test_a_refusal_is_one_line_with_what_to_do_and_exit_code_2(new_run, capsys):
@@ -227,7 +227,7 @@ def test_while_the_run_is_trained_no_second_model_is_loaded(new_run):
     run = new_run()
     run.claim()
     with pytest.raises(RunBusy):
-        process.draw_strip(run, "ana.safetensors")
+        process.generate_strip(run, "ana.safetensors")
     assert not run.log_file.exists()
 
 
@@ -248,13 +248,13 @@ def painter(tiny_model, tmp_path, prompts, text_encoder=False):
     )
     adapter = add_adapter(family, config)
     adapter.use_dropout(wanted=False)
-    return Painter(config, family, text, tuple(prompts), accelerator), adapter
+    return Renderer(config, family, text, tuple(prompts), accelerator), adapter
 
 
 def test_a_strip_shows_the_first_prompt_and_counts_its_images(tiny_model, tmp_path):
     told = []
     drawer, adapter = painter(tiny_model, tmp_path, ["ball", "box", "hat"])
-    paint_strip(drawer, adapter, tmp_path / "x.png", lambda done, total: told.append((done, total)) or True)
+    render_strip(drawer, adapter, tmp_path / "x.png", lambda done, total: told.append((done, total)) or True)
     assert told == [(done, 6) for done in range(6)]
     assert (tmp_path / "x.png").is_file()
 
@@ -262,14 +262,14 @@ def test_a_strip_shows_the_first_prompt_and_counts_its_images(tiny_model, tmp_pa
 def test_a_strip_called_off_leaves_the_one_that_was_there(tiny_model, tmp_path):
     drawer, adapter = painter(tiny_model, tmp_path, ["ball"])
     (tmp_path / "x.png").write_bytes(b"old")
-    paint_strip(drawer, adapter, tmp_path / "x.png", lambda done, _total: done < 2)
+    render_strip(drawer, adapter, tmp_path / "x.png", lambda done, _total: done < 2)
     assert (tmp_path / "x.png").read_bytes() == b"old"
     assert all(live.scaling == 0.5 for live in adapter.layers.values())
 
 
 def test_without_prompts_there_is_no_strip(tiny_model, tmp_path):
     drawer, adapter = painter(tiny_model, tmp_path, [])
-    paint_strip(drawer, adapter, tmp_path / "x.png", lambda _done, _total: True)
+    render_strip(drawer, adapter, tmp_path / "x.png", lambda _done, _total: True)
     assert not (tmp_path / "x.png").exists()
 
 

@@ -11,7 +11,7 @@ from trainer.contract.settings.config import validated
 from trainer.engine.prepare import prepare
 from trainer.engine.savings import Ladder
 from trainer.planning import disk
-from trainer.planning.disk import check_space, held, run_bytes
+from trainer.planning.disk import bytes_used, check_space, run_bytes
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -32,7 +32,7 @@ def test_a_run_takes_no_more_than_was_foreseen_and_not_far_less(new_run, monkeyp
         trained = sum(weight.numel() for weight in training.adapter.parameters())
     assert main([str(run.path)]) == 0
     most = run_bytes(run.config(), trained, training.plan.steps, prompts=1)
-    assert 0.5 * most < held(run.path) <= most
+    assert 0.5 * most < bytes_used(run.path) <= most
 
 
 def test_more_of_everything_takes_more():
@@ -68,7 +68,7 @@ def test_a_run_that_will_not_fit_does_not_begin_and_goes_on_once_there_is_room(n
 def test_what_a_resumed_run_wrote_before_counts_as_there(new_run, monkeypatch):
     run = new_run()
     assert main([str(run.path)]) == 0
-    written = held(run.path)
+    written = bytes_used(run.path)
     with EventLog(run.events_file) as log:
         training = prepare(run, log, Ladder(run.config()))
     trained = sum(weight.numel() for weight in training.adapter.parameters())

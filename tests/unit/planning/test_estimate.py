@@ -80,7 +80,7 @@ def test_only_the_end_of_a_long_log_is_read(home):
 def previews(home, steps=100, processes=1, **values):
     config = validated(values)
     made = Plan(20, steps * 2, 2)
-    return estimate(home, config).drawing(config, made, ["a", "b", "a"], processes)
+    return estimate(home, config).preview_plan(config, made, ["a", "b", "a"], processes)
 
 
 def test_previews_are_counted_with_those_before_and_after_and_the_strip(home):

@@ -21,12 +21,12 @@ NAME = "default"  # peft's name of the one adapter
 
 def trained_components(settings: AdapterSettings) -> tuple[Component, ...]:
     """The model's parts that the settings train; the UNet always."""
-    wished: dict[Component, bool] = {
+    requested: dict[Component, bool] = {
         "unet": True,
         "text_encoder": settings.text_encoder,
         "text_encoder_2": settings.text_encoder_2,
     }
-    return tuple(component for component, wanted in wished.items() if wanted)
+    return tuple(component for component, wanted in requested.items() if wanted)
 
 
 @dataclass(frozen=True)

@@ -84,13 +84,13 @@ def _load(captioner: Captioner, folder: Path, architecture: Any, processor: Any)
     device = choose_device("auto")
     dtype = torch.float32 if device == "cpu" else DTYPES[choose_precision("auto", device)]
     try:
-        model, told = architecture.from_pretrained(
+        model, loading = architecture.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
         )
         words = processor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise captioner.refused(folder, f"it cannot be loaded ({error})") from error
-    lacking = sorted(told["missing_keys"])
+    lacking = sorted(loading["missing_keys"])
     if lacking:  # transformers would go on with random numbers in their place
         raise captioner.refused(folder, f"its weights lack {len(lacking)} of the model's, first {lacking[0]}")
     return model.to(device).eval(), words

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.buckets import Crop, Size, crops
-from trainer.dataset.captions import Item, drawn
+from trainer.dataset.captions import Item, caption_of_view
 from trainer.dataset.errors import NothingToTrain, UnreadableImage
 from trainer.dataset.views import Plan, View, views_of_step
 from trainer.engine.data.cache import TensorCache
@@ -158,7 +158,7 @@ def samples_of_step(step: int, plan: Plan, data: EncodedDataset, settings: Datas
             samples.append(Sample(place - first, number, mirrored=False, caption=caption, is_class_image=True))
         else:
             view = next(own)
-            mirrored, caption = drawn(data.items[view.item], view.item, view.epoch, settings, seed)
+            mirrored, caption = caption_of_view(data.items[view.item], view.item, view.epoch, settings, seed)
             samples.append(Sample(place - first, view.item, mirrored, caption))
     return samples
 

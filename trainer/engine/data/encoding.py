@@ -153,9 +153,9 @@ class Encoder:
         """Which latents are learned, (1, h, w): the item's own mask, else its opaque part if `alpha_mask` is on."""
         if item.mask is not None and item.mask.is_file():
             source, path, data = "mask", item.mask, _bytes(item.mask)
-            drawn = hashlib.sha256(data).hexdigest()
+            mask_digest = hashlib.sha256(data).hexdigest()
         elif self._settings.alpha_mask:
-            source, path, data, drawn = "alpha", item.path, content, image
+            source, path, data, mask_digest = "alpha", item.path, content, image
         else:
             return None
         per_latent = self._family.spec.pixels_per_latent
@@ -167,7 +167,7 @@ class Encoder:
                 return {"mask": torch.ones(1, crop.bucket.height // per_latent, crop.bucket.width // per_latent)}
             return {"mask": in_latents(to_pixels(shown, crop), per_latent)}
 
-        return self._cache.get(digest(source, drawn, crop, per_latent), _make)["mask"]
+        return self._cache.get(digest(source, mask_digest, crop, per_latent), _make)["mask"]
 
     def _encode(self, batch: list[Prepared]) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Fill in the missing posteriors of cuts of one size; gives each with its key.

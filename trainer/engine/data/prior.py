@@ -97,8 +97,8 @@ class ClassImages:
 
     def _options(self, number: int, size: Size) -> RenderOptions:
         """Returns the previews' options with a seed of its own."""
-        wished = self._config.preview
-        return RenderOptions((number,), wished.steps, wished.guidance_scale, size.width, size.height)
+        requested = self._config.preview
+        return RenderOptions((number,), requested.steps, requested.guidance_scale, size.width, size.height)
 
     @torch.no_grad()
     def _generate(self, path: Path, prompt: str, options: RenderOptions) -> None:

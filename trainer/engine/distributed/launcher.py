@@ -148,8 +148,8 @@ def _environment(added: dict[str, str]) -> Iterator[None]:
 def _cause(error: ChildFailedError) -> TrainerError:
     """Why the group failed: the earliest reason of its own, else which process went without a word."""
     failures = error.failures
-    told = [failure.error_file_data for failure in failures.values() if "hint" in failure.error_file_data]
-    own = [reason for reason in told if reason["code"] not in (Terminated.code, ProcessLost.code)]
+    reasons = [failure.error_file_data for failure in failures.values() if "hint" in failure.error_file_data]
+    own = [reason for reason in reasons if reason["code"] not in (Terminated.code, ProcessLost.code)]
     if own:
         first = min(own, key=lambda reason: reason["timestamp"])
         cause = TrainerError(first["message"], first["hint"])

@@ -61,8 +61,8 @@ def load_family(config: TrainConfig, device: torch.device, dtype: torch.dtype) -
     """
     model = chosen_model(config)
     vae = Path(config.model.vae).expanduser() if config.model.vae else None
-    wished = config.model.quantize
-    storage = Storage(dtype, "none" if wished == "auto" else wished, device, stream=config.model.offload == "on")
+    requested = config.model.quantize
+    storage = Storage(dtype, "none" if requested == "auto" else requested, device, stream=config.model.offload == "on")
     parts = load_parts(model, vae, storage)
     if model.layout == "file":  # a folder's scheduler says it itself
         parts.scheduler |= {"prediction_type": model.prediction, "rescale_betas_zero_snr": model.zero_terminal_snr}

@@ -40,9 +40,9 @@ def preview_scheduler(config: Mapping[str, Any], noise: NoiseSpec) -> Any:  # no
     kind: Any = getattr(diffusers, name, None)
     if not hasattr(kind, "from_config") or not hasattr(kind, "step"):
         raise ValueError(f"its scheduler is of an unknown kind ({name})")
-    wished: dict[str, Any] = {"prediction_type": noise.prediction}
+    requested: dict[str, Any] = {"prediction_type": noise.prediction}
     if noise.zero_terminal_snr:
         # Sampling must begin at the last timestep, which holds no image at all (Lin et al. 2023, section 3.3)
-        wished |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        requested |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
         kind = kind if hasattr(kind.from_config(config).config, "rescale_betas_zero_snr") else DDIMScheduler
-    return kind.from_config(config, **wished)
+    return kind.from_config(config, **requested)

@@ -302,8 +302,8 @@ def _fill_unet(unet: nn.Module, weights: dict[str, Tensor], storage: Storage) ->
     """
     _fill(unet, weights, storage)
     if storage.quantize != "none" and not any(isinstance(weight, QuantizedWeight) for weight in unet.parameters()):
-        remedy = setting("model.quantize", "none")
-        raise NothingToSave(f"Quantization to {storage.quantize}", "weights that it can quantize", remedy)
+        saving, dense = f"Quantization to {storage.quantize}", setting("model.quantize", "none")
+        raise NothingToSave(saving=saving, parts="weights that it can quantize", instead=dense)
     if storage.stream:
         stream(blocks_of(unet), storage.device)
 

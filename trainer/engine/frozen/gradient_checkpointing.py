@@ -40,8 +40,8 @@ def apply_level(unet: nn.Module, level: Checkpointing) -> int:
             part.forward = _Recomputed(part.forward)
         count = len(parts)
     if level != "none" and not count:
-        remedy = setting("model.gradient_checkpointing", "none")
-        raise NothingToSave(f'Gradient checkpointing "{level}"', "blocks that it can recompute", remedy)
+        off, saving = setting("model.gradient_checkpointing", "none"), f'Gradient checkpointing "{level}"'
+        raise NothingToSave(saving=saving, parts="blocks that it can recompute", instead=off)
     return count
 
 

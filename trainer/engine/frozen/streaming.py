@@ -221,7 +221,8 @@ def stream(blocks: Iterable[Sequence[nn.Module]], device: torch.device) -> None:
     """
     places = [found for block in blocks if (found := streamed(block))]
     if not places:
-        raise NothingToSave("Offloading to system RAM", "blocks that it can offload", setting("model.offload", "off"))
+        off = setting("model.offload", "off")
+        raise NothingToSave(saving="Offloading to system RAM", parts="blocks that it can offload", instead=off)
     sizes = [sum(_size(getattr(owner, name)) for owner, name in block) for block in places]
     buffers = Buffers(max(sizes), device)
     for block, room in zip(places, _rooms(sizes, pinned=device.type == "cuda"), strict=True):

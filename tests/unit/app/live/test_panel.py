@@ -283,7 +283,7 @@ def test_a_strength_strip_appears_once_it_is_there(panel, home):
     assert not visible(later["generate"])
 
 
-class Drawing:
+class PreviewPlan:
     """A process that drew, and its exit code."""
 
     def __init__(self, code):
@@ -296,7 +296,7 @@ class Drawing:
 @pytest.mark.parametrize("code, told", [(0, ""), (2, "see the run's log")])
 def test_a_drawn_strip_never_leaves_its_button_stuck(panel, home, monkeypatch, code, told):
     run = new(home, started(), step(10))
-    monkeypatch.setattr("trainer.runs.process.draw_strip", lambda _run, _file: Drawing(code))
+    monkeypatch.setattr("trainer.runs.process.generate_strip", lambda _run, _file: PreviewPlan(code))
     during, after = panel.result._generate(run.path.name, "ana.safetensors", ENGLISH)
     assert (during[0]["interactive"], after[0]["interactive"]) == (False, True)
     assert told in after[1]
