@@ -67,6 +67,8 @@ def text_of(part: str) -> str:
     for other in PARTS:
         for ending in ("md", "json"):
             text = text.replace(f"]({other}.{ending})", f"]({link(other)})")
+    for info in all_settings() if part != "api" else ():  # programs and the console need the names
+        text = text.replace(f"`{info.place}`", f"*{setting_name(info.place, 'en')}*")
     return text
 
 

@@ -5,10 +5,7 @@ from html import escape
 from typing import Protocol
 
 from app.kit.text import ENGLISH, say
-from trainer.contract.schema import all_settings
 from trainer.contract.wording import MARK
-
-LABELS = {info.place: info.label for info in all_settings()}
 
 
 class Problem(Protocol):
@@ -36,7 +33,7 @@ def explained(problem: Problem, language: str) -> str:
 def setting_name(place: str, language: str) -> str:
     """Returns what the page calls a setting."""
     key = f"setting.{place}"
-    return say(language, key) if key in ENGLISH else LABELS.get(place, place.rpartition(".")[2].replace("_", " "))
+    return say(language, key) if key in ENGLISH else place.rpartition(".")[2].replace("_", " ")
 
 
 def section_name(section: str, language: str) -> str:

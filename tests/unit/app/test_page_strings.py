@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app.help import contents_table, settings_table
+from app.help import contents_table, settings_table, text_of
 from app.kit.cards import problem_card
 from app.kit.failures import CODES, FAILURES, table
 from app.kit.form import help_of
@@ -59,6 +59,13 @@ def test_no_card_of_a_failure_names_one(tongue):
 def test_no_table_of_help_names_one(tongue, tmp_path):
     shown = visible(settings_table(tongue) + table(tongue) + contents_table(Home(tmp_path), tongue))
     assert FORBIDDEN.findall(shown) == []
+
+
+@pytest.mark.parametrize("part", ["getting-started", "troubleshooting", "security"])
+def test_no_text_of_help_but_the_consoles_names_a_settings_path(part):
+    text = re.sub(r"(?s)```.*?```", "", text_of(part))
+    typed = re.sub(r"`[^`]*`", lambda code: "" if re.search(r"\s|^`--", code[0]) else code[0], text)  # on the console
+    assert re.findall(PATH, typed) == []
 
 
 def test_what_is_forbidden_is_found():
