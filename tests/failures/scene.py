@@ -45,7 +45,7 @@ CARD = re.compile(r'role="alert">(.*)<p>(.*) (?:<a [^>]*>[^<]+</a>)?</p></div>')
 CHANGING = (  # what differs from time to time, and what stands for it in the list
     (r"-\d{8}-\d{6}(?:-\d+)?", "-20261121-231500"),
     (r"process \d+", "process 4321"),
-    (r"path of \d+ letters", "path of 400 letters"),
+    (r"path of \d+ characters", "path of 400 characters"),
     (r"\(by digest\): [\d, ]+", "(by digest): 2838678815, 1094263310"),
     (r"Port \d+ is", "Port 8000 is"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:29500"),
