@@ -1,9 +1,9 @@
-// A press of Train counts, although the button moves under the pointer while plan, pictures and marks are being told:
-// also one where the button stood a moment ago, and one that it slips away from while it is held. gr.Blocks runs this
-// function once the page is there.
+// A press of Train counts even if the button moves under the pointer while the plan above it is updated: a press where
+// the button was a moment ago counts, and so does one that the button slips away from. gr.Blocks runs this function
+// once the page is loaded.
 () => {
   const AIMED = 1000; // ms in which who presses has not yet followed a button that moved
-  const STEADY = 5; // px the pointer may move within a press; who moves further away takes it back
+  const STEADY = 5; // px the pointer may move within a press; moving further cancels it
   const OTHERS = "a, button, input, textarea, select, label, summary, [tabindex]"; // what a press may be meant for
   const button = document.getElementById("start");
   let stands = null, stood = null, moved = -Infinity, pressed = null;

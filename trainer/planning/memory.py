@@ -128,15 +128,15 @@ def predict(
     always = texts * width + (vae if device == "cpu" else 0)
     own, own_mpx = config.dataset.resolution, _megapixels(config)
     shown = (config.preview.width or own) * (config.preview.height or own) / MIB
-    learnt: dict[Name, float] = {"base": unet + always, "adapter": trained * TRAINED_BYTES}
+    learned: dict[Name, float] = {"base": unet + always, "adapter": trained * TRAINED_BYTES}
     savings, share = _shared(savings, processes)
     between = trained * GRADIENT_BYTES if share > savings.batch_size else 0
     preview = max(_line(facts["denoising"], shown), _line(facts["tiled" if tiled else "decoding"], shown))
     moments: list[dict[Name, float]] = [
         {"base": sum(facts["text"]) * width + vae},  # captions are read before images, and the UNet after both
         {"base": texts * width + vae, "encoding": _line(facts["encoding"], own_mpx) * half_mib},
-        learnt | {"activations": activations(family, config, savings, half=half) * MIB + between},
-        learnt | {"preview": preview * half_mib + (0 if device == "cpu" else vae)},
+        learned | {"activations": activations(family, config, savings, half=half) * MIB + between},
+        learned | {"preview": preview * half_mib + (0 if device == "cpu" else vae)},
     ]
     if config.dataset.prior_preservation:  # class images are generated and encoded once the UNet is there
         lines = [facts["denoising"], facts["tiled" if tiled else "decoding"], facts["encoding"]]
