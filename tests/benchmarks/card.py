@@ -25,6 +25,7 @@ from trainer.contract.events import Phase, RunFailed, RunFinished, RunStarted, S
 from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
 from trainer.contract.settings.model import Checkpointing
+from trainer.contract.wording import for_console
 from trainer.runs.folder import RunFolder
 
 WARM_UP = 5  # steps left out of the median
@@ -97,7 +98,7 @@ def told(run: RunFolder, started: float) -> Iterator[str]:
     steps = [event for event in events if isinstance(event, Step)]
     failed = next((event for event in events if isinstance(event, RunFailed)), None)
     if failed is not None or not steps:
-        yield f"FAILED {failed.message if failed else run.log_file.read_text()[-2000:]}"
+        yield f"FAILED {for_console(failed.message) if failed else run.log_file.read_text()[-2000:]}"
         return
     yield next(event.device for event in events if isinstance(event, RunStarted))
     yield f"{1 / statistics.median(step.seconds for step in steps[WARM_UP:]):.2f} steps/s"
@@ -108,7 +109,7 @@ def told(run: RunFolder, started: float) -> Iterator[str]:
     yield f"loss {steps[0].loss:.4f} to {steps[-1].loss:.4f}"
     yield f"{run.view().loras[-1].bytes / 2**20:.1f} MiB" if run.view().loras else "no file"
     yield next(event.reason for event in events if isinstance(event, RunFinished))
-    yield from (f"WARNING {event.message}" for event in events if isinstance(event, Warned))
+    yield from (f"WARNING {for_console(event.message)}" for event in events if isinstance(event, Warned))
 
 
 def main() -> None:

@@ -69,8 +69,8 @@ def test_a_result_is_trained_on_by_two_clicks(page: Page, site: Site):
     until(lambda: second.status() == "completed", f"it completes: {failure(second)}")
 
 
-PRESS = """([before, between, away]) => {
-    const button = document.getElementById("start"), plan = document.getElementById("plan");
+PRESS = """([id, above, before, between, away]) => {
+    const button = document.getElementById(id), plan = document.getElementById(above);
     button.scrollIntoView({ block: "center" });
     const { left, top, width, height } = button.getBoundingClientRect();
     const at = { clientX: left + width / 2, clientY: top + height / 2, bubbles: true, isPrimary: true };
@@ -103,10 +103,16 @@ PRESS = """([before, between, away]) => {
 def test_a_press_of_train_counts_once_although_the_button_moves(page: Page, site: Site, before, between, away, starts):
     fill_example(page, "gedrückt")
     expect(page.locator("#plan")).to_contain_text("= 12 steps")
-    assert page.evaluate(PRESS, [before, between, away]) == starts
+    assert page.evaluate(PRESS, ["start", "plan", before, between, away]) == starts
     if starts:
         site.run("gedrückt")
         assert len(list(site.home.runs.glob("*"))) == 1
+
+
+@pytest.mark.parametrize(("before", "between"), [(60, 0), (0, 60)], ids=["it moved before", "it moves while held"])
+def test_a_press_of_another_button_counts_once_too(page: Page, before, between):
+    fill_example(page, "daneben")
+    assert page.evaluate(PRESS, ["example", "header", before, between, 0]) == 1
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "empty"])
