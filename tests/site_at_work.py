@@ -112,10 +112,15 @@ class Site:
 
     def clear(self) -> None:
         """End all trainings, and remove every run with what is queued."""
-        self.home.queue_file.unlink(missing_ok=True)  # first, so that nothing is handed over
-        for run in RunFolder.all(self.home):
-            end(run)
-        shutil.rmtree(self.home.runs, ignore_errors=True)
+        until(self._cleared, "no run is left")
+
+    def _cleared(self) -> bool:
+        with Queue(self.home)._changing():  # a start in progress is through, and nothing is handed over
+            self.home.queue_file.unlink(missing_ok=True)
+            for run in RunFolder.all(self.home):
+                end(run)
+            shutil.rmtree(self.home.runs, ignore_errors=True)  # what still writes there makes it fail
+        return not self.home.runs.exists()
 
 
 def end(run: RunFolder) -> None:

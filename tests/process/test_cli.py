@@ -186,7 +186,7 @@ def test_a_mistake_is_told_with_the_value_seen_and_what_to_do(arguments, code_wo
 def test_ctrl_c_stops_and_saves_and_resume_ends_the_run(flags, images, tmp_path):
     home = Home(tmp_path / "heim")
     child = subprocess.Popen(
-        command(*flags, "--images", images, "--dataset.views", "20"),
+        command(*flags, "--images", images, "--dataset.views", "50"),
         cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     while not (RunFolder.all(home) and RunFolder.all(home)[0].view().steps):

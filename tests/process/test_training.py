@@ -176,7 +176,7 @@ def test_killed_at_any_moment_the_last_checkpoint_loads_and_the_run_ends_the_sam
 
 
 def test_pause_saves_without_a_lora_file_and_ends(new_run):
-    run = new_run(dataset={"views": 40})
+    run = new_run(dataset={"views": 400})
     child = warm.start(run)
     wait_for_step(run, 2, child)
     run.request("pause")
@@ -187,19 +187,19 @@ def test_pause_saves_without_a_lora_file_and_ends(new_run):
 
 
 def test_save_and_sample_now_are_honoured_while_training_goes_on(new_run):
-    run = new_run(dataset={"views": 24}, preview={"every": 1_000_000}, output={"checkpoint_every": 1_000_000})
+    run = new_run(dataset={"views": 80}, preview={"every": 1_000_000}, output={"checkpoint_every": 1_000_000})
     child = warm.start(run)
     wait_for_step(run, 2, child)
     run.request("save")
     run.request("sample")
     assert child.wait() == 0
     view = run.view()
-    assert any(0 < sample.step < 60 for sample in view.samples)
-    assert any(0 < checkpoint.step < 60 for checkpoint in view.checkpoints)
+    assert any(0 < sample.step < 200 for sample in view.samples)
+    assert any(0 < checkpoint.step < 200 for checkpoint in view.checkpoints)
 
 
 def test_a_run_in_progress_cannot_be_started_twice(new_run):
-    run = new_run(dataset={"views": 60})
+    run = new_run(dataset={"views": 400})
     child = warm.start(run)
     wait_for_step(run, 1, child)
     with pytest.raises(RunBusy, match=str(child.pid)):
@@ -220,7 +220,7 @@ def test_a_run_that_fails_hands_over_to_the_one_that_waits(new_run):
 
 def test_changed_images_are_refused_on_resume(new_run, images, tmp_path):
     own = shutil.copytree(images, tmp_path / "own")
-    run = new_run(dataset={"images": str(own), "views": 40})
+    run = new_run(dataset={"images": str(own), "views": 400})
     child = warm.start(run)
     wait_for_step(run, 2, child)
     run.request("stop")
