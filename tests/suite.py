@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -46,6 +47,7 @@ def main() -> int:
     if not ready_browser(sys.executable) and os.environ.get("CI") == "true":
         sys.stderr.write(f"{NO_BROWSER}\nWith CI=true that is an error: nothing was tested.\n")
         return 2
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background inherits that it is ignored
     return pytest.console_main()
 
 
