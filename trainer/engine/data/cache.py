@@ -7,6 +7,7 @@ that changes the last bits of a posterior, as another processor does. The user's
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +17,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from trainer.contract.files import atomic_write
+from trainer.contract.ours import NotOurs, check, read_plain
 from trainer.planning.memory import GIB
 
+OURS = re.compile(r"[0-9a-f]{64}\.(entry|png)")  # all that is ever deleted here is called so
 CHECKSUM_BYTES = 32  # SHA-256 of the rest of an entry, in front of it
 
 
@@ -28,6 +31,7 @@ class TensorCache:
     """
 
     def __init__(self, folder: Path, writes: bool = True, missed: Callable[[], None] = lambda: None) -> None:
+        check(folder, folder=True)
         self.folder = folder
         self.writes = writes  # one process of several does
         self._missed = missed  # called for everything that is not there
@@ -42,7 +46,7 @@ class TensorCache:
         """The tensors under `key`, if they are there and whole."""
         path = self._path(key)
         try:
-            entry = path.read_bytes()
+            entry = read_plain(path)
             whole = hashlib.sha256(entry[CHECKSUM_BYTES:]).digest() == entry[:CHECKSUM_BYTES]
             tensors = load(entry[CHECKSUM_BYTES:]) if whole else None
         except (FileNotFoundError, SafetensorError):
@@ -71,11 +75,11 @@ class TensorCache:
     def trim(self, limit_gib: float) -> None:
         """Delete what all caches beside this one hold beyond the limit, what lay unused longest first.
 
-        What was used here stays, however much it is, and what begins with a dot: that is just being written.
+        What was used here stays, however much it is, and what is not named as an entry.
         """
         if not self.writes or limit_gib == 0:
             return
-        found = [path for path in self.folder.parent.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        found = [path for path in self.folder.parent.rglob("*") if OURS.fullmatch(path.name)]
         sizes = {path: seen for path in found if (seen := _seen(path)) is not None}
         spare = sum(size for _, size in sizes.values()) - limit_gib * GIB
         for path, (_, size) in sorted(sizes.items(), key=lambda one: one[1]):
@@ -91,9 +95,10 @@ class TensorCache:
 
 
 def _seen(path: Path) -> tuple[int, int] | None:
-    """When a file was used last, in ns, and its bytes; None if it is gone."""
+    """When a file was used last, in ns, and its bytes; None if it is gone, or no plain file."""
     try:
-        found = path.stat()
-    except FileNotFoundError:
+        check(path)
+        found = path.lstat()
+    except (FileNotFoundError, NotOurs):
         return None
     return found.st_mtime_ns, found.st_size
