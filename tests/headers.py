@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I8": 8, "U8": 8, "F8_E4M3": 8, "F8_E5M2": 8}
 SD2_MARKER = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
@@ -46,6 +49,35 @@ def assemble(path: Path, header: bytes, data_bytes: int, values: Mapping[int, by
             file.seek(start + place)
             file.write(raw)
     return path
+
+
+WIDE = re.compile(r"input_blocks\.\d+\.0\.out_layers\.3\.weight$|down\.\d\.block\.0\.conv1\.weight$")
+
+
+@cache
+def complete(family: Any) -> Shapes:
+    """All tensors of a whole file, of one number each but where a width is read off them."""
+    import originals
+
+    tensors = originals.original(family, originals.bare_parts(family, tiny=False))
+    return {name: (one.shape[0], 1, 1, 1) if WIDE.search(name) else (1,) for name, one in tensors.items()}
+
+
+@cache
+def names_in_folder(part: str, config: str) -> tuple[str, ...]:
+    """All tensors of a part of such a configuration, as the libraries build it."""
+    import diffusers
+    import torch
+    import transformers
+
+    told = json.loads(config)
+    with torch.device("meta"):
+        if part in ("unet", "vae"):
+            cls: Any = diffusers.UNet2DConditionModel if part == "unet" else diffusers.AutoencoderKL
+            return tuple(cls.from_config(told).state_dict())
+        kind: Any = transformers.CLIPTextModelWithProjection if part == "text_encoder_2" else transformers.CLIPTextModel
+        del told["model_type"]
+        return tuple(kind(transformers.CLIPTextConfig(**told)).state_dict())
 
 
 def unet(width: int, channels: int = 4, deep: bool = False) -> Shapes:
@@ -99,29 +131,38 @@ def open_clip(width: int, prefix: str = "cond_stage_model.model.") -> Shapes:
 
 def sd15(channels: int = 4) -> Shapes:
     """Stable Diffusion 1.x."""
-    return unet(768, channels) | vae() | clip_l()
+    return complete("sd15") | unet(768, channels) | vae() | clip_l()
 
 
 def sd2(channels: int = 4) -> Shapes:
     """Stable Diffusion 2.x."""
-    return unet(1024, channels) | vae() | open_clip(1024)
+    return complete("sd2") | unet(1024, channels) | vae() | open_clip(1024)
 
 
 def sdxl(channels: int = 4) -> Shapes:
     """SDXL base."""
     first, second = clip_l("conditioner.embedders.0.transformer.text_model."), "conditioner.embedders.1.model."
-    return unet(2048, channels, deep=True) | vae() | first | open_clip(1280, second)
+    return complete("sdxl") | unet(2048, channels, deep=True) | vae() | first | open_clip(1280, second)
 
 
 def folder(path: Path, unet: dict[str, object], *, second: bool = False, **configs: dict[str, object]) -> Path:
     """A diffusers folder: what its configurations say over what they say in SD 1.5; gives back its path."""
     usual: dict[str, dict[str, object]] = {
         "unet": {"_class_name": "UNet2DConditionModel", "in_channels": 4, "sample_size": 64},
-        "vae": {"_class_name": "AutoencoderKL", "latent_channels": 4, "block_out_channels": [128, 256, 512, 512]},
+        "vae": {
+            "_class_name": "AutoencoderKL",
+            "latent_channels": 4,
+            "block_out_channels": [128, 256, 512, 512],
+            "down_block_types": ["DownEncoderBlock2D"] * 4,
+            "up_block_types": ["UpDecoderBlock2D"] * 4,
+        },
         "text_encoder": {"model_type": "clip_text_model", "hidden_size": 768},
         "tokenizer": {"model_max_length": 77},
         "scheduler": {"_class_name": "PNDMScheduler"},
     }
+    if unet.get("addition_embed_type"):
+        usual["unet"]["projection_class_embeddings_input_dim"] = 2816
+        usual["unet"]["addition_time_embed_dim"] = 256
     if second:
         usual |= {"text_encoder_2": usual["text_encoder"], "tokenizer_2": usual["tokenizer"]}
     for part, config in usual.items():
@@ -130,6 +171,7 @@ def folder(path: Path, unet: dict[str, object], *, second: bool = False, **confi
         told = config | (unet if part == "unet" else configs.get(part, {}))
         (path / part / name).write_text(json.dumps(told), encoding="utf-8")
         if part in ("unet", "vae") or part.startswith("text"):
-            write(path / part / "model.safetensors", {"down_blocks.0.resnets.0.conv1.weight": (320, 320, 3, 3)})
+            names = names_in_folder(part, json.dumps(told))
+            write(path / part / "model.safetensors", dict.fromkeys(names, (1,)))
     (path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}), encoding="utf-8")
     return path

@@ -26,11 +26,13 @@ from trainer.runs.queue import Queue
 CHECKOUT = Path(__file__).parents[1]
 DEMO = CHECKOUT / "assets" / "demo" / "character" / "train"  # 8 images: views x 2 = steps with the settings below
 PATIENCE_SECONDS = 180
-# Gradio 6.31, when a page is left while an event of it ends: its /cancel awaits between looking for the event and
-# deleting it, and two that do so at once both delete it. Nobody waits for the answer any more.
-CANCELLED_TWICE = re.compile(
-    r"Traceback \(most recent call last\):\n(?:  .*\n)*"
-    r'  File "[^"\n]*[/\\]gradio[/\\]routes\.py", line \d+, in cancel_event\n    del app\.iterators\[body\.event_id\]\n'
+# Gradio 6.31, when a page is left: its /cancel and its stream of answers look for an entry, wait, and delete it; two at
+# once both delete it. Nobody waits for the answer any more.
+DELETED_TWICE = re.compile(
+    r"Traceback \(most recent call last\):\n"
+    r"(?:(?: .*|Traceback \(most recent call last\):|asyncio\.exceptions\.CancelledError.*|During handling of .*|)\n)*"
+    r'  File "[^"\n]*[/\\]gradio[/\\]routes\.py", line \d+, in \w+\n'
+    r"    del (?:app\.iterators\[body\.event_id\]|blocks\._queue\.pending_messages_per_session\[session_hash\])\n"
     r"(?: +[~^]+\n)?KeyError: '\w+'\n"
 )
 QUICK: dict[str, dict[str, Any]] = {
@@ -97,7 +99,7 @@ class Site:
 
     def complaints(self) -> str:
         """What the server's output says from its first traceback on, Gradio's own fault aside."""
-        text = CANCELLED_TWICE.sub("", self.output.read_text(encoding="utf-8"))
+        text = DELETED_TWICE.sub("", self.output.read_text(encoding="utf-8"))
         return text[text.find("Traceback") :] if "Traceback" in text else ""
 
     def train(self, name: str, **changes: dict[str, Any]) -> RunFolder:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import trainer.tools.convert
 from failures.book import case
+from failures.scene import copied
 from trainer.models import hub as hub_module
 
 NAME = "ana/small-model"
@@ -195,6 +196,19 @@ def converted(scene, held, *more):
         torch.save(held, path)
     target = more[0] if more else path.with_suffix(".safetensors")
     return scene.console(path, target, main=trainer.tools.convert.main)
+
+
+@case("model", "not_numbers", trains=True)
+def a_base_model_that_holds_nan(scene):
+    from safetensors.torch import load_file, save_file
+
+    model = copied(scene.new_run().config().model.base_model, scene.folder / "merge")
+    (file,) = (model / "text_encoder").glob("*.safetensors")
+    tensors = load_file(file)
+    first = min(name for name in tensors if name.endswith("fc1.weight"))
+    tensors[first][0, 0] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    return scene.train(scene.new_run(model={"base_model": str(model)}), "not_numbers")
 
 
 @case("runs", "conversion_refused")

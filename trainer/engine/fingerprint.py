@@ -8,7 +8,7 @@ from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.problems import listed
 from trainer.engine.data.batches import EncodedDataset
 from trainer.engine.digests import digest
-from trainer.engine.families.parts import weight_files
+from trainer.engine.families.parts import all_weight_files
 
 Inputs = dict[
     str, dict[str, str]
@@ -20,7 +20,8 @@ KINDS = {"picture": "", "caption": "the caption of ", "mask": "the mask of ", "c
 
 def inputs_of(config: TrainConfig, base_model: Path, data: EncodedDataset) -> Inputs:
     """All that decides what the run learns, except settings that may change on resume."""
-    files = weight_files(base_model) + (weight_files(Path(config.model.vae).expanduser()) if config.model.vae else [])
+    vae = all_weight_files(Path(config.model.vae).expanduser()) if config.model.vae else []
+    files = all_weight_files(base_model) + vae
     settings = {f"adapter.{name}": value for name, value in config.adapter if name != "start_from"}
     settings |= {"model.seed": config.model.seed, "model.clip_skip": config.model.clip_skip}
     return {

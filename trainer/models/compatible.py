@@ -7,6 +7,7 @@ from trainer.contract.home import user_path
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.learning import ObjectiveSettings
 from trainer.contract.wording import named, setting
+from trainer.models.completeness import check_vae
 from trainer.models.identify import NAMES, BaseModel, Prediction, identify
 from trainer.models.lookup import located, resolved
 
@@ -20,7 +21,7 @@ def check_chosen(config: TrainConfig) -> None:
     """
     path = located(resolved(config.model.base_model))
     if path is not None:
-        check(identify(path), config)
+        check(identify(path, own_vae=not config.model.vae), config)
 
 
 def check(model: BaseModel, config: TrainConfig) -> None:
@@ -45,6 +46,8 @@ def check(model: BaseModel, config: TrainConfig) -> None:
             f"No VAE at {settings.vae}",
             f"Give {setting('model.vae')} a file or a folder, or leave it empty for the model's own.",
         )
+    if settings.vae:
+        check_vae(user_path(settings.vae))
     if settings.clip_skip > 1 and model.family != "sd15":
         raise _unsuited(
             "model.clip_skip",

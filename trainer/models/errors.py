@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from trainer.contract.errors import TrainerError
-from trainer.contract.wording import action, named
+from trainer.contract.wording import action, named, setting
+
+VAES = ("vae", "autoencoderkl")
 
 
 class ModelError(TrainerError):
@@ -35,6 +37,18 @@ class NotABaseModel(ModelError):
     def __init__(self, path: Path, seen: str, hint: str = "") -> None:
         self.seen = seen
         super().__init__(hint=hint, path=path, seen=seen)
+
+
+class NotNumbers(ModelError):
+    """Weights of the base model, or of the VAE in its place, are NaN or infinite."""
+
+    code = "not_numbers"
+    what = "The base model holds values that are not numbers (NaN or infinity): {tensor} of its {part}."
+    remedy = "Download or copy it again, or choose another one; a merge can be made again without what spoils it."
+
+    def __init__(self, part: str, tensor: str) -> None:
+        hint = f"Choose another VAE: {setting('model.vae', 'FILE')}." if part.lower() in VAES else ""
+        super().__init__(hint=hint, part=part, tensor=tensor)
 
 
 class UnsupportedModel(ModelError):

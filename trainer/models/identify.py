@@ -10,15 +10,16 @@ from statistics import pstdev
 from typing import Any, Literal
 
 from trainer.contract import units
+from trainer.models.completeness import CLIP_WORDS, UNET, check_file, check_part, check_tokenizer, weight_files
 from trainer.models.errors import BaseModelMissing, NotABaseModel
 from trainer.models.headers import Header, read_header, read_numbers, readable
 from trainer.models.lookalikes import (
     FOLDER_ABOVE,
+    OTHER_VAE,
     SUPPORTED,
     WHOLE_FILE,
     float_format,
     refuse_lookalikes,
-    refuse_quantized,
 )
 
 Family = Literal["sd15", "sd2", "sdxl"]
@@ -38,6 +39,7 @@ PENULTIMATE = re.compile(
     r"clip[-_ ]?skip[-_ ]?2|anything|orange|\baom|counterfeit|meina|animefull|\bnai\b|anylora", re.I
 )
 VARIANTS = {"Pony": "pony", "NoobAI": "noob", "Illustrious": "illustrious|ilxl"}
+FLOW = re.compile(r"rectified[-_ .]?flow|flow[-_ .]?match|(?<![a-z])rf(?![a-z])|(?<![a-z])flow(?![a-z])", re.I)
 V_NAME = re.compile(r"v[-_ ]?pred", re.I)
 # SD 2's two models have the same tensors. ComfyUI takes a standard deviation above 0.09 here for the velocity model;
 # near it, or where the spread is that of no trained model (zeros, fresh random weights), we ask instead
@@ -63,6 +65,7 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 SECOND_PARTS = ("text_encoder_2", "tokenizer_2")
 CLIP = ("clip_text_model", "clip")
 MOST_CONFIG_BYTES = 1 << 20
+MOST_WORDS = 1 << 20
 Config = dict[str, Any]
 
 
@@ -117,8 +120,12 @@ class BaseModel:
         return ", ".join(facts)
 
 
-def identify(path: Path) -> BaseModel:
-    """The base model at `path`.
+def identify(path: Path, own_vae: bool = True) -> BaseModel:
+    """The base model at `path`, whole: all that its parts need is there.
+
+    Args:
+        path: A file or a folder.
+        own_vae: Whether its VAE is used; with another in its place it may lack one.
 
     Raises:
         BaseModelMissing: Nothing there.
@@ -127,7 +134,7 @@ def identify(path: Path) -> BaseModel:
     with readable(path):
         if not path.exists():
             raise BaseModelMissing(path=path)
-        return _from_folder(path) if path.is_dir() else _from_file(read_header(path))
+        return _from_folder(path, own_vae) if path.is_dir() else _from_file(read_header(path), own_vae)
 
 
 def unet_numbers(model: BaseModel) -> int:
@@ -136,14 +143,14 @@ def unet_numbers(model: BaseModel) -> int:
     Raises:
         NotABaseModel: The files changed since they were identified.
     """
-    files = [model.path] if model.layout == "file" else _weights(model.path, "unet")
+    files = [model.path] if model.layout == "file" else weight_files(model.path / "unet")
     prefix = "model.diffusion_model." if model.layout == "file" else ""
     entries = [item for file in files for item in read_header(file).tensors.items()]
     return sum(prod(entry.shape) for name, entry in entries if name.startswith(prefix))
 
 
-def _from_file(header: Header) -> BaseModel:
-    refuse_lookalikes(header)
+def _from_file(header: Header, own_vae: bool) -> BaseModel:
+    refuse_lookalikes(header, own_vae)
     family = _family_of_file(header)
     latents = _channels(header, "first_stage_model.decoder.conv_in.weight")
     _refuse_editing(header.path, _channels(header, "model.diffusion_model.input_blocks.0.0.weight"), latents)
@@ -151,6 +158,8 @@ def _from_file(header: Header) -> BaseModel:
     own_size = 1024 if family == "sdxl" else 768 if (family, prediction) == ("sd2", "v_prediction") else 512
     metadata = header.metadata
     called = _called(header.path, metadata.get("modelspec.title", ""))
+    _refuse_flow(header.path, called, metadata.get("modelspec.prediction_type", ""))
+    check_file(header, family, own_vae)
     return BaseModel(
         path=header.path,
         layout="file",
@@ -161,8 +170,18 @@ def _from_file(header: Header) -> BaseModel:
         clip_skip=_clip_skip(family, called, metadata.get("modelspec.encoder_layer") or metadata.get("ss_clip_skip")),
         variant=_variant(family, called),
         bytes=header.path.stat().st_size,
-        dtype=float_format(header),
+        dtype=float_format(header, UNET),
     )
+
+
+def _refuse_flow(path: Path, called: str, declared: str) -> None:
+    """Refuse a model retrained for flow matching: its tensors are those of any other, but mean something else.
+
+    Raises:
+        NotABaseModel: Its names or its metadata say so.
+    """
+    if FLOW.search(called) or "flow" in declared.lower():
+        raise NotABaseModel(path, "it predicts flow (rectified flow or flow matching)", f"{SUPPORTED} {PLAIN_BASE}")
 
 
 def _family_of_file(header: Header) -> Family:
@@ -183,7 +202,7 @@ def _family_of_file(header: Header) -> Family:
 def _sdxl_of_file(header: Header) -> Family:
     if not header.has("^conditioner."):
         raise NotABaseModel(header.path, "it is an unCLIP model, which generates from images", SUPPORTED)
-    if not header.has("^conditioner.embedders.1.model."):
+    if not header.has("^conditioner.embedders.1.model. ^conditioner.embedders.1.transformer."):
         raise NotABaseModel(header.path, "it is SDXL's refiner, which only finishes images", "Choose the SDXL base.")
     if not header.has("^conditioner.embedders.0.transformer."):
         raise NotABaseModel(header.path, "it has no first text encoder (CLIP-L)", WHOLE_FILE)
@@ -252,26 +271,36 @@ def _variant(family: Family, called: str) -> str:
     return next(named, "") if family == "sdxl" else ""
 
 
-def _from_folder(folder: Path) -> BaseModel:
+def _from_folder(folder: Path, own_vae: bool) -> BaseModel:
     if not (folder / "unet" / "config.json").is_file():
         raise _no_model_folder(folder)
     unet = _config(folder, "unet/config.json")
     family = _family_of_folder(folder, unet)
-    missing = [part for part in _parts(family) if not (folder / part).is_dir()]
+    missing = [part for part in _parts(family, own_vae) if not (folder / part).is_dir()]
     if missing:
-        raise NotABaseModel(folder, f"it has no {', '.join(missing)}", "Download the model's missing folders too.")
+        more = f" {OTHER_VAE}" if missing == ["vae"] else ""
+        seen = f"it has no {', '.join(missing)}"
+        raise NotABaseModel(folder, seen, f"Download the model's missing folders too.{more}")
     encoders = [part for part in _parts(family) if part in TEXT_ENCODERS]
-    if any(_config(folder, f"{part}/config.json").get("model_type", CLIP[0]) not in CLIP for part in encoders):
+    configs = {part: _config(folder, f"{part}/config.json") for part in encoders}
+    if any(config.get("model_type", CLIP[0]) not in CLIP for config in configs.values()):
         raise NotABaseModel(folder, "its text encoder is of an unknown kind", SUPPORTED)
-    vae, scheduler = _config(folder, "vae/config.json"), _config(folder, "scheduler/scheduler_config.json")
+    for part, config in configs.items():
+        words = _number(config, "vocab_size", CLIP_WORDS, MOST_WORDS)
+        check_tokenizer(folder, part.replace("text_encoder", "tokenizer"), words)
+    vae = _config(folder, "vae/config.json") if own_vae else {}
+    scheduler = _config(folder, "scheduler/scheduler_config.json")
     _refuse_editing(folder, _number(unet, "in_channels", 4), _number(vae, "latent_channels", 4))
     prediction = _prediction_of_folder(folder, scheduler)
-    weights = {part: _weights(folder, part) for part in ("unet", "vae", *encoders)}
-    unet_header = read_header(weights["unet"][0])
-    refuse_quantized(unet_header)
+    configs = {"unet": unet, **({"vae": vae} if own_vae else {}), **configs}
+    headers = {
+        part: check_part(folder, part, folder / part, config, projected=part == "text_encoder_2")
+        for part, config in configs.items()
+    }
     levels = vae.get("block_out_channels")
     px_per_latent = 2 ** (len(levels) - 1) if isinstance(levels, list) and 1 <= len(levels) <= 8 else 8
     called = _called(folder, "")
+    _refuse_flow(folder, called, "")
     return BaseModel(
         path=folder,
         layout="folder",
@@ -281,8 +310,8 @@ def _from_folder(folder: Path) -> BaseModel:
         default_size=_number(unet, "sample_size", 128 if family == "sdxl" else 64) * px_per_latent,
         clip_skip=_clip_skip(family, called, None),
         variant=_variant(family, called),
-        bytes=sum(file.stat().st_size for files in weights.values() for file in files),
-        dtype=float_format(unet_header),
+        bytes=sum(header.path.stat().st_size for part in headers.values() for header in part),
+        dtype=float_format(headers["unet"][0]),
     )
 
 
@@ -302,8 +331,9 @@ def _family_of_folder(folder: Path, unet: Config) -> Family:
     return "sd2" if unet.get("use_linear_projection") is True else "sd15"
 
 
-def _parts(family: Family) -> tuple[str, ...]:
-    return (*PARTS, *SECOND_PARTS) if family == "sdxl" else PARTS
+def _parts(family: Family, own_vae: bool = True) -> tuple[str, ...]:
+    wanted = (*PARTS, *SECOND_PARTS) if family == "sdxl" else PARTS
+    return wanted if own_vae else tuple(part for part in wanted if part != "vae")
 
 
 def _prediction_of_folder(folder: Path, scheduler: Config) -> Prediction:
@@ -316,15 +346,6 @@ def _prediction_of_folder(folder: Path, scheduler: Config) -> Prediction:
     if kind.startswith(("EDM", "FlowMatch")) or prediction not in ("epsilon", "v_prediction"):
         raise NotABaseModel(folder, f"it uses another noise schedule ({kind:.60}, {prediction!s:.60})", SUPPORTED)
     return "v_prediction" if prediction == "v_prediction" else "epsilon"
-
-
-def _weights(folder: Path, part: str) -> list[Path]:
-    """A part's weight files, those of the plain name before those of a variant such as fp16."""
-    found = sorted((folder / part).glob("*.safetensors"))
-    if not found:
-        raise NotABaseModel(folder, f"its {part} has no .safetensors file", "Download the model's .safetensors files.")
-    plain = [file for file in found if not re.search(r"\.(fp16|bf16|non_ema)\b", file.name)]
-    return plain or found
 
 
 def _config(folder: Path, name: str) -> Config:
@@ -346,10 +367,10 @@ def _config(folder: Path, name: str) -> Config:
     return config
 
 
-def _number(config: Config, name: str, usual: int) -> int:
+def _number(config: Config, name: str, usual: int, most: int = 4096) -> int:
     """A width or count from a configuration, the usual one where it says nothing sensible."""
     value = config.get(name)
-    return value if type(value) is int and 0 < value <= 4096 else usual
+    return value if type(value) is int and 0 < value <= most else usual
 
 
 def _no_model_folder(folder: Path) -> NotABaseModel:

@@ -1,14 +1,17 @@
 """What a model file is when it is no base model: additions, parts, other architectures, quantized weights."""
 
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
+from trainer.contract.wording import setting
 from trainer.models.errors import NotABaseModel
 from trainer.models.headers import FULL_PRECISION, Header
 
 SUPPORTED = "Choose a Stable Diffusion 1.x, 2.x or SDXL model."
 ITS_BASE = "Choose the base model that it was made for."
 WHOLE_FILE = "Choose the whole model: one file with UNet, text encoder and VAE, or a folder in the diffusers layout."
+OTHER_VAE = f"Or give another VAE: {setting('model.vae', 'FILE')}."
 FOLDER_ABOVE = "Choose the folder above, the one that holds model_index.json."
 FLOATS = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "F64": "fp64"}
 
@@ -85,8 +88,12 @@ PARTS = (
 QUANTIZED = ".quant_state. .absmax$ .SCB$ .qweight$ .comfy_quant$ .scale_weight$ .weight_scale$"
 
 
-def refuse_lookalikes(header: Header) -> None:
+def refuse_lookalikes(header: Header, own_vae: bool = True) -> None:
     """Let nothing through but a whole model in the original layout: UNet, text encoder and VAE.
+
+    Args:
+        header: The file's.
+        own_vae: Whether its VAE is used; else it may lack one.
 
     Raises:
         NotABaseModel: It is something else.
@@ -105,34 +112,43 @@ def refuse_lookalikes(header: Header) -> None:
     missing = [name for name, there in parts.items() if not there]
     if len(missing) == len(parts):
         raise NotABaseModel(header.path, "its tensors match no supported model", SUPPORTED)
+    if missing == ["VAE"] and not own_vae:
+        missing = []
     if missing:
-        raise NotABaseModel(
-            header.path, f"it is only part of a model: it has no {' and no '.join(missing)}", WHOLE_FILE
-        )
+        hint = f"{WHOLE_FILE} {OTHER_VAE}" if missing == ["VAE"] else WHOLE_FILE
+        raise NotABaseModel(header.path, f"it is only part of a model: it has no {' and no '.join(missing)}", hint)
     refuse_quantized(header)
 
 
-def refuse_quantized(header: Header) -> None:
+def refuse_quantized(header: Header, prefix: str = "", part: str = "", model: Path | None = None) -> None:
     """Let through only weights that are floats of 16 bits or more.
+
+    Args:
+        header: Of the file that holds them.
+        prefix: What the names of the part's tensors begin with.
+        part: It, where it is not the whole file.
+        model: What is named, where it is not the file.
 
     Raises:
         NotABaseModel: They are rounded more coarsely.
     """
-    kind = _most_bytes(header)
+    kind = _most_bytes(header, prefix)
+    whose = f"its {part}'s weights" if part.lower() not in ("", "unet") else "its weights"
     if kind.startswith("F8") or header.has("^scaled_fp8$"):
-        raise NotABaseModel(header.path, "its weights are fp8, too coarse to train on", FULL_PRECISION)
+        raise NotABaseModel(model or header.path, f"{whose} are fp8, too coarse to train on", FULL_PRECISION)
     if kind not in FLOATS or header.has(QUANTIZED):
-        raise NotABaseModel(header.path, "its weights are quantized, too coarse to train on", FULL_PRECISION)
+        raise NotABaseModel(model or header.path, f"{whose} are quantized, too coarse to train on", FULL_PRECISION)
 
 
-def float_format(header: Header) -> str:
-    """The number format of most weight bytes: fp16, bf16, fp32 or fp64."""
-    return FLOATS[_most_bytes(header)]
+def float_format(header: Header, prefix: str = "") -> str:
+    """The number format of most weight bytes, of tensors whose names begin so: fp16, bf16, fp32 or fp64."""
+    return FLOATS[_most_bytes(header, prefix)]
 
 
-def _most_bytes(header: Header) -> str:
+def _most_bytes(header: Header, prefix: str) -> str:
     """The number format that most bytes are in, as the header spells it; empty where there are none."""
     taken: Counter[str] = Counter()
-    for entry in header.tensors.values():
-        taken[entry.dtype] += entry.end - entry.begin
+    for name, entry in header.tensors.items():
+        if name.startswith(prefix):
+            taken[entry.dtype] += entry.end - entry.begin
     return max(taken, key=lambda kind: taken[kind], default="")

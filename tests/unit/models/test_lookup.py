@@ -211,6 +211,6 @@ def test_no_run_is_made_of_settings_that_the_model_rules_out(tmp_path):
 
 def test_the_own_vae_becomes_absolute_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "vae.safetensors").touch()
+    headers.write(tmp_path / "vae.safetensors", headers.vae(""))
     made = settled(config("pocket", model={"vae": "vae.safetensors"}, dataset={"images": "x"}))
     assert made.model.vae == str(tmp_path / "vae.safetensors")

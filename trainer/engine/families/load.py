@@ -48,7 +48,7 @@ def chosen_model(config: TrainConfig, fetching: Progress = _silent) -> BaseModel
         NotABaseModel: Something else than a base model.
         InvalidSettings: The settings want another family, or do not suit the model.
     """
-    model = identify(base_path(config.model.base_model, fetching))
+    model = identify(base_path(config.model.base_model, fetching), own_vae=not config.model.vae)
     check(model, config)
     return model
 
@@ -76,4 +76,4 @@ def load_family(config: TrainConfig, device: torch.device, dtype: torch.dtype) -
             chunks=config.dataset.caption_tokens // CHUNK_TOKENS,
         )
     except (KeyError, ValueError) as error:
-        raise NotABaseModel(model.path, f"a part cannot be used: {error}") from error
+        raise NotABaseModel(model.path, f"its scheduler's configuration cannot be used ({error})") from error

@@ -64,7 +64,8 @@ def text(tensors: State, prefix: str) -> State:
     if prefix.endswith("transformer."):
         state = _below(tensors, prefix)
         # Some merges are written without the level that all others have
-        return {name if "text_model." in name else f"text_model.{name}": tensor for name, tensor in state.items()}
+        own = ("text_model.", "text_projection.")
+        return {name if name.startswith(own) else f"text_model.{name}": tensor for name, tensor in state.items()}
     # Files that were converted from a folder lack the projection, off which the width is read otherwise
     width = SimpleNamespace(config=SimpleNamespace(hidden_size=tensors[f"{prefix}token_embedding.weight"].shape[1]))
     # Leaves the last layer of SD 2.x out, which that family does not use

@@ -30,16 +30,23 @@ from trainer.engine.families import original
 from trainer.engine.frozen.malloc import without_holes
 from trainer.engine.frozen.quantized import QuantizedWeight, quantize_weight
 from trainer.engine.frozen.streaming import blocks_of, stream
-from trainer.models.errors import NotABaseModel
+from trainer.models.completeness import has_vocabulary, weight_files
+from trainer.models.errors import NotABaseModel, NotNumbers
 from trainer.models.identify import BaseModel
 
 CONFIGS = Path(__file__).parent / "configs"
-VARIANTS = (None, "fp16")  # of the weight files in a folder, the first that is there
 QUANTIZED_BLOCKS = ("down_blocks.", "mid_block.", "up_blocks.")  # first and last convolution are small, and matter much
 CPU = torch.device("cpu")
 TILE_PX = 512  # side of what is decoded at once: small enough to matter, large enough for its norms to be the image's
 LONGEST_CAPTION = 77  # tokens that CLIP has positions for
 UNREADABLE = (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError)  # what libraries raise
+
+
+PART_NAMES: dict[type, str] = {UNet2DConditionModel: "UNet", AutoencoderKL: "VAE"}
+
+
+class Unfit(ValueError):
+    """Weights do not fit the module that they are for; its text is a part of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +103,11 @@ def load_parts(model: BaseModel, vae: Path | None, storage: Storage) -> Parts:
     load = _from_folder if model.layout == "folder" else _from_file
     other = load_vae(vae, template["vae"], storage.vae_dtype) if vae is not None else None
     with _reading(model.path):
-        parts = load(model.path, template, storage)
-    if vae is not None and other is not None:
-        made, read = other.config.latent_channels, parts.unet.config.in_channels
+        parts = load(model.path, template, storage, other)
+    if vae is not None:
+        made, read = parts.vae.config.latent_channels, parts.unet.config.in_channels
         if made != read:
             raise _no_vae(vae, f"it makes latents of {made} channels, and {model.path.name} reads {read}")
-        parts.vae = other
     for module in (parts.unet, parts.vae, *parts.text_encoders):
         module.requires_grad_(requires_grad=False).eval()
     parts.read_unet = _reading(model.path)(parts.read_unet)
@@ -116,10 +122,10 @@ def _reading(path: Path) -> Iterator[None]:
     except UNREADABLE as error:
         if out_of_memory(error):
             raise
-        raise NotABaseModel(path, f"a part cannot be read: {_first_line(error)}") from error
+        raise NotABaseModel(path, _told(error)) from error
 
 
-def _from_folder(folder: Path, template: dict[str, Any], storage: Storage) -> Parts:
+def _from_folder(folder: Path, template: dict[str, Any], storage: Storage, vae: AutoencoderKL | None) -> Parts:
     local = {"local_files_only": True}
     unet = UNet2DConditionModel.load_config(folder / "unet", **local)
     encoders: list[nn.Module] = []
@@ -128,8 +134,12 @@ def _from_folder(folder: Path, template: dict[str, Any], storage: Storage) -> Pa
         suffix = "_2" if number else ""
         cls: Any = CLIPTextModelWithProjection if kind.get("projection") else CLIPTextModel
         encoders.append(_pretrained(cls, folder / f"text_encoder{suffix}", storage.dtype))
-        tokenizers.append(CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}", **local))
-    files = _chosen(folder / "unet")
+        words = cast("Any", encoders[-1]).config.vocab_size
+        if has_vocabulary(folder / f"tokenizer{suffix}", words):
+            tokenizers.append(CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}", **local))
+        else:  # CLIP's own, which ships with us
+            tokenizers.append(clip_tokenizer(template["tokenizers"][number]["pad_token"]))
+    files = weight_files(folder / "unet")
     tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     bare, weights = _matched(lambda: UNet2DConditionModel.from_config(unet), tensors)
     return Parts(
@@ -137,7 +147,7 @@ def _from_folder(folder: Path, template: dict[str, Any], storage: Storage) -> Pa
         unet=bare,
         read_unet=partial(_fill_unet, bare, weights, storage),
         unet_files=files,
-        vae=_channels_last(_pretrained(AutoencoderKL, folder / "vae", storage.vae_dtype)),
+        vae=vae or _channels_last(_pretrained(AutoencoderKL, folder / "vae", storage.vae_dtype)),
         text_encoders=encoders,
         tokenizers=tokenizers,
         scheduler=json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")),
@@ -145,32 +155,59 @@ def _from_folder(folder: Path, template: dict[str, Any], storage: Storage) -> Pa
 
 
 def _pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - diffusers' and transformers' models
-    """A component from its folder, whichever variant of its weights lies there."""
-    variant = next((one for one in VARIANTS if _weights(folder, one)), None)
+    """A component from its folder, whichever variant of its weights lies there.
+
+    Raises:
+        Unfit: A weight is missing, which the libraries would fill at random, or of another shape.
+        NotNumbers: One is NaN or infinite.
+    """
+    variant = "fp16" if ".fp16" in weight_files(folder)[0].name else None
     kind = {"dtype": dtype} if cls.__module__.startswith("transformers") else {"torch_dtype": dtype}
-    return cls.from_pretrained(folder, local_files_only=True, use_safetensors=True, variant=variant, **kind)
+    try:
+        made, told = cls.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, variant=variant, output_loading_info=True, **kind
+        )
+    except (RuntimeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
+        raise Unfit(f"the weights of its {folder.name} do not fit its config.json") from error
+    lost = sorted(map(str, [*told["missing_keys"], *told.get("mismatched_keys", ())]))
+    if lost:
+        raise Unfit(f"its {folder.name} lacks {len(lost)} tensors, first {lost[0]}")
+    return _finite(made, folder.name)
 
 
-def weight_files(path: Path) -> list[Path]:
+def all_weight_files(path: Path) -> list[Path]:
     """The files that a base model's or a VAE's weights are read from."""
     if not path.is_dir():
         return [path]
     parts = (path / "unet", path / "vae", path / "text_encoder", path / "text_encoder_2", path)
-    return [file for part in parts for file in _chosen(part)]
+    return [file for part in parts for file in weight_files(part)]
 
 
-def _chosen(folder: Path) -> list[Path]:
-    """A component's files, of the first variant that is there."""
-    return next(filter(None, (_weights(folder, variant) for variant in VARIANTS)), [])
+def _finite(module: Any, part: str) -> Any:  # noqa: ANN401 - diffusers' and transformers' models
+    """The module, if its weights are finite; a single NaN would make every loss NaN.
+
+    Raises:
+        NotNumbers: One is NaN or infinite.
+    """
+    for name, weight in module.state_dict().items():
+        check_finite(weight, part, name)
+    return module
 
 
-def _weights(folder: Path, variant: str | None) -> list[Path]:
-    """A component's files of a variant: one, or several parts."""
-    middle = f".{variant}" if variant else ""
-    return sorted([*folder.glob(f"*model{middle}.safetensors"), *folder.glob(f"*model{middle}-0*.safetensors")])
+def check_finite(weight: Tensor, part: str, name: str) -> None:
+    """Refuse a tensor that holds NaN or infinity.
+
+    Raises:
+        NotNumbers: It does.
+    """
+    # The sum is many times faster, and shows both; only numbers that no model holds add up to more than float32 can
+    if weight.is_floating_point() and not weight.sum(dtype=torch.float32).isfinite() and not weight.isfinite().all():
+        raise NotNumbers(part, name)
 
 
-def _from_file(path: Path, template: dict[str, Any], storage: Storage) -> Parts:
+def _from_file(path: Path, template: dict[str, Any], storage: Storage, vae: AutoencoderKL | None) -> Parts:
     tensors = load_file(path)
     unet = original.unet(tensors, template["unet"])
     unet_config = template["unet"] | original.unet_widths(unet, template["unet"])
@@ -181,7 +218,7 @@ def _from_file(path: Path, template: dict[str, Any], storage: Storage) -> Parts:
         unet=bare,
         read_unet=partial(_fill_unet, bare, weights, storage),
         unet_files=[path],
-        vae=_original_vae(tensors, template["vae"], storage.vae_dtype),
+        vae=vae or _original_vae(tensors, template["vae"], storage.vae_dtype),
         text_encoders=encoders,
         tokenizers=[clip_tokenizer(kind["pad_token"]) for kind in template["tokenizers"]],
         scheduler=template["scheduler"],
@@ -201,7 +238,7 @@ def load_vae(path: Path, template: dict[str, Any], dtype: torch.dtype) -> Autoen
         if any("encoder.conv_in.weight" in name for name in tensors):
             return _original_vae(tensors, template, dtype)
     except UNREADABLE as error:
-        raise _no_vae(path, f"it cannot be read: {_first_line(error)}") from error
+        raise _no_vae(path, _told(error)) from error
     raise _no_vae(path, "it holds no VAE")
 
 
@@ -226,9 +263,9 @@ def _no_vae(path: Path, seen: str) -> InvalidSettings:
     return InvalidSettings(f"model.vae = {path} cannot be used: {seen}.", hint=hint, places={"model.vae": f"{seen}."})
 
 
-def _first_line(error: Exception) -> str:
-    """What a library says of an error, without its details."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def _told(error: Exception) -> str:
+    """What is wrong, in our words; what a library says of it is in the log."""
+    return str(error) if isinstance(error, Unfit) else f"a part of it cannot be read ({type(error).__name__})"
 
 
 def _original_vae(tensors: Mapping[str, Tensor], template: dict[str, Any], dtype: torch.dtype) -> AutoencoderKL:
@@ -241,7 +278,9 @@ def _original_vae(tensors: Mapping[str, Tensor], template: dict[str, Any], dtype
 
 def _text_encoder(tensors: Mapping[str, Tensor], kind: dict[str, Any], dtype: torch.dtype) -> nn.Module:
     cls: Any = CLIPTextModelWithProjection if kind.get("projection") else CLIPTextModel
-    state = original.text(tensors, kind["original"])
+    prefix = kind["original"]
+    others = prefix.replace(".model.", ".transformer.")  # a second one by transformers' names
+    state = original.text(tensors, others if any(name.startswith(others) for name in tensors) else prefix)
     widths = original.text_widths(state)
     words, _ = vocabulary()
     config = CLIPTextConfig(
@@ -264,7 +303,7 @@ def _filled(build: Callable[[], Any], state: Mapping[str, Tensor], storage: Stor
     """A module of exactly these weights.
 
     Raises:
-        ValueError: Some are missing.
+        Unfit: Some are missing, or of another shape.
     """
     module, weights = _matched(build, state)
     _fill(module, weights, storage)
@@ -275,22 +314,28 @@ def _matched(build: Callable[[], Any], state: Mapping[str, Tensor]) -> tuple[Any
     """A module without weights, and those it wants, by its names; names that only an older library wrote are left out.
 
     Raises:
-        ValueError: Some are missing.
+        Unfit: Some are missing, or of another shape.
     """
     with init_empty_weights():
         module = build()
     wanted = module.state_dict().keys()
     nested = any(name.startswith("text_model.") for name in wanted)
     known = {name if nested else name.removeprefix("text_model."): tensor for name, tensor in state.items()}
-    missing = sorted(wanted - known.keys())
+    part, missing = PART_NAMES.get(type(module), "text encoder"), sorted(wanted - known.keys())
     if missing:
-        raise ValueError(f"{len(missing)} tensors of its {type(module).__name__} are missing, first {missing[0]}")
+        raise Unfit(f"its {part} lacks {len(missing)} tensors, first {missing[0]}")
+    for name, tensor in module.state_dict().items():
+        if tensor.shape != known[name].shape:
+            given, fits = list(known[name].shape), list(tensor.shape)
+            raise Unfit(f"{name} of its {part} has the shape {given}, and {fits} fits the rest of it")
     return module, {name: known[name] for name in wanted}
 
 
 @without_holes()
 def _fill(module: nn.Module, weights: dict[str, Tensor], storage: Storage) -> None:
     """Give the module these weights, which are given up."""
+    for name, weight in weights.items():
+        check_finite(weight, PART_NAMES.get(type(module), "text encoder"), name)
     module.load_state_dict({name: storage.weight(name, weights.pop(name)) for name in list(weights)}, assign=True)
 
 

@@ -23,6 +23,7 @@ from app.train.form import TrainForm
 from app.train.presets import alike, preset_config, preset_for
 from trainer.contract.presets import FOLDER, list_presets, save_preset
 from trainer.contract.settings.config import validated
+from trainer.contract.units import size as in_words
 from trainer.models.hub import fetch, look
 from trainer.models.installed import HUB, Found
 
@@ -68,7 +69,7 @@ def test_the_list_offers_found_models_by_name_kind_size_and_program(home, tmp_pa
     ours, cached = model(tmp_path, sdxl(), "pony [v6]"), model(tmp_path, sd15())
     found = [Found(ours.path, "Forge", "pony [v6]", ours), Found(cached.path, HUB, HUB_NAME, cached)]
     offered = {value: label for label, value in base_models(home, found)}
-    assert offered[str(ours.path)] == label_of(found[0]) == "pony [v6] — SDXL (Pony), 262 MB, Forge"
+    assert offered[str(ours.path)] == label_of(found[0]) == "pony [v6] — SDXL (Pony), 263 MB, Forge"
     assert offered[HUB_NAME].startswith(f"{HUB_NAME} — SD 1.x, ")
     assert next(iter(offered)) == "pocket"
     assert len(offered) == len(base_models(home, found))
@@ -88,7 +89,7 @@ def test_a_found_model_that_a_preset_names_is_listed_once_with_what_it_is(home, 
 def test_the_line_says_what_a_model_on_this_computer_is(tmp_path, typed):
     file = headers.write(tmp_path / "ana.safetensors", sdxl())
     typed = typed.format(file)
-    assert "SDXL, predicts noise, 1024 px, fp16, 262 MB" in line_html(typed, model_of(typed), {}, "en")
+    assert "SDXL, predicts noise, 1024 px, fp16, 263 MB" in line_html(typed, model_of(typed), {}, "en")
 
 
 @pytest.mark.parametrize("typed", ["", None, "/no/such.safetensors", "no such model"])
@@ -102,8 +103,8 @@ def test_of_a_model_still_to_be_fetched_the_line_says_how_much_once_the_hub_was_
     assert hub.requests == []
     asked = asked_of_hub(f" {HUB_NAME} ", "en")
     size = len(hub.repositories[HUB_NAME].files["ana.safetensors"])
-    assert f"{size / 1000:.0f} kB will be downloaded" in line_html(HUB_NAME, None, asked, "en")
-    assert "kB" not in line_html("ben/other", None, asked, "en")
+    assert f"{in_words(size)} will be downloaded" in line_html(HUB_NAME, None, asked, "en")
+    assert "MB" not in line_html("ben/other", None, asked, "en")
 
 
 def test_of_a_model_of_the_hub_that_is_here_the_hub_is_not_asked(hub):

@@ -588,10 +588,10 @@ def tiny_vae_of(channels):
     ("make", "seen"),
     [
         (_nothing, "No VAE at"),
-        (_a_text_file, "cannot be read"),
+        (_a_text_file, "does not begin like"),
         (_a_lora, "holds no VAE"),
-        (_an_empty_folder, "cannot be read"),
-        (_half_a_vae, "missing"),
+        (_an_empty_folder, "no .safetensors file"),
+        (_half_a_vae, "lacks 52 tensors"),
         (_of_other_latents, "16"),
     ],
 )
