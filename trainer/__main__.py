@@ -1,8 +1,9 @@
 """`python -m trainer RUN`: train the run in that folder; every ending is one event, errors exit with code 2.
 
-Without RUN it loads its libraries and waits for the folder's path on its standard input, up to its end; nothing there
-means that it is not needed. With a group after RUN it trains nothing itself: it starts the group's processes
-by PyTorch's launcher, logs how they ended, and is the process whose life is the run's.
+Without RUN it loads its libraries and waits on its standard input, up to its end, for the folder's path and its home's,
+with a zero byte between them; nothing there means that it is not needed. With a group after RUN it trains nothing
+itself: it starts the group's processes by PyTorch's launcher, logs how they ended, and is the process whose life is the
+run's.
 """
 
 import gc
@@ -19,6 +20,7 @@ from typing import NoReturn
 from trainer.contract.errors import Terminated, TrainerError, isolated
 from trainer.contract.events import EventLog, RunFailed
 from trainer.contract.files import sweep
+from trainer.contract.home import HOME
 from trainer.contract.ours import open_plain
 from trainer.contract.system_errors import BrokenInstall, of_system
 from trainer.engine.distributed import launcher
@@ -32,7 +34,7 @@ RESERVE_BYTES = 2**16
 
 def main(arguments: list[str]) -> int:
     """Run the training, then start the next waiting run; returns 0 when it ended well, 2 when it failed."""
-    run = RunFolder(Path(arguments[0]).resolve()) if arguments else _awaited()
+    run = RunFolder(Path(arguments[0]).absolute()) if arguments else _awaited()
     if run is None:
         return 0
     signal.signal(signal.SIGTERM, _terminated)
@@ -65,9 +67,10 @@ def _work(run: RunFolder, group: Group, first: bool) -> int:
 def _awaited() -> RunFolder | None:
     """The run that comes on standard input; its log then takes what this process says."""
     _load_libraries()
-    path = os.fsdecode(sys.stdin.buffer.read())
+    path, _, home = os.fsdecode(sys.stdin.buffer.read()).partition("\0")
     if not path:
         return None
+    os.environ[HOME] = home  # as for a trainer that is started with its run
     run = RunFolder(Path(path))
     with open_plain(run.log_file, "a+b") as log:
         os.dup2(log.fileno(), 1)

@@ -6,7 +6,7 @@ import hashlib
 import io
 from dataclasses import replace
 from functools import lru_cache, partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, TypedDict
 
 from PIL import Image
@@ -19,6 +19,7 @@ from app.train.presets import preset_config
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home
+from trainer.contract.ours import check_below
 from trainer.contract.settings.config import TrainConfig, validated
 from trainer.contract.units import size
 from trainer.dataset.buckets import Crop, crops, grid_step
@@ -215,7 +216,9 @@ def keep_mask(images: ImageFolder, item: Item, png: str) -> str | None:
     content = io.BytesIO()
     grey.save(content, "PNG", optimize=True)
     name = f"masks/{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.png"
-    atomic_write(overlay_file(images.home, images.folder).parent / name, content.getvalue())
+    ours = overlay_file(images.home, images.folder).parent
+    check_below(ours.parent, PurePath(ours.name, name))
+    atomic_write(ours / name, content.getvalue())
     return name
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from trainer.console.flags import Flags, Parser
 from trainer.console.progress import wait
 from trainer.contract.home import Home
+from trainer.contract.ours import read_plain
 from trainer.runs import process
 from trainer.runs.errors import RunError
 from trainer.runs.folder import RunFolder
@@ -33,7 +34,7 @@ def run(flags: Flags, console: Console) -> int:
     with console.status("Generating the strength strip"):
         code = wait(process.generate_strip(folder, flags["file"]))
     if code != 0:
-        said = folder.log_file.read_bytes()[logged:].decode(errors="replace").strip().splitlines()
+        said = read_plain(folder.log_file)[logged:].decode(errors="replace").strip().splitlines()
         raise RunError(
             said[-1] if said and code == 2 else f"The strength strip was not generated (exit code {code}).",
             hint=f"{folder.log_file} says more.",

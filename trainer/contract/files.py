@@ -18,6 +18,8 @@ from trainer.contract.units import size
 LONGEST_NAME = 255  # bytes, on every file system in use
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LEFT_BEHIND = (".*.part", ".*.proof")  # temporary names, left by an interrupted write
+# Those that do not say who writes them: a checkpoint, a LoRA file, and files of early versions (.NAME.png.CHANCE.part)
+UNNAMED = re.compile(r"\.\d+(-old)?\.part|\..+\.safetensors\.proof|\..+\.\w+\.\w+\.part")
 WRITER = re.compile(r"\.(\d+)\.\w+\.part$")  # the process that writes it
 A_WRITE_SECONDS = 3600  # a write that takes longer was interrupted
 
@@ -117,7 +119,8 @@ def sweep(folder: Path, alone: bool = False) -> None:
     for pattern in LEFT_BEHIND:
         for left in list(folder.rglob(pattern)):
             writer = WRITER.search(left.name)
-            if left.is_symlink() or not (writer or alone):  # not what we write there
+            ours = left.is_file() if writer else alone and UNNAMED.fullmatch(left.name)
+            if left.is_symlink() or not ours:
                 continue
             given_up = alone if writer is None else _gone(int(writer[1]))
             with suppress(OSError):  # somebody else has deleted it

@@ -10,6 +10,7 @@ from trainer.contract.errors import InvalidSettings
 from trainer.contract.files import LONGEST_NAME
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+HOME = "ATELIER_HOME"  # the environment variable; a trainer gets its home by it
 POCKET = CHECKOUT / "assets" / "pocket"
 
 
@@ -22,7 +23,7 @@ class Home:
     @classmethod
     def find(cls, chosen: Path | None = None) -> Home:
         """The home the user chose, absolute."""
-        return cls((chosen or Path(os.environ.get("ATELIER_HOME") or CHECKOUT)).expanduser().resolve())
+        return cls((chosen or Path(os.environ.get(HOME) or CHECKOUT)).expanduser().resolve())
 
     @property
     def runs(self) -> Path:

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from io import FileIO
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from trainer.contract.errors import TrainerError
 
@@ -21,6 +21,7 @@ KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFREG: "a file",
 }
+SHARED = "a file with a second name (a hard link)"
 LEADS_AWAY = (0xA000000C, 0xA0000003)  # Windows' symbolic links and junctions, by their reparse tag
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 DEEPEST = 3  # folders in a run's folder: checkpoints/000100
@@ -57,8 +58,7 @@ def open_plain(path: Path, mode: str = "rb") -> FileIO:
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode) or (writes and found.st_nlink > 1):
         file.close()
-        kind = "a file with a second name (a hard link)" if stat.S_ISREG(found.st_mode) else _kind(found)
-        raise NotOurs(path=path, kind=kind, wanted="a plain file")
+        raise NotOurs(path=path, kind=SHARED if stat.S_ISREG(found.st_mode) else _kind(found), wanted="a plain file")
     return file
 
 
@@ -73,8 +73,13 @@ def read_plain(path: Path) -> bytes:
         return file.read()
 
 
-def check(path: Path, folder: bool = False) -> None:
+def check(path: Path, folder: bool = False, changed: bool = False) -> None:
     """Refuse an entry that is there and is no plain file, or no plain folder.
+
+    Args:
+        path: The entry; what leads to it is not looked at.
+        folder: It should be a folder.
+        changed: The file will be changed in place, as a lock or log is, so it may not have a second name elsewhere.
 
     Raises:
         NotOurs: It is something else.
@@ -85,6 +90,20 @@ def check(path: Path, folder: bool = False) -> None:
         return
     if _kind(found) != KINDS[stat.S_IFDIR if folder else stat.S_IFREG]:
         raise NotOurs(path=path, kind=_kind(found), wanted="a plain folder" if folder else "a plain file")
+    if changed and found.st_nlink > 1:
+        raise NotOurs(path=path, kind=SHARED, wanted="a plain file")
+
+
+def check_below(folder: Path, relative: PurePath) -> None:
+    """Refuse a file of one of our folders if it, or a folder on the way to it, is nothing plain.
+
+    Raises:
+        NotOurs: The first that is something else.
+    """
+    for parent in [*relative.parents][-2::-1]:  # the last is the folder itself, which may be reached by a link
+        check(folder / parent, folder=True)
+    if relative.parts:  # else it is the folder itself
+        check(folder / relative)
 
 
 def check_all(folder: Path, deepest: int = DEEPEST) -> None:
@@ -95,8 +114,7 @@ def check_all(folder: Path, deepest: int = DEEPEST) -> None:
         deepest: How many levels below it are looked at.
 
     Raises:
-        NotOurs: The first entry that is neither a plain file nor a plain folder, or is a folder where a file of ours
-            should be.
+        NotOurs: The first entry that is neither a plain file nor a plain folder.
     """
     for entry, found in _entries(folder, deepest):
         if _kind(found) not in (KINDS[stat.S_IFDIR], KINDS[stat.S_IFREG]):

@@ -9,6 +9,7 @@ import tomlkit
 from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
 from trainer.contract.files import atomic_write
 from trainer.contract.home import CHECKOUT
+from trainer.contract.ours import NotOurs, check
 from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
 from trainer.contract.settings.fields import plain_file_name
 from trainer.contract.toml import Values, flat, read_toml
@@ -46,7 +47,7 @@ def list_presets(*folders: Path) -> tuple[list[Preset], list[InvalidSettings]]:
     usable, broken = [], []
     for path in _files(folders):
         try:
-            usable.append(_read(path))
+            usable.append(_listed(path))
         except InvalidSettings as error:
             broken.append(error)
     return usable, broken
@@ -59,7 +60,7 @@ def load_preset(name: str, *folders: Path) -> Preset:
         UnknownPreset: Nothing of that name.
         InvalidSettings: The file holds a setting that does not exist or is out of range.
     """
-    return _read(_path_of(name, folders))
+    return _listed(_path_of(name, folders))
 
 
 def save_preset(folder: Path, name: str, config: TrainConfig, intent: str, replace: bool = False) -> Preset:
@@ -142,6 +143,15 @@ def _free_path(folder: Path, name: str, replace: bool) -> Path:
     if path.exists() and not replace:
         raise FileExists(path=path)
     return path
+
+
+def _listed(path: Path) -> Preset:
+    """A preset from a folder of presets, where a pipe would never answer."""
+    try:
+        check(path)
+    except NotOurs as error:
+        raise InvalidSettings(error.message, hint=error.hint) from None
+    return _read(path)
 
 
 def _read(path: Path) -> Preset:

@@ -336,9 +336,10 @@ def _changing(home: Home, folder: Path) -> Iterator[Entries]:
     file = overlay_file(home, folder)
     check(file.parent, folder=True)
     file.parent.mkdir(parents=True, exist_ok=True)
-    for ours in (file, file.with_name(".lock")):
-        check(ours)
-    with FileLock(file.with_name(".lock")):
+    lock = file.with_name(".lock")
+    check(file)
+    check(lock, changed=True)
+    with FileLock(lock):
         before = read_overlay(file) if file.is_file() else {}
         entries = dict(before)
         yield entries

@@ -71,9 +71,9 @@ def save_checkpoint(folder: Path, adapter: Adapter, optimizer: torch.optim.Optim
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     sync_folder(folder)
-    for old in _all(folder)[:-keep]:
-        if (old / STATE).is_file():  # else somebody else's
-            discard(old)
+    # Somebody else's folders have no state; later steps are damaged, or this run would have resumed from them
+    for old in [path for path in _all(folder) if (path / STATE).is_file() and int(path.name) <= state.step][:-keep]:
+        discard(old)
     return target
 
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from trainer.contract import events
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.files import atomic_write
+from trainer.contract.ours import read_plain
 from trainer.engine.adapters import metadata
 from trainer.engine.adapters.lora_file import Exported, export, known, sidecar
 from trainer.engine.checkpoints import State, load_checkpoint, save_checkpoint
@@ -173,4 +174,4 @@ def write_sidecars(training: Training) -> None:
     sidecar(path, config.dataset.trigger_word, training.family.labels)
     last = sorted(training.run.samples.glob(f"{training.step:06}-0.png"))
     for image in last:
-        atomic_write(path.with_suffix(".preview.png"), image.read_bytes())
+        atomic_write(path.with_suffix(".preview.png"), read_plain(image))

@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 from trainer.contract.errors import isolated
 from trainer.contract.events import EventLog, Sample, Warned
 from trainer.contract.files import atomic_write
+from trainer.contract.ours import check
 from trainer.contract.settings.config import TrainConfig
 from trainer.engine.adapters.lora import Adapter
 from trainer.engine.data.batches import TextStates
@@ -110,6 +111,7 @@ class PreviewBoard:
     def _keep(self, step: int, index: int, image: Image.Image) -> None:
         config, prompt = self.renderer.config, self.renderer.prompts[index]
         options, name = preview_options(config, [index]), f"{step:06}-{index}.png"
+        check(self.run.samples, folder=True)  # it may have been put there since the start
         atomic_write(self.run.samples / name, png(image, config, prompt, options))
         self.log.write(Sample(step=step, index=index, prompt=prompt, seed=options.seeds[0], file=f"samples/{name}"))
 

@@ -6,12 +6,12 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from trainer.contract.files import atomic_write
-from trainer.contract.home import Home, user_path
-from trainer.contract.ours import check
+from trainer.contract.home import HOME, Home, user_path
+from trainer.contract.ours import check, check_below
 from trainer.contract.settings.config import TrainConfig, validated
 from trainer.contract.toml import read_toml, to_toml
 from trainer.dataset.errors import FolderMissing
@@ -22,6 +22,8 @@ from trainer.runs.workfolder import WorkFolder
 @dataclass(frozen=True)
 class RunFolder(WorkFolder):
     """One run's folder. Paths only; what happened is in its events."""
+
+    of: Home | None = field(default=None, compare=False)  # where it was looked for: the folder itself does not tell
 
     @classmethod
     def create(cls, home: Home, config: TrainConfig) -> RunFolder:
@@ -35,7 +37,7 @@ class RunFolder(WorkFolder):
                 path.mkdir()
             except FileExistsError:
                 continue
-            run = cls(path)
+            run = cls(path, home)
             run.control.mkdir()
             atomic_write(run.config_file, to_toml(config).encode())
             now = time.time_ns()  # the system's own stamp may be the same for runs made within some milliseconds
@@ -54,7 +56,8 @@ class RunFolder(WorkFolder):
         path = user_path(name)
         for candidate in (home.runs / path, path):
             if (candidate / "config.toml").is_file():
-                return cls(candidate.resolve())
+                real = candidate.resolve()
+                return cls(home.runs / real.name if real.parent == home.runs.resolve() else real, home)
         raise cls._missing(home, name)
 
     @classmethod
@@ -67,7 +70,7 @@ class RunFolder(WorkFolder):
         path = home.runs / user_path(f"./{name}")
         if name in ("", "..") or PurePath(name).name != name or not (path / "config.toml").is_file():
             raise cls._missing(home, name)
-        return cls(path.resolve())
+        return cls(path, home)
 
     @classmethod
     def _missing(cls, home: Home, name: str) -> RunMissing:
@@ -79,14 +82,18 @@ class RunFolder(WorkFolder):
         made: dict[RunFolder, tuple[int, int, str]] = {}
         for file in home.runs.glob("*/config.toml"):
             with suppress(OSError):  # deleted meanwhile
-                made[cls(file.parent)] = file.stat().st_mtime_ns, len(file.parent.name), file.parent.name
+                made[cls(file.parent, home)] = file.stat().st_mtime_ns, len(file.parent.name), file.parent.name
         return sorted(made, key=made.__getitem__, reverse=True)
 
     @property
     def home(self) -> Home:
-        """The home this run lies in; the user's own, for a run that was moved out of one."""
+        """The home in which the run was looked for, else the user's own; never one made of the folders around it.
+
+        Only where nobody chose a home, the folder above `runs` is taken for it.
+        """
         lies_in = Home(self.path.parent.parent)
-        return lies_in if lies_in.runs == self.path.parent else Home.find()
+        chosen = bool(os.environ.get(HOME)) or lies_in.runs != self.path.parent
+        return self.of or (Home.find() if chosen else lies_in)
 
     @property
     def config_file(self) -> Path:
@@ -122,8 +129,10 @@ class RunFolder(WorkFolder):
 
         Raises:
             RunMissing: The name leads out of the folder.
+            NotOurs: It is no plain file, or lies in a linked folder.
         """
         target = (self.path / relative).resolve()
         if not target.is_relative_to(self.path.resolve()):
             raise RunMissing(os.fspath(relative), [])
+        check_below(self.path, PurePath(os.path.normpath(relative)))
         return target

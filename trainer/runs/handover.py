@@ -38,7 +38,7 @@ def copy_lora(run: RunFolder, file: str, folder: Path) -> Path:
         raise _no_such_file(run, file, sorted(path.name for path in run.path.glob("*.safetensors")))
     if not folder.is_dir():
         raise ExportError(f"There is no folder {folder}.", hint="Give the folder your WebUI reads LoRAs from.")
-    beside = {ending: source.with_suffix(ending) for ending in SIDECARS}
+    beside = {ending: run.inside(source.with_suffix(ending).name) for ending in SIDECARS}
     sources = {ending: path for ending, path in beside.items() if path.is_file()} | {".safetensors": source}
     try:
         target = _target(source, folder)

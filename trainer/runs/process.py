@@ -12,8 +12,8 @@ from typing import IO, Self
 import psutil
 
 from trainer.contract.errors import InvalidSettings
-from trainer.contract.home import CHECKOUT
-from trainer.contract.ours import check_all, open_plain
+from trainer.contract.home import CHECKOUT, HOME, Home
+from trainer.contract.ours import open_plain
 from trainer.runs.folder import RunFolder
 from trainer.runs.workfolder import WorkFolder
 
@@ -76,7 +76,7 @@ def start(run: RunFolder, group: Group | None = None) -> subprocess.Popen[bytes]
         NewerVersion: A later version of this program has begun it.
         NotOurs: Something in its folder leads elsewhere.
     """
-    check_all(run.path)
+    run.refuse_strange()
     group = group or Group.of(run)
     _refuse_busy(run)
     run.refuse_newer()
@@ -121,7 +121,7 @@ def _handed_over(run: RunFolder) -> subprocess.Popen[bytes] | None:
         return None
     try:
         with child.stdin as line:
-            line.write(os.fsencode(run.path.resolve()))
+            line.write(b"\0".join(map(os.fsencode, (run.path.absolute(), run.home.root))))
     except OSError:  # it has ended
         return None
     if child.poll() is not None:
@@ -143,7 +143,7 @@ def generate_strip(run: RunFolder, file: str) -> subprocess.Popen[bytes]:
         RunBusy: A process is training there, and two models may not fit into memory.
         NotOurs: Something in its folder leads elsewhere.
     """
-    check_all(run.path)
+    run.refuse_strange()
     _refuse_busy(run)
     return _spawn(run, "trainer.engine.strength_strip", file)
 
@@ -172,15 +172,18 @@ def _refuse_busy(folder: WorkFolder) -> None:
 def _spawn(folder: WorkFolder, module: str, *arguments: str) -> subprocess.Popen[bytes]:
     """A detached `python -m MODULE FOLDER ARGUMENTS`."""
     with open_plain(folder.log_file, "a+b") as log:
-        child = _popen([str(folder.path.resolve()), *arguments], subprocess.DEVNULL, log, module)
+        child = _popen([str(folder.path.absolute()), *arguments], subprocess.DEVNULL, log, module, folder.home)
     reap()
     _children.append(child)
     return child
 
 
-def _popen(arguments: list[str], stdin: int, output: IO[bytes], module: str = "trainer") -> subprocess.Popen[bytes]:
+def _popen(
+    arguments: list[str], stdin: int, output: IO[bytes], module: str = "trainer", home: Home | None = None
+) -> subprocess.Popen[bytes]:
     path = _with_checkout(os.environ.get("PYTHONPATH", ""))
     environment = {**MEMORY_KEPT, **SAME_SUMS, **os.environ, "PYTHONUTF8": "1", "PYTHONPATH": path}
+    environment |= {HOME: str(home.root)} if home else {}  # a folder does not tell it: links, and runs that were moved
     return subprocess.Popen(  # noqa: S603 - an argument list, no shell
         # -P: a torch.py in the folder where the user stands is not ours
         [sys.executable, "-P", "-m", module, *arguments],

@@ -35,7 +35,7 @@ class Queue:
         """The runs that wait, in the order in which they will be trained; those deleted since are left out."""
         try:
             names = json.loads(read_plain(self.home.queue_file))["waiting"]
-            runs = [RunFolder(self.home.runs / str(name)) for name in names]
+            runs = [RunFolder(self.home.runs / str(name), self.home) for name in names]
         except UNUSABLE:  # none yet, or not ours to read: nobody waits
             return []
         there = os.path.isfile  # unlike Path's own it says no to a name that none can have
@@ -139,8 +139,8 @@ class Queue:
         """The waiting runs, to be changed by one process at a time; written if they were."""
         self.home.root.mkdir(parents=True, exist_ok=True)
         lock = self.home.root / ".queue.lock"
-        for file in (lock, self.home.queue_file):
-            check(file)
+        check(lock, changed=True)
+        check(self.home.queue_file)
         with FileLock(lock):
             self._refuse_newer()
             before = self.waiting()

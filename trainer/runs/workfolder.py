@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from trainer.contract.events import PROTOCOL, RunView, Status, read_events
 from trainer.contract.files import atomic_write
+from trainer.contract.home import Home
 from trainer.contract.ours import check, check_all, read_plain
 from trainer.runs.errors import NewerVersion, RunError
 
@@ -30,6 +31,11 @@ class WorkFolder(ABC):
     """Where one process works; everybody may read it."""
 
     path: Path
+
+    @property
+    @abstractmethod
+    def home(self) -> Home:
+        """The home whose cache, edits and queue this work uses."""
 
     @abstractmethod
     def busy(self, pid: int | None) -> RunError:
@@ -93,7 +99,7 @@ class WorkFolder(ABC):
             NotOurs: The request would be written elsewhere.
         """
         check(self.control, folder=True)
-        check(self.control / what)
+        check(self.control / what, changed=True)
         self.control.mkdir(exist_ok=True)
         (self.control / what).touch()
 
@@ -125,7 +131,7 @@ class WorkFolder(ABC):
             NotOurs: Something in it leads elsewhere.
             RunError: Somebody else works here.
         """
-        check_all(self.path)
+        self.refuse_strange()
         self._refuse_others()
         lock = FileLock(self.path / ".lock")
         try:
@@ -138,6 +144,16 @@ class WorkFolder(ABC):
             yield
         finally:
             lock.release()
+
+    def refuse_strange(self) -> None:
+        """Nothing happens if all in the folder can be written and deleted without harm to anything elsewhere.
+
+        Raises:
+            NotOurs: A link, pipe, device or socket lies there, or what is added to has a second name.
+        """
+        check_all(self.path)
+        for file in (self.events_file, self.log_file, self.path / ".lock"):
+            check(file, changed=True)
 
     def claim(self) -> None:
         """Write down that this very process works here.

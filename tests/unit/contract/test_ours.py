@@ -1,7 +1,9 @@
 """Nothing in a folder of ours leads elsewhere, or nothing is done in it."""
 
+import os
 import re
 import sys
+import time
 
 import pytest
 from strange import IN_A_RUN, KINDS, contents, place, somebodys
@@ -14,9 +16,11 @@ from trainer.contract.events import EventLog, read_events
 from trainer.contract.files import append_line, sweep
 from trainer.contract.home import Home
 from trainer.contract.ours import NotOurs, check_all, open_plain, read_plain
+from trainer.contract.presets import list_presets, save_preset
 from trainer.contract.settings.config import validated
 from trainer.dataset.overlay import Entry, change, overlay_file
 from trainer.runs import process
+from trainer.runs.errors import RunMissing
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
 
@@ -60,6 +64,50 @@ def test_what_is_added_to_has_no_second_name(run, theirs, name):
     place(run.path / name, "hard link", theirs)
     with pytest.raises(NotOurs, match="second name"):
         append_line(run.path / name, b"a line")
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("name", [".lock", "log.txt", "events.jsonl"])
+def test_a_second_name_is_refused_before_the_start(run, theirs, name):
+    place(run.path / name, "hard link", theirs)
+    with pytest.raises(NotOurs, match="second name"):
+        process.start(run)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_the_locks_of_queue_and_edits_have_no_second_name(home, run, images, theirs):
+    lock = overlay_file(home, images).with_name(".lock")
+    for path in (home.root / ".queue.lock", lock):
+        place(path, "hard link", theirs)
+    with pytest.raises(NotOurs, match="second name"):
+        Queue(home).start(run)
+    with pytest.raises(NotOurs, match="second name"):
+        change(home, images, {"image 0.png": Entry(text="a ball")})
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_preview_that_is_none_is_not_waited_for(run, theirs, kind):
+    place(run.samples / "000000-0.png", kind, theirs)
+    with pytest.raises((NotOurs, RunMissing)):
+        run.inside("samples/000000-0.png")
+
+
+def test_a_preview_by_a_linked_folder_is_refused_within_the_run_too(run):
+    (run.path / "other").mkdir()
+    (run.path / "other" / "000000-0.png").touch()
+    run.samples.symlink_to(run.path / "other")
+    with pytest.raises(NotOurs, match="samples is a link"):
+        run.inside("samples/000000-0.png")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_preset_that_is_no_file_is_named_and_the_others_are_listed(home, theirs, kind):
+    save_preset(home.presets, "good", validated({}), "")
+    place(home.presets / "odd.toml", kind, theirs)
+    usable, broken = list_presets(home.presets)
+    assert [preset.name for preset in usable] == ["good"]
+    assert ["odd.toml" in error.message for error in broken] == [True]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,12 +154,56 @@ def test_a_run_outside_of_a_home_makes_none_of_its_surroundings(tmp_path, monkey
     assert RunFolder(moved).home == Home(tmp_path / "home")
 
 
+@pytest.mark.parametrize("around", ["ana", "elsewhere/ana", "elsewhere/runs/ana"])
+def test_a_run_belongs_to_the_home_it_was_looked_for_in(home, run, tmp_path, around):
+    moved = tmp_path / "some where" / around
+    moved.parent.mkdir(parents=True)
+    run.path.rename(moved)
+    assert RunFolder.find(home, str(moved)).home == home
+
+
+@pytest.mark.parametrize("name", ["runs/ana", "strange/ana"])
+def test_what_lies_around_a_run_from_elsewhere_is_not_tidied_up_when_it_is_trained(home, tmp_path, name):
+    run = RunFolder.create(
+        home, validated({"output": {"name": "ana"}, "model": {"base_model": str(tmp_path / "none")}})
+    )
+    moved = tmp_path / "some where" / name
+    left = moved.parents[1] / "cache" / f".a.png.{os.getpid()}.x.part"  # ours to delete only in our own cache
+    for path in (moved, left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    left.write_text("theirs")
+    os.utime(left, (time.time() - 7200,) * 2)
+    run.path.rename(moved)
+    process.start(RunFolder.find(home, str(moved))).wait(timeout=120)
+    assert moved.joinpath("events.jsonl").exists(), moved.joinpath("log.txt").read_text()
+    assert left.read_text() == "theirs"
+    assert sorted(path.name for path in left.parents[1].iterdir()) == ["cache", moved.parent.name]
+
+
+def test_the_folder_of_runs_may_lie_on_another_disk(home, tmp_path):
+    disk = tmp_path / "disk" / "runs"
+    disk.mkdir(parents=True)
+    home.root.mkdir(exist_ok=True)
+    home.runs.symlink_to(disk)
+    run = RunFolder.create(home, validated({"output": {"name": "ana"}}))
+    found = [run, *RunFolder.all(home)]
+    found += [RunFolder.find(home, str(path)) for path in (run.path.name, run.path, disk / run.path.name)]
+    found.append(RunFolder.named(home, run.path.name))
+    assert found == [run] * 6
+    assert [one.home for one in found] == [home] * 6
+
+
 @pytest.mark.usefixtures("untouched")
 def test_a_sweep_takes_no_link_and_nothing_of_others(tmp_path, theirs):
     (tmp_path / ".a.png.1.x.part").symlink_to(theirs)
-    (tmp_path / ".download.part").write_text("theirs")
-    sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.png.1.x.part", ".download.part", "theirs"]
+    names = [".download.part", ".movie.mkv.part", ".a.proof", ".backup-old.part/a.txt", ".b.png.1.x.part/a.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("theirs")
+    before = sorted(tmp_path.rglob("*"))
+    for alone in (False, True):
+        sweep(tmp_path, alone)
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_plain_files_are_read_and_added_to(tmp_path):

@@ -117,6 +117,21 @@ def test_folders_that_are_no_checkpoints_are_left_alone(tmp_path, trained):
     ]  # fmt: skip
 
 
+def test_a_folder_with_a_higher_number_does_not_cost_the_newest_checkpoint(tmp_path, trained):
+    (tmp_path / "2024").mkdir()
+    for number in (4, 5):
+        save_checkpoint(tmp_path, *trained, state(number), keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000005", "2024"]
+
+
+def test_a_damaged_later_checkpoint_does_not_cost_the_newest_whole_one(tmp_path, trained):
+    for number in (4, 8):
+        damaged = save_checkpoint(tmp_path, *trained, state(number), keep=2) / "adapter.safetensors"
+    damaged.write_bytes(b"")
+    save_checkpoint(tmp_path, *trained, state(5), keep=1)
+    assert load_checkpoint(tmp_path, *trained, state()).step == 5
+
+
 @pytest.mark.parametrize("linked", ["checkpoints", "checkpoints/000004", "checkpoints/.000006.part"])
 def test_a_link_among_the_checkpoints_is_refused_and_not_followed(tmp_path, trained, linked):
     elsewhere = tmp_path / "elsewhere"

@@ -90,7 +90,7 @@ class Worker:
 
 def main(arguments: list[str]) -> int:
     """Caption the job's images; returns 0 when it ended well, 2 when it failed with a reason."""
-    job = CaptionJob(Path(arguments[0]).resolve())
+    job = CaptionJob(Path(arguments[0]).absolute())
     failures: list[str] = []
     with job.alone(), EventLog(job.events_file) as log:
         job.claim()

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from trainer.contract.files import atomic_write
+from trainer.contract.ours import check_below
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.buckets import Crop, Size
@@ -85,6 +86,7 @@ class ClassImages:
             prompt, size = prompts[number % len(prompts)], data.buckets[number % len(data.buckets)]
             options, ids = self._options(number, size), self._family.tokenize([prompt]).tolist()
             path = cache.folder.parent / "drawn" / f"{digest(prompt, ids, options, *how)}.png"
+            check_below(cache.folder.parent, path.relative_to(cache.folder.parent))
             if not _whole(path):
                 self._generate(path, prompt, options)
             cache.note(path)
