@@ -14,6 +14,7 @@ from trainer.dataset.captions import first_caption
 from trainer.dataset.overlay import with_overlays
 from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
+from trainer.doctor.masks import mask_problems
 from trainer.models.compatible import check_chosen
 from trainer.models.errors import ModelError
 from trainer.planning.estimate import disk_bytes, estimate, foreseen, learning_strength
@@ -96,6 +97,16 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
     if needed is not None:
         parts.append(say(tongue, "plan.disk", size=size(needed)))
     return " · ".join(parts)
+
+
+def cautions(config: TrainConfig, tongue: str) -> list[str]:
+    """Returns what these settings and images would do that is hardly wanted, as plain texts.
+
+    Raises:
+        TrainerError: The images cannot be used.
+    """
+    items, _ = images_of(config.dataset)
+    return [explained(problem, tongue) for problem in mask_problems(items, config)]
 
 
 def smaller(home: Home, preset: str, named: dict[str, Any]) -> int | None:
