@@ -29,8 +29,6 @@ def black(size=(160, 128)):
     return np.zeros(size[::-1], np.uint8)
 
 
-
-
 def a_speck():
     mask = black()
     mask[3, 3] = 255
