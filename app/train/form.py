@@ -32,7 +32,7 @@ from trainer.contract.home import Home
 from trainer.contract.presets import OF_ONE_RUN
 from trainer.contract.settings.config import TrainConfig
 from trainer.models.errors import ModelError
-from trainer.planning.estimate import learning_strength
+from trainer.planning.strength import learning_strength
 
 NAMED = ("output.name", "dataset.trigger_word", "model.base_model")
 SHAPE = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", "dataset.views")

@@ -1,4 +1,4 @@
-"""What 10,000 SDXL-sized cache entries take of memory while training, and of time: `python tests/benchmarks/data_memory.py`.
+"""Memory and time of 10,000 SDXL-sized cache entries while training: `python tests/benchmarks/data_memory.py`.
 
 Entries are written by the cache's own API from random numbers: 1024 px posteriors in float16 and caption states of two
 encoders. Steps of a batch of one read them in random order, as training does, beside a product that takes as long as

@@ -195,6 +195,18 @@ def emptied_at(patch, run, step):
     patch.setattr(loop, "update", update)
 
 
+@case("train", "strength_unusual", trains=True)
+def a_learning_strength_far_from_the_usual(scene):
+    wild = {"model": {"base_model": "pocket"}, "adapter": {"alpha": 256.0}, "optimizer": {"learning_rate": 0.01}}
+    return scene.train(scene.new_run(**wild), "strength_unusual", 0)
+
+
+@case("train", "diverged", trains=True)
+def a_training_that_diverges(scene):
+    scene.patch.setattr("trainer.engine.watch.anomalies.Yardstick.diverged", lambda *_: (1.13, 0.104))
+    return scene.train(scene.new_run(), "diverged", 0)
+
+
 @case("train", "loss_rises", trains=True)
 def losses_that_leave_their_band(scene):
     def left(band, _):

@@ -80,3 +80,25 @@ def test_a_cache_that_somebody_deletes_again_and_again_ends_the_run_with_all_sav
     assert len(events(run, RunStarted)) == 1 + loop.ENCODED_AGAIN
     newest = max(int(path.name) for path in run.checkpoints.iterdir())
     assert newest == events(run, Step)[-1].step
+
+
+def test_a_training_that_diverges_without_nan_says_so_soon_and_ends_with_it(new_run):
+    wild = {"adapter": {"rank": 2, "alpha": 256.0}, "optimizer": {"learning_rate": 0.1, "warmup": 0.0}}
+    run = new_run(model={"base_model": "pocket"}, dataset={"views": 10}, **wild)
+    assert train(run) == 0
+    view = run.view()
+    assert view.diverged
+    step = int(view.diverged.message.partition("at step ")[2].partition(" ")[0])
+    assert step <= 20
+    assert "optimizer.learning_rate" in view.diverged.hint
+
+
+def test_a_sound_training_is_not_disturbed_by_the_yardstick(new_run, monkeypatch):
+    settings = {"dataset": {"views": 6, "caption_dropout": 0.2}, "adapter": {"dropout": 0.1, "text_encoder": True}}
+    watched, unwatched = new_run("watched", **settings), new_run("unwatched", **settings)
+    assert train(watched) == 0
+    assert watched.view().diverged is None
+    monkeypatch.setattr("trainer.engine.watch.anomalies.Yardstick.asks", lambda *_: False)
+    assert train(unwatched) == 0
+    ours, theirs = weights(watched), weights(unwatched)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -211,6 +211,8 @@ def _report(run: RunFolder, view: RunView, finished: RunFinished, console: Conso
     console.print(
         f"[bold green]{finished.reason.capitalize()}[/] at step {finished.step} after {finished.seconds:.0f} s."
     )
+    if view.diverged:
+        show_note(view.diverged.message, view.diverged.hint, console)
     if view.loras:
         newest = view.loras[-1]
         console.print(f"LoRA file:    {run.path / newest.file} ({size(newest.bytes)})", markup=False, soft_wrap=True)

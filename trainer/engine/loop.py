@@ -24,7 +24,7 @@ from trainer.engine.objectives import Batch, sample_rng, training_loss
 from trainer.engine.optim import learning_rate_factor, set_learning_rate
 from trainer.engine.outputs import checkpoint, finish, keep_last_good, lora_stem, preview, save_when_due, write_lora
 from trainer.engine.prepare import prepare, resume
-from trainer.engine.reporting import EndedEarly, report_step
+from trainer.engine.reporting import EndedEarly, report_divergence, report_step
 from trainer.engine.savings import Ladder
 from trainer.engine.state import Training
 from trainer.engine.watch.nonfinite import Recovery, cause_of
@@ -108,6 +108,8 @@ def _steps(training: Training, first: int, began: float) -> None:
         else:
             training.step, training.recovery.in_a_row = step + 1, 0
             report_step(training, loss, lr, grad_norm, time.monotonic() - since)
+            if training.yardstick.asks(loss):
+                report_divergence(training, loss, base_loss(training, step))
         save_when_due(training)
         rest(training)
         ending = honour_requests(training)
@@ -168,6 +170,22 @@ def update(training: Training, step: int) -> tuple[float, float]:
         cause = cause_of(names, losses, training.precision)
         raise NonFiniteLoss(what, step + 1, training.optimizer.param_groups[0]["lr"], cause)
     return loss, grad_norm
+
+
+@torch.no_grad()
+def base_loss(training: Training, step: int) -> float:
+    """Mean loss of the base model without the adapter on a step's samples, with the same noise; changes nothing."""
+    accelerator, config, predict = training.accelerator, training.config, training.family.predict
+    samples, mine = samples_at(training, step)
+    sizes = [training.data.size(sample) for sample in samples]
+    shares = torch.zeros(len(samples), device=accelerator.device)
+    with training.adapter.switched_off(), accelerator.autocast():
+        for places in micro_batches(mine, sizes, config.dataset.batch_size):
+            chosen = [samples[place] for place in places]
+            rng = [sample_rng(config.model.seed, step, sample.index) for sample in chosen]
+            losses = training_loss(predict, predict, batch_of(training, chosen), training.schedule, rng)
+            shares[list(places)] = losses / len(samples)
+    return float(cast("Tensor", accelerator.reduce(shares, "sum")).sum())
 
 
 def samples_at(training: Training, step: int) -> tuple[list[Sample], range]:

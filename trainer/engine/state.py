@@ -15,7 +15,7 @@ from trainer.engine.families.base import Conditioning, Family
 from trainer.engine.fingerprint import Inputs
 from trainer.engine.objectives import NoiseSchedule
 from trainer.engine.previews import PreviewBoard
-from trainer.engine.watch.anomalies import Band, Clock, Pace
+from trainer.engine.watch.anomalies import Band, Clock, Pace, Yardstick
 from trainer.engine.watch.nonfinite import Recovery
 from trainer.engine.watch.power import PowerWatch
 from trainer.runs.folder import RunFolder
@@ -46,6 +46,7 @@ class Training:
     recovery: Recovery = field(default_factory=Recovery)
     pace: Pace = field(default_factory=Pace)
     band: Band = field(default_factory=Band)
+    yardstick: Yardstick = field(default_factory=Yardstick)
     clock: Clock = field(default_factory=Clock)
     power: PowerWatch = field(default_factory=PowerWatch)
 

