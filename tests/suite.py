@@ -47,7 +47,7 @@ def main() -> int:
     if not ready_browser(sys.executable) and os.environ.get("CI") == "true":
         sys.stderr.write(f"{NO_BROWSER}\nWith CI=true that is an error: nothing was tested.\n")
         return 2
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background inherits that it is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a job in a shell's background
     return pytest.console_main()
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 
 import pytest
 import structure
@@ -53,6 +54,14 @@ def test_nothing_in_the_trainer_imports_gradio():
 def test_page_and_console_never_load_torch(program):
     code = f"import sys, {program}\nassert not sys.modules.keys() & {structure.TORCH}"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_no_folder_of_tests_is_passed_over():
+    """Whoever calls one as pytest is told to leave out loses its tests without a word."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    names = {part for folder in folders for part in folder.relative_to(ROOT).parts}
+    assert not [name for name in names for left in settings["norecursedirs"] if fnmatch(name, left)]
 
 
 def test_every_package_says_what_it_is_about():

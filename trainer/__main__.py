@@ -19,6 +19,7 @@ from typing import NoReturn
 from trainer.contract.errors import Terminated, TrainerError, isolated
 from trainer.contract.events import EventLog, RunFailed
 from trainer.contract.files import sweep
+from trainer.contract.ours import open_plain
 from trainer.contract.system_errors import BrokenInstall, of_system
 from trainer.engine.distributed import launcher
 from trainer.runs.errors import RunBusy
@@ -68,7 +69,7 @@ def _awaited() -> RunFolder | None:
     if not path:
         return None
     run = RunFolder(Path(path))
-    with run.log_file.open("ab") as log:
+    with open_plain(run.log_file, "a+b") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     return run
@@ -88,7 +89,7 @@ def _load_libraries() -> None:
 def _train_and_log(run: RunFolder, first: bool, led: bool = False) -> int:
     """The training with its event log, which only the first of several processes writes, to its one ending."""
     with (
-        EventLog(run.events_file if first else Path(os.devnull)) as log,
+        EventLog(run.events_file if first else None) as log,
         _reserve(run.path / ".reserve") as room,
     ):
         try:
@@ -110,6 +111,7 @@ def _train_and_log(run: RunFolder, first: bool, led: bool = False) -> int:
 def _reserve(path: Path) -> Iterator[Path]:
     """A little disk space to free when there is none left."""
     with suppress(OSError):
+        path.unlink(missing_ok=True)  # a file of two names would be overwritten under both
         path.write_bytes(bytes(RESERVE_BYTES))
     try:
         yield path

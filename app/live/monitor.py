@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from trainer.contract.events import HEARTBEAT_SECONDS, RunView, Status, read_events
+from trainer.contract.ours import check
 from trainer.runs.folder import RunFolder
 
 SPEED_STEPS = 100  # over so many newest steps speed is averaged: short enough to follow, long enough to hold previews
@@ -26,7 +27,12 @@ class Watch:
     _size: int = -1
 
     def tick(self) -> bool:
-        """Whether something was new. Without news this costs one `stat`."""
+        """Whether something was new. Without news this costs little.
+
+        Raises:
+            NotOurs: The log is no plain file.
+        """
+        check(self.run.events_file)
         try:
             size = self.run.events_file.stat().st_size
         except FileNotFoundError:

@@ -9,6 +9,7 @@ from app.kit.text import say
 from app.live.monitor import Watch
 from app.server.files import run_url
 from trainer.contract.events import RunFailed, RunFinished, RunView, Sample, Status, Warned
+from trainer.contract.ours import open_plain
 from trainer.contract.units import duration
 from trainer.runs.folder import RunFolder
 from trainer.runs.workfolder import Request
@@ -115,7 +116,7 @@ def _image(run: RunFolder, sample: Sample) -> str:
 def log_tail(run: RunFolder) -> str:
     """Returns the last lines of the process's raw output."""
     try:
-        with run.log_file.open("rb") as file:
+        with open_plain(run.log_file) as file:
             file.seek(max(run.log_file.stat().st_size - LOG_BYTES, 0))
             lines = deque(file.read().decode(errors="replace").splitlines(), maxlen=LOG_LINES)
     except FileNotFoundError:

@@ -66,6 +66,8 @@ def look(run: RunFolder, watches: Watches) -> Glance:
     watch, config, problems = Watch(run), None, []
     try:
         watch = watches(run)
+    except TrainerError as error:
+        problems.append(error.message)
     except OSError as error:
         problems.append(f"{run.events_file} cannot be read: {error.strerror}.")
     try:

@@ -295,13 +295,31 @@ def stopped_with(scene, change):
 
 @case("runs", "damaged_checkpoint", trains=True)
 def a_checkpoint_that_is_damaged(scene):
-    run = stopped_with(scene, lambda text: text[:9])
+    run = scene.new_run()
+    scene.stopped(run)
+    (newest,) = run.checkpoints.iterdir()
+    shutil.copytree(newest, newest.with_name("000000"))
+    (newest / "state.json").write_text("{")
     return scene.train(run, "damaged_checkpoint", 0)
+
+
+@case("runs", "checkpoints_damaged", trains=True)
+def only_checkpoints_that_are_damaged(scene):
+    return scene.train(stopped_with(scene, lambda text: text[:9]), "checkpoints_damaged")
+
+
+@case("runs", "not_ours")
+def a_log_that_is_a_link(scene):
+    run = scene.new_run()
+    letter = scene.folder / "letter.txt"
+    letter.write_text("mine")
+    run.log_file.symlink_to(letter)
+    return scene.console("--resume", run.path.name, "--home", run.home.root)
 
 
 @case("runs", "newer_version", trains=True)
 def a_checkpoint_of_a_newer_version(scene):
-    run = stopped_with(scene, lambda text: json.dumps({**json.loads(text), "format": 99}))
+    run = stopped_with(scene, lambda text: json.dumps({"step": json.loads(text)["step"], "format": 99}))
     return scene.train(run, "newer_version")
 
 

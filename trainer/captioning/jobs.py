@@ -23,6 +23,7 @@ from trainer.captioning.errors import CaptioningBusy
 from trainer.contract.events import RunFailed, Status, Warned
 from trainer.contract.files import append_line, atomic_write
 from trainer.contract.home import Home
+from trainer.contract.ours import check_all, read_plain
 from trainer.contract.toml import read_toml
 from trainer.dataset.captions import Item
 from trainer.dataset.errors import FolderMissing
@@ -127,7 +128,7 @@ class CaptionJob(WorkFolder):
         """Returns all lines so far; one truncated by a crash is skipped, and its image is captioned again."""
         found = Results()
         try:
-            lines = self.results_file.read_bytes().split(b"\n")
+            lines = read_plain(self.results_file).split(b"\n")
         except FileNotFoundError:
             return found
         for line in lines:
@@ -200,6 +201,7 @@ def prepare(home: Home, settings: CaptionSettings) -> CaptionJob:
         raise job.busy(worker.pid)
     if job.exists and (job.status() == "completed" or _asked(job.settings()) != _asked(settings)):
         job.apply()
+        check_all(job.path)
         shutil.rmtree(job.path)
     job.control.mkdir(parents=True, exist_ok=True)
     atomic_write(job.settings_file, tomlkit.dumps(settings.model_dump(mode="json")).encode())

@@ -4,10 +4,12 @@ The trainer appends; everybody else reads. A line is written at once, and a read
 """
 
 import errno
+import os
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Literal, Self
@@ -15,6 +17,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from trainer.contract.files import add_line, open_lines
+from trainer.contract.ours import open_plain
 
 HEARTBEAT_SECONDS = 10.0
 Count = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what a browser counts exactly
@@ -138,9 +141,12 @@ def read_events(path: Path, cursor: int = 0) -> tuple[list[Event], int, int]:
 
     Only whole lines are consumed. A line of an unknown type or phase was written by another version: it is skipped and
     counts as read. A missing file is an empty one.
+
+    Raises:
+        NotOurs: It is no plain file.
     """
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             file.seek(cursor)
             data = file.read()
     except FileNotFoundError:
@@ -168,10 +174,10 @@ def _of_another_version(error: ValidationError) -> bool:
 class EventLog:
     """The trainer's end of the log: appends whole lines, and a heartbeat while there is no other event."""
 
-    def __init__(self, path: Path, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
-        self._path = path
-        self._file = open_lines(path)
-        earlier, _, _ = read_events(path)  # after it was opened: a line that lacked only its newline counts
+    def __init__(self, path: Path | None, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._path = path or Path(os.devnull)  # of several processes only the first keeps a log
+        self._file = open_lines(path) if path else FileIO(os.devnull, "a")
+        earlier, _, _ = read_events(path) if path else ([], 0, 0)  # after it was opened: a lacking newline is there now
         self._seq = earlier[-1].seq + 1 if earlier else 0
         self._lock = threading.Lock()
         self._last = time.monotonic()

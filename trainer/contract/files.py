@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from trainer.contract.ours import open_plain
 from trainer.contract.units import size
 
 LONGEST_NAME = 255  # bytes, on every file system in use
@@ -53,8 +54,12 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 
 def open_lines(path: Path) -> FileIO:
-    """Opens the file for `add_line`; a last line that a crash truncated gets its end, so that it spoils no other."""
-    file = FileIO(path, "a+")
+    """Opens the file for `add_line`; a last line that a crash truncated gets its end, so that it spoils no other.
+
+    Raises:
+        NotOurs: It is a link or no plain file.
+    """
+    file = open_plain(path, "a+b")
     file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
     if file.read() not in (b"", b"\n"):
         file.write(b"\n")
@@ -103,7 +108,7 @@ def _free_bytes(folder: Path) -> int:
 
 
 def sweep(folder: Path, alone: bool = False) -> None:
-    """Delete what interrupted writes left below a folder, except what another process is writing.
+    """Delete what interrupted writes left below a folder of ours, except what another process is writing.
 
     Args:
         folder: It, and all below it.
@@ -112,6 +117,8 @@ def sweep(folder: Path, alone: bool = False) -> None:
     for pattern in LEFT_BEHIND:
         for left in list(folder.rglob(pattern)):
             writer = WRITER.search(left.name)
+            if left.is_symlink() or not (writer or alone):  # not what we write there
+                continue
             given_up = alone if writer is None else _gone(int(writer[1]))
             with suppress(OSError):  # somebody else has deleted it
                 if given_up or time.time() - left.stat().st_mtime > A_WRITE_SECONDS:

@@ -114,6 +114,8 @@ KNOWN: dict[int, Callable[[str, str], TrainerError]] = {
 
 def of_system(error: OSError) -> TrainerError:
     """Returns the system's error as one of ours that names the file and what to do."""
+    if isinstance(error, TrainerError):
+        return error
     if error.errno not in KNOWN:
         return SystemRefused(UNNAMED, str(error))
     name = error.filename2 or error.filename  # of a file that is to be renamed, its new place

@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from trainer.contract.files import append_line, atomic_write
 from trainer.contract.home import Home
+from trainer.contract.ours import check, read_plain
 from trainer.contract.settings.dataset import Concept, DatasetSettings
 from trainer.contract.wording import named
 from trainer.dataset.encodings import plain
@@ -76,8 +77,14 @@ def overlay_file(home: Home, folder: Path) -> Path:
 
 
 def existing_overlay(home: Home, folder: Path) -> Path | None:
-    """Returns the overlay of this image folder if there is one."""
+    """Returns the overlay of this image folder if there is one.
+
+    Raises:
+        NotOurs: It is no plain file, or its folder is a link.
+    """
     path = overlay_file(home, folder)
+    check(path.parent, folder=True)
+    check(path)
     return path if path.is_file() else None
 
 
@@ -184,7 +191,7 @@ def history(home: Home, folder: Path) -> History:
 def _history(file: Path, _changed: int, _bytes: int) -> History:
     """Reads a version of the history once; the other arguments key the cache."""
     known = History()
-    for line in file.read_bytes().split(b"\n"):
+    for line in read_plain(file).split(b"\n"):
         with suppress(*SENSELESS):
             _replay(known, json.loads(line))
     return known
@@ -327,7 +334,10 @@ def _inside(folder: Path, name: str) -> Path:
 def _changing(home: Home, folder: Path) -> Iterator[Entries]:
     """The folder's entries, to be changed by one process at a time; written if they were."""
     file = overlay_file(home, folder)
+    check(file.parent, folder=True)
     file.parent.mkdir(parents=True, exist_ok=True)
+    for ours in (file, file.with_name(".lock")):
+        check(ours)
     with FileLock(file.with_name(".lock")):
         before = read_overlay(file) if file.is_file() else {}
         entries = dict(before)

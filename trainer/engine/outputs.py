@@ -1,5 +1,7 @@
 """What a run keeps on its way and at its end: resumable states, LoRA files, previews."""
 
+from contextlib import suppress
+
 from trainer.contract import events
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.files import atomic_write
@@ -9,6 +11,7 @@ from trainer.engine.checkpoints import State, load_checkpoint, save_checkpoint
 from trainer.engine.state import Training
 from trainer.engine.watch.nonfinite import cause_of, sound
 from trainer.planning.preview_schedule import DEFAULT_PREVIEWS, due
+from trainer.runs.errors import CheckpointsDamaged
 
 DEFAULT_CHECKPOINTS = 10
 
@@ -74,8 +77,10 @@ def checkpoint(training: Training) -> None:
 
 
 def keep_last_good(training: Training) -> None:
-    """Write the LoRA of the newest checkpoint, if there is one."""
-    state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, state_of(training))
+    """Write the LoRA of the newest checkpoint, if there is one that is whole."""
+    state = None
+    with suppress(CheckpointsDamaged):
+        state = load_checkpoint(training.run.checkpoints, training.adapter, training.optimizer, state_of(training))
     if state is not None:
         training.step = state.step
         write_lora(training, lora_stem(training, state.rate))

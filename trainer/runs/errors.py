@@ -51,6 +51,14 @@ class ResumeRefused(RunError):
     remedy = "Restore it, then resume. {anyway}"
 
 
+class CheckpointsDamaged(RunError):
+    """The run has checkpoints, and none of them is as it was written."""
+
+    code = "checkpoints_damaged"
+    what = "The run cannot be resumed: all its checkpoints in {folder} are damaged ({names})."
+    remedy = "Restore the folder from a backup, or start a new run; the LoRA files beside it are untouched."
+
+
 class NewerVersion(RunError):
     """A file was written by a newer version in a format that this one does not know."""
 

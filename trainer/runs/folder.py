@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home, user_path
+from trainer.contract.ours import check
 from trainer.contract.settings.config import TrainConfig, validated
 from trainer.contract.toml import read_toml, to_toml
 from trainer.dataset.errors import FolderMissing
@@ -83,8 +84,9 @@ class RunFolder(WorkFolder):
 
     @property
     def home(self) -> Home:
-        """The home this run lies in."""
-        return Home(self.path.parent.parent)
+        """The home this run lies in; the user's own, for a run that was moved out of one."""
+        lies_in = Home(self.path.parent.parent)
+        return lies_in if lies_in.runs == self.path.parent else Home.find()
 
     @property
     def config_file(self) -> Path:
@@ -102,7 +104,13 @@ class RunFolder(WorkFolder):
         return self.path / "checkpoints"
 
     def config(self) -> TrainConfig:
-        """The run's settings."""
+        """The run's settings.
+
+        Raises:
+            NotOurs: Their file is no plain file.
+            InvalidSettings: Another version wrote them.
+        """
+        check(self.config_file)
         return validated(read_toml(self.config_file))
 
     def busy(self, pid: int | None) -> RunBusy:

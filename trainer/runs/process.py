@@ -13,6 +13,7 @@ import psutil
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import CHECKOUT
+from trainer.contract.ours import check_all, open_plain
 from trainer.runs.folder import RunFolder
 from trainer.runs.workfolder import WorkFolder
 
@@ -73,7 +74,9 @@ def start(run: RunFolder, group: Group | None = None) -> subprocess.Popen[bytes]
     Raises:
         RunBusy: A process is training there already.
         NewerVersion: A later version of this program has begun it.
+        NotOurs: Something in its folder leads elsewhere.
     """
+    check_all(run.path)
     group = group or Group.of(run)
     _refuse_busy(run)
     run.refuse_newer()
@@ -138,7 +141,9 @@ def generate_strip(run: RunFolder, file: str) -> subprocess.Popen[bytes]:
 
     Raises:
         RunBusy: A process is training there, and two models may not fit into memory.
+        NotOurs: Something in its folder leads elsewhere.
     """
+    check_all(run.path)
     _refuse_busy(run)
     return _spawn(run, "trainer.engine.strength_strip", file)
 
@@ -166,7 +171,7 @@ def _refuse_busy(folder: WorkFolder) -> None:
 
 def _spawn(folder: WorkFolder, module: str, *arguments: str) -> subprocess.Popen[bytes]:
     """A detached `python -m MODULE FOLDER ARGUMENTS`."""
-    with folder.log_file.open("ab") as log:
+    with open_plain(folder.log_file, "a+b") as log:
         child = _popen([str(folder.path.resolve()), *arguments], subprocess.DEVNULL, log, module)
     reap()
     _children.append(child)

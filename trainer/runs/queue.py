@@ -16,6 +16,7 @@ from trainer.contract.errors import DeviceLost, DiskFull, Terminated
 from trainer.contract.events import RunFailed, RunFinished
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home
+from trainer.contract.ours import check, read_plain
 from trainer.runs import process
 from trainer.runs.errors import NewerVersion, RunError, RunMissing
 from trainer.runs.folder import RunFolder
@@ -33,7 +34,7 @@ class Queue:
     def waiting(self) -> list[RunFolder]:
         """The runs that wait, in the order in which they will be trained; those deleted since are left out."""
         try:
-            names = json.loads(self.home.queue_file.read_text(encoding="utf-8"))["waiting"]
+            names = json.loads(read_plain(self.home.queue_file))["waiting"]
             runs = [RunFolder(self.home.runs / str(name)) for name in names]
         except UNUSABLE:  # none yet, or not ours to read: nobody waits
             return []
@@ -86,7 +87,7 @@ class Queue:
     def _refuse_newer(self) -> None:
         """What a later version wrote is not overwritten."""
         with suppress(OSError, ValueError, KeyError, TypeError):  # nothing to lose
-            seen = json.loads(self.home.queue_file.read_text(encoding="utf-8"))["v"]
+            seen = json.loads(read_plain(self.home.queue_file))["v"]
             if seen > VERSION:
                 raise NewerVersion(name=self.home.queue_file.name, seen=seen, known=VERSION)
 
@@ -137,7 +138,10 @@ class Queue:
     def _changing(self) -> Iterator[list[RunFolder]]:
         """The waiting runs, to be changed by one process at a time; written if they were."""
         self.home.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.home.root / ".queue.lock"):
+        lock = self.home.root / ".queue.lock"
+        for file in (lock, self.home.queue_file):
+            check(file)
+        with FileLock(lock):
             self._refuse_newer()
             before = self.waiting()
             runs = list(before)

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import psutil
 from filelock import FileLock, Timeout
 
 from trainer.contract.events import PROTOCOL, RunView, Status, read_events
 from trainer.contract.files import atomic_write
+from trainer.contract.ours import check, check_all, read_plain
 from trainer.runs.errors import NewerVersion, RunError
 
 Request = Literal["stop", "pause", "sample", "save"]
@@ -80,13 +81,19 @@ class WorkFolder(ABC):
     def taken_up(self) -> float:
         """Returns when the process that works here was recorded, Unix seconds; it may be older."""
         try:
-            record = json.loads(self.process_file.read_text())
+            record = json.loads(read_plain(self.process_file))
             return float(record.get("since", record["started"]))
         except (*UNUSABLE, AttributeError):  # it has just ended
             return 0.0
 
     def request(self, what: Request) -> None:
-        """Ask the process for something; it looks once per step or image."""
+        """Ask the process for something; it looks once per step or image.
+
+        Raises:
+            NotOurs: The request would be written elsewhere.
+        """
+        check(self.control, folder=True)
+        check(self.control / what)
         self.control.mkdir(exist_ok=True)
         (self.control / what).touch()
 
@@ -107,16 +114,18 @@ class WorkFolder(ABC):
 
     def forget_requests(self) -> None:
         """Remove requests to an earlier process, before a new one starts so that none meant for it is lost."""
-        for old in self.control.glob("*"):
-            old.unlink()
+        for what in get_args(Request):
+            self.take_request(what)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Lock the folder so that nobody else starts work here; the system drops the lock with its process.
 
         Raises:
+            NotOurs: Something in it leads elsewhere.
             RunError: Somebody else works here.
         """
+        check_all(self.path)
         self._refuse_others()
         lock = FileLock(self.path / ".lock")
         try:
@@ -158,7 +167,7 @@ class WorkFolder(ABC):
     def process(self) -> psutil.Process | None:
         """The live process working here, or None; a zombie or a reused process number does not count."""
         try:
-            record = json.loads(self.process_file.read_text())
+            record = json.loads(read_plain(self.process_file))
             process = psutil.Process(record["pid"])
             started = process.create_time()
             same = abs(started - record["started"]) < 1.0

@@ -7,6 +7,7 @@ that changes the last bits of a posterior, as another processor does. The user's
 
 import hashlib
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,9 +19,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from trainer.contract.files import atomic_write
+from trainer.contract.ours import NotOurs, check, read_plain
 from trainer.engine.errors import EntryGone
 from trainer.planning.memory import GIB, MIB
 
+OURS = re.compile(r"[0-9a-f]{64}\.(entry|png)")  # all that is ever deleted here is called so
 KEPT_BYTES = 256 * MIB  # of entries that steps have read: all of a small data set, so that it costs no reading
 CHECKSUM_BYTES = 32  # SHA-256 of the rest of an entry, in front of it
 
@@ -33,6 +36,7 @@ class TensorCache:
     """
 
     def __init__(self, folder: Path, writes: bool = True, missed: Callable[[], None] = lambda: None) -> None:
+        check(folder, folder=True)
         self.folder = folder
         self.writes = writes  # one process of several does
         self._missed = missed  # called for everything that is not there
@@ -84,7 +88,7 @@ class TensorCache:
             return self._unwritten[key]
         path = self._path(key)
         try:
-            entry = memoryview(path.read_bytes())
+            entry = memoryview(read_plain(path))
             whole = hashlib.sha256(entry[CHECKSUM_BYTES:]).digest() == entry[:CHECKSUM_BYTES]
             tensors = load(entry[CHECKSUM_BYTES:].tobytes()) if whole else None
         except (FileNotFoundError, SafetensorError):
@@ -113,11 +117,11 @@ class TensorCache:
     def trim(self, limit_gib: float) -> None:
         """Delete what all caches beside this one hold beyond the limit, what lay unused longest first.
 
-        What was used here stays, however much it is, and what begins with a dot: that is just being written.
+        What was used here stays, however much it is, and what is not named as an entry.
         """
         if not self.writes or limit_gib == 0:
             return
-        found = [path for path in self.folder.parent.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        found = [path for path in self.folder.parent.rglob("*") if OURS.fullmatch(path.name)]
         sizes = {path: seen for path in found if (seen := _seen(path)) is not None}
         spare = sum(size for _, size in sizes.values()) - limit_gib * GIB
         for path, (_, size) in sorted(sizes.items(), key=lambda one: one[1]):
@@ -137,9 +141,10 @@ def _bytes(tensors: dict[str, Tensor]) -> int:
 
 
 def _seen(path: Path) -> tuple[int, int] | None:
-    """When a file was used last, in ns, and its bytes; None if it is gone."""
+    """When a file was used last, in ns, and its bytes; None if it is gone, or no plain file."""
     try:
-        found = path.stat()
-    except FileNotFoundError:
+        check(path)
+        found = path.lstat()
+    except (FileNotFoundError, NotOurs):
         return None
     return found.st_mtime_ns, found.st_size

@@ -1,7 +1,6 @@
 import json
 import os
 import re
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +11,7 @@ from app.kit.text import TABLES
 from tests.unit.dataset.test_captions import draw
 from tests.unit.dataset.test_overlay import digest
 from trainer.contract.home import CHECKOUT
+from trainer.contract.ours import read_plain
 from trainer.dataset.errors import FolderMissing
 from trainer.dataset.folders import listing
 from trainer.dataset.overlay import Entry, change, entries_of
@@ -92,8 +92,7 @@ def test_for_an_answer_the_folder_is_listed_once_and_the_history_read_once(home,
     ask(home, "take_back", folder)
     listed, read = [], []
     monkeypatch.setattr("app.dataset.folder.listing", lambda path: listed.append(path) or listing(path))
-    plain_read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or plain_read(path))
+    monkeypatch.setattr("trainer.dataset.overlay.read_plain", lambda path: read.append(path.name) or read_plain(path))
     assert "error" not in ask(home, what, folder, name="c.png", caption="fox")
     assert (listed, read.count("history.jsonl")) == ([folder], 1)
 

@@ -37,16 +37,32 @@ def test_a_damaged_entry_is_made_again(tmp_path, damage):
 
 def test_beyond_the_limit_what_lay_unused_longest_goes_and_what_is_used_stays(tmp_path):
     caches = [TensorCache(tmp_path / family) for family in ("sd15", "sdxl")]
-    for age, (cache, key) in enumerate([(caches[0], "a"), (caches[1], "b"), (caches[0], "c"), (caches[1], "d")]):
+    for age, (cache, key) in enumerate(
+        [(caches[0], "a" * 64), (caches[1], "b" * 64), (caches[0], "c" * 64), (caches[1], "d" * 64)]
+    ):
         cache.write(key, {"x": torch.zeros(250)})
         os.utime(cache.folder / f"{key}.entry", (1000 + age, 1000 + age))
     fresh = TensorCache(tmp_path / "sd15")
-    assert fresh.read("a") is not None  # used now, so it is the newest
-    os.utime(tmp_path / "sd15" / "a.entry", (1, 1))  # even if its time cannot be noted
+    assert fresh.read("a" * 64) is not None  # used now, so it is the newest
+    os.utime(tmp_path / "sd15" / f"{'a' * 64}.entry", (1, 1))  # even if its time cannot be noted
     fresh.trim(2500 / 2**30)
-    assert sorted(path.stem for path in tmp_path.rglob("*.entry")) == ["a", "d"]
+    assert sorted(path.stem[0] for path in tmp_path.rglob("*.entry")) == ["a", "d"]
     fresh.trim(1e-9)
-    assert [path.stem for path in tmp_path.rglob("*.entry")] == ["a"]
+    assert [path.stem[0] for path in tmp_path.rglob("*.entry")] == ["a"]
+
+
+def test_only_what_is_named_as_an_entry_is_ever_deleted(tmp_path):
+    cache = TensorCache(tmp_path / "cache" / "sd15")
+    cache.write("a" * 64, {"x": torch.zeros(250)})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "cache" / "linked").symlink_to(tmp_path / "elsewhere")
+    theirs = ["cache/page.html", "cache/sd15/notes.entry", f"cache/{'b' * 64}", f"elsewhere/{'c' * 64}.entry"]
+    for name in theirs:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "cache" / f"{'d' * 64}.entry").symlink_to(tmp_path / theirs[-1])
+    TensorCache(tmp_path / "cache" / "sdxl").trim(1e-12)
+    assert not (tmp_path / "cache" / "sd15" / f"{'a' * 64}.entry").exists()
+    assert [(tmp_path / name).read_text() for name in theirs] == ["mine"] * 4
 
 
 def test_without_a_limit_nothing_goes(tmp_path):
