@@ -175,7 +175,7 @@ class Encoder:
         self._mask(prepared, content)
 
     def _mask(self, prepared: Prepared, content: bytes) -> None:
-        """Fill in which latents are learned, (1, h, w): the item's own mask, else its opaque part if so wished."""
+        """Fill in which latents are learned, (1, h, w): the item's own mask, else its opaque part if asked for."""
         item, crop = prepared.cut.item, prepared.cut.crop
         if item.mask is not None and item.mask.is_file():
             source, path, data = "mask", item.mask, _bytes(item.mask)
