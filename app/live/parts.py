@@ -8,7 +8,7 @@ from app.kit.cards import alert_card, explanation
 from app.kit.text import say
 from app.live.monitor import Watch
 from app.server.files import run_url
-from trainer.contract.events import RunFailed, RunFinished, RunView, Sample, Status
+from trainer.contract.events import RunFailed, RunFinished, RunView, Sample, Status, Warned
 from trainer.contract.ours import open_plain
 from trainer.contract.units import duration
 from trainer.runs.folder import RunFolder
@@ -71,12 +71,18 @@ def notices(watch: Watch, language: str) -> str:
     note, failed = say(language, "live.note"), watch.view.ended
     cards = [
         f'<div class="notice" role="note"><strong>{note}</strong> {explanation(w, w.code, language)}</div>'
-        for w in watch.view.warnings[-3:]
+        for w in _shown(watch.view)
     ]
     if isinstance(failed, RunFailed):
         said = explanation(failed, failed.code, language)
         cards.append(alert_card(f"<strong>{say(language, 'state.failed')}:</strong> {said}"))
     return "".join(cards)
+
+
+def _shown(view: RunView) -> list[Warned]:
+    """The newest warnings, and the one that belongs to the result however many came after it."""
+    older = [view.diverged] if view.diverged and view.diverged not in view.warnings[-3:] else []
+    return older + view.warnings[-3:]
 
 
 def board(watch: Watch, language: str) -> str:

@@ -159,6 +159,8 @@ def _remark(glance: Glance, language: str) -> str:
         return f'<p class="run-problem">{html_of(glance.problem, language)}</p>'
     if isinstance(ended, RunFailed):
         return f'<p class="run-problem">{html_of(ended.message, language)}</p>'
+    if glance.watch.view.diverged:
+        return f'<p class="run-problem">{html_of(glance.watch.view.diverged.message, language)}</p>'
     if glance.state in ("interrupted", "paused"):
         return f"<p>{say(language, 'runs.continue')}</p>"
     return ""

@@ -14,7 +14,17 @@ from app.kit.text import label, language, say
 from app.kit.wording import on_page
 from app.train import images
 from app.train.base_model import DECIDING, BaseModelField, model_of, remedy_of
-from app.train.plan import differing, info_of, model_problems, read, sentence, smaller, strength, wrong_settings
+from app.train.plan import (
+    cautions,
+    differing,
+    info_of,
+    model_problems,
+    read,
+    sentence,
+    smaller,
+    strength,
+    wrong_settings,
+)
 from app.train.preset_box import PresetBox
 from app.train.presets import EXAMPLE, alike, intent_html, preset_choices, preset_config, preset_for
 from trainer.contract.errors import InvalidSettings, TrainerError
@@ -22,7 +32,7 @@ from trainer.contract.home import Home
 from trainer.contract.presets import OF_ONE_RUN
 from trainer.contract.settings.config import TrainConfig
 from trainer.models.errors import ModelError
-from trainer.planning.estimate import learning_strength
+from trainer.planning.strength import learning_strength
 
 NAMED = ("output.name", "dataset.trigger_word", "model.base_model")
 SHAPE = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", "dataset.views")
@@ -187,6 +197,7 @@ class TrainForm:
         try:
             config = read(self.home, preset, named)
             plan = sentence(self.home, config, tongue)
+            notes = "".join(f'<p class="caution">⚠ {escape(text)}</p>' for text in cautions(config, tongue))
         except InvalidSettings as error:
             shown = InvalidSettings(error.message, hint=say(tongue, "train.mend") if error.places else error.hint)
             return problem_card(shown, tongue), wrong_settings(error, tongue)
@@ -199,7 +210,7 @@ class TrainForm:
         power = say(tongue, "plan.strength", strength=f"{strength(config):.2g}")
         file = escape(PurePath(config.adapter.start_from).name)
         start = f"<p>{say(tongue, 'plan.start_from', file=file)}</p>" if file else ""
-        return f'<p class="plan">{plan}</p>{start}<p class="quiet">{power}</p>', {}
+        return f'<p class="plan">{plan}</p>{start}<p class="quiet">{power}</p>{notes}', {}
 
     def _keep_strength(self) -> None:
         """Adapt the learning rate to rank and alpha, where the box for it is ticked."""

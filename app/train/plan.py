@@ -4,7 +4,7 @@ from typing import Any
 
 from app.kit.form import SETTINGS, api_name, config_of, help_of, shown_values
 from app.kit.text import say
-from app.kit.wording import explained, on_page
+from app.kit.wording import explained, on_page, setting_name
 from app.train.presets import preset_config
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
@@ -14,11 +14,13 @@ from trainer.dataset.captions import first_caption
 from trainer.dataset.overlay import with_overlays
 from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
+from trainer.doctor.masks import mask_problems
 from trainer.models.compatible import check_chosen
 from trainer.models.errors import ModelError
-from trainer.planning.estimate import disk_bytes, estimate, foreseen, learning_strength
+from trainer.planning.estimate import disk_bytes, estimate, foreseen
 from trainer.planning.memory import GIB
 from trainer.planning.ready import settled
+from trainer.planning.strength import Far, far_strengths, learning_strength
 
 
 def settings_of(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
@@ -96,6 +98,25 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
     if needed is not None:
         parts.append(say(tongue, "plan.disk", size=size(needed)))
     return " · ".join(parts)
+
+
+def cautions(config: TrainConfig, tongue: str) -> list[str]:
+    """Returns what these settings and images would do that is hardly wanted, as plain texts.
+
+    Raises:
+        TrainerError: The images cannot be used.
+    """
+    items, _ = images_of(config.dataset)
+    masks = [explained(problem, tongue) for problem in mask_problems(items, config)]
+    return [*(_far(far, tongue) for far in far_strengths(config)), *masks]
+
+
+def _far(far: Far, tongue: str) -> str:
+    """A learning strength far from the usual, and what to set."""
+    low, high = far.usual
+    settings = ", ".join(f"“{setting_name(place, tongue)}: {value:g}”" for place, value in far.remedy.items())
+    values = {"strength": f"{far.strength:.2g}", "model": far.model, "low": f"{low:g}", "high": f"{high:g}"}
+    return say(tongue, "plan.strength_far", settings=settings, **values)
 
 
 def smaller(home: Home, preset: str, named: dict[str, Any]) -> int | None:

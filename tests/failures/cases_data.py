@@ -111,6 +111,25 @@ def a_mask_without_its_image(scene):
     return scene.doctor(folder, "mask_without_picture")
 
 
+@case("pictures", "mask_shape")
+def a_mask_of_another_shape(scene):
+    folder = scene.images()
+    Image.new("L", (64, 80), "white").save(folder / "image 0.mask.png")
+    return scene.doctor(folder, "mask_shape")
+
+
+@case("pictures", "mask_unreadable")
+def a_mask_that_is_cut_short(scene):
+    return scene.doctor(scene.images(**{"image 0__mask__png": "<html>"}), "mask_unreadable")
+
+
+@case("pictures", "mask_empty")
+def a_mask_that_is_black(scene):
+    folder = scene.images()
+    Image.new("L", (80, 64)).save(folder / "image 0.mask.png")
+    return scene.doctor(folder, "mask_empty")
+
+
 @case("pictures", "mask_missing")
 def a_mask_that_is_gone(scene):
     folder = scene.images()

@@ -179,6 +179,34 @@ def steps_that_take_much_longer(scene):
     return scene.train(scene.new_run(), "memory_spills", 0)
 
 
+def emptied_at(patch, run, step):
+    """The cache is deleted before this step, with nothing of it in memory."""
+    from trainer.engine import loop
+    from trainer.engine.data import cache
+
+    plain, once = loop.update, iter([step])
+
+    def update(training, number):
+        if number == step and next(once, None) is not None:
+            shutil.rmtree(run.home.cache)
+        return plain(training, number)
+
+    patch.setattr(cache, "KEPT_BYTES", 0)
+    patch.setattr(loop, "update", update)
+
+
+@case("train", "strength_unusual", trains=True)
+def a_learning_strength_far_from_the_usual(scene):
+    wild = {"model": {"base_model": "pocket"}, "adapter": {"alpha": 256.0}, "optimizer": {"learning_rate": 0.01}}
+    return scene.train(scene.new_run(**wild), "strength_unusual", 0)
+
+
+@case("train", "diverged", trains=True)
+def a_training_that_diverges(scene):
+    scene.patch.setattr("trainer.engine.watch.anomalies.Yardstick.diverged", lambda *_: (1.13, 0.104))
+    return scene.train(scene.new_run(), "diverged", 0)
+
+
 @case("train", "loss_rises", trains=True)
 def losses_that_leave_their_band(scene):
     def left(band, _):
@@ -187,6 +215,14 @@ def losses_that_leave_their_band(scene):
 
     scene.patch.setattr("trainer.engine.watch.anomalies.Band.left", left)
     return scene.train(scene.new_run(), "loss_rises", 0)
+
+
+@case("train", "cache_entry_gone", trains=True)
+def a_cache_that_is_emptied(scene):
+    """The cache is deleted before the second step, when little of it is still in memory."""
+    run = scene.new_run()
+    emptied_at(scene.patch, run, step=1)
+    return scene.train(run, "cache_entry_gone", 0)
 
 
 @case("train", "time_lost", trains=True)

@@ -20,9 +20,10 @@ from trainer.models.hub import look
 from trainer.models.hub_errors import HubError
 from trainer.models.identify import identify
 from trainer.models.lookup import located
-from trainer.planning.estimate import foreseen, learning_strength
+from trainer.planning.estimate import foreseen
 from trainer.planning.memory import details
 from trainer.planning.preview_schedule import PreviewPlan, words
+from trainer.planning.strength import learning_strength, strength_problems
 from trainer.runs.process import Group
 
 
@@ -79,7 +80,7 @@ def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], grou
     memory = foreseen(config, group.size)
     if memory is not None:
         console.print(f"Memory: {details(memory)}.", style="" if memory.fits else "yellow", markup=False)
-    for problem in problems:
+    for problem in [*strength_problems(config), *problems]:
         show_note(problem.message, problem.hint, console)
 
 

@@ -21,6 +21,7 @@ from trainer.dataset.captions import first_caption
 from trainer.dataset.overlay import with_overlays
 from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
+from trainer.doctor.masks import mask_problems
 from trainer.planning.disk import check_space
 from trainer.planning.estimate import disk_bytes, estimate
 from trainer.planning.ready import settled
@@ -66,6 +67,7 @@ def run(flags: Flags, console: Console) -> int:
     config, origins = resolve(flags, home)
     group = given_group(flags, config.model.processes, config.model.processes)
     images, problems = images_of(config.dataset)
+    problems += mask_problems(images, config)
     made = plan(len(images), config.dataset)
     if flags.get("check"):
         show_settings(config, origins, console)
@@ -209,6 +211,8 @@ def _report(run: RunFolder, view: RunView, finished: RunFinished, console: Conso
     console.print(
         f"[bold green]{finished.reason.capitalize()}[/] at step {finished.step} after {finished.seconds:.0f} s."
     )
+    if view.diverged:
+        show_note(view.diverged.message, view.diverged.hint, console)
     if view.loras:
         newest = view.loras[-1]
         console.print(f"LoRA file:    {run.path / newest.file} ({size(newest.bytes)})", markup=False, soft_wrap=True)

@@ -274,6 +274,11 @@ class RunView:
             return "running"
         return "interrupted" if self.started else "waiting"
 
+    @property
+    def diverged(self) -> Warned | None:
+        """The warning that the LoRA is worse than the base model without it, which belongs to the result."""
+        return next((warned for warned in self.warnings if warned.code == "diverged"), None)
+
     def _drop_after(self, step: int) -> None:
         self.steps = [s for s in self.steps if s.step <= step]
         self.samples = [s for s in self.samples if s.step <= step]

@@ -25,6 +25,8 @@ TURNS = {
 }
 ROUNDED_PX = 2  # by which a mask's sides may differ from its image's scaled, for they are whole numbers
 SAME_SHAPE = 0.02  # or by how much its aspect ratio may, as a logarithm
+LATENT_PX = 8  # of the side of a latent in Stable Diffusion
+DARK = 8  # of 255: where no latent is brighter, a mask is black to who looks at it
 GAP = 2.0  # an image decoded or averaged down to at least twice the target size loses nothing that scaling would keep
 
 
@@ -99,6 +101,12 @@ def same_shape(width: int, height: int, image_width: int, image_height: int) -> 
     """Whether a mask is its image scaled to whole numbers of px, or as good as that."""
     off = min(abs(width * image_height / image_width - height), abs(height * image_width / image_height - width))
     return off <= ROUNDED_PX or abs(math.log(width / height * image_height / image_width)) <= SAME_SHAPE
+
+
+def leaves_nothing(mask: Image.Image) -> bool:
+    """Whether a mask (mode L), as it is cut and averaged over latents, shows nothing that could be learned."""
+    _, brightest = _range(mask)
+    return brightest < DARK
 
 
 def cut(image: Image.Image, crop: Crop, mirrored: bool = False) -> Image.Image:

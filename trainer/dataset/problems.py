@@ -3,10 +3,13 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from trainer.contract.wording import named
+from trainer.dataset.captions import Item
 from trainer.dataset.errors import UnreadableImage
+
+NAMED = 5  # masks that a message names, the rest is counted
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,66 @@ def mask_problems(lost: Sequence[Path], missing: Sequence[Path]) -> list[Problem
             )
         )
     return problems
+
+
+def masks_of_another_shape(found: Sequence[tuple[Item, tuple[int, int]]]) -> list[Problem]:
+    """Masks that are not their images scaled; each comes with its own width and height in px."""
+    if not found:
+        return []
+    said = [f"{_mask(item)} is {w} x {h} px, its image {item.width} x {item.height}" for item, (w, h) in found]
+    return [
+        Problem(
+            "mask_shape",
+            f"Masks of another shape than their images, which are skipped: {_several(said)}.",
+            "Save the mask in the shape that the image has in a viewer, turned like it, or remove the mask.",
+            tuple(item.path for item, _ in found),
+            "Nobody can tell which part of the image such a mask means, so the image is not trained.",
+        )
+    ]
+
+
+def masks_unreadable(broken: Sequence[tuple[Item, UnreadableImage]]) -> list[Problem]:
+    """Masks that cannot be read."""
+    if not broken:
+        return []
+    said = [f"{_mask(item)} ({error.cause})" for item, error in broken]
+    return [
+        Problem(
+            "mask_unreadable",
+            f"Masks that cannot be read; their images are skipped: {_several(said)}.",
+            "Save the mask again, or remove it.",
+            tuple(item.path for item, _ in broken),
+            "What the image shows is missing from the training.",
+        )
+    ]
+
+
+def masks_emptied(items: Sequence[Item]) -> list[Problem]:
+    """Images with a mask of which nothing is left where they are cropped."""
+    if not items:
+        return []
+    return [
+        Problem(
+            "mask_empty",
+            f"Masks that leave nothing of their images to learn: {_several([_mask(item) for item in items])}.",
+            "White is learned and black is not: draw the mask again, crop around what it shows, or exclude the image.",
+            tuple(item.path for item in items),
+            "These images teach the LoRA nothing, yet are counted among the views.",
+        )
+    ]
+
+
+def _mask(item: Item) -> str:
+    """A mask by its path within the data set; one drawn here, or of transparency, by its image's."""
+    if item.mask is None:
+        return f"{item.name} (transparent)"
+    beside = item.mask.parent == item.path.parent
+    return (PurePath(item.name).parent / item.mask.name).as_posix() if beside else f"that of {item.name}"
+
+
+def _several(said: Sequence[str]) -> str:
+    more = len(said) - NAMED
+    return ", ".join(said[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def repeats_reported(shares: dict[str, int]) -> list[Problem]:

@@ -11,10 +11,13 @@ from trainer.dataset.encodings import plain
 from trainer.dataset.errors import NoImages, NothingToTrain, UnreadableImage
 from trainer.dataset.folders import Listing, Repeats, listing, repeats_of
 from trainer.dataset.formats import image_size
+from trainer.dataset.images import same_shape
 from trainer.dataset.overlay import Entry, read_overlay
 from trainer.dataset.problems import (
     Problem,
     mask_problems,
+    masks_of_another_shape,
+    masks_unreadable,
     repeats_reported,
     unreadable,
     without_caption,
@@ -136,8 +139,26 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
     stems = {name.rpartition(".")[0] for name in found.images}
     lost = [path for stem, path in found.masks.items() if stem not in stems]
     problems += mask_problems(lost, [item.path for item in shown if item.mask and not item.mask.is_file()])
+    problems += _unfit_masks(shown)
     problems += repeats_reported({one.folder: one.count for one in repeats.values() if one.folder})
     return Survey(items, left_out, broken, problems)
+
+
+def _unfit_masks(items: Sequence[Item]) -> list[Problem]:
+    """Masks whose header cannot be read, or says that they have another shape than their images."""
+    broken: list[tuple[Item, UnreadableImage]] = []
+    another: list[tuple[Item, tuple[int, int]]] = []
+    for item in items:
+        if item.mask is None or not item.mask.is_file():
+            continue
+        try:
+            size = image_size(item.mask)
+        except UnreadableImage as error:
+            broken.append((item, error))
+        else:
+            if not same_shape(*size, item.width, item.height):
+                another.append((item, size))
+    return [*masks_of_another_shape(another), *masks_unreadable(broken)]
 
 
 def with_entry(item: Item, entry: Entry, overlay: Path) -> Item:

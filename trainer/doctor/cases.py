@@ -49,6 +49,27 @@ CASES = {
         "Download the file again, or exclude it.",
         leave_out=True,
     ),
+    "mask_shape": Case(
+        "error",
+        "Mask of another shape",
+        "Nobody can tell which part of the image such a mask means, so the image is not trained.",
+        "Save the mask in the shape of the image, or remove it.",
+        leave_out=True,
+    ),
+    "mask_unreadable": Case(
+        "error",
+        "Mask cannot be read",
+        "What the image shows is missing from the training.",
+        "Save the mask again, or remove it.",
+        leave_out=True,
+    ),
+    "mask_empty": Case(
+        "warning",
+        "Mask that leaves nothing to learn",
+        "These images teach the LoRA nothing, yet are counted among the views.",
+        "Draw the mask again, or exclude the image.",
+        leave_out=True,
+    ),
     "too_small": Case(
         "warning",
         "Smaller than the training resolution of {subject}",

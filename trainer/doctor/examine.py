@@ -16,6 +16,7 @@ from trainer.dataset.problems import Problem
 from trainer.doctor.captions import caption_signs
 from trainer.doctor.cases import CASES, Level, Sign
 from trainer.doctor.images import image_signs
+from trainer.doctor.masks import mask_problems
 
 NAMED = 5  # images that a message names, the rest is counted
 ENOUGH = {"style": 20, "character": 10, "concept": 10}  # images recommended for a goal
@@ -51,6 +52,7 @@ def examine(
     folders = _Folders(config, home)
     trained = [item for item in items if not folders.entry(item.path).left_out]
     signs = [*image_signs(trained, config, progress), *caption_signs(trained, config), *_set_signs(trained, config)]
+    problems = [*problems, *mask_problems(trained, config)]
     found = [*_known(problems, folders), *_findings(signs, folders)]
     return sorted(found, key=lambda finding: ORDER.index(finding.level))
 

@@ -15,6 +15,14 @@ class NothingToSave(TrainingError):
     remedy = "Set {instead}."
 
 
+class EntryGone(TrainingError):
+    """What was encoded before the training is no longer in the cache."""
+
+    code = "cache_entry_gone"
+    what = "The cache's file {file} was deleted or damaged during the training."
+    remedy = "Resume the run: what is missing is encoded again, and nothing is lost."
+
+
 def named(error: Exception) -> TrainerError:
     """The error of ours for what a library raised; `Unexpected` for what has no name here."""
     short = out_of_memory(error)

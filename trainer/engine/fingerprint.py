@@ -62,9 +62,7 @@ def _images(data: EncodedDataset) -> Inputs:
     made: Inputs = {kind: {} for kind in KINDS}
     for number, (item, crop, image) in enumerate(zip(data.items, data.crops, data.digests, strict=True)):
         name = f"{item.name} ({item.path.parent.name})" if item.concept else item.name
-        mask = data.posteriors[number, False].mask
-        mask_digest = "" if mask is None else hashlib.sha256(mask.numpy().tobytes()).hexdigest()
-        parts = {"picture": image, "caption": digest(item.caption, *item.others), "mask": mask_digest}
+        parts = {"picture": image, "caption": digest(item.caption, *item.others), "mask": data.masks[number] or ""}
         for kind, seen in (parts | {"cut": digest(crop, item.weight)}).items():
             earlier = made[kind].get(name)  # at another of its sizes
             made[kind][name] = (digest(earlier, seen) if earlier else seen)[:SHORT]

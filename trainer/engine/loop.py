@@ -19,17 +19,19 @@ from trainer.engine.data.batches import Sample, samples_of_step
 from trainer.engine.data.encoding import masks_of
 from trainer.engine.device import out_of_memory
 from trainer.engine.distributed.collectives import everywhere, sum_gradients
+from trainer.engine.errors import EntryGone
 from trainer.engine.objectives import Batch, sample_rng, training_loss
 from trainer.engine.optim import learning_rate_factor, set_learning_rate
 from trainer.engine.outputs import checkpoint, finish, keep_last_good, lora_stem, preview, save_when_due, write_lora
 from trainer.engine.prepare import prepare, resume
-from trainer.engine.reporting import EndedEarly, report_step
+from trainer.engine.reporting import EndedEarly, report_divergence, report_step
 from trainer.engine.savings import Ladder
 from trainer.engine.state import Training
 from trainer.engine.watch.nonfinite import Recovery, cause_of
 from trainer.runs.folder import RunFolder
 
 REST_SECONDS = 1.0  # between two looks whether something was asked
+ENCODED_AGAIN = 3  # times in one process; somebody who deletes the cache oftener would have a run without an end
 LONG_RUN = 100  # steps from which on two more are a small price
 
 
@@ -37,13 +39,14 @@ def train(run: RunFolder, log: EventLog) -> None:
     """Train the run in `run` to its end, or until it is asked to stop or pause.
 
     When memory runs out, it resumes from the last checkpoint with one more saving; when losses, gradients or weights
-    are no longer finite, with half the learning rate.
+    are no longer finite, with half the learning rate. What was deleted from the cache meanwhile is encoded again.
 
     Raises:
         TrainerError: Anything the user can act on; what was saved before stays.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     began, ladder, recovery = time.monotonic(), Ladder(run.config(), processes), Recovery()
+    gone = 0
     while True:
         recover: Callable[[], None]
         try:
@@ -55,6 +58,12 @@ def train(run: RunFolder, log: EventLog) -> None:
             return
         except NonFiniteLoss as error:
             recover = partial(recovery.go_back, error.with_traceback(None), log)
+        except EntryGone as error:
+            gone += 1
+            if gone > ENCODED_AGAIN or processes > 1:  # the other processes wait in vain
+                raise
+            hint = "It is encoded again. Leave the cache alone while a training runs."
+            recover = partial(log.write, events.Warned(code=error.code, message=error.message, hint=hint))
         except (RuntimeError, MemoryError) as error:
             short = out_of_memory(error)
             if not short or processes > 1:  # the other processes wait in vain
@@ -80,6 +89,9 @@ def _train(training: Training, recovery: Recovery, began: float) -> None:
         if recovery.went_back:
             keep_last_good(training)
         raise
+    except EntryGone:
+        checkpoint(training)  # the step that lacks it has changed nothing yet
+        raise
 
 
 def _steps(training: Training, first: int, began: float) -> None:
@@ -96,6 +108,8 @@ def _steps(training: Training, first: int, began: float) -> None:
         else:
             training.step, training.recovery.in_a_row = step + 1, 0
             report_step(training, loss, lr, grad_norm, time.monotonic() - since)
+            if training.yardstick.asks(loss):
+                report_divergence(training, loss, base_loss(training, step))
         save_when_due(training)
         rest(training)
         ending = honour_requests(training)
@@ -131,8 +145,8 @@ def update(training: Training, step: int) -> tuple[float, float]:
         NonFiniteLoss: One of the two is not finite; no weight has changed.
     """
     accelerator, config = training.accelerator, training.config
-    samples = samples_of_step(step, training.plan, training.data, config.dataset, config.model.seed)
-    mine = range(accelerator.process_index, len(samples), accelerator.num_processes)
+    samples, mine = samples_at(training, step)
+    read_ahead(training, step + 1)
     sizes = [training.data.size(sample) for sample in samples]
     shares = torch.zeros(len(samples), device=accelerator.device)  # of the mean loss, by sample
     for places in micro_batches(mine, sizes, config.dataset.batch_size):
@@ -156,6 +170,42 @@ def update(training: Training, step: int) -> tuple[float, float]:
         cause = cause_of(names, losses, training.precision)
         raise NonFiniteLoss(what, step + 1, training.optimizer.param_groups[0]["lr"], cause)
     return loss, grad_norm
+
+
+@torch.no_grad()
+def base_loss(training: Training, step: int) -> float:
+    """Mean loss of the base model without the adapter on a step's samples, with the same noise; changes nothing."""
+    accelerator, config, predict = training.accelerator, training.config, training.family.predict
+    samples, mine = samples_at(training, step)
+    sizes = [training.data.size(sample) for sample in samples]
+    shares = torch.zeros(len(samples), device=accelerator.device)
+    with training.adapter.switched_off(), accelerator.autocast():
+        for places in micro_batches(mine, sizes, config.dataset.batch_size):
+            chosen = [samples[place] for place in places]
+            rng = [sample_rng(config.model.seed, step, sample.index) for sample in chosen]
+            losses = training_loss(predict, predict, batch_of(training, chosen), training.schedule, rng)
+            shares[list(places)] = losses / len(samples)
+    return float(cast("Tensor", accelerator.reduce(shares, "sum")).sum())
+
+
+def samples_at(training: Training, step: int) -> tuple[list[Sample], range]:
+    """What a step shows, and which places of it this process takes."""
+    accelerator, config = training.accelerator, training.config
+    samples = training.coming.pop(step, None)
+    if samples is None:
+        samples = samples_of_step(step, training.plan, training.data, config.dataset, config.model.seed)
+    return samples, range(accelerator.process_index, len(samples), accelerator.num_processes)
+
+
+def read_ahead(training: Training, step: int) -> None:
+    """Begin to read what a step takes, so that it does not wait for a disk; beyond the last there is none."""
+    if step >= training.plan.steps:
+        return
+    samples, mine = samples_at(training, step)
+    training.coming = {step: samples}
+    coming = [samples[place] for place in mine]
+    training.data.read_ahead(coming)
+    training.text.read_ahead([sample.caption for sample in coming])
 
 
 def learn(training: Training, chosen: list[Sample], step: int, of: int) -> Tensor:

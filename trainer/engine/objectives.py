@@ -71,7 +71,17 @@ def min_snr_weight(snr: Tensor, gamma: float, prediction: Prediction) -> Tensor:
 
 
 def make_schedule(spec: NoiseSpec, settings: ObjectiveSettings) -> NoiseSchedule:
-    """The base model's noise with the user's objective."""
+    """The base model's noise with the user's objective.
+
+    Raises:
+        InvalidSettings: A schedule with which noise levels would be no numbers.
+    """
+    if not 0 <= spec.beta_start <= spec.beta_end < 1:
+        raise InvalidSettings(
+            f"The base model's noise schedule goes from {spec.beta_start:g} to {spec.beta_end:g}, which is not within "
+            "0 and 1.",
+            hint="Choose another base model: its scheduler's configuration is damaged.",
+        )
     kept = torch.cumprod(1 - betas(spec), dim=0)
     kept = zero_terminal(kept) if spec.zero_terminal_snr else kept
     timesteps = range(settings.min_timestep, min(settings.max_timestep, len(kept)))
@@ -185,4 +195,5 @@ def masked_error(error: Tensor, moved: Tensor, mask: Tensor, keep: float) -> Ten
         keep: k, weight for keeping masked-out areas unchanged.
     """
     share = mask.mean(dim=(1, 2, 3), keepdim=True)
-    return torch.where(share > 0, mask * error / share, 0.0) + keep * (1 - mask) * moved
+    # Not `where(share > 0, … / share, 0)`: that keeps 0/0 out of the value, but not out of the gradient
+    return mask * error / share.masked_fill(share == 0, 1.0) + keep * (1 - mask) * moved

@@ -16,6 +16,7 @@ from trainer.dataset.captions import captions_of, first_caption
 from trainer.dataset.problems import unreadable
 from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
+from trainer.doctor.masks import mask_problems
 from trainer.engine.adapters.fused import fuse, fuse_entries
 from trainer.engine.adapters.lora import Adapter, attach, trained_components
 from trainer.engine.adapters.lora_file import put_into
@@ -44,6 +45,7 @@ from trainer.engine.state import Training
 from trainer.models.lora_header import check_start
 from trainer.planning.disk import bytes_used, check_space, run_bytes
 from trainer.planning.preview_schedule import preview_prompts
+from trainer.planning.strength import strength_problems
 from trainer.runs.folder import RunFolder
 
 
@@ -52,7 +54,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     started = time.time()
     config = run.config()
     items, problems = images_of(config.dataset)
-    report_problems(log, problems)
+    report_problems(log, [*strength_problems(config), *problems, *mask_problems(items, config)])
     accelerator, dtype = make_accelerator(config.model)
     room = min(everywhere(accelerator, free_bytes(accelerator.device)))  # all of them save the same
     report = Preparing(run, log, listens=accelerator.num_processes == 1).report

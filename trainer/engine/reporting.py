@@ -97,6 +97,29 @@ def report_step(training: Training, loss: float, lr: float, grad_norm: float, se
         training.log.write(warning)
 
 
+def report_divergence(training: Training, loss: float, of_base: float) -> None:
+    """Warn once it is clear that the model answers worse than it did untrained.
+
+    Args:
+        training: It, after the step.
+        loss: The step's.
+        of_base: The base model's on the same samples, with the same noise.
+    """
+    found = training.yardstick.diverged(loss, of_base)
+    if not found:
+        return
+    rate = training.config.optimizer.learning_rate
+    training.log.write(
+        Warned(
+            code="diverged",
+            message=f"The training has diverged: at step {training.step} the loss is {found[0]:.3g}, and that of the "
+            f"untrained base model on the same images {found[1]:.3g}. The LoRA makes the base worse.",
+            hint=f"Stop, and start again with {setting('optimizer.learning_rate', f'{rate / 10:.2g}')}, a tenth of "
+            f"what it is, or with a smaller {setting('adapter.alpha')}. Files from before may still be good.",
+        )
+    )
+
+
 def unusual(training: Training, loss: float, seconds: float) -> Iterator[Warned]:
     """Warnings about steps that take much longer with full memory, losses that have left their band, and lost time."""
     jump, left = training.pace.jumped(seconds), training.band.left(loss)

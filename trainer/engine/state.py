@@ -10,12 +10,12 @@ from trainer.contract.events import EventLog
 from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.views import Plan
 from trainer.engine.adapters.lora import Adapter
-from trainer.engine.data.batches import EncodedDataset, TextStates
+from trainer.engine.data.batches import EncodedDataset, Sample, TextStates
 from trainer.engine.families.base import Conditioning, Family
 from trainer.engine.fingerprint import Inputs
 from trainer.engine.objectives import NoiseSchedule
 from trainer.engine.previews import PreviewBoard
-from trainer.engine.watch.anomalies import Band, Clock, Pace
+from trainer.engine.watch.anomalies import Band, Clock, Pace, Yardstick
 from trainer.engine.watch.nonfinite import Recovery
 from trainer.engine.watch.power import PowerWatch
 from trainer.runs.folder import RunFolder
@@ -41,10 +41,12 @@ class Training:
     optimizer: torch.optim.Optimizer
     started: float
     step: int = 0  # updates done
+    coming: dict[int, list[Sample]] = field(default_factory=dict)  # what the next step shows
     saved: int = -1  # the step of the newest checkpoint
     recovery: Recovery = field(default_factory=Recovery)
     pace: Pace = field(default_factory=Pace)
     band: Band = field(default_factory=Band)
+    yardstick: Yardstick = field(default_factory=Yardstick)
     clock: Clock = field(default_factory=Clock)
     power: PowerWatch = field(default_factory=PowerWatch)
 

@@ -90,11 +90,6 @@ def estimate(home: Home, config: TrainConfig) -> Estimate:
     return Estimate(step[0] if step else None, step[1] if step else None, file_bytes, preview_seconds)
 
 
-def learning_strength(learning_rate: float, alpha: float, rank: float) -> float:
-    """Returns how strongly an update changes the weights whatever the rank: learning rate x alpha / rank."""
-    return learning_rate * alpha / rank
-
-
 def disk_bytes(config: TrainConfig, steps: int, captions: Sequence[str]) -> int | None:
     """The most that a run's folder ever holds; None where `foreseen` knows nothing either."""
     family = _published(config)

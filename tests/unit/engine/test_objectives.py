@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -203,6 +205,29 @@ def masked_losses(mask, keep, drawn=None, asked=None):
         return noisy * 0
 
     return training_loss(knowing, base, batch, schedule, [sample_rng(1, 2, i) for i in range(3)])
+
+
+@pytest.mark.parametrize("keep", [0.0, 1.0])
+@pytest.mark.parametrize("emptied", [[0], [0, 1, 2]])
+def test_a_mask_that_shows_nothing_makes_neither_a_loss_nor_a_gradient_that_is_no_number(keep, emptied):
+    mask = torch.ones(3, 1, 8, 8)
+    mask[emptied] = 0
+    schedule = make_schedule(SD15, ObjectiveSettings(mask_keep=keep))
+    batch = Batch(torch.zeros(SHAPE), torch.zeros(SHAPE), Conditioning(torch.zeros(3, 7, 5)), CAPTIONED, None, mask)
+    trained = torch.ones(1, requires_grad=True)
+    rng = [sample_rng(1, 2, i) for i in range(3)]
+    losses = training_loss(lambda noisy, *_: noisy * trained, lambda noisy, *_: noisy, batch, schedule, rng)
+    losses.sum().backward()
+    assert losses.isfinite().all()
+    assert losses[emptied].abs().max() == 0, "it has not moved from the base model"
+    assert trained.grad.isfinite().all()
+    assert bool(trained.grad != 0) == (len(emptied) < 3)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.1, 1.2), (float("nan"), 0.02), (-0.5, 0.02)])
+def test_a_noise_schedule_that_ends_in_no_numbers_is_refused(start, end):
+    with pytest.raises(InvalidSettings, match="noise schedule"):
+        make_schedule(replace(SD15, beta_start=start, beta_end=end), ObjectiveSettings())
 
 
 def half_mask():

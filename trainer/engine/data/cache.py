@@ -8,7 +8,9 @@ that changes the last bits of a posterior, as another processor does. The user's
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,16 +20,19 @@ from torch import Tensor
 
 from trainer.contract.files import atomic_write
 from trainer.contract.ours import NotOurs, check, read_plain
-from trainer.planning.memory import GIB
+from trainer.engine.errors import EntryGone
+from trainer.planning.memory import GIB, MIB
 
 OURS = re.compile(r"[0-9a-f]{64}\.(entry|png)")  # all that is ever deleted here is called so
+KEPT_BYTES = 256 * MIB  # of entries that steps have read: all of a small data set, so that it costs no reading
 CHECKSUM_BYTES = 32  # SHA-256 of the rest of an entry, in front of it
 
 
 class TensorCache:
     """A folder of small files by key, each with its checksum; damaged entries are made again.
 
-    Reading an entry is noted as its file's time, so that what lies unused longest is known. Threads may share it.
+    Reading an entry is noted as its file's time, so that what lies unused longest is known. Threads may share it, but
+    for `recall` and `read_ahead`, which are the training loop's.
     """
 
     def __init__(self, folder: Path, writes: bool = True, missed: Callable[[], None] = lambda: None) -> None:
@@ -36,6 +41,11 @@ class TensorCache:
         self.writes = writes  # one process of several does
         self._missed = missed  # called for everything that is not there
         self.used: set[Path] = set()
+        self._unwritten: dict[str, dict[str, Tensor]] = {}  # what this process made and may not write
+        self._recent: OrderedDict[str, dict[str, Tensor]] = OrderedDict()  # what was recalled last comes last
+        self._recent_bytes = 0
+        self._coming: dict[str, Future[dict[str, Tensor] | None]] = {}
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="cache")
 
     def get(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors under `key`, made and stored if they are not there yet."""
@@ -44,17 +54,47 @@ class TensorCache:
 
     def read(self, key: str) -> dict[str, Tensor] | None:
         """The tensors under `key`, if they are there and whole."""
-        path = self._path(key)
-        try:
-            entry = read_plain(path)
-            whole = hashlib.sha256(entry[CHECKSUM_BYTES:]).digest() == entry[:CHECKSUM_BYTES]
-            tensors = load(entry[CHECKSUM_BYTES:]) if whole else None
-        except (FileNotFoundError, SafetensorError):
-            tensors = None
+        tensors = self._stored(key)
         if tensors is None:
             self._missed()
-            return None
-        self.note(path)
+        return tensors
+
+    def recall(self, key: str) -> dict[str, Tensor]:
+        """The tensors under a key that was read or written before; those of the newest are still in memory.
+
+        Raises:
+            EntryGone: Somebody has deleted or damaged the file since.
+        """
+        tensors = self._recent.pop(key, None)
+        if tensors is None:
+            coming = self._coming.pop(key, None)
+            tensors = coming.result() if coming else self._stored(key)
+            if tensors is None:
+                raise EntryGone(file=self._path(key))
+            self._recent_bytes += _bytes(tensors)
+        self._recent[key] = tensors
+        while self._recent_bytes > KEPT_BYTES and len(self._recent) > 1:
+            self._recent_bytes -= _bytes(self._recent.popitem(last=False)[1])
+        return tensors
+
+    def read_ahead(self, keys: Iterable[str]) -> None:
+        """Begin to read what is recalled next, while the device computes."""
+        for key in keys:
+            if key not in self._recent and key not in self._coming:
+                self._coming[key] = self._reader.submit(self._stored, key)
+
+    def _stored(self, key: str) -> dict[str, Tensor] | None:
+        if key in self._unwritten:
+            return self._unwritten[key]
+        path = self._path(key)
+        try:
+            entry = memoryview(read_plain(path))
+            whole = hashlib.sha256(entry[CHECKSUM_BYTES:]).digest() == entry[:CHECKSUM_BYTES]
+            tensors = load(entry[CHECKSUM_BYTES:].tobytes()) if whole else None
+        except (FileNotFoundError, SafetensorError):
+            tensors = None
+        if tensors is not None:
+            self.note(path)
         return tensors
 
     def write(self, key: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -64,6 +104,8 @@ class TensorCache:
             data, path = save(made), self._path(key)
             atomic_write(path, hashlib.sha256(data).digest() + data)
             self.used.add(path)
+        else:
+            self._unwritten[key] = made
         return made
 
     def note(self, path: Path) -> None:
@@ -92,6 +134,10 @@ class TensorCache:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.entry"
+
+
+def _bytes(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _seen(path: Path) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,20 +56,43 @@ def masks_of(encoded: Sequence[Encoded]) -> Tensor | None:
 
 @dataclass
 class Prepared:
-    """What a thread has made of a cut: posteriors that the cache has, pixels (3, H, W) of the others, by mirrored."""
+    """What a thread has made of a cut: the cache's keys, and pixels (3, H, W) of what it lacks, by mirrored."""
 
     cut: Cut
     digest: str = ""
-    mask: Tensor | None = None
-    known: dict[bool, dict[str, Tensor]] = field(default_factory=dict)
-    missing: dict[bool, tuple[str, Tensor]] = field(default_factory=dict)  # with their keys
+    mask: str | None = None  # its key
+    mask_digest: str | None = None  # SHA-256 of its numbers
+    keys: dict[bool, str] = field(default_factory=dict)  # of posteriors
+    missing: dict[bool, Tensor] = field(default_factory=dict)
     error: UnreadableImage | None = None
 
-    def encoded(self, mirrored: bool, scaling_factor: float) -> Encoded:
-        """Posterior and mask, mirrored or not."""
-        mask = self.mask.flip(2) if self.mask is not None and mirrored else self.mask
-        known = self.known[mirrored]
-        return Encoded(known["mean"] * scaling_factor, known["std"] * scaling_factor, mask)
+
+class Posteriors(Mapping[tuple[int, bool], Encoded]):
+    """Posteriors and masks by (item, mirrored), read from the cache as they are asked for."""
+
+    def __init__(self, made: Sequence[Prepared], cache: TensorCache, scaling_factor: float) -> None:
+        self._cache, self._scaling_factor = cache, scaling_factor
+        self._keys = {
+            (number, mirrored): (key, one.mask) for number, one in enumerate(made) for mirrored, key in one.keys.items()
+        }
+
+    def __getitem__(self, which: tuple[int, bool]) -> Encoded:
+        key, mask_key = self._keys[which]
+        stored, mask = self._cache.recall(key), None
+        if mask_key is not None:
+            mask = self._cache.recall(mask_key)["mask"]
+            mask = mask.flip(2) if which[1] else mask
+        return Encoded(stored["mean"] * self._scaling_factor, stored["std"] * self._scaling_factor, mask)
+
+    def __iter__(self) -> Iterator[tuple[int, bool]]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def read_ahead(self, chosen: Iterable[tuple[int, bool]]) -> None:
+        """Begin to read those that are asked for next."""
+        self._cache.read_ahead(key for which in chosen for key in self._keys[which] if key is not None)
 
 
 class Encoder:
@@ -77,11 +100,11 @@ class Encoder:
 
     def __init__(self, family: Family, settings: DatasetSettings, dtype: torch.dtype, cache: TensorCache) -> None:
         self._family, self._settings, self._cache = family, settings, cache
-        self._made: dict[str, dict[str, Tensor]] = {}
+        self._made: set[str] = set()
         self._how = (settings.background, family.encoder_key("vae"), dtype_name(dtype))
 
     def encode(self, cuts: Sequence[Cut], progress: Progress) -> list[Prepared]:
-        """The cuts in order, each with all its posteriors, or the error that kept it from being decoded.
+        """The cuts in order, each with its keys in the cache, or the error that kept it from being decoded.
 
         Raises:
             NonFiniteLatents: The VAE overflowed.
@@ -91,11 +114,13 @@ class Encoder:
         waiting: dict[Size, list[Prepared]] = {}
         done = 0
         with ThreadPoolExecutor(threads) as pool:
-            writes: list[Future[object]] = []
+            writes: deque[Future[None]] = deque()
 
             def _finish(batch: list[Prepared]) -> int:
                 for key, tensors in self._encode(batch):
-                    writes.append(pool.submit(self._cache.write, key, tensors))
+                    writes.append(pool.submit(self._write, key, tensors))
+                    if len(writes) > 2 * threads:  # a slow disk is waited for: memory holds no more than these
+                        writes.popleft().result()
                 return len(batch)
 
             for prepared in _ahead(pool, self._prepare, cuts, 2 * threads):
@@ -114,6 +139,9 @@ class Encoder:
         for write in writes:
             write.result()  # raises if the disk is full
         return made
+
+    def _write(self, key: str, tensors: dict[str, Tensor]) -> None:
+        self._cache.write(key, tensors)
 
     def _prepare(self, cut: Cut) -> Prepared:
         """What can be done without the model."""
@@ -140,24 +168,22 @@ class Encoder:
         prepared.digest = hashlib.sha256(content).hexdigest()
         image: LoadedImage | None = None
         for mirrored in prepared.cut.mirrors:
-            key = digest("latents", prepared.digest, crop, mirrored, *self._how)
-            stored = self._cache.read(key)
-            if stored is not None:
-                prepared.known[mirrored] = stored
-                continue
-            image = image or read_image(item.path, content, crop.scaled)
-            prepared.missing[mirrored] = key, to_pixels(image.on(self._settings.background), crop, mirrored)
-        prepared.mask = self._mask(item, crop, prepared.digest, content)
+            key = prepared.keys[mirrored] = digest("latents", prepared.digest, crop, mirrored, *self._how)
+            if self._cache.read(key) is None:
+                image = image or read_image(item.path, content, crop.scaled)
+                prepared.missing[mirrored] = to_pixels(image.on(self._settings.background), crop, mirrored)
+        self._mask(prepared, content)
 
-    def _mask(self, item: Item, crop: Crop, image: str, content: bytes) -> Tensor | None:
-        """Which latents are learned, (1, h, w): the item's own mask, else its opaque part if `alpha_mask` is on."""
+    def _mask(self, prepared: Prepared, content: bytes) -> None:
+        """Fill in which latents are learned, (1, h, w): the item's own mask, else its opaque part if asked for."""
+        item, crop = prepared.cut.item, prepared.cut.crop
         if item.mask is not None and item.mask.is_file():
             source, path, data = "mask", item.mask, _bytes(item.mask)
             mask_digest = hashlib.sha256(data).hexdigest()
         elif self._settings.alpha_mask:
-            source, path, data, mask_digest = "alpha", item.path, content, image
+            source, path, data, mask_digest = "alpha", item.path, content, prepared.digest
         else:
-            return None
+            return
         per_latent = self._family.spec.pixels_per_latent
 
         def _make() -> dict[str, Tensor]:
@@ -167,7 +193,9 @@ class Encoder:
                 return {"mask": torch.ones(1, crop.bucket.height // per_latent, crop.bucket.width // per_latent)}
             return {"mask": in_latents(to_pixels(shown, crop), per_latent)}
 
-        return self._cache.get(digest(source, mask_digest, crop, per_latent), _make)["mask"]
+        prepared.mask = digest(source, mask_digest, crop, per_latent)
+        made = self._cache.get(prepared.mask, _make)["mask"]
+        prepared.mask_digest = hashlib.sha256(made.numpy().tobytes()).hexdigest()
 
     def _encode(self, batch: list[Prepared]) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Fill in the missing posteriors of cuts of one size; gives each with its key.
@@ -186,17 +214,17 @@ class Encoder:
             for (prepared, mirrored), mean, std in zip(chosen, posterior.mean, posterior.std, strict=True):
                 if not (mean.isfinite().all() and std.isfinite().all()):
                     raise NonFiniteLatents(path=prepared.cut.item.path)
-                if mirrored in prepared.missing:
-                    key, tensors = prepared.missing[mirrored][0], {"mean": mean.clone(), "std": std.clone()}
-                    prepared.known[mirrored] = self._made.setdefault(key, tensors)  # the same image twice is one
-                    yield key, prepared.known[mirrored]
+                key = prepared.keys[mirrored]
+                if mirrored in prepared.missing and key not in self._made:  # the same image twice is one
+                    self._made.add(key)
+                    yield key, {"mean": mean.clone(), "std": std.clone()}
         for prepared in batch:
             prepared.missing.clear()
 
     def _shown(self, prepared: Prepared, mirrored: bool) -> Tensor:
         """A cut's pixels, read again if its posterior is known."""
         if mirrored in prepared.missing:
-            return prepared.missing[mirrored][1]
+            return prepared.missing[mirrored]
         item, crop = prepared.cut.item, prepared.cut.crop
         image = read_image(item.path, _bytes(item.path), crop.scaled)
         return to_pixels(image.on(self._settings.background), crop, mirrored)

@@ -1,8 +1,9 @@
-"""Unusual steps: far longer than those before them, losses out of their range, time spent asleep."""
+"""Unusual steps: far longer than those before, losses out of their range or worse than the base's, time asleep."""
 
 import statistics
 import time
 from collections import deque
+from math import isfinite
 
 import psutil
 import torch
@@ -60,6 +61,56 @@ class Band(Recent):
         edge, now = statistics.quantiles(self.usual, n=20)[-1], statistics.median(self.recent)
         self.warned = now > edge
         return (edge, now) if self.warned else None
+
+
+class Yardstick:
+    """The untrained base model's loss on the very samples of a step, beside the trained one's; warns once.
+
+    A loss depends on the timestep far more than on what was learned; of two on the same samples only what was learned
+    differs. The base is asked in the first steps, and later where losses look high, until they are clear.
+    """
+
+    FIRST = 10  # steps in which the base is asked whatever the loss is
+    PAIRS = 5  # newest of which most must be worse, so that no single odd sample counts
+    WORSE = 0.5  # of the base's usual loss: so far above its own
+    HIGH = 1.25  # times the base's usual loss: high enough to ask it again
+    APART = 4  # steps between two such questions
+    NOTHING = 1e-6  # a base that is its own target has no loss to compare with
+
+    def __init__(self) -> None:
+        self.warned = False
+        self._recent: deque[float] = deque(maxlen=8)
+        self._pairs: deque[tuple[float, float]] = deque(maxlen=self.PAIRS)
+        self._sum, self._count, self._since = 0.0, 0, 0
+
+    @property
+    def usual(self) -> float:
+        """The base's mean loss so far."""
+        return self._sum / max(self._count, 1)
+
+    def asks(self, loss: float) -> bool:
+        """Whether the base's loss on the samples of this step is needed."""
+        self._recent.append(loss)
+        self._since += 1
+        if self.warned:
+            return False
+        followed_up = bool(self._pairs) and self._is_worse(*self._pairs[-1])
+        high = statistics.fmean(self._recent) > self.HIGH * self.usual and self._since >= self.APART
+        return self._count < self.FIRST or followed_up or high
+
+    def diverged(self, loss: float, base: float) -> tuple[float, float] | None:
+        """The mean losses of trained and base model on the newest samples, if this pair makes it clear."""
+        if not isfinite(base):
+            return None
+        self._pairs.append((loss, base))
+        self._sum, self._count, self._since = self._sum + base, self._count + 1, 0
+        worse = sum(self._is_worse(*pair) for pair in self._pairs)
+        now, before = (statistics.fmean(values) for values in zip(*self._pairs, strict=True))
+        self.warned = worse >= self.PAIRS - 1 and self._is_worse(now, before)
+        return (now, before) if self.warned else None
+
+    def _is_worse(self, loss: float, base: float) -> bool:
+        return loss - base > self.WORSE * self.usual > self.WORSE * self.NOTHING
 
 
 class Clock:

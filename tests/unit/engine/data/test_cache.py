@@ -1,10 +1,13 @@
 import os
+import shutil
 
 import pytest
 import torch
 
+from trainer.engine.data import cache as cache_module
 from trainer.engine.data.cache import TensorCache
 from trainer.engine.digests import digest, module_digest
+from trainer.engine.errors import EntryGone
 
 
 def test_a_tensor_is_made_once_and_then_read(tmp_path):
@@ -86,3 +89,48 @@ def test_a_modules_digest_follows_its_weights_and_not_how_they_lie_in_memory():
     changed = module_digest(convolution)
     assert changed != before
     assert module_digest(convolution.bfloat16()) not in (before, changed)
+
+
+def filled(folder, count=8, numbers=1000):
+    cache = TensorCache(folder)
+    for number in range(count):
+        cache.write(f"{number}", {"x": torch.full((numbers,), float(number))})
+    return cache
+
+
+def test_of_what_is_recalled_no_more_than_the_limit_stays_in_memory_and_the_oldest_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "KEPT_BYTES", 3 * 4000)
+    cache = filled(tmp_path)
+    cache.read_ahead([f"{number}" for number in range(8)])
+    for _ in range(2):
+        for number in range(8):
+            assert cache.recall(f"{number}")["x"][0] == number
+    shutil.rmtree(tmp_path)
+    for number in (5, 6, 7):
+        assert cache.recall(f"{number}")["x"][0] == number
+    for number in range(5):
+        with pytest.raises(EntryGone, match=f"{number}.entry"):
+            cache.recall(f"{number}")
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("damage", ["deleted", "flipped", "cut"])
+def test_an_entry_that_was_lost_meanwhile_is_named(tmp_path, damage, ahead):
+    cache, path = filled(tmp_path), tmp_path / "3.entry"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(data if damage == "flipped" else data[:100])
+    if ahead:
+        cache.read_ahead(["3"])
+    with pytest.raises(EntryGone, match="was deleted or damaged"):
+        cache.recall("3")
+
+
+def test_what_a_process_may_not_write_it_recalls_all_the_same(tmp_path):
+    cache = TensorCache(tmp_path / "cache", writes=False)
+    cache.write("key", {"x": torch.ones(2)})
+    assert torch.equal(cache.recall("key")["x"], torch.ones(2))
+    assert cache.read("key") is not None

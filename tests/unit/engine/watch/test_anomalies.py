@@ -5,7 +5,7 @@ import random
 import pytest
 
 from trainer.engine.watch import anomalies
-from trainer.engine.watch.anomalies import Band, Clock, Pace
+from trainer.engine.watch.anomalies import Band, Clock, Pace, Yardstick
 
 
 def told(seconds):
@@ -82,3 +82,36 @@ def test_slow_steps_are_no_sleep(monkeypatch):
     now.update(wall=90.0, worked=90.0)
     assert seen.slept(90.0, 40.0) == 0
     assert seen.slept(30.0, 1.0) == 0
+
+
+def divergence(trained, base):
+    """The step at which divergence is told, and how often the base was asked."""
+    yardstick, asked = Yardstick(), 0
+    for step, (loss, own) in enumerate(zip(trained, base, strict=True)):
+        if yardstick.asks(loss):
+            asked += 1
+            if yardstick.diverged(loss, own):
+                return step, asked
+    return None, asked
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("since", [3, 60, 400])
+def test_losses_far_above_the_bases_own_are_told_within_20_steps(seed, since):
+    base = losses(seed)
+    step, _ = divergence([*base[:since], *(loss + 1.0 for loss in base[since:])], base)
+    assert since <= step <= since + 20
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_losses_that_stay_with_the_bases_or_fall_below_are_never_told_and_seldom_asked_for(seed):
+    base, rng = losses(seed), random.Random(seed)
+    falling = [loss * rng.uniform(0.7, 1.2) * (1 - step / 1000) for step, loss in enumerate(base)]
+    told_at, asked = divergence(falling, base)
+    assert told_at is None
+    assert asked < 0.2 * len(base)
+
+
+@pytest.mark.parametrize("own", [0.0, float("nan"), 1e-12])
+def test_a_base_that_has_no_loss_of_its_own_is_no_yardstick(own):
+    assert divergence([0.2] * 100, [own] * 100)[0] is None

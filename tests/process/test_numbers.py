@@ -1,0 +1,104 @@
+"""Real trainings whose numbers go wrong, or would if the engine did not watch: data that vanishes, divergence."""
+
+import shutil
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trainer.__main__ import main
+from trainer.contract.events import RunFailed, RunStarted, Step, Warned, read_events
+from trainer.engine import loop
+from trainer.engine.data import cache
+
+
+def train(run):
+    return main([str(run.path)])
+
+
+def events(run, kind):
+    return [event for event in read_events(run.events_file)[0] if isinstance(event, kind)]
+
+
+def weights(run):
+    return load_file(run.path / "bälle.safetensors")
+
+
+@pytest.fixture
+def emptied(monkeypatch):
+    """Let something happen to a run's cache before each of these steps, with nothing of it in memory."""
+    plain = loop.update
+
+    def arrange(run, steps, harm):
+        left = list(steps)
+
+        def update(training, step):
+            if left and step == left[0]:
+                left.pop(0)
+                harm(run.home.cache)
+            return plain(training, step)
+
+        monkeypatch.setattr(cache, "KEPT_BYTES", 0)
+        monkeypatch.setattr(loop, "update", update)
+
+    return arrange
+
+
+def one_deleted(folder):
+    next(path for path in folder.rglob("*.entry")).unlink()
+
+
+def all_flipped(folder):
+    for path in folder.rglob("*.entry"):
+        data = bytearray(path.read_bytes())
+        data[-3] ^= 4
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", [shutil.rmtree, one_deleted, all_flipped])
+def test_what_is_lost_from_the_cache_is_encoded_again_and_the_result_is_the_same(new_run, emptied, harm):
+    settings = {"dataset": {"caption_dropout": 0.2}, "adapter": {"dropout": 0.1}}
+    whole, harmed = new_run("whole", **settings), new_run("harmed", **settings)
+    assert train(whole) == 0
+    emptied(harmed, [4, 7], harm)
+    assert train(harmed) == 0
+    warned = [event for event in events(harmed, Warned) if event.code == "cache_entry_gone"]
+    assert warned
+    assert all(".entry" in event.message for event in warned)
+    assert [event.resumed_at for event in events(harmed, RunStarted)][1] in (4, 5, 6)
+    ours, theirs = weights(harmed), weights(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_cache_that_somebody_deletes_again_and_again_ends_the_run_with_all_saved(new_run, emptied):
+    run = new_run()
+    emptied(run, range(1, 10), partial(shutil.rmtree, ignore_errors=True))
+    assert train(run) == 2
+    (failed,) = events(run, RunFailed)
+    assert failed.code == "cache_entry_gone"
+    assert len(events(run, RunStarted)) == 1 + loop.ENCODED_AGAIN
+    newest = max(int(path.name) for path in run.checkpoints.iterdir())
+    assert newest == events(run, Step)[-1].step
+
+
+def test_a_training_that_diverges_without_nan_says_so_soon_and_ends_with_it(new_run):
+    wild = {"adapter": {"rank": 2, "alpha": 256.0}, "optimizer": {"learning_rate": 0.1, "warmup": 0.0}}
+    run = new_run(model={"base_model": "pocket"}, dataset={"views": 10}, **wild)
+    assert train(run) == 0
+    view = run.view()
+    assert view.diverged
+    step = int(view.diverged.message.partition("at step ")[2].partition(" ")[0])
+    assert step <= 20
+    assert "optimizer.learning_rate" in view.diverged.hint
+
+
+def test_a_sound_training_is_not_disturbed_by_the_yardstick(new_run, monkeypatch):
+    settings = {"dataset": {"views": 6, "caption_dropout": 0.2}, "adapter": {"dropout": 0.1, "text_encoder": True}}
+    watched, unwatched = new_run("watched", **settings), new_run("unwatched", **settings)
+    assert train(watched) == 0
+    assert watched.view().diverged is None
+    monkeypatch.setattr("trainer.engine.watch.anomalies.Yardstick.asks", lambda *_: False)
+    assert train(unwatched) == 0
+    ours, theirs = weights(watched), weights(unwatched)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
