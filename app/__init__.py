@@ -1,8 +1,14 @@
 """The page, on Gradio. It never imports torch."""
 
 import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from trainer.contract import stops
+
+if sys.argv[:1] == ["-m"]:  # as Python has it while it looks for app.ui to start it
+    stops.end_quietly()  # Gradio takes seconds to import
 
 
 @contextmanager

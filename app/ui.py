@@ -26,6 +26,7 @@ from app.server.limits import FILE_BYTES
 from app.server.safety import login, middleware
 from app.train import start
 from app.train.form import TrainForm
+from trainer.contract import stops, streams
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.system_errors import system_explained
@@ -171,6 +172,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with system_explained():
             serve(parser.parse_args(arguments))
+    except KeyboardInterrupt:  # before the page was there
+        return stops.ENDED_BY_SIGNAL
     except TrainerError as error:
         sys.stderr.write(f"{error_lines(error.code, error.message, error.hint)}\n")
         return 2
@@ -178,4 +181,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    stops.interrupt()
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))
