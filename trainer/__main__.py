@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from trainer.contract import temporary
 from trainer.contract.errors import Terminated, TrainerError, isolated
 from trainer.contract.events import EventLog, RunFailed
 from trainer.contract.files import sweep
@@ -57,6 +58,8 @@ def _train_in(run: RunFolder, how: list[str], heard: stops.Heard) -> int:
             run.claim()
             sweep(run.path, alone=True)
             sweep(run.home.cache)
+            with suppress(OSError):  # the system's is left then
+                temporary.use(run.home)
             code = _work(run, group, first=True)
     except (RunBusy, OSError):  # nothing can be logged: they are another process's, or there is no room
         traceback.print_exc()
@@ -135,7 +138,7 @@ def _asked_to_end(run: RunFolder, times: int) -> None:
     """Have the run stop and save after this step; asked again, end now.
 
     Raises:
-        Terminated: It was asked before, or cannot be told.
+        Terminated: It was asked before, or the request cannot be written.
     """
     if times > 1:
         raise Terminated

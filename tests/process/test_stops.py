@@ -9,10 +9,10 @@ import time
 
 import psutil
 import pytest
-from site_at_work import until
+from site_at_work import Site, quick_run, until
 
 from trainer.contract.events import RunFinished
-from trainer.contract.home import CHECKOUT
+from trainer.contract.home import CHECKOUT, Home
 from trainer.runs import process
 from trainer.runs.queue import Queue
 
@@ -221,3 +221,47 @@ def test_a_training_whose_output_nobody_reads_any_more_goes_on(new_run):
     shell.stdout.close()  # as `| head -1` does
     assert shell.wait(120) == 0
     assert run.status() == "completed"
+
+
+def test_the_page_ends_alone_and_the_training_continues(tmp_path):
+    """Also where the system's temporary folder does not exist."""
+    site = Site(tmp_path / "home", TMPDIR="/nowhere")
+    try:
+        run = quick_run(Home(tmp_path / "home"), "ana", dataset={"views": 2000})
+        child = process.start(run)
+        begun(run)
+        site.process.terminate()
+        assert site.process.wait(60) == 0
+        seen = len(steps(run))
+        until(lambda: len(steps(run)) > seen, "it continues")
+        assert (tmp_path / "home" / "temporary").is_dir()
+    finally:
+        site.process.kill()
+        child.terminate()
+    assert child.wait(60) == 0
+    is_saved(run)
+
+
+def test_a_step_longer_than_the_grace_leaves_the_last_checkpoint(new_run, monkeypatch, tmp_path):
+    """Ended by SIGTERM and, while the step still runs, by SIGKILL, as systemd and docker do with the whole group."""
+    hook = "import os, time, trainer.engine.loop as loop\nplain = loop.learn\ndef slow(training, *rest):\n    if training.step >= 4: time.sleep(30)\n    return plain(training, *rest)\nloop.learn = slow\n"
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(
+        "import sys\nif 'trainer' in sys.orig_argv:\n" + "".join(f"    {line}\n" for line in hook.splitlines())
+    )
+    run = new_run(dataset=LONG, output={"checkpoint_every": 2})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))
+    child = process.start(run)
+    until(lambda: any(kept.step == 4 for kept in run.view().checkpoints), "the checkpoint")
+    monkeypatch.delenv("PYTHONPATH")
+    child.terminate()
+    time.sleep(2.0)
+    assert child.poll() is None, "the step still runs"
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert run.status() == "interrupted"
+    again = process.start(run)
+    until(lambda: len(steps(run)) > 4, "it resumes")
+    again.terminate()
+    assert again.wait(60) == 0
+    is_saved(run)

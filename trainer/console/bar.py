@@ -15,7 +15,9 @@ LINE_SECONDS = 55.0  # between two lines, so that with the time until somebody l
 class Bar:
     """One piece of work and its phases; a context, and nothing of it stays in a terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, patience: float = 0.0) -> None:
+        """Show it on this console; work that ends within `patience` seconds needs no lines."""
+        self._quiet_until = time.monotonic() + patience
         self._console = console
         self._live = _live(console) if console.is_terminal and not console.is_dumb_terminal else None
         self._phase, self._done, self._total, self._note = "Starting", 0, 0, ""
@@ -34,7 +36,7 @@ class Bar:
         """Take the bar away; of lines, the last says how far it came."""
         if self._live is not None:
             self._live.stop()
-        elif self._done and (self._phase, "end") not in self._seen:
+        elif self._done and self._seen and (self._phase, "end") not in self._seen:
             self._say()
 
     def show(self, phase: str, done: int, total: int, note: str = "") -> None:
@@ -46,6 +48,8 @@ class Bar:
         self._done, self._total, self._note = done, total, note
         if self._live is not None:
             self._live.update(self._live.task_ids[0], completed=done, total=total or None, note=note)
+            return
+        if time.monotonic() < self._quiet_until:
             return
         state = "end" if 0 < total <= done else "begun" if done else "waits"
         if (phase, state) not in self._seen:

@@ -63,7 +63,7 @@ def _look(config: TrainConfig, home: Home, console: Console) -> tuple[int, list[
     """Returns how many images there are, and what is wrong with them now."""
     config = config.model_copy(update={"dataset": with_overlays(config.dataset, home)})
     items, problems = images_of(config.dataset)
-    with Bar(console) as bar:
+    with Bar(console, patience=5) as bar:
 
         def show(done: int, total: int) -> None:
             """Move the bar."""

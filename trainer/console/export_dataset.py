@@ -31,7 +31,7 @@ def run(flags: Flags, console: Console) -> int:
     if not flags.get("to"):
         raise InvalidSettings("No folder to write to.", hint="Add --to NEW, a folder that does not exist yet.")
     target = Path(flags["to"])
-    with Bar(console) as bar:
+    with Bar(console, patience=5) as bar:
 
         def show(done: int, total: int) -> None:
             """Move the bar."""

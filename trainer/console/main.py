@@ -22,7 +22,7 @@ MODULES = (train, caption, doctor, export_dataset, models, presets, convert, str
 COMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in MODULES}
 # Flags that chose the command before there were words for it, and still do; of several the first here counts
 CHOOSING = ("--caption", "--list-presets", "--models", "--export-dataset", "--doctor")
-PAGE = "[--port N] [--listen ADDRESS] [--password-file FILE] [--no-browser] [--home DIR]"
+PAGE = "[--port N] [--listen ADDRESS] [--allow-host NAME[:PORT]] [--password-file FILE] [--no-browser] [--home DIR]"
 TEST = f"""usage: {PROGRAM} test [pytest arguments]
 
 Run the tests; `-m slow` runs long ones, and `--faults` kills trainers and fills their disk. A Chromium for the
