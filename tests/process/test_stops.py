@@ -19,6 +19,22 @@ from trainer.runs.queue import Queue
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows sends no signals")
 LONG = {"views": 2000}
 SLOW = {**LONG, "accumulation": 128}  # a step takes seconds
+# Beside a trainer: from step 5 on each takes half a minute
+SLOW_STEPS = """
+import sys, time
+
+if "trainer" in sys.orig_argv:
+    from trainer.engine import loop
+
+    plain = loop.learn
+
+    def slow(training, *rest):
+        if training.step >= 4:
+            time.sleep(30)
+        return plain(training, *rest)
+
+    loop.learn = slow
+"""
 ENDINGS = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
 
 
@@ -223,9 +239,12 @@ def test_a_training_whose_output_nobody_reads_any_more_goes_on(new_run):
     assert run.status() == "completed"
 
 
-def test_the_page_ends_alone_and_the_training_continues(tmp_path):
+def test_the_page_ends_alone_and_the_training_continues(tmp_path, monkeypatch):
     """Also where the system's temporary folder does not exist."""
-    site = Site(tmp_path / "home", TMPDIR="/nowhere")
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    site = Site(tmp_path / "home")
+    site.start()
+    monkeypatch.delenv("TMPDIR")
     try:
         run = quick_run(Home(tmp_path / "home"), "ana", dataset={"views": 2000})
         child = process.start(run)
@@ -237,18 +256,16 @@ def test_the_page_ends_alone_and_the_training_continues(tmp_path):
         assert (tmp_path / "home" / "temporary").is_dir()
     finally:
         site.process.kill()
-        child.terminate()
+    child.terminate()
     assert child.wait(60) == 0
     is_saved(run)
 
 
 def test_a_step_longer_than_the_grace_leaves_the_last_checkpoint(new_run, monkeypatch, tmp_path):
     """Ended by SIGTERM and, while the step still runs, by SIGKILL, as systemd and docker do with the whole group."""
-    hook = "import os, time, trainer.engine.loop as loop\nplain = loop.learn\ndef slow(training, *rest):\n    if training.step >= 4: time.sleep(30)\n    return plain(training, *rest)\nloop.learn = slow\n"
+
     (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(
-        "import sys\nif 'trainer' in sys.orig_argv:\n" + "".join(f"    {line}\n" for line in hook.splitlines())
-    )
+    (tmp_path / "hook" / "sitecustomize.py").write_text(SLOW_STEPS)
     run = new_run(dataset=LONG, output={"checkpoint_every": 2})
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))
     child = process.start(run)
