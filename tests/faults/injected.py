@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.contract import files
+from trainer.contract import files, ours
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 AUDITED = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
@@ -66,7 +66,7 @@ class Injector:
         sys.addaudithook(self._audit)
         io.open = self._opened  # type: ignore[assignment]
         os.fsync = self._synced
-        files.FileIO = partial(_Raw, injector=self)  # type: ignore[misc,assignment]
+        files.FileIO = ours.FileIO = partial(_Raw, injector=self)  # type: ignore[misc,assignment]
         if self.fault.broken_writer:
             files._write_whole = _write_in_place
 
