@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ASKING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 HANG_UP = getattr(signal, "SIGHUP", None)
@@ -66,7 +66,7 @@ def hold() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
-def _install(handler: Callable[[int, FrameType | None], object]) -> dict[int, object]:
+def _install(handler: Callable[[int, FrameType | None], object]) -> dict[signal.Signals, Any]:
     """Returns the handlers before, by signal; outside the main thread nothing can be heard."""
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -74,4 +74,4 @@ def _install(handler: Callable[[int, FrameType | None], object]) -> dict[int, ob
     before = {number: signal.signal(number, handler) for number in heeded}
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    return before  # type: ignore[return-value]
+    return before
