@@ -34,8 +34,16 @@ from urllib.request import urlopen
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-PAGE_FLAGS = {"--home", "--port", "--listen", "--password-file", "--no-browser"}
+PAGE_FLAGS = {"--home", "--port", "--listen", "--allow-host", "--password-file", "--no-browser"}
 TORCH_INDEX = "https://download.pytorch.org/whl"
+
+
+def say(text: str, error: bool = False) -> None:
+    """Print where somebody may read it: without a console, or with nobody left, the work continues."""
+    stream = sys.stderr if error else sys.stdout
+    with suppress(OSError, ValueError, AttributeError):  # AttributeError: there is none (pythonw, a service)
+        stream.write("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text) + "\n")
+        stream.flush()
 
 
 class SetupFailed(Exception):
@@ -234,7 +242,7 @@ def only_one() -> Iterator[None]:
     with (ROOT / ".venv.lock").open("a") as file:
         os.set_inheritable(file.fileno(), True)  # if we are killed, our pip continues and keeps the lock
         if not locked(file.fileno()):
-            print("Another start is setting Atelier up; waiting for it.", flush=True)
+            say("Another start is setting Atelier up; waiting for it.")
             while not locked(file.fileno()):
                 time.sleep(0.5)
         yield
@@ -262,7 +270,7 @@ def set_up(wanted: list[Stage]) -> None:
     The requirements are installed, not the project (`pip install -e .`): that would need a build back-end, write into
     the checkout, and tie .venv to the folder's path, which may hold any letter and may be renamed.
     """
-    print(f"Setting up Atelier, this once, in {VENV} (delete that folder to undo it).")
+    say(f"Setting up Atelier, this once, in {VENV} (delete that folder to undo it).")
     make_environment()
     for stage in wanted:
         if stage.done:
@@ -275,14 +283,14 @@ def set_up(wanted: list[Stage]) -> None:
             locked = [word for file in stage.lock for word in ("--no-deps", "--require-hashes", "-r", str(file))]
             step(f"{', '.join(packages)}: about {stage.size}", pip("install", *(locked or packages.values())))
         stage.marker.write_text(stage.digest)
-    print("Set-up finished.", flush=True)
+    say("Set-up finished.")
 
 
 def make_environment() -> None:
     """Make .venv, unless it has a Python that starts and a pip that works."""
     if not starts("-m", "pip", "--version") and not (starts("-m", "ensurepip") and starts("-m", "pip", "--version")):
         if VENV.exists():
-            print("The Python in .venv no longer works: creating it again.")
+            say("The Python in .venv no longer works: creating it again.")
             shutil.rmtree(VENV)
         step("A Python environment, about 20 MB", [sys.executable, "-I", "-m", "venv", str(VENV)])
     # A killed pip leaves a package that it takes for complete next time; RECORD is what it writes last.
@@ -304,7 +312,7 @@ def pip(*arguments: str) -> list[str]:
 
     It compiles nothing: of 14,000 modules a training imports 3,000, and Python compiles those when it first does.
     """
-    quiet = [] if sys.stdout.isatty() else ["-qq"]
+    quiet = [] if sys.stdout and sys.stdout.isatty() else ["-qq"]
     chosen = ["--no-compile", "--no-input", "--disable-pip-version-check", *quiet]
     return [str(VENV_PYTHON), "-I", "-m", "pip", *arguments, *chosen]
 
@@ -315,7 +323,7 @@ def step(what: str, command: list[str]) -> None:
     Raises:
         SetupFailed: It ended with an error.
     """
-    print(f"- {what}", flush=True)
+    say(f"- {what}")
     code = subprocess.run(command, check=False, close_fds=False).returncode  # it inherits the lock
     if code != 0:
         raise SetupFailed(
@@ -326,7 +334,6 @@ def step(what: str, command: list[str]) -> None:
 
 def hand_over(command: list[str], variables: dict[str, str]) -> int:
     """Become this program, so that signals and exit code are its own; Windows can only start it and wait."""
-    sys.stdout.flush()
     if sys.platform != "win32":
         os.execve(command[0], command, variables)  # noqa: S606 (an argument list; there is no shell)
     signal.signal(signal.SIGINT, lambda *_: None)  # the console sends Ctrl-C to the program too: it decides, we wait
@@ -335,11 +342,14 @@ def hand_over(command: list[str], variables: dict[str, str]) -> int:
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code: of what was started, or 2 if the set-up failed."""
+    for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C: also ends the step that runs
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     testing = arguments[:1] == ["test"] and arguments[1:] not in (["-h"], ["--help"])
     try:
         python = environment(stages(testing))
     except (SetupFailed, OSError, KeyboardInterrupt) as failure:
-        print(f"\nThe set-up stopped. {failure}\nStart again to continue.", file=sys.stderr)
+        say(f"\nThe set-up stopped. {failure}\nStart again to continue.", error=True)
         return 130 if isinstance(failure, KeyboardInterrupt) else 2
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     variables = {**os.environ, "PYTHONPATH": search_path, "PYTHONUTF8": "1"}

@@ -1,8 +1,31 @@
 """The page, on Gradio. It never imports torch."""
 
 import inspect
+import os
+import sys
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from trainer.contract import stops, temporary
+from trainer.contract.home import Home
+
+
+def _temporary_folder(arguments: list[str]) -> None:
+    """Use the home's, before Gradio asks for the system's, which need not be there; app.ui says what is wrong."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--home", type=Path)
+    with suppress(ArgumentError):
+        home = Home.find(parser.parse_known_args(arguments)[0].home)
+        os.environ["GRADIO_TEMP_DIR"] = str(home.temporary / "gradio")
+        with suppress(OSError):
+            temporary.use(home)
+
+
+if sys.argv[:1] == ["-m"]:  # as Python has it while it looks for app.ui to start it
+    stops.end_quietly()  # Gradio takes seconds to import
+    _temporary_folder(sys.argv[1:])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from getpass import getpass
 from pathlib import Path
+from typing import NoReturn
 
 import gradio as gr
 from gradio.components.navbar import Navbar
@@ -26,10 +27,11 @@ from app.server.limits import FILE_BYTES
 from app.server.safety import login, middleware
 from app.train import start
 from app.train.form import TrainForm
+from trainer.contract import stops, streams, temporary
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.system_errors import system_explained
-from trainer.contract.units import error_lines
+from trainer.contract.units import error_lines, shown
 
 LOCAL, USER = "127.0.0.1", "atelier"
 SHORTEST = 8  # characters of a password
@@ -121,6 +123,12 @@ def chosen_password(listened: str, file: Path | None) -> str:
     return password
 
 
+def allowed_hosts(given: Sequence[str]) -> list[str]:
+    """Returns the names of --allow-host and of the variable ATELIER_ALLOW_HOST; each may hold several with commas."""
+    written = [*given, os.environ.get("ATELIER_ALLOW_HOST", "")]
+    return [name.strip() for names in written for name in names.split(",") if name.strip()]
+
+
 def serve(flags: argparse.Namespace) -> None:
     """Show the page until Ctrl-C.
 
@@ -128,8 +136,12 @@ def serve(flags: argparse.Namespace) -> None:
         TrainerError: No port or address to be had, or a page open to the network without a password.
     """
     host = flags.listen or LOCAL
-    password = chosen_password(flags.listen, flags.password_file) if flags.listen else ""
+    allowed = allowed_hosts(flags.allow_host)
+    guarded = bool(flags.listen or flags.password_file or (allowed and os.environ.get("ATELIER_PASSWORD")))
+    password = chosen_password(flags.listen, flags.password_file) if guarded else ""
+    guards = middleware([flags.listen] if flags.listen else [], allowed)
     home, port = Home.find(flags.home), free_port(host, flags.port)
+    temporary.use(home)
     # Gradio asks its own server whether it is there, and must not ask a proxy
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), LOCAL, "localhost"]))
     feed = Feed(home, Watches())
@@ -138,10 +150,10 @@ def serve(flags: argparse.Namespace) -> None:
     demo.launch(
         server_name=host,
         server_port=port,
-        auth=login(USER, password) if flags.listen else None,
+        auth=login(USER, password) if guarded else None,
         max_file_size=FILE_BYTES,
         app_kwargs={
-            "middleware": middleware([flags.listen] if flags.listen else []),
+            "middleware": guards,
             "routes": [*feed.routes(), *routes(home)],
         },
         inbrowser=not flags.no_browser,
@@ -156,21 +168,40 @@ def serve(flags: argparse.Namespace) -> None:
         i18n=I18N,
     )
     sys.stdout.write(f"Atelier is at http://{host}:{port}  (Ctrl-C ends the page; training continues)\n")
+    if allowed and not guarded:
+        sys.stdout.write("Note: no password is set, and whoever reaches the allowed names may use the page.\n")
     sys.stdout.flush()
     demo.block_thread()
 
 
+class Parser(argparse.ArgumentParser):
+    """The page's flags."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, whatever was typed, and exit with 2."""
+        super().error(shown(message))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Serve the page; returns 0 when the user ended it, 2 on an error the user can act on."""
-    parser = argparse.ArgumentParser(prog="launch.py", description="The page.", allow_abbrev=False)
+    parser = Parser(prog="launch.py", description="The page.", allow_abbrev=False)
     parser.add_argument("--home", type=Path, metavar="DIR", help="Folder for runs and caches.")
     parser.add_argument("--port", type=int, metavar="N", help="Port, else the first free one from 7860 on.")
     parser.add_argument("--listen", metavar="ADDRESS", help="Open the page to other computers; needs a password.")
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME[:PORT]",
+        action="append",
+        default=[],
+        help="Name under which a tunnel or proxy shows the page, with the browser's port; may be given several times.",
+    )
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="Holds it, in place of ATELIER_PASSWORD.")
     parser.add_argument("--no-browser", action="store_true", help="Do not open the browser.")
     try:
         with system_explained():
             serve(parser.parse_args(arguments))
+    except KeyboardInterrupt:  # before the page was there
+        return stops.ENDED_BY_SIGNAL
     except TrainerError as error:
         sys.stderr.write(f"{error_lines(error.code, error.message, error.hint)}\n")
         return 2
@@ -178,4 +209,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    stops.interrupt()
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

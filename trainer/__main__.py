@@ -6,17 +6,22 @@ itself: it starts the group's processes by PyTorch's launcher, logs how they end
 run's.
 """
 
+import sys
+
+from trainer.contract import stops
+
+if __name__ == "__main__" and sys.argv[1:]:
+    stops.hold()  # the imports below take a moment, in which SIGTERM would end the process without a word
+
 import gc
 import os
-import signal
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
+from trainer.contract import temporary
 from trainer.contract.errors import Terminated, TrainerError, isolated
 from trainer.contract.events import EventLog, RunFailed
 from trainer.contract.files import sweep
@@ -37,12 +42,17 @@ def main(arguments: list[str]) -> int:
     run = RunFolder(Path(arguments[0]).absolute()) if arguments else _awaited()
     if run is None:
         return 0
-    signal.signal(signal.SIGTERM, _terminated)
+    with stops.heard(partial(_asked_to_end, run)) as heard:
+        return _train_in(run, arguments[1:], heard)
+
+
+def _train_in(run: RunFolder, how: list[str], heard: stops.Heard) -> int:
+    """What `main` says of this run, as one of a group if `how` says so."""
     first = os.environ.get("RANK", "0") == "0"
-    if arguments[1:] == [launcher.LED]:
+    if how == [launcher.LED]:
         launcher.end_with_launcher()
         return _train_and_log(run, first, led=True)
-    group = Group.read(arguments[1:])
+    group = Group.read(how)
     if not first or group.machine > 0:
         return _work(run, group, first=False)
     try:
@@ -50,10 +60,15 @@ def main(arguments: list[str]) -> int:
             run.claim()
             sweep(run.path, alone=True)
             sweep(run.home.cache)
+            with suppress(OSError):  # the system's is left then
+                temporary.use(run.home)
             code = _work(run, group, first=True)
     except (RunBusy, OSError):  # nothing can be logged: they are another process's, or there is no room
         traceback.print_exc()
         return 1
+    if heard.times:  # the system shuts down, and would end the next run too
+        run.release()
+        return code
     with isolated("Starting the next run", lambda _code, message, _hint: print(message, file=sys.stderr)):  # noqa: T201
         Queue(run.home).hand_over(run)
     return code
@@ -122,9 +137,18 @@ def _reserve(path: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """Turn SIGTERM into an error that is logged like any failure."""
-    raise Terminated
+def _asked_to_end(run: RunFolder, times: int) -> None:
+    """Have the run stop and save after this step; asked again, end now.
+
+    Raises:
+        Terminated: It was asked before, or the request cannot be written.
+    """
+    if times > 1:
+        raise Terminated
+    try:
+        run.request("end")
+    except OSError as error:
+        raise Terminated from error
 
 
 def _train(run: RunFolder, log: EventLog) -> None:

@@ -48,17 +48,18 @@ CLOSED = re.compile(
 )
 
 
-def middleware(allowed_hosts: Iterable[str] = ()) -> list[Middleware]:
+def middleware(listened: Iterable[str] = (), allowed: Iterable[str] = ()) -> list[Middleware]:
     """Returns the middleware for `launch(app_kwargs={"middleware": ...})`.
 
     Args:
-        allowed_hosts: Names and addresses beyond this computer's own that the page is opened under, as given with
-            --listen; `name:port` where the browser sees another port than the server has (a tunnel, a container).
+        listened: Names and addresses beyond this computer's own that the server has, as given with --listen.
+        allowed: Names under which the page is opened by way of a tunnel or proxy, as given with --allow-host;
+            `name:port` where the browser sees another port than the server has, or a web server's.
 
     Raises:
         InvalidSettings: One of them is neither a name nor an address.
     """
-    return [Middleware(Guard, Hosts.of(allowed_hosts)), Middleware(Limiter)]
+    return [Middleware(Guard, Hosts.of(listened, allowed)), Middleware(Limiter)]
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ class Hosts:
 
     names: frozenset[tuple[str, int | None]]
     any_address: bool
+    allowed: frozenset[tuple[str, int | None]] = frozenset()  # by the user: a tunnel's or proxy's
 
     @classmethod
-    def of(cls, listened: Iterable[str]) -> Hosts:
-        """This computer's names and those `listened` on.
+    def of(cls, listened: Iterable[str], allowed: Iterable[str] = ()) -> Hosts:
+        """This computer's names, those `listened` on, and those `allowed` besides.
 
         The address that stands for all (`0.0.0.0`, `::`) allows every numeric address and the computer's name: what
         rebinding needs is a name that its attacker owns.
@@ -80,7 +82,10 @@ class Hosts:
         if any_address:
             own = socket.gethostname().lower()
             names |= {(own, None), (f"{own}.local", None)}
-        return cls(frozenset(names), any_address)
+        besides = frozenset(map(_allowed, allowed))
+        # a name without a port is a web server's too: http://name, https://name
+        ports = {(name, number) for name, port in besides if port is None for number in PORTS.values()}
+        return cls(frozenset(names | besides | ports), any_address, besides | ports)
 
     def answer_to(self, host: str, port: int, server_port: int | None) -> bool:
         """Whether `host:port` is one of the names."""
@@ -134,10 +139,13 @@ class Guard:
             return refusal(
                 400,
                 f"This page is not served under the name {_quoted(host)}.",
-                f"Open {scheme}://localhost:{server_port} instead, or start Atelier listening on that name.",
+                f"Open {scheme}://localhost:{server_port} instead, or start Atelier with {_flag_for(host, place)}.",
             )
         origins = headers.getlist("origin")
-        if any(not _same(origin, scheme, place) for origin in origins):
+        # A proxy that does TLS may not say so; the browser does, and the name is one that the user vouches for
+        by_proxy = scheme == "http" and (place[0] in {name for name, _ in self.hosts.allowed})
+        schemes = (scheme, "https") if by_proxy else (scheme,)
+        if any(not any(_same(origin, one, _place(host, one)) for one in schemes) for origin in origins):
             return _foreign(f"Another page, {_quoted(', '.join(origins))},", f"{scheme}://{host}")
         site = headers.get("sec-fetch-site", "none")  # "same-site" is another port of this computer: another program
         if site not in ("same-origin", "none") and not _opens_the_page(scope, headers):
@@ -206,10 +214,10 @@ def _opens_the_page(scope: Scope, headers: Headers) -> bool:
     )
 
 
-def _same(origin: str, scheme: str, place: tuple[str, int]) -> bool:
+def _same(origin: str, scheme: str, place: tuple[str, int] | None) -> bool:
     """Whether an Origin is the very place that was asked; "null" is none."""
     asking, _, host = origin.partition("://")
-    return asking == scheme and _place(host, scheme) == place
+    return place is not None and asking == scheme and _place(host, scheme) == place
 
 
 def _place(host: str, scheme: str) -> tuple[str, int] | None:
@@ -250,6 +258,25 @@ def _listened(host: str) -> tuple[str, int | None]:
             hint="Give one such as 192.168.1.20 or studio.local, or 0.0.0.0 for all of this computer's addresses.",
         )
     return split
+
+
+def _allowed(host: str) -> tuple[str, int | None]:
+    """One name given with --allow-host, or the address of a page as copied from a browser."""
+    scheme, _, rest = host.strip().rpartition("://")
+    rest = rest.rstrip("/")
+    split = _split(f"[{rest}]" if rest.count(":") > 1 and not rest.startswith("[") else rest)
+    address = split and _address(split[0])
+    if split is None or scheme.lower() not in ("", *PORTS) or (address and address.is_unspecified):
+        raise InvalidSettings(
+            f"{action('allow_host', _quoted(host))} is no name that a browser opens.",
+            hint="Give one such as studio.example, or localhost:9000 with the port that the browser shows.",
+        )
+    return split[0], PORTS[scheme.lower()] if scheme and split[1] is None else split[1]
+
+
+def _flag_for(host: str, place: tuple[str, int] | None) -> str:
+    """What lets a page be opened under this name; no name, no flag to copy."""
+    return "--allow-host NAME[:PORT]" if place is None else f"--allow-host {host.lower()}"
 
 
 def _quoted(value: str) -> str:

@@ -12,6 +12,7 @@ from trainer.console.flags import Flags, Parser
 from trainer.console.progress import follow
 from trainer.contract.events import Event, RunFailed
 from trainer.contract.home import Home
+from trainer.contract.stops import ENDED_BY_SIGNAL
 from trainer.contract.units import size
 from trainer.runs import process
 
@@ -62,6 +63,9 @@ def run(flags: Flags, console: Console) -> int:
     code = follow(
         job, lambda: process.work(job, MODULE), PHASES, "Stopping after this image", show=show, console=console
     )
+    if code == ENDED_BY_SIGNAL:
+        console.print("Ended at once; the captions found so far are kept. The same command resumes it.")
+        return code
     console.print(summary(job.progress()), markup=False, soft_wrap=True)
     if code not in (0, FAILED):
         console.print(

@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from trainer.console.flags import Flags, Parser
+from trainer.console.progress import wait
+from trainer.contract.stops import ENDED_BY_SIGNAL
 
 USAGE = "MODEL.ckpt [TARGET]"
 
@@ -20,9 +22,16 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("target", metavar="TARGET.safetensors", nargs="?", help="The new file, else beside it.")
 
 
-def run(flags: Flags, _console: Console) -> int:
+def run(flags: Flags, console: Console) -> int:
     """Convert the file; returns the exit code of the process that does it."""
     source = Path(flags["source"]).expanduser()
     target = Path(flags["target"]).expanduser() if "target" in flags else source.with_suffix(".safetensors")
     command = [sys.executable, "-P", "-m", "trainer.tools.convert", str(source), str(target)]
-    return subprocess.run(command, check=False).returncode  # noqa: S603 - an argument list
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:  # noqa: S603 - an argument list
+        code = wait(child, f"Converting {source.name}", console)
+        said = child.stdout.read() if child.stdout else b""
+    for line in said.decode(errors="replace").splitlines():
+        console.print(line, markup=False, soft_wrap=True)
+    if code == ENDED_BY_SIGNAL:
+        console.print("Stopped; nothing was written.")
+    return code

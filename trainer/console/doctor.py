@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
+from trainer.console.bar import Bar
 from trainer.console.flags import Flags, Parser, add_settings, given
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import Home
@@ -63,9 +63,13 @@ def _look(config: TrainConfig, home: Home, console: Console) -> tuple[int, list[
     """Returns how many images there are, and what is wrong with them now."""
     config = config.model_copy(update={"dataset": with_overlays(config.dataset, home)})
     items, problems = images_of(config.dataset)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("Checking the images", total=len(items))
-        return len(items), examine(items, problems, config, home, lambda done, _: bar.update(task, completed=done))
+    with Bar(console, patience=5) as bar:
+
+        def show(done: int, total: int) -> None:
+            """Move the bar."""
+            bar.show("Checking the images", done, total)
+
+        return len(items), examine(items, problems, config, home, show)
 
 
 def _report(findings: Sequence[Finding], console: Console) -> None:

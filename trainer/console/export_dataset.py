@@ -6,8 +6,8 @@ The folder itself is never changed. Every setting of `train` is accepted too: wh
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
+from trainer.console.bar import Bar
 from trainer.console.flags import Flags, Parser, add_settings, given
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import Home
@@ -31,12 +31,11 @@ def run(flags: Flags, console: Console) -> int:
     if not flags.get("to"):
         raise InvalidSettings("No folder to write to.", hint="Add --to NEW, a folder that does not exist yet.")
     target = Path(flags["to"])
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("Copying", total=None)
+    with Bar(console, patience=5) as bar:
 
         def show(done: int, total: int) -> None:
             """Move the bar."""
-            bar.update(task, completed=done, total=total)
+            bar.show("Copying", done, total)
 
         source = Path(flags["export_dataset"])
         count = export(home, source, target, show, folder_repeats=config.dataset.folder_repeats)

@@ -19,7 +19,7 @@ from trainer.contract.wording import action, setting
 Flags = dict[str, Any]  # what the user typed and nothing else, by the flags' names with _ for -
 
 PROGRAM = "python launch.py"
-PAGE_FLAGS = {"--home", "--port", "--listen", "--password-file", "--no-browser"}
+PAGE_FLAGS = {"--home", "--port", "--listen", "--allow-host", "--password-file", "--no-browser"}
 METAVARS = {"switch": "true|false", "whole": "N", "number": "X", "text": "TEXT", "texts": "TEXT", "choice": "TEXT"}
 SHORT = {
     "images": "dataset.images",

@@ -1,13 +1,19 @@
 """`python -m trainer.console.main COMMAND …`: finds the command, whose module does the work."""
 
 import sys
-from collections.abc import Sequence
 
-from rich.console import Console
+from trainer.contract import stops
+
+if __name__ == "__main__":
+    stops.end_quietly()  # while the rest is imported
+
+from collections.abc import Sequence
 
 from trainer.console import caption, convert, doctor, export_dataset, models, presets, strength, train
 from trainer.console.errors import FAILED, show_error
 from trainer.console.flags import PAGE_FLAGS, PROGRAM, Flags, Parser, did_you_mean
+from trainer.console.screen import Screen
+from trainer.contract import streams
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.system_errors import of_system
 
@@ -16,7 +22,7 @@ MODULES = (train, caption, doctor, export_dataset, models, presets, convert, str
 COMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in MODULES}
 # Flags that chose the command before there were words for it, and still do; of several the first here counts
 CHOOSING = ("--caption", "--list-presets", "--models", "--export-dataset", "--doctor")
-PAGE = "[--port N] [--listen ADDRESS] [--password-file FILE] [--no-browser] [--home DIR]"
+PAGE = "[--port N] [--listen ADDRESS] [--allow-host NAME[:PORT]] [--password-file FILE] [--no-browser] [--home DIR]"
 TEST = f"""usage: {PROGRAM} test [pytest arguments]
 
 Run the tests; `-m slow` runs long ones, and `--faults` kills trainers and fills their disk. A Chromium for the
@@ -24,8 +30,8 @@ tests of the page is installed where there is none."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the arguments say; returns 0 on success, 2 on an error the user can act on."""
-    console = Console(highlight=False)
+    """Do what the arguments say; returns 0 on success, 2 on an error the user can act on, 130 if it was ended."""
+    console = Screen()
     try:
         if list(arguments[:1]) == ["help"] or {"-h", "--help"} & set(arguments):
             sys.stdout.write(f"{help_text(arguments)}\n")
@@ -35,6 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     except (TrainerError, OSError) as error:
         show_error(of_system(error) if isinstance(error, OSError) else error, console)
         return FAILED
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        return stops.ENDED_BY_SIGNAL
 
 
 def parsed(arguments: Sequence[str]) -> tuple[str, Flags]:
@@ -112,4 +121,6 @@ def _add_choosing(parser: Parser) -> None:
 
 
 if __name__ == "__main__":
+    stops.interrupt()
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

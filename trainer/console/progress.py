@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from trainer.console.bar import Bar
 from trainer.console.errors import show_note
+from trainer.contract import stops
 from trainer.contract.events import Event, Phase, Warned, read_events
 from trainer.runs import process
 from trainer.runs.workfolder import WorkFolder
@@ -21,62 +22,54 @@ def follow(
     phases: Mapping[str, str],
     stopping: str,
     *,
-    show: Callable[[Event, Progress], None],
+    show: Callable[[Event, Bar], None],
     console: Console,
 ) -> int:
-    """Start work, show its events until it ends, and return its exit code.
+    """Start work, show its events until it ends, and return its exit code; `ENDED_BY_SIGNAL` if it was ended at once.
 
-    The first Ctrl-C asks it to stop and save, the second ends it at once.
+    The first Ctrl-C, SIGTERM or SIGHUP asks it to stop and save, the second ends it at once.
 
     `start` starts its process. The bar names a phase as `phases` does; the first Ctrl-C says `stopping`; `show` shows
-    all events other than phases and warnings, and the bar has one task.
+    all events other than phases and warnings.
     """
     cursor = work.events_file.stat().st_size if work.events_file.exists() else 0
-    child = start()
-    presses = 0
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    # 900 seconds: a step may take minutes on a CPU
-    with Progress(*columns, console=console, refresh_per_second=4, speed_estimate_period=900) as bar:
-        task = bar.add_task("Starting", total=None, note="")
+    asked = 0
+    with stops.heard(lambda _times: None) as heard, Bar(console) as bar:
+        child = start()
         while True:
-            try:
-                ended = child.poll() is not None  # asked before reading, so that no event is missed
-                events, cursor, _ = read_events(work.events_file, cursor)
-                for event in events:
-                    if isinstance(event, Phase):
-                        shown = phases.get(event.name, event.name)
-                        if bar.tasks[0].description != shown:
-                            bar.reset(task, description=shown, note="")
-                        bar.update(task, completed=event.done, total=event.total or None)
-                    elif isinstance(event, Warned):
-                        show_note(event.message, event.hint, console)
-                    else:
-                        show(event, bar)
-                if ended:
-                    return child.returncode
-                time.sleep(POLL_SECONDS)
-            except KeyboardInterrupt:
-                presses += 1
-                if presses == 1:
-                    work.request("stop")
-                    console.print(f"{stopping}… (Ctrl-C again ends at once)")
+            ended = child.poll() is not None  # asked before reading, so that no event is missed
+            events, cursor, _ = read_events(work.events_file, cursor)
+            for event in events:
+                if isinstance(event, Phase):
+                    bar.show(phases.get(event.name, event.name), event.done, event.total)
+                elif isinstance(event, Warned):
+                    show_note(event.message, event.hint, console)
                 else:
-                    process.force_quit(work)
-                    console.print("Ended at once; what was saved is kept.")
+                    show(event, bar)
+            if ended:
+                return child.returncode
+            if heard.times > asked:
+                asked = heard.times
+                if asked > 1 and process.force_quit(work):
+                    return stops.ENDED_BY_SIGNAL
+                work.request("stop")
+                console.print(f"{stopping}… (Ctrl-C again ends at once)")
+            bar.tick()
+            time.sleep(POLL_SECONDS)
 
 
-def wait(child: subprocess.Popen[bytes]) -> int:
-    """Returns the exit code of a process that ends by itself, or by Ctrl-C."""
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        child.terminate()
-        return child.wait()
+def wait(child: subprocess.Popen[bytes], what: str, console: Console) -> int:
+    """Returns the exit code of a process that ends by itself, or that is ended when this one is asked to.
+
+    Meanwhile it shows `what` the process does.
+    """
+    asked = 0
+    with stops.heard(lambda _times: None) as heard, Bar(console) as bar:
+        bar.show(what, 0, 0)
+        while child.poll() is None:
+            bar.tick()
+            if heard.times > asked:
+                asked = heard.times
+                child.terminate()
+            time.sleep(POLL_SECONDS)
+    return stops.ENDED_BY_SIGNAL if asked and child.returncode != 0 else child.returncode

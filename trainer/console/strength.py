@@ -9,6 +9,7 @@ from trainer.console.flags import Flags, Parser
 from trainer.console.progress import wait
 from trainer.contract.home import Home
 from trainer.contract.ours import read_plain
+from trainer.contract.stops import ENDED_BY_SIGNAL
 from trainer.runs import process
 from trainer.runs.errors import RunError
 from trainer.runs.folder import RunFolder
@@ -31,8 +32,10 @@ def run(flags: Flags, console: Console) -> int:
     """
     folder = RunFolder.find(Home.find(flags.get("home")), flags["run"])
     logged = folder.log_file.stat().st_size if folder.log_file.exists() else 0
-    with console.status("Generating the strength strip"):
-        code = wait(process.generate_strip(folder, flags["file"]))
+    code = wait(process.generate_strip(folder, flags["file"]), "Generating the strength strip", console)
+    if code == ENDED_BY_SIGNAL:
+        console.print("Stopped; there is no strip.")
+        return code
     if code != 0:
         said = read_plain(folder.log_file)[logged:].decode(errors="replace").strip().splitlines()
         raise RunError(

@@ -4,9 +4,9 @@ Ctrl-C stops and saves. Every setting has a flag, `--section.setting`; all are l
 """
 
 from rich.console import Console
-from rich.progress import Progress
 
 from trainer.console import progress
+from trainer.console.bar import Bar
 from trainer.console.errors import FAILED, show_error, show_note
 from trainer.console.flags import Flags, Parser, add_settings, given, given_settings
 from trainer.console.plan import show_model, show_overlays, show_plan, show_previews, show_settings
@@ -14,6 +14,7 @@ from trainer.contract.errors import InvalidSettings, isolated
 from trainer.contract.events import Event, Lora, RunFailed, RunFinished, RunStarted, RunView, Sample, Step
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig, validated
+from trainer.contract.stops import ENDED_BY_SIGNAL
 from trainer.contract.system_errors import FileGone
 from trainer.contract.units import size
 from trainer.contract.wording import action, for_console
@@ -143,7 +144,7 @@ def _begin(run: RunFolder, group: Group, flags: Flags, console: Console) -> int:
     """Train and watch until the end, or leave the run to the queue or to the first of several computers."""
     if group.machine > 0:
         console.print(f"Computer {group.machine} of 0 to {group.machines - 1}; the first one shows the progress.")
-        code = progress.wait(process.start(run, group))
+        code = progress.wait(process.start(run, group), "Training with the first computer", console)
         console.print("Done." if code == 0 else f"Ended early; see {run.log_file}.", markup=False, soft_wrap=True)
         return code
     if not flags.get("queue"):
@@ -158,7 +159,7 @@ def _begin(run: RunFolder, group: Group, flags: Flags, console: Console) -> int:
 
 
 def follow(run: RunFolder, group: Group, console: Console) -> int:
-    """Train in a process of its own and show its events until it ends; Ctrl-C asks it to stop and save.
+    """Train in a process of its own and show its events until it ends; Ctrl-C or SIGTERM asks it to stop and save.
 
     Raises:
         FileGone: The run's folder was moved or deleted.
@@ -169,6 +170,9 @@ def follow(run: RunFolder, group: Group, console: Console) -> int:
     screen = _Screen(console)
     code = progress.follow(run, lambda: process.start(run, group), PHASES, stopping, show=screen.show, console=console)
     view = run.view()
+    if code == ENDED_BY_SIGNAL:
+        console.print(f"Ended at once. {_kept(run, view)}", markup=False, soft_wrap=True)
+        return code
     match view.ended:
         case RunFailed() as failed if code == 2:  # else the ending is an earlier process's
             show_error(failed, console)
@@ -189,7 +193,7 @@ class _Screen:
         self._smooth: float | None = None
         self._steps_total = 0
 
-    def show(self, event: Event, bar: Progress) -> None:
+    def show(self, event: Event, bar: Bar) -> None:
         """Bring the screen up to date."""
         match event:
             case RunStarted():
@@ -199,12 +203,19 @@ class _Screen:
             case Step():
                 self._smooth = event.loss if self._smooth is None else 0.95 * self._smooth + 0.05 * event.loss
                 note = f"loss {self._smooth:.4f}, {event.seconds:.2f} s/step, {event.memory_gib:.2f} GiB"
-                total = self._steps_total or None
-                bar.update(bar.task_ids[0], description="Training", total=total, completed=event.step, note=note)
+                bar.show(PHASES["train"], event.step, self._steps_total, note)
             case Sample(index=0):
                 self._console.print(f"Preview at step {event.step}: {event.file}", markup=False)
             case Lora():
                 self._console.print(f"Saved {event.file} ({size(event.bytes)})", markup=False)
+
+
+def _kept(run: RunFolder, view: RunView) -> str:
+    """What is left of a run that was ended at once, and how to resume it."""
+    again = f"resume with {for_console(action('resume', run.path.name))}"
+    if view.checkpoints:
+        return f"The checkpoint of step {view.checkpoints[-1].step} is kept; {again}"
+    return f"No checkpoint was saved yet; to begin again, {again}"
 
 
 def _report(run: RunFolder, view: RunView, finished: RunFinished, console: Console) -> None:

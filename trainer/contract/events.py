@@ -130,6 +130,7 @@ class RunFinished(_Event):
     reason: Literal["completed", "stopped", "paused"]
     step: Count
     seconds: Seconds
+    by_system: bool = False  # stopped by a signal: the system shuts down, a service or container is ended
 
 
 Event = RunStarted | Phase | Step | Sample | Checkpoint | Lora | Heartbeat | Warned | RunFailed | RunFinished

@@ -36,6 +36,11 @@ class Home:
         return self.root / "cache"
 
     @property
+    def temporary(self) -> Path:
+        """Files needed for a while, such as uploads; for this user alone, and safe to delete."""
+        return self.root / "temporary"
+
+    @property
     def presets(self) -> Path:
         """The user's own presets; in the checkout they lie below the built-in ones."""
         return self.root / "presets" / "own"

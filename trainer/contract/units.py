@@ -1,6 +1,12 @@
 """Figures as people read them, the same on the page and on the console."""
 
+import unicodedata
+
 from trainer.contract.wording import for_console
+
+# Categories of Unicode that a terminal obeys or that hide what follows: control, format, half characters, line ends
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+JOINERS = "\u200c\u200d"  # which words of some languages, and emoji, are written with
 
 
 def duration(seconds: float) -> str:
@@ -20,6 +26,22 @@ def size(count: float) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
 
 
+def shown(text: str) -> str:
+    """Text from files and users as one line; what a terminal obeys is written out, line breaks too."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(letter) if _unseen(letter) else letter for letter in text)
+
+
+def _unseen(letter: str) -> bool:
+    return unicodedata.category(letter) in UNSEEN and letter not in JOINERS
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape", "surrogatepass").decode()
+
+
 def error_lines(code: str, message: str, hint: str) -> str:
     """An error on a console: its code, what happened, what to do, and where the page's Help lists it."""
-    return f"Error ({code}): {for_console(message)}\n  → {for_console(hint)}\n  More on the page: /help#{code}"
+    what, remedy = shown(for_console(message)), shown(for_console(hint))
+    return f"Error ({shown(code)}): {what}\n  → {remedy}\n  More on the page: /help#{shown(code)}"

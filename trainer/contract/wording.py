@@ -11,6 +11,7 @@ MARK = re.compile(r"⟦(setting|named|action):([^=⟦⟧]*)(?:=([^⟦⟧]*))?⟧
 # What the console's user types, by the action; {} is its argument
 CONSOLE = {
     "listen": "--listen {}",
+    "allow_host": "--allow-host {}",
     "port": "another port (--port 8000)",
     "password": "a password file (--password-file FILE)",
     "resume": "python launch.py train --resume {}",

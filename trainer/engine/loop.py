@@ -54,7 +54,8 @@ def train(run: RunFolder, log: EventLog) -> None:
         except EndedEarly as wish:
             kept = run.view().checkpoints
             step = kept[-1].step if kept else 0
-            log.write(events.RunFinished(reason=wish.reason, step=step, seconds=time.monotonic() - began))
+            seconds = time.monotonic() - began
+            log.write(events.RunFinished(reason=wish.reason, step=step, seconds=seconds, by_system=wish.by_system))
             return
         except NonFiniteLoss as error:
             recover = partial(recovery.go_back, error.with_traceback(None), log)
@@ -252,7 +253,9 @@ def rest(training: Training) -> None:
 
 
 def honour_requests(training: Training) -> str:
-    """Do what the control files ask; returns "stopped" or "paused" if the run is to end now."""
+    """Do what the control files ask; returns "ended", "stopped" or "paused" if the run is to end now."""
+    if _asked(training, "end"):
+        return "ended"
     if _asked(training, "save"):
         checkpoint(training)
         write_lora(training, lora_stem(training))
@@ -264,6 +267,10 @@ def honour_requests(training: Training) -> str:
 
 
 def _asked(training: Training, what: str) -> bool:
-    """Whether the main process found a request; all processes get the same answer."""
-    asked = training.accelerator.is_main_process and training.run.take_request(what)  # type: ignore[arg-type]
+    """Whether one of the processes found a request; all get the same answer.
+
+    Only the first is asked by people; to end, each is asked, on its computer.
+    """
+    looks = training.accelerator.is_main_process or what == "end"
+    asked = looks and training.run.take_request(what)  # type: ignore[arg-type]
     return any(everywhere(training.accelerator, asked))

@@ -108,7 +108,10 @@ def preview(training: Training, again: bool = False) -> None:
 
 
 def finish(training: Training, reason: str, seconds: float) -> None:
-    """Last checkpoint, LoRA file, previews and strip, then the event that ends the run; a pause only saves."""
+    """Last checkpoint, LoRA file, previews and strip, then the event that ends the run; a pause only saves.
+
+    A run that is "ended", by the system, has seconds left: it is stopped without previews.
+    """
     name = training.config.output.name
     checkpoint(training)
     if reason == "completed":
@@ -116,12 +119,15 @@ def finish(training: Training, reason: str, seconds: float) -> None:
         preview(training)
         write_sidecars(training)
         generate_strip(training, name)
-    elif reason == "stopped":
+    elif reason in ("stopped", "ended"):
         name = lora_stem(training)
         write_lora(training, name)
+    if reason == "stopped":
         preview(training)
         generate_strip(training, name)
-    training.log.write(events.RunFinished(reason=reason, step=training.step, seconds=seconds))  # type: ignore[arg-type]
+    by_system = reason == "ended"
+    told = "stopped" if by_system else reason
+    training.log.write(events.RunFinished(reason=told, step=training.step, seconds=seconds, by_system=by_system))  # type: ignore[arg-type]
 
 
 def generate_strip(training: Training, stem: str) -> None:
@@ -131,7 +137,7 @@ def generate_strip(training: Training, stem: str) -> None:
 
     def _keep_going(done: int, total: int) -> bool:
         training.log.write(events.Phase(name="preview", done=done, total=total))
-        return not (training.run.take_request("stop") or training.run.take_request("pause"))
+        return not any(training.run.take_request(what) for what in ("stop", "end", "pause"))
 
     training.adapter.use_dropout(wanted=False)
     training.board.generate_strip(training.adapter, f"{stem}.safetensors", _keep_going)

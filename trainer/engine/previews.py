@@ -96,8 +96,13 @@ class PreviewBoard:
         return sum(sample.step == step for sample in self.run.view().samples) >= len(self.renderer.prompts)
 
     def generate(self, step: int) -> None:
-        """Generate every prompt after `step` updates; a failure is a warning, and random state is untouched."""
+        """Generate every prompt after `step` updates; a failure is a warning, and random state is untouched.
+
+        Once the run is asked to end by the system, the rest is left out.
+        """
         for group in self.renderer.groups():
+            if self.run.asked_for("end") is not None:
+                return  # what counts then is to save in time
             numbers = f"{group.start + 1}" if len(group) == 1 else f"{group.start + 1} to {group.stop}"
             with isolated(f"Preview {numbers} at step {step}", self._warn):
                 for index, image in zip(group, self.renderer.paint(*group), strict=True):

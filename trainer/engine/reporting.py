@@ -18,9 +18,10 @@ from trainer.runs.folder import RunFolder
 class EndedEarly(Exception):
     """The run was asked to end while it was still being prepared; there is nothing to save."""
 
-    def __init__(self, reason: Literal["stopped", "paused"]) -> None:
+    def __init__(self, reason: Literal["stopped", "paused"], by_system: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.by_system = by_system
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Preparing:
 
         def _report(done: int, total: int) -> None:
             self.log.write(Phase(name=name, done=done, total=total))
+            if self.listens and self.run.take_request("end"):
+                raise EndedEarly("stopped", by_system=True)
             if self.listens and self.run.take_request("stop"):
                 raise EndedEarly("stopped")
             if self.listens and self.run.take_request("pause"):

@@ -167,8 +167,8 @@ def _holds(run: RunFolder) -> bool:
     disk, a lost GPU without which they would train on the CPU.
     """
     match run.view().ended:
-        case RunFinished(reason=reason):
-            return reason == "paused"
+        case RunFinished(reason=reason, by_system=by_system):
+            return reason == "paused" or by_system
         case RunFailed(code=code):
             return code in (Terminated.code, DiskFull.code, DeviceLost.code)
     return True

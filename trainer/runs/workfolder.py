@@ -19,7 +19,8 @@ from trainer.contract.home import Home
 from trainer.contract.ours import check, check_all, read_plain
 from trainer.runs.errors import NewerVersion, RunError
 
-Request = Literal["stop", "pause", "sample", "save"]
+# "end" is "stop" by whoever ends processes, such as the system: there is no time for previews
+Request = Literal["stop", "end", "pause", "sample", "save"]
 PATIENCE = 10.0  # seconds that whoever starts a process may lock its folder
 
 # What reading a small file of JSON may raise that is missing or holds something else

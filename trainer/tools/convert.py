@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from trainer.contract import stops
 from trainer.contract.errors import FileExists, TrainerError
 from trainer.contract.files import sync_folder
 from trainer.contract.system_errors import of_system
-from trainer.contract.units import error_lines
+from trainer.contract.units import error_lines, shown
 from trainer.contract.units import size as in_words
 from trainer.models.errors import ConversionRefused, ModelError
 from trainer.models.identify import identify
@@ -59,13 +60,16 @@ BESIDE_WEIGHTS: list[Any] = [
 def main(arguments: Sequence[str]) -> int:
     """Convert SOURCE to TARGET, and print what was written; 0 on success, 2 on an error the user can act on."""
     source, target = map(Path, arguments)
+    stops.interrupt()  # so that no half-written file stays
     try:
         convert(source, target)
     except (TrainerError, OSError) as raised:
         error = of_system(raised) if isinstance(raised, OSError) else raised
         sys.stdout.write(f"{error_lines(error.code, error.message, error.hint)}\n")
         return 2
-    sys.stdout.write(f"Written: {target}\n{_what_it_is(target)}\n")
+    except KeyboardInterrupt:
+        return stops.ENDED_BY_SIGNAL
+    sys.stdout.write(f"Written: {shown(str(target))}\n{shown(_what_it_is(target))}\n")
     return 0
 
 

@@ -9,7 +9,8 @@ import traceback
 from pathlib import Path
 
 from trainer.captioning.jobs import CaptionJob
-from trainer.contract.errors import isolated
+from trainer.contract import stops
+from trainer.contract.errors import Terminated, isolated
 from trainer.contract.events import EventLog, Phase, RunFailed, RunFinished, Warned
 from trainer.dataset.captions import Item
 from trainer.dataset.encodings import plain
@@ -67,7 +68,7 @@ class Worker:
         Raises:
             Stopped: Somebody asked to.
         """
-        if self.job.take_request("stop"):
+        if self.job.take_request("stop") or self.job.take_request("end"):
             raise Stopped
         now = time.monotonic()
         if now - self._reported >= REPORT_SECONDS or done in (0, total):
@@ -92,7 +93,14 @@ def main(arguments: list[str]) -> int:
     """Caption the job's images; returns 0 when it ended well, 2 when it failed with a reason."""
     job = CaptionJob(Path(arguments[0]).absolute())
     failures: list[str] = []
-    with job.alone(), EventLog(job.events_file) as log:
+
+    def asked_to_end(times: int) -> None:
+        """Stop after this image; asked again, end now: what was found is kept."""
+        if times > 1:
+            raise Terminated
+        job.request("end")
+
+    with stops.heard(asked_to_end), job.alone(), EventLog(job.events_file) as log:
         job.claim()
 
         def failed(code: str, message: str, hint: str) -> None:

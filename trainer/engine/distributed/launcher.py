@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 LED = "--led"  # to one process of a group: the one that started it owns the run, reports its failure, starts the next
 HERE = "127.0.0.1"
 LOOK_SECONDS = 0.5
+# The launcher's own handlers would kill the group; ours ask it to save, and this signal it may have
+LEFT_TO_LAUNCHER = ["--signals-to-handle", "SIGQUIT"]
 
 
 def launch_and_log(run: RunFolder, group: Group) -> int:
@@ -66,7 +68,7 @@ def _launch(run: RunFolder, group: Group) -> None:
     _check(run.config(), group)
     with tempfile.TemporaryDirectory(prefix="atelier-") as logs, _environment(_for_each(group)):
         try:
-            options = [*_options(group), "--log-dir", logs, "--module"]
+            options = [*_options(group), *LEFT_TO_LAUNCHER, "--log-dir", logs, "--module"]
             launch(parse_args([*options, "trainer", str(run.path), LED]))  # type: ignore[no-untyped-call]
         except ChildFailedError as error:
             raise _cause(error) from error

@@ -398,3 +398,64 @@ def test_cookies_are_kept_from_scripts_other_sites_and_over_tls_from_open_lines(
 def test_a_form_of_another_site_needs_no_permission_of_the_browser_and_is_refused(kind):
     headers = {"content-type": kind, "origin": "http://evil.example", "sec-fetch-site": "cross-site", **LINK}
     assert status(headers, "POST") == 403
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host"),
+    [
+        ("localhost:9000", "localhost:9000"),  # ssh -L 9000:localhost:7860
+        ("127.0.0.1:9000", "127.0.0.1:9000"),
+        ("studio.tail1234.ts.net", "Studio.tail1234.ts.net:7860"),  # MagicDNS
+        ("studio.example", "studio.example"),  # a proxy
+        ("studio.example", "studio.example:443"),
+        ("https://studio.example/", "studio.example:443"),
+        ("abc-7860.pod.example:8443", "abc-7860.pod.example:8443"),  # a rented machine
+        ("fe80::1", "[fe80::1]:7860"),
+    ],
+)
+def test_a_name_that_is_allowed_is_answered_and_no_other(allowed, host):
+    def asked(name, *names):
+        app = Starlette(routes=[Route("/", PlainTextResponse("the page"))], middleware=middleware([], names))
+        return TestClient(app, base_url=PAGE).get("/", headers={"host": name}).status_code
+
+    assert asked(host, allowed) == 200
+    assert asked(host) == 400
+    assert asked(host, "other.example", allowed) == 200
+    for foreign in ("evil.example", f"evil.{host}", host.replace(":", ".evil.example:") + ".evil", "192.168.1.20:7860"):
+        assert asked(foreign, allowed) == 400
+
+
+@pytest.mark.parametrize("name", ["*", "", "*.example", "0.0.0.0", "::", "ftp://a.example", "a b", "a.example/page"])  # noqa: S104
+def test_what_allows_everything_or_is_no_name_is_refused(name):
+    with pytest.raises(InvalidSettings):
+        middleware([], [name])
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"origin": "https://studio.example"}, 200),  # the proxy does TLS and does not say so
+        ({"origin": "http://studio.example"}, 200),
+        ({"origin": "https://studio.example", "sec-fetch-site": "same-origin"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "https://studio.example.evil.example"}, 403),
+        ({"origin": "https://studio.example:8443"}, 403),
+        ({"origin": "https://studio.example", "sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+def test_another_site_is_refused_under_an_allowed_name_too(headers, expected):
+    app = Starlette(
+        routes=[Route("/", PlainTextResponse("the page"), methods=["POST"])],
+        middleware=middleware([], ["studio.example"]),
+    )
+    answer = TestClient(app, base_url=PAGE).post("/", headers={"host": "studio.example", **headers})
+    assert answer.status_code == expected
+    assert (
+        TestClient(app, base_url=PAGE).post("/", headers={**OWN, "origin": "https://127.0.0.1:7860"}).status_code == 403
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost:9000", "studio.tail1234.ts.net", "studio.example:8443"])
+def test_the_refusal_names_the_flag_for_the_name_seen(host):
+    assert f"--allow-host {host}" in client().get("/", headers={"host": host}).text
