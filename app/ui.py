@@ -28,6 +28,7 @@ from app.train import start
 from app.train.form import TrainForm
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
+from trainer.contract.pasted import host_of, path_of
 from trainer.contract.system_errors import system_explained
 from trainer.contract.units import error_lines
 
@@ -163,10 +164,12 @@ def serve(flags: argparse.Namespace) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Serve the page; returns 0 when the user ended it, 2 on an error the user can act on."""
     parser = argparse.ArgumentParser(prog="launch.py", description="The page.", allow_abbrev=False)
-    parser.add_argument("--home", type=Path, metavar="DIR", help="Folder for runs and caches.")
+    parser.add_argument("--home", type=path_of, metavar="DIR", help="Folder for runs and caches.")
     parser.add_argument("--port", type=int, metavar="N", help="Port, else the first free one from 7860 on.")
-    parser.add_argument("--listen", metavar="ADDRESS", help="Open the page to other computers; needs a password.")
-    parser.add_argument("--password-file", type=Path, metavar="FILE", help="Holds it, in place of ATELIER_PASSWORD.")
+    parser.add_argument(
+        "--listen", type=host_of, metavar="ADDRESS", help="Open the page to other computers; needs a password."
+    )
+    parser.add_argument("--password-file", type=path_of, metavar="FILE", help="Holds it, in place of ATELIER_PASSWORD.")
     parser.add_argument("--no-browser", action="store_true", help="Do not open the browser.")
     try:
         with system_explained():

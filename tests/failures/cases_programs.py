@@ -98,6 +98,21 @@ def no_image_folder(scene):
 
 
 @case("settings", "invalid_settings")
+def a_web_address_in_the_place_of_the_image_folder(scene):
+    return scene.refused(dataset__images="https://example.org/photos")
+
+
+@case("settings", "invalid_settings")
+def an_address_on_the_network_in_the_place_of_the_image_folder(scene):
+    return scene.refused(dataset__images="smb://nas/photos")
+
+
+@case("settings", "invalid_settings")
+def a_path_of_windows_on_another_system(scene):
+    return scene.refused(dataset__images=r"D:\photos\ana")
+
+
+@case("settings", "invalid_settings")
 def a_flag_that_is_not_there(scene):
     return scene.check("--adapter.rnak", "16")
 

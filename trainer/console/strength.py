@@ -8,6 +8,7 @@ from rich.console import Console
 from trainer.console.flags import Flags, Parser
 from trainer.console.progress import wait
 from trainer.contract.home import Home
+from trainer.contract.pasted import pasted
 from trainer.runs import process
 from trainer.runs.errors import RunError
 from trainer.runs.folder import RunFolder
@@ -19,7 +20,9 @@ USAGE = "RUN FILE"
 def add_flags(parser: Parser) -> None:
     """Add the run and its file."""
     parser.add_argument("run", metavar="RUN", help="The run: its name or folder.")
-    parser.add_argument("file", metavar="FILE", help="One of its LoRA files: its name, as in ana-000200.safetensors.")
+    parser.add_argument(
+        "file", type=pasted, metavar="FILE", help="One of its LoRA files: its name, as in ana-000200.safetensors."
+    )
 
 
 def run(flags: Flags, console: Console) -> int:

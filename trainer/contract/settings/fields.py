@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.contract.errors import InvalidSettings
+from trainer.contract.pasted import pasted, pasted_model
 from trainer.contract.wording import MARK, action, named
 
 Level = Literal["basic", "advanced"]
+PastedPath = Annotated[str, AfterValidator(pasted)]
+PastedModel = Annotated[str, AfterValidator(pasted_model)]  # a path, or owner/name
 NAME_BYTES = 200  # file systems allow 255, and 80 characters can take 320
 WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
