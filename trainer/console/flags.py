@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import Home
-from trainer.contract.pasted import pasted, path_of
+from trainer.contract.pasted import bare, path_of
 from trainer.contract.presets import FOLDER, load_preset, overlay
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS, TrainConfig
@@ -98,7 +98,7 @@ def add_settings(parser: Parser, *, listed: bool) -> None:
         return help_text.replace("%", "%%") if listed else argparse.SUPPRESS
 
     add = parser.add_argument
-    add("--preset", metavar="NAME", type=pasted, help=f"Starting point; `{PROGRAM} presets` lists them.")
+    add("--preset", metavar="NAME", type=bare, help=f"Starting point; `{PROGRAM} presets` lists them.")
     add("--images", metavar="DIR", help=_text("Folder of images; short for --dataset.images."))
     add("--name", metavar="X", help=_text("Name of the LoRA file; short for --output.name."))
     add("--base-model", metavar="P", help=_text("Base model; short for --model.base_model."))

@@ -12,30 +12,14 @@ from urllib.parse import unquote
 
 from trainer.contract.errors import InvalidSettings
 
-PAIRS = (
-    '""',
-    "''",
-    "``",
-    "„“",
-    "„”",
-    "“”",
-    "””",
-    "\u2018\u2019",
-    "\u201a\u2018",
-    "\u201a\u2019",
-    "\u2019\u2019",
-    "«»",
-    "»«",
-    "\u2039\u203a",
-    "\u203a\u2039",
-    "「」",
-    "<>",
-)
+PAIRS = {'""', "''", "``", "„“", "„”", "“”", "””", "«»", "»«", "「」"}
+PAIRS |= {"\u2018\u2019", "\u201a\u2018", "\u201a\u2019", "\u2019\u2019", "\u2039\u203a", "\u203a\u2039"}  # single ones
 LONE = '"“”„«»'  # an apostrophe alone may be a name's; cmd.exe leaves a quote behind after "D:\photos\"
 # Marks of direction and of width zero, byte order marks: file managers and chats put them around what is copied
 UNSEEN = "\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\x01-\x1f\x7f"
 AROUND = re.compile(rf"^[\s{UNSEEN}]+|[\s{UNSEEN}]+$")
 WITHIN = re.compile(rf"[{UNSEEN}]")
+ADDRESSED = re.compile(r"<.*[/\\].*>")  # as mail programs write an address
 ESCAPED = re.compile(r"\\([ ()\[\]{}&'\"!$`;*?~#<>|,=@^\\])")  # as terminals write a dragged file
 FILE = re.compile(r"file:(?://(?:localhost|127\.0\.0\.1)?(?=/)|(?=/(?!/)))?", re.IGNORECASE)
 OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\\w")
@@ -90,7 +74,20 @@ def path_of(written: str) -> Path:
 
 def host_of(written: str) -> str:
     """Returns the host, with its port if it has one, of an address as a browser shows it."""
-    return re.sub(r"^\w+://", "", _bare(written)).split("/", maxsplit=1)[0]
+    return re.sub(r"^\w+://", "", bare(written)).split("/", maxsplit=1)[0]
+
+
+def bare(written: str) -> str:
+    """Returns a text without what is around it: spaces, quotes, unseen marks, a line end."""
+    text, before = written, None
+    while text != before:
+        before = text
+        text = re.sub(r"^& (?=['\"])", "", AROUND.sub("", text))  # as PowerShell writes a dragged file
+        if len(text) > 1 and (text[0] + text[-1] in PAIRS or ADDRESSED.fullmatch(text)):
+            text = text[1:-1]
+        elif text[:1] in LONE or text[-1:] in LONE:
+            text = text.strip(LONE)
+    return text
 
 
 def _there(text: str) -> bool:
@@ -101,33 +98,20 @@ def _read(written: str) -> str:
     """The text with one layer of what was put around it taken away; as it is where that exists."""
     if _there(written):
         return written
-    bare = _bare(written)
-    forms = [bare, *_meant(bare)]
+    plain = bare(written)
+    forms = [plain, *_meant(plain)]
     return next((form for form in forms if _there(form)), forms[1])
 
 
-def _bare(written: str) -> str:
-    """The text without all that can be around it."""
-    text, before = written, None
-    while text != before:
-        before = text
-        text = re.sub(r"^& (?=['\"])", "", AROUND.sub("", text))  # as PowerShell writes a dragged file
-        if len(text) > 1 and text[0] + text[-1] in PAIRS:
-            text = text[1:-1]
-        elif text[:1] in LONE or text[-1:] in LONE:
-            text = text.strip(LONE)
-    return text
-
-
-def _meant(bare: str) -> Iterator[str]:
+def _meant(written: str) -> Iterator[str]:
     """What the text can mean, the likeliest first; the others are only meant if they are there."""
-    address = FILE.match(bare)
-    text = _from_address(bare[address.end() :]) if address else bare
+    address = FILE.match(written)
+    text = _from_address(written[address.end() :]) if address else written
     if os.name == "posix" and not address and not OF_WINDOWS.match(text):
         text = ESCAPED.sub(r"\1", text)
     yield text
     if address:
-        yield bare[address.end() :]
+        yield written[address.end() :]
     if WEB.match(text):
         return
     plain = WITHIN.sub("", text)

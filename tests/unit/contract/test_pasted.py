@@ -1,5 +1,6 @@
 """Whatever a person pastes as a path or a name is understood, or refused in a sentence; and nothing real is renamed."""
 
+import json
 import sys
 import unicodedata
 from pathlib import Path
@@ -7,12 +8,15 @@ from pathlib import Path
 import pytest
 from tiny import images
 
+from app.kit.form import SETTINGS, config_of, shown
 from app.train.images import dataset_link
 from trainer.captioning.catalogue import caption_settings
+from trainer.console.flags import given
 from trainer.console.main import main, parsed
-from trainer.contract.errors import InvalidSettings
+from trainer.contract.errors import FileExists, InvalidSettings
 from trainer.contract.home import Home, user_path
 from trainer.contract.pasted import host_of, pasted, pasted_model
+from trainer.contract.presets import load_preset, save_preset
 from trainer.contract.settings.config import validated
 from trainer.models.lookup import resolved
 from trainer.models.webuis import find_clients
@@ -226,3 +230,54 @@ def test_the_console_trains_on_what_was_pasted(tmp_path, capsys):
 
 def test_a_text_of_nothing_but_quotes_is_empty():
     assert pasted('""') == pasted(" \u200b ") == pasted("''\n") == ""
+
+
+@pytest.mark.parametrize("place", ["model.base_model", "dataset.concepts"])
+def test_what_must_not_be_empty_is_not_empty_after_reading_either(place):
+    section, name = place.split(".")
+    with pytest.raises(InvalidSettings, match="at least 1 character"):
+        validated({section: {name: ['""'] if name == "concepts" else '""'}})
+
+
+NAMES = {
+    **dict.fromkeys(["mira.safetensors", "mira.CKPT", "mira.pt", "mira.pth", "mira.bin", "mira.SafeTensors"], "mira"),
+    **dict.fromkeys(["mira.safetensors.safetensors", "mira.", "mira. ", "mira .safetensors.", '"mira"\n'], "mira"),
+    **{"mira.v1": "mira.v1", "mira.v1.safetensors": "mira.v1", "mira.safetensors-2": "mira.safetensors-2", " ": ""},
+    f"{'x' * 75}.safetensors": "x" * 75,
+}
+NO_NAMES = [
+    *("...", ".safetensors", ". .", "../mira.safetensors", "loras/mira", r"C:\loras\mira.safetensors", "mira?"),
+    *("con.safetensors", "NUL.", "com¹.ckpt", "CONIN$.pt", "lpt9 .safetensors", "aux.v2.safetensors"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_of_a_file_is_one_without_its_ending(tmp_path, name):
+    assert validated({"output": {"name": name}}).output.name == NAMES[name]
+    file = tmp_path / "mine.toml"
+    file.write_text(f"output = {{name = {json.dumps(name)}}}", encoding="utf-8")
+    _, flags = parsed(["--config", str(file)])
+    assert given(flags, Home(tmp_path))[0].output.name == NAMES[name]
+    assert given({"name": name}, Home(tmp_path))[0].output.name == NAMES[name]
+    on_page = {place: shown(info, info.default) for place, info in SETTINGS.items()} | {"output.name": name}
+    assert config_of(on_page, "", "style").output.name == NAMES[name]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_what_can_be_no_files_name_is_refused_at_its_setting(name):
+    with pytest.raises(InvalidSettings) as refused:
+        validated({"output": {"name": name}})
+    assert "output.name" in refused.value.places
+
+
+def test_a_preset_is_named_without_its_ending_too(tmp_path):
+    made = save_preset(tmp_path, "oil.toml", validated({}), "")
+    assert (made.name, made.path) == ("oil", tmp_path / "oil.toml")
+    assert load_preset('"oil.toml"', tmp_path) == load_preset("oil", tmp_path) == made
+    for name in ("oil.TOML.", "oil."):
+        with pytest.raises(FileExists):
+            save_preset(tmp_path, name, validated({}), "")
+    with pytest.raises(InvalidSettings, match="cannot be the name"):
+        save_preset(tmp_path, "pocket-style.toml", validated({}), "")
+    (tmp_path / "a.toml.toml").write_text("", encoding="utf-8")  # an older version's
+    assert load_preset("a.toml", tmp_path).path == tmp_path / "a.toml.toml"

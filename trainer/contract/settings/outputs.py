@@ -2,9 +2,7 @@
 
 from typing import Literal
 
-from pydantic import field_validator
-
-from trainer.contract.settings.fields import Section, plain_file_name, setting
+from trainer.contract.settings.fields import Section, WeightsName, setting
 
 
 class PreviewSettings(Section):
@@ -27,7 +25,7 @@ class PreviewSettings(Section):
 class OutputSettings(Section):
     """The files a run leaves."""
 
-    name: str = setting(
+    name: WeightsName = setting(
         "", level="basic", max_length=80, description="Name of the LoRA file; empty: the preset's name."
     )
     dtype: Literal["fp16", "bf16", "fp32"] = setting("fp16", description="Number format of the LoRA file.")
@@ -48,8 +46,3 @@ class OutputSettings(Section):
     keep_checkpoints: int = setting(
         2, ge=1, le=100, unit="checkpoints", description="Checkpoints to keep; older ones are deleted."
     )
-
-    @field_validator("name")
-    @classmethod
-    def _a_plain_file_name(cls, name: str) -> str:
-        return plain_file_name(name)
