@@ -123,6 +123,16 @@ def a_value_out_of_its_range(scene):
 
 
 @case("settings", "invalid_settings")
+def a_preview_of_a_width_that_no_vae_decodes(scene):
+    return scene.refused(preview__width=500)
+
+
+@case("settings", "invalid_settings")
+def more_layers_skipped_than_the_text_encoder_has(scene):
+    return scene.refused(model__clip_skip=9)
+
+
+@case("settings", "invalid_settings")
 def a_setting_that_is_not_there(scene):
     file = scene.folder / "mine.toml"
     file.write_text("[adapter]\nrnak = 16\n")

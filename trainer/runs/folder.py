@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home, user_path
 from trainer.contract.settings.config import TrainConfig, validated
-from trainer.contract.toml import read_toml, to_toml
+from trainer.contract.toml import accepted_earlier, read_toml, to_toml
 from trainer.dataset.errors import FolderMissing
 from trainer.runs.errors import RunBusy, RunMissing, spoken
 from trainer.runs.workfolder import WorkFolder
@@ -103,7 +103,7 @@ class RunFolder(WorkFolder):
 
     def config(self) -> TrainConfig:
         """The run's settings."""
-        return validated(read_toml(self.config_file))
+        return validated(accepted_earlier(read_toml(self.config_file)))
 
     def busy(self, pid: int | None) -> RunBusy:
         """Returns the error for whoever wants this run while that process trains it."""

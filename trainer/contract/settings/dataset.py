@@ -121,6 +121,7 @@ class DatasetSettings(Section):
     cache_limit: float = setting(
         20.0,
         ge=0.0,
+        le=1_000_000,
         unit="GiB",
         description="Largest cache of latents and embeddings; what was unused longest is deleted. 0: no limit.",
     )

@@ -51,6 +51,7 @@ class ModelSettings(Section):
     memory_limit: float = setting(
         0.0,
         ge=0,
+        le=1_000_000,
         unit="GiB",
         description="Use no more memory than this: VRAM, or RAM without a GPU; 0: all.",
     )

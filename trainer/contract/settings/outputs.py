@@ -4,6 +4,8 @@ from typing import Literal
 
 from trainer.contract.settings.fields import Section, WeightsName, setting
 
+PREVIEW_GRID_PX = 8  # sides of previews are multiples: a VAE shrinks an image by as much
+
 
 class PreviewSettings(Section):
     """Sample images generated while training."""
@@ -18,8 +20,22 @@ class PreviewSettings(Section):
     steps: int = setting(25, ge=1, le=150, unit="steps", description="Sampling steps of a preview.")
     guidance_scale: float = setting(7.0, ge=1.0, le=30.0, description="CFG scale of previews.")
     seed: int = setting(1234, ge=0, le=2**31 - 1, description="Seed of the first preview; each next one adds 1.")
-    width: int = setting(0, ge=0, le=2048, unit="px", description="Width of previews; 0: the training resolution.")
-    height: int = setting(0, ge=0, le=2048, unit="px", description="Height of previews; 0: the training resolution.")
+    width: int = setting(
+        0,
+        ge=0,
+        le=2048,
+        multiple_of=PREVIEW_GRID_PX,
+        unit="px",
+        description="Width of previews, a multiple of 8; 0: the training resolution.",
+    )
+    height: int = setting(
+        0,
+        ge=0,
+        le=2048,
+        multiple_of=PREVIEW_GRID_PX,
+        unit="px",
+        description="Height of previews, a multiple of 8; 0: the training resolution.",
+    )
 
 
 class OutputSettings(Section):
