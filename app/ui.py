@@ -30,6 +30,7 @@ from app.train.form import TrainForm
 from trainer.contract import stops, streams, temporary
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
+from trainer.contract.pasted import host_of, path_of
 from trainer.contract.system_errors import system_explained
 from trainer.contract.units import error_lines, shown
 
@@ -185,9 +186,11 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str]) -> int:
     """Serve the page; returns 0 when the user ended it, 2 on an error the user can act on."""
     parser = Parser(prog="launch.py", description="The page.", allow_abbrev=False)
-    parser.add_argument("--home", type=Path, metavar="DIR", help="Folder for runs and caches.")
+    parser.add_argument("--home", type=path_of, metavar="DIR", help="Folder for runs and caches.")
     parser.add_argument("--port", type=int, metavar="N", help="Port, else the first free one from 7860 on.")
-    parser.add_argument("--listen", metavar="ADDRESS", help="Open the page to other computers; needs a password.")
+    parser.add_argument(
+        "--listen", type=host_of, metavar="ADDRESS", help="Open the page to other computers; needs a password."
+    )
     parser.add_argument(
         "--allow-host",
         metavar="NAME[:PORT]",
@@ -195,7 +198,7 @@ def main(arguments: Sequence[str]) -> int:
         default=[],
         help="Name under which a tunnel or proxy shows the page, with the browser's port; may be given several times.",
     )
-    parser.add_argument("--password-file", type=Path, metavar="FILE", help="Holds it, in place of ATELIER_PASSWORD.")
+    parser.add_argument("--password-file", type=path_of, metavar="FILE", help="Holds it, in place of ATELIER_PASSWORD.")
     parser.add_argument("--no-browser", action="store_true", help="Do not open the browser.")
     try:
         with system_explained():

@@ -11,8 +11,15 @@ from trainer.contract.wording import MARK
 class Problem(Protocol):
     """An error, a warning or an event: what happened, and what to do."""
 
-    message: str
-    hint: str
+    @property
+    def message(self) -> str:
+        """What happened."""
+        ...
+
+    @property
+    def hint(self) -> str:
+        """What to do."""
+        ...
 
 
 def on_page(text: str, language: str) -> str:

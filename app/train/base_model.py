@@ -15,6 +15,7 @@ from app.kit.wording import explained
 from app.train.presets import preset_config
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
+from trainer.contract.pasted import pasted_model
 from trainer.contract.presets import FOLDER, list_presets
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.units import size
@@ -100,7 +101,7 @@ def earlier(home: Home) -> Iterator[TrainConfig]:
 def model_of(base_model: str) -> BaseModel | None:
     """The chosen model; None if it is not here, or none: what is wrong with it stands at the field."""
     try:
-        path = located(resolved((base_model or "").strip()))
+        path = located(resolved(pasted_model(base_model or "")))
         return identify(path) if path is not None else None
     except TrainerError:
         return None
@@ -108,7 +109,7 @@ def model_of(base_model: str) -> BaseModel | None:
 
 def line_html(base_model: str, model: BaseModel | None, asked: dict[str, str], tongue: str) -> str:
     """Returns what the chosen model is, or that it will be downloaded; empty if it is nowhere."""
-    name = (base_model or "").strip()
+    name = pasted_model(base_model or "")
     if model is not None:
         line = say(tongue, "model.cached", sentence=model.sentence()) if is_hub_name(name) else model.sentence()
     elif is_hub_name(name) and located(name) is None:
@@ -120,7 +121,7 @@ def line_html(base_model: str, model: BaseModel | None, asked: dict[str, str], t
 
 def asked_of_hub(base_model: str, tongue: str) -> dict[str, str]:
     """Returns what the hub says of a model that is not downloaded yet, by its name; empty for any other."""
-    name = (base_model or "").strip()
+    name = pasted_model(base_model or "")
     if not is_hub_name(name) or located(name) is not None:
         return {}
     try:

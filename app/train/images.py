@@ -18,6 +18,7 @@ from app.kit.wording import html_of
 from app.server.files import thumbnail_url
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home, user_path
+from trainer.contract.pasted import pasted
 from trainer.dataset import caption_files, formats
 from trainer.dataset.overlay import existing_overlay
 from trainer.dataset.scan import look
@@ -65,7 +66,7 @@ def build(home: Home, form: Form) -> tuple[gr.Button, gr.HTML]:
 
 def dataset_link(preset: str, named: dict[str, Any], tongue: str) -> str:
     """Returns a link to the Dataset page, which then checks what these settings train; empty without a folder."""
-    folder = Path((named["dataset_images"] or "").strip()).expanduser()
+    folder = Path(pasted(named["dataset_images"] or "")).expanduser()
     if not folder.name or not folder.is_dir():
         return ""
     chosen = {"preset": preset, "trigger": named["dataset_trigger_word"], "resolution": named["dataset_resolution"]}

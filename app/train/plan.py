@@ -19,7 +19,7 @@ from trainer.models.compatible import check_chosen
 from trainer.models.errors import ModelError
 from trainer.planning.estimate import disk_bytes, estimate, foreseen
 from trainer.planning.memory import GIB
-from trainer.planning.ready import settled
+from trainer.planning.ready import rounded, settled
 from trainer.planning.strength import Far, far_strengths, learning_strength
 
 
@@ -77,6 +77,7 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
             batch=config.dataset.batch_size * config.dataset.accumulation,
         )
     ]
+    parts += [f"⚠ {say(tongue, 'plan.rounded', px=px, trained=trained)}" for px, trained in rounded(config).items()]
     captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
     previews = known.preview_plan(config, made, captions, config.model.processes)
     if made.base_views:

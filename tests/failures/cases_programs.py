@@ -98,6 +98,21 @@ def no_image_folder(scene):
 
 
 @case("settings", "invalid_settings")
+def a_web_address_in_the_place_of_the_image_folder(scene):
+    return scene.refused(dataset__images="https://example.org/photos")
+
+
+@case("settings", "invalid_settings")
+def an_address_on_the_network_in_the_place_of_the_image_folder(scene):
+    return scene.refused(dataset__images="smb://nas/photos")
+
+
+@case("settings", "invalid_settings")
+def a_path_of_windows_on_another_system(scene):
+    return scene.refused(dataset__images=r"D:\photos\ana")
+
+
+@case("settings", "invalid_settings")
 def a_flag_that_is_not_there(scene):
     return scene.check("--adapter.rnak", "16")
 
@@ -105,6 +120,16 @@ def a_flag_that_is_not_there(scene):
 @case("settings", "invalid_settings")
 def a_value_out_of_its_range(scene):
     return scene.refused(adapter__rank=1000)
+
+
+@case("settings", "invalid_settings")
+def a_preview_of_a_width_that_no_vae_decodes(scene):
+    return scene.refused(preview__width=500)
+
+
+@case("settings", "invalid_settings")
+def more_layers_skipped_than_the_text_encoder_has(scene):
+    return scene.refused(model__clip_skip=9)
 
 
 @case("settings", "invalid_settings")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from trainer.captioning.errors import DownloadNeeded, ExtraMissing, NotACaptioner
 from trainer.contract.home import CHECKOUT, user_path
-from trainer.contract.settings.fields import Section, invalid, setting
+from trainer.contract.settings.fields import PastedModel, PastedPath, Section, invalid, setting
 from trainer.contract.units import size
 from trainer.models.hub import Download, is_hub_name, local_folder, look
 from trainer.models.hub_files import weights
@@ -32,9 +32,9 @@ MORE = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.j
 class CaptionSettings(Section):
     """How the images of a folder are captioned automatically."""
 
-    folder: str = setting("", level="basic", min_length=1, description="Folder with the images; only read.")
+    folder: PastedPath = setting("", level="basic", min_length=1, description="Folder with the images; only read.")
     captioner: CaptionerName = setting("file-names", level="basic", description="Where captions come from.")
-    model: str = setting(
+    model: PastedModel = setting(
         "", description="The captioner's model: a folder, or a name on the Hugging Face hub; empty: its usual one."
     )
     download: bool = setting(False, description="Download the model if it is not on this computer.")

@@ -5,12 +5,12 @@ It is read without running code in it, and no file is overwritten.
 
 import subprocess
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
 from trainer.console.flags import Flags, Parser
 from trainer.console.progress import wait
+from trainer.contract.home import user_path
 from trainer.contract.stops import ENDED_BY_SIGNAL
 
 USAGE = "MODEL.ckpt [TARGET]"
@@ -18,14 +18,16 @@ USAGE = "MODEL.ckpt [TARGET]"
 
 def add_flags(parser: Parser) -> None:
     """Add the two files."""
-    parser.add_argument("source", metavar="MODEL.ckpt", help="The checkpoint.")
-    parser.add_argument("target", metavar="TARGET.safetensors", nargs="?", help="The new file, else beside it.")
+    parser.add_argument("source", type=user_path, metavar="MODEL.ckpt", help="The checkpoint.")
+    parser.add_argument(
+        "target", type=user_path, metavar="TARGET.safetensors", nargs="?", help="The new file, else beside it."
+    )
 
 
 def run(flags: Flags, console: Console) -> int:
     """Convert the file; returns the exit code of the process that does it."""
-    source = Path(flags["source"]).expanduser()
-    target = Path(flags["target"]).expanduser() if "target" in flags else source.with_suffix(".safetensors")
+    source = flags["source"]
+    target = flags.get("target") or source.with_suffix(".safetensors")
     command = [sys.executable, "-P", "-m", "trainer.tools.convert", str(source), str(target)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:  # noqa: S603 - an argument list
         code = wait(child, f"Converting {source.name}", console)

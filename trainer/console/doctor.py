@@ -11,7 +11,7 @@ from rich.console import Console
 from trainer.console.bar import Bar
 from trainer.console.flags import Flags, Parser, add_settings, given
 from trainer.contract.errors import InvalidSettings
-from trainer.contract.home import Home
+from trainer.contract.home import Home, user_path
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.wording import for_console
 from trainer.dataset.overlay import change, undo, with_overlays
@@ -25,7 +25,7 @@ MARKS = {"error": "[bold red]âœ—[/]", "warning": "[yellow]![/]", "note": "[dim]Â
 
 def add_flags(parser: Parser, folder: str = "doctor") -> None:
     """Add the flags of the doctor; `folder` is the flag before the folder, if not simply the first word."""
-    parser.add_argument(folder, metavar="DIR", help="Folder with the images.")
+    parser.add_argument(folder, type=user_path, metavar="DIR", help="Folder with the images.")
     if folder == "doctor":
         add_settings(parser, listed=False)
     parser.add_argument("--fix", metavar="CODE", nargs="+", action="extend", help="Fix these findings.")
@@ -36,7 +36,7 @@ def run(flags: Flags, console: Console) -> int:
     """Check, fix or undo; returns 1 if a training would fail on the folder or lose images."""
     home = Home.find(flags.get("home"))
     config = given(flags, home)[0]
-    folder = Path(flags["doctor"]).expanduser().resolve()
+    folder = flags["doctor"].resolve()
     if flags.get("undo"):
         return _undo(folder, home, console)
     config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"images": str(folder)})})

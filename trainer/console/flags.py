@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, NoReturn
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import Home
+from trainer.contract.pasted import bare, path_of
 from trainer.contract.presets import FOLDER, load_preset, overlay
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS, TrainConfig
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         self._command = command
         for add in add_flags:
             add(self)
-        self.add_argument("--home", metavar="DIR", type=Path, help="Folder for runs and caches (else ATELIER_HOME).")
+        self.add_argument("--home", metavar="DIR", type=path_of, help="Folder for runs and caches (else ATELIER_HOME).")
         self.add_argument("-h", "--help", action="help", help="Show this help.")
 
     def flags(self, arguments: Sequence[str]) -> Flags:
@@ -98,12 +98,12 @@ def add_settings(parser: Parser, *, listed: bool) -> None:
         return help_text.replace("%", "%%") if listed else argparse.SUPPRESS
 
     add = parser.add_argument
-    add("--preset", metavar="NAME", help=f"Starting point; `{PROGRAM} presets` lists them.")
+    add("--preset", metavar="NAME", type=bare, help=f"Starting point; `{PROGRAM} presets` lists them.")
     add("--images", metavar="DIR", help=_text("Folder of images; short for --dataset.images."))
     add("--name", metavar="X", help=_text("Name of the LoRA file; short for --output.name."))
     add("--base-model", metavar="P", help=_text("Base model; short for --model.base_model."))
     add("--memory-limit", metavar="GIB", help=_text("Use no more memory; short for --model.memory_limit."))
-    add("--config", metavar="FILE", type=Path, help="TOML file of settings, between preset and flags.")
+    add("--config", metavar="FILE", type=path_of, help="TOML file of settings, between preset and flags.")
     for section, fields in SECTIONS.items():
         group = parser.add_argument_group(section, (fields.__doc__ or "").strip()) if listed else parser
         for info in (info for info in all_settings() if info.section == section):

@@ -23,6 +23,7 @@ from trainer.models.lookup import located
 from trainer.planning.estimate import foreseen
 from trainer.planning.memory import details
 from trainer.planning.preview_schedule import PreviewPlan, words
+from trainer.planning.ready import rounded
 from trainer.planning.strength import learning_strength, strength_problems
 from trainer.runs.process import Group
 
@@ -71,6 +72,10 @@ def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], grou
         f"learning strength {strength:.2g}; writes up to {config.output.files} LoRA files, "
         f"the last one {escape(config.output.name)}.safetensors."
     )
+    for wanted, trained in rounded(config).items():
+        console.print(
+            f"Resolution {wanted} px is trained at {trained} px: this model takes no sizes between.", style="yellow"
+        )
     if made.base_views:
         console.print(
             f"Prior preservation: {config.dataset.class_images} class images are generated first, if no earlier run "

@@ -9,6 +9,7 @@ from trainer.console.flags import Flags, Parser
 from trainer.console.progress import wait
 from trainer.contract.home import Home
 from trainer.contract.ours import read_plain
+from trainer.contract.pasted import pasted
 from trainer.contract.stops import ENDED_BY_SIGNAL
 from trainer.runs import process
 from trainer.runs.errors import RunError
@@ -21,7 +22,9 @@ USAGE = "RUN FILE"
 def add_flags(parser: Parser) -> None:
     """Add the run and its file."""
     parser.add_argument("run", metavar="RUN", help="The run: its name or folder.")
-    parser.add_argument("file", metavar="FILE", help="One of its LoRA files: its name, as in ana-000200.safetensors.")
+    parser.add_argument(
+        "file", type=pasted, metavar="FILE", help="One of its LoRA files: its name, as in ana-000200.safetensors."
+    )
 
 
 def run(flags: Flags, console: Console) -> int:

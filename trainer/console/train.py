@@ -13,6 +13,7 @@ from trainer.console.plan import show_model, show_overlays, show_plan, show_prev
 from trainer.contract.errors import InvalidSettings, isolated
 from trainer.contract.events import Event, Lora, RunFailed, RunFinished, RunStarted, RunView, Sample, Step
 from trainer.contract.home import Home
+from trainer.contract.pasted import host_of
 from trainer.contract.settings.config import TrainConfig, validated
 from trainer.contract.stops import ENDED_BY_SIGNAL
 from trainer.contract.system_errors import FileGone
@@ -57,7 +58,7 @@ def add_flags(parser: Parser) -> None:
     several = parser.add_argument_group("several computers", "the same command on each, with a rank of its own")
     several.add_argument("--machines", metavar="N", type=int, help="How many computers train together.")
     several.add_argument("--machine-rank", metavar="K", type=int, help="Which of them this is: 0, 1, …")
-    several.add_argument("--main-address", metavar="HOST:PORT", help="Where the others reach number 0.")
+    several.add_argument("--main-address", metavar="HOST:PORT", type=host_of, help="Where the others reach number 0.")
 
 
 def run(flags: Flags, console: Console) -> int:

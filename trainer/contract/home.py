@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.files import LONGEST_NAME
+from trainer.contract.pasted import path_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HOME = "ATELIER_HOME"  # the environment variable; a trainer gets its home by it
@@ -23,7 +24,7 @@ class Home:
     @classmethod
     def find(cls, chosen: Path | None = None) -> Home:
         """The home the user chose, absolute."""
-        return cls((chosen or Path(os.environ.get(HOME) or CHECKOUT)).expanduser().resolve())
+        return cls((chosen or path_of(os.environ.get(HOME) or str(CHECKOUT))).expanduser().resolve())
 
     @property
     def runs(self) -> Path:
@@ -52,16 +53,20 @@ class Home:
 
 
 def user_path(written: str) -> Path:
-    """Returns the path a user wrote, without spaces around it and with ~ expanded.
+    """Returns the path that was meant by what a user wrote or pasted, with ~ expanded.
 
     Raises:
-        InvalidSettings: No file can have it.
+        InvalidSettings: No file can have it, or it leads to another computer.
     """
-    path = Path(os.path.expanduser(written.strip()))  # noqa: PTH111 - unlike Path's own it leaves an unknown ~name
-    try:
-        usable = "\0" not in written and all(len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts)
-    except ValueError:  # half a character, as JSON can write it
-        usable = False
-    if not usable:
+    path = path_of(written)
+    if not possible(path):
         raise InvalidSettings(f"No file can have the path {written[:80]!a}.", hint="Copy it from your file manager.")
     return path
+
+
+def possible(path: Path) -> bool:
+    """Whether a file can have this path."""
+    try:
+        return "\0" not in str(path) and all(len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts)
+    except ValueError:  # half a character, as JSON can write it
+        return False

@@ -1,5 +1,6 @@
 """Presets: small TOML files that say only what differs from the defaults; and where each value came from."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
 from trainer.contract.files import atomic_write
 from trainer.contract.home import CHECKOUT
 from trainer.contract.ours import NotOurs, check
+from trainer.contract.pasted import bare
 from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
 from trainer.contract.settings.fields import plain_file_name
 from trainer.contract.toml import Values, flat, read_toml
@@ -126,13 +128,19 @@ def _path_of(name: str, folders: Sequence[Path]) -> Path:
     """The preset's file, found among those that are there, so that no name leads elsewhere."""
     files = _files(folders)
     for path in files:
-        if path.stem == name:
+        if path.stem in (name, _stem(name)):
             return path
     raise UnknownPreset(name=name, known=", ".join(path.stem for path in files))
 
 
+def _stem(name: str) -> str:
+    """The name without what was pasted around it, and without a file's ending."""
+    return re.sub(r"(?:\.toml|[. ])+$", "", bare(name), flags=re.IGNORECASE)
+
+
 def _free_path(folder: Path, name: str, replace: bool) -> Path:
     """Where a preset of this name is written."""
+    name = _stem(name)
     try:
         plain_file_name(name)
     except ValueError as error:

@@ -9,6 +9,7 @@ import tomlkit
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.fields import Section
+from trainer.contract.settings.outputs import PREVIEW_GRID_PX
 
 Values = dict[str, Any]
 # Names that earlier versions gave settings: in TOML files, flags, the API and runs to be resumed
@@ -58,6 +59,15 @@ def to_toml(config: TrainConfig) -> str:
     for key, value in config.model_dump(mode="json", exclude_none=True).items():  # TOML has no nothing
         document.add(key, tomlkit.item(value))
     return tomlkit.dumps(document)
+
+
+def accepted_earlier(values: Values) -> Values:
+    """Returns a run's values in today's ranges, where an earlier version let pass what no preview can have."""
+    preview = values.get("preview")
+    if not isinstance(preview, dict):
+        return values
+    sides = {key: size for key, size in preview.items() if key in ("width", "height") and isinstance(size, int)}
+    return {**values, "preview": {**preview, **{key: size - size % PREVIEW_GRID_PX for key, size in sides.items()}}}
 
 
 def renamed(values: dict[str, Any]) -> dict[str, Any]:

@@ -27,13 +27,13 @@ TOGETHER = 512 * 512  # px generated at once: small images cost little more toge
 
 def preview_options(config: TrainConfig, indices: Sequence[int]) -> RenderOptions:
     """Returns seeds, steps, CFG scale and size of the previews of these prompt numbers."""
-    requested = config.preview
+    requested, (width, height) = config.preview, config.preview_size
     return RenderOptions(
         seeds=tuple(requested.seed + index for index in indices),
         steps=requested.steps,
         guidance_scale=requested.guidance_scale,
-        width=requested.width or config.dataset.resolution,
-        height=requested.height or config.dataset.resolution,
+        width=width,
+        height=height,
     )
 
 

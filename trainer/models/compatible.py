@@ -1,5 +1,7 @@
 """Whether settings suit the base model they choose, checked before anything is loaded."""
 
+import json
+from contextlib import suppress
 from pathlib import PurePath
 
 from trainer.contract.errors import InvalidSettings
@@ -10,6 +12,8 @@ from trainer.contract.wording import named, setting
 from trainer.models.completeness import check_vae
 from trainer.models.identify import NAMES, BaseModel, Prediction, identify
 from trainer.models.lookup import located, resolved
+
+TEXT_LAYERS = 12
 
 
 def check_chosen(config: TrainConfig) -> None:
@@ -54,6 +58,13 @@ def check(model: BaseModel, config: TrainConfig) -> None:
             f"{named('model.clip_skip')} = {settings.clip_skip}, but {name} is no SD 1.x",
             f"Set {setting('model.clip_skip', 0)}: SD 2.x and SDXL already skip their last layer.",
         )
+    layers = _text_layers(model)
+    if settings.clip_skip > layers:
+        raise _unsuited(
+            "model.clip_skip",
+            f"{named('model.clip_skip')} = {settings.clip_skip}, but the text encoder of {name} has {layers} layers",
+            f"Set {setting('model.clip_skip')} to at most {layers}, or to 0.",
+        )
     if config.adapter.text_encoder_2 and model.family != "sdxl":
         raise _unsuited(
             "adapter.text_encoder_2",
@@ -67,6 +78,14 @@ def check(model: BaseModel, config: TrainConfig) -> None:
             f"Look at the model's page; then set {setting('objective.prediction', 'epsilon or v_prediction')}.",
         )
     noise_of(model.prediction or "epsilon", model.zero_terminal_snr, config.objective)
+
+
+def _text_layers(model: BaseModel) -> int:
+    """How many layers the text encoder has; as many as that of SD 1.x where no file says it."""
+    with suppress(OSError, ValueError, LookupError, TypeError):  # what is wrong with a model is reported elsewhere
+        config = json.loads((model.path / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+        return int(config["num_hidden_layers"])
+    return TEXT_LAYERS
 
 
 def noise_of(prediction: Prediction, zero_snr: bool, requested: ObjectiveSettings) -> tuple[Prediction, bool]:

@@ -10,6 +10,7 @@ from threading import Lock
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import POCKET, user_path
+from trainer.contract.pasted import pasted_model
 from trainer.contract.settings.model import ModelSettings
 from trainer.models.errors import BaseModelMissing, ModelError
 from trainer.models.headers import readable
@@ -50,6 +51,7 @@ def resolved(base_model: str) -> str:
         NotABaseModel: The system refuses access.
         InvalidSettings: Several have that name.
     """
+    base_model = pasted_model(base_model)
     if base_model == "pocket" or is_hub_name(base_model):
         return base_model
     path = user_path(base_model)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from trainer.contract.pasted import pasted
+
 OWN = "My LoRA folder"
 VARIABLE = "ATELIER_LORA_FOLDER"
 SEARCH_SECONDS = 3.0  # a sleeping disk or a slow share must not delay the page
@@ -63,7 +65,7 @@ def find_clients(home_dirs: Sequence[Path] | None = None) -> list[Client]:
         home_dirs: Home folders to look in and below; None for the user's, this computer's drives and /opt.
     """
     named = filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))
-    clients = [Client(OWN, Path(folder.strip()).expanduser()) for folder in named]
+    clients = [Client(OWN, Path(pasted(folder)).expanduser()) for folder in named]
     homes = [Path.home()] if home_dirs is None else home_dirs
     places = [home / below for home in homes for below in BELOW_HOME]
     found = _search([*places, *_drives()] if home_dirs is None else places)

@@ -1,5 +1,6 @@
 """What a run writes to the disk, foreseen before it starts; with too little room there it does not begin."""
 
+import math
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -27,9 +28,7 @@ def run_bytes(config: TrainConfig, trained: int, steps: int, prompts: int) -> in
     output = config.output
     saved = trained * TRAINED_BYTES * (output.keep_checkpoints + 1)
     files = trained * FILE_BYTES[output.dtype] * (output.files + 2)  # that of an early stop, and the one being verified
-    side = config.dataset.resolution
-    pixels = (config.preview.width or side) * (config.preview.height or side)
-    previews = images(config, steps, prompts) * pixels * PREVIEW_BYTES
+    previews = images(config, steps, prompts) * math.prod(config.preview_size) * PREVIEW_BYTES
     return saved + files + previews + BESIDES
 
 

@@ -5,6 +5,7 @@ without weights.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -126,8 +127,8 @@ def predict(
     vae = facts["vae"] * width
     unet = _unet(facts, savings, device, width)
     always = texts * width + (vae if device == "cpu" else 0)
-    own, own_mpx = config.dataset.resolution, _megapixels(config)
-    shown = (config.preview.width or own) * (config.preview.height or own) / MIB
+    own_mpx = _megapixels(config)
+    shown = math.prod(config.preview_size) / MIB
     learned: dict[Name, float] = {"base": unet + always, "adapter": trained * TRAINED_BYTES}
     savings, share = _shared(savings, processes)
     between = trained * GRADIENT_BYTES if share > savings.batch_size else 0

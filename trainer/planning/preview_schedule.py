@@ -1,5 +1,6 @@
 """Previews of a run: when they fall due, what they show, and what share of its time they will take."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,9 +57,8 @@ def images(config: TrainConfig, steps: int, prompts: int) -> int:
 
 def work(config: TrainConfig) -> float:
     """What one image takes, in forward passes of the UNet over a training image; guidance doubles them."""
-    requested, own = config.preview, config.dataset.resolution
-    area = (requested.width or own) * (requested.height or own) / own**2
-    return requested.steps * (2 if requested.guidance_scale > 1 else 1) * area
+    area = math.prod(config.preview_size) / config.dataset.resolution**2
+    return config.preview.steps * (2 if config.preview.guidance_scale > 1 else 1) * area
 
 
 def preview_plan(

@@ -4,8 +4,9 @@ from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import user_path
 from trainer.contract.settings.config import TrainConfig, validated
 from trainer.contract.wording import setting
+from trainer.dataset.buckets import grid_step
 from trainer.models.compatible import check_chosen
-from trainer.models.lookup import resolved
+from trainer.models.lookup import depths_of, resolved
 from trainer.models.lora_header import check_start
 
 
@@ -31,6 +32,14 @@ def settled(config: TrainConfig) -> TrainConfig:
     check_chosen(made)
     check_start(made.adapter)
     return made
+
+
+def rounded(config: TrainConfig) -> dict[int, int]:
+    """Returns which training resolutions the base model's grid does not allow, in px, and what each is trained at."""
+    step = grid_step(*depths_of(config.model))
+    wanted = (config.dataset.resolution, *config.dataset.further_resolutions)
+    trained = {side: max(side // step, 1) * step for side in wanted}
+    return {side: made for side, made in trained.items() if side != made}
 
 
 def _absolute(path: str) -> str:

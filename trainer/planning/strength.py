@@ -12,6 +12,7 @@ from trainer.models.lookup import located
 
 # Lowest and highest usual learning strength; between them lie all presets
 USUAL = {"sd15": (2e-5, 5e-4), "sd2": (2e-5, 5e-4), "sdxl": (2e-5, 5e-4), "pocket": (5e-4, 1e-2)}
+SHOWN: dict[str, str] = {"pocket": "pocket", **NAMES}
 FAR = 10.0  # times below or above the usual
 HIGHEST_RATE = 0.1  # that the settings allow
 
@@ -55,7 +56,7 @@ def far_strengths(config: TrainConfig) -> list[Far]:
         if not low / FAR * (1 - 1e-9) <= strength <= high * FAR * (1 + 1e-9):
             wanted = low if strength < low else high
             remedy = _remedy(f"optimizer.{name}", wanted, adapter.alpha, adapter.rank)
-            found.append(Far(what, strength, (low, high), "pocket" if model == "pocket" else NAMES[model], remedy))
+            found.append(Far(what, strength, (low, high), SHOWN[model], remedy))
     return found
 
 

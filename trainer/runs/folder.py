@@ -13,7 +13,7 @@ from trainer.contract.files import atomic_write
 from trainer.contract.home import HOME, Home, user_path
 from trainer.contract.ours import check, check_below
 from trainer.contract.settings.config import TrainConfig, validated
-from trainer.contract.toml import read_toml, to_toml
+from trainer.contract.toml import accepted_earlier, read_toml, to_toml
 from trainer.dataset.errors import FolderMissing
 from trainer.runs.errors import RunBusy, RunMissing, spoken
 from trainer.runs.workfolder import WorkFolder
@@ -118,7 +118,7 @@ class RunFolder(WorkFolder):
             InvalidSettings: Another version wrote them.
         """
         check(self.config_file)
-        return validated(read_toml(self.config_file))
+        return validated(accepted_earlier(read_toml(self.config_file)))
 
     def busy(self, pid: int | None) -> RunBusy:
         """Returns the error for whoever wants this run while that process trains it."""

@@ -91,7 +91,8 @@ FORMER = {
     "--model.stream": "model.offload",
     "--optimizer.schedule": "optimizer.lr_scheduler",
 }
-TYPED = {"--machines": int, "--machine-rank": int, "--config": Path, "--home": Path}
+TYPED = {"--machines": int, "--machine-rank": int}
+TYPED |= dict.fromkeys(("--config", "--home", "--doctor", "--export-dataset", "--to"), Path)
 
 
 def meaning(line):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.contract.events import EventLog, Lora, Phase, Sample, Warned, read_events
+from trainer.contract.pasted import pasted, pasted_model
 from trainer.contract.presets import overlay
 from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
 from trainer.contract.settings.dataset import Concept, DatasetSettings
@@ -22,9 +23,13 @@ SIZES = (Size(64, 64), Size(96, 64), Size(64, 96))
 
 # Any text Unicode has, without the halves of surrogate pairs, which no file can hold.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+paths = texts.map(pasted)  # as they are once they were read
+models = texts.map(pasted_model)
 # Where a range depends on another setting, one that is always allowed.
 TOGETHER = {
     "dataset": {
+        "images": paths,
+        "captions": paths,
         "min_total_views": st.integers(1, 1000),
         "max_total_views": st.integers(1000, 1_000_000),
         "resolution": st.integers(512, 2048),
@@ -37,8 +42,9 @@ TOGETHER = {
         "min_timestep": st.integers(0, 500),
         "max_timestep": st.integers(501, 1000),
     },
-    "model": {"base_model": texts.filter(bool)},
-    "concept": {"images": texts.filter(bool)},
+    "model": {"base_model": models.filter(bool), "vae": paths},
+    "adapter": {"start_from": paths},
+    "concept": {"images": paths.filter(bool), "captions": paths},
     "output": {
         "name": st.text(string.ascii_letters + "äéß猫0123456789-_#='()", max_size=40).filter(
             lambda name: name.upper() not in WINDOWS_DEVICES
@@ -105,6 +111,13 @@ def test_settings_come_back_from_their_file_unchanged(values, folder):
     path = folder / "config.toml"
     path.write_bytes(to_toml(config).encode())
     assert validated(read_toml(path)) == config
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts | st.text(r"""file:/\"'<> %20~a.hf.co#C""", max_size=20))
+def test_a_pasted_text_that_was_read_stays_as_it_is(text):
+    assert pasted(pasted(text)) == pasted(text)
+    assert pasted_model(pasted_model(text)) == pasted_model(text)
 
 
 @FEW

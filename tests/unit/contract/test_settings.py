@@ -136,7 +136,7 @@ def test_settings_that_only_look_alike_contradictions_are_allowed(section, value
 
 
 @pytest.mark.parametrize(
-    "name", ["a/b", "a\\b", "C:x", "what?", "*", 'say "x"', "<x>", "a|b", ".hidden", "..", " x", "x ", "a\nb", "a\0b"]
+    "name", ["a/b", "a\\b", "C:x", "what?", "*", 'say "x"', "<x>", "a|b", ".hidden", "..", "a\nb", "a\0b"]
 )
 def test_a_lora_name_that_is_no_plain_file_name_is_refused(name):
     error = refusal("output", name=name)

@@ -8,7 +8,7 @@ from trainer.contract.settings.dataset import DatasetSettings
 from trainer.contract.settings.fields import Section, invalid
 from trainer.contract.settings.learning import AdapterSettings, ObjectiveSettings, OptimizerSettings
 from trainer.contract.settings.model import ModelSettings
-from trainer.contract.settings.outputs import OutputSettings, PreviewSettings
+from trainer.contract.settings.outputs import PREVIEW_GRID_PX, OutputSettings, PreviewSettings
 
 
 class TrainConfig(Section):
@@ -27,6 +27,12 @@ class TrainConfig(Section):
     objective: ObjectiveSettings = ObjectiveSettings()
     preview: PreviewSettings = PreviewSettings()
     output: OutputSettings = OutputSettings()
+
+    @property
+    def preview_size(self) -> tuple[int, int]:
+        """Width and height of previews in px: by default the training resolution, down to what a VAE can decode."""
+        own = self.dataset.resolution // PREVIEW_GRID_PX * PREVIEW_GRID_PX
+        return self.preview.width or own, self.preview.height or own
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -7,15 +7,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from trainer.contract.settings.fields import Section, setting
+from trainer.contract.settings.fields import PastedPath, Section, setting
 from trainer.contract.wording import named
 
 
 class DatasetSettings(Section):
     """Images, captions, and how often each is shown."""
 
-    images: str = setting("", level="basic", description="Folder with the images and their .txt captions.")
-    captions: str = setting(
+    images: PastedPath = setting("", level="basic", description="Folder with the images and their .txt captions.")
+    captions: PastedPath = setting(
         "",
         description="File with captions (metadata.jsonl) that overrides .txt files; empty: edits made in Atelier.",
     )
@@ -121,6 +121,7 @@ class DatasetSettings(Section):
     cache_limit: float = setting(
         20.0,
         ge=0.0,
+        le=1_000_000,
         unit="GiB",
         description="Largest cache of latents and embeddings; what was unused longest is deleted. 0: no limit.",
     )
@@ -156,8 +157,8 @@ class DatasetSettings(Section):
 class Concept(Section):
     """A further folder of images with its own rules; what is not given is the data set's."""
 
-    images: str = setting(..., min_length=1, description="Folder with the images and their captions.")
-    captions: str = setting(
+    images: PastedPath = setting(..., min_length=1, description="Folder with the images and their captions.")
+    captions: PastedPath = setting(
         "", description="File with captions that overrides the folder's; empty: edits made in Atelier."
     )
     weight: float = setting(1.0, gt=0.0, le=100.0, description="Repeats of its images, relative to the first folder's.")

@@ -1,17 +1,21 @@
 """What settings are made of, and how a refused value is reported."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from trainer.contract.errors import InvalidSettings
+from trainer.contract.pasted import bare, pasted, pasted_model
 from trainer.contract.wording import MARK, action, named
 
 Level = Literal["basic", "advanced"]
 NAME_BYTES = 200  # file systems allow 255, and 80 characters can take 320
-WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
+WINDOWS_DEVICES |= {f"{port}{n}" for port in ("COM", "LPT") for n in "123456789¹²³"}
+WEIGHTS = re.compile(r"(?:\.(?:safetensors|ckpt|pth?|bin))+$", re.IGNORECASE)  # the endings of model files
 
 
 class Section(BaseModel):
@@ -23,6 +27,11 @@ class Section(BaseModel):
 def setting(default: Any, *, description: str, level: Level = "advanced", unit: str = "", **limits: Any) -> Any:  # noqa: ANN401
     """One setting: default, help, range (`ge`, `le`, `min_length`), unit, and whether the page shows it at once."""
     return Field(default, description=description, json_schema_extra={"level": level, "unit": unit}, **limits)
+
+
+def reader(read: Callable[[str], str]) -> BeforeValidator:
+    """Returns the validator that reads what was written before its length is judged; what is no text it lets pass."""
+    return BeforeValidator(lambda value: read(value) if isinstance(value, str) else value)
 
 
 def plain_file_name(name: str) -> str:
@@ -39,6 +48,21 @@ def plain_file_name(name: str) -> str:
     if size > NAME_BYTES:
         raise ValueError(f"takes {size} bytes; at most {NAME_BYTES} leave room for step and suffix")
     return name
+
+
+def weights_name(name: str) -> str:
+    """Returns the name of a LoRA file without what was pasted around it, and without an ending of model files.
+
+    Raises:
+        ValueError: It cannot be a file's name on every system; the message says why.
+    """
+    plain = bare(name)
+    return plain_file_name(WEIGHTS.sub("", plain.rstrip(". ")).rstrip(". ") or plain)
+
+
+PastedPath = Annotated[str, reader(pasted)]
+PastedModel = Annotated[str, reader(pasted_model)]  # a path, or owner/name
+WeightsName = Annotated[str, reader(weights_name)]
 
 
 def invalid(error: ValidationError, sections: Mapping[str, type[Section]]) -> InvalidSettings:

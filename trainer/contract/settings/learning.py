@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from trainer.contract.settings.fields import Section, setting
+from trainer.contract.settings.fields import PastedPath, Section, setting
 from trainer.contract.wording import named
 
 
@@ -38,7 +38,7 @@ class AdapterSettings(Section):
     )
     text_encoder: bool = setting(False, description="Also train the text encoder, with its own learning rate.")
     text_encoder_2: bool = setting(False, description="Also train SDXL's second, larger text encoder.")
-    start_from: str = setting(
+    start_from: PastedPath = setting(
         "",
         description="LoRA file to continue (kohya: network weights), of the same rank and alpha. Empty: start fresh.",
     )

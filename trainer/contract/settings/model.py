@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from trainer.contract.settings.fields import Section, setting
+from trainer.contract.settings.fields import PastedModel, PastedPath, Section, setting
 
 Checkpointing = Literal["none", "feed_forward", "blocks", "full"]
 Quantize = Literal["none", "8bit", "4bit"]
@@ -14,14 +14,14 @@ class ModelSettings(Section):
     family: Literal["auto", "sd15", "sd2", "sdxl"] = setting(
         "auto", description="Architecture these settings are for; a base model of another one is refused."
     )
-    base_model: str = setting(
+    base_model: PastedModel = setting(
         "pocket",
         level="basic",
         min_length=1,
         description="A .safetensors checkpoint, a folder in the diffusers layout, a name on the Hugging Face hub, or "
         '"pocket" for the built-in miniature.',
     )
-    vae: str = setting("", description="VAE file or folder to use instead of the model's own. Empty: its own.")
+    vae: PastedPath = setting("", description="VAE file or folder to use instead of the model's own. Empty: its own.")
     clip_skip: int = setting(
         0,
         ge=0,
@@ -51,6 +51,7 @@ class ModelSettings(Section):
     memory_limit: float = setting(
         0.0,
         ge=0,
+        le=1_000_000,
         unit="GiB",
         description="Use no more memory than this: VRAM, or RAM without a GPU; 0: all.",
     )

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import field_validator
+from trainer.contract.settings.fields import Section, WeightsName, setting
 
-from trainer.contract.settings.fields import Section, plain_file_name, setting
+PREVIEW_GRID_PX = 8  # sides of previews are multiples: a VAE shrinks an image by as much
 
 
 class PreviewSettings(Section):
@@ -20,14 +20,28 @@ class PreviewSettings(Section):
     steps: int = setting(25, ge=1, le=150, unit="steps", description="Sampling steps of a preview.")
     guidance_scale: float = setting(7.0, ge=1.0, le=30.0, description="CFG scale of previews.")
     seed: int = setting(1234, ge=0, le=2**31 - 1, description="Seed of the first preview; each next one adds 1.")
-    width: int = setting(0, ge=0, le=2048, unit="px", description="Width of previews; 0: the training resolution.")
-    height: int = setting(0, ge=0, le=2048, unit="px", description="Height of previews; 0: the training resolution.")
+    width: int = setting(
+        0,
+        ge=0,
+        le=2048,
+        multiple_of=PREVIEW_GRID_PX,
+        unit="px",
+        description="Width of previews, a multiple of 8; 0: the training resolution.",
+    )
+    height: int = setting(
+        0,
+        ge=0,
+        le=2048,
+        multiple_of=PREVIEW_GRID_PX,
+        unit="px",
+        description="Height of previews, a multiple of 8; 0: the training resolution.",
+    )
 
 
 class OutputSettings(Section):
     """The files a run leaves."""
 
-    name: str = setting(
+    name: WeightsName = setting(
         "", level="basic", max_length=80, description="Name of the LoRA file; empty: the preset's name."
     )
     dtype: Literal["fp16", "bf16", "fp32"] = setting("fp16", description="Number format of the LoRA file.")
@@ -48,8 +62,3 @@ class OutputSettings(Section):
     keep_checkpoints: int = setting(
         2, ge=1, le=100, unit="checkpoints", description="Checkpoints to keep; older ones are deleted."
     )
-
-    @field_validator("name")
-    @classmethod
-    def _a_plain_file_name(cls, name: str) -> str:
-        return plain_file_name(name)
