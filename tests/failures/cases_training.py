@@ -19,7 +19,7 @@ import trainer.__main__
 from failures.book import case
 from failures.scene import copied
 from trainer.contract import files
-from trainer.engine import loop, strength_strip
+from trainer.engine import loop, previews, strength_strip
 from trainer.engine.frozen import gradient_checkpointing
 from trainer.engine.watch import power
 from trainer.planning import memory
@@ -230,7 +230,11 @@ def a_computer_that_sleeps(scene):
 
 @case("train", "isolated_failure", trains=True)
 def a_preview_that_cannot_be_drawn(scene):
-    return scene.train(scene.new_run(preview={"width": 20, "height": 20}), "isolated_failure", 0)
+    def fails(*_):
+        raise RuntimeError("the image has no size")
+
+    scene.patch.setattr(previews, "png", fails)
+    return scene.train(scene.new_run(), "isolated_failure", 0)
 
 
 @case("train", "fits_only_its_model", trains=True)

@@ -12,7 +12,7 @@ from trainer.models.lookup import located
 
 # Lowest and highest usual learning strength; between them lie all presets
 USUAL = {"sd15": (2e-5, 5e-4), "sd2": (2e-5, 5e-4), "sdxl": (2e-5, 5e-4), "pocket": (5e-4, 1e-2)}
-SHOWN: dict[str, str] = {"pocket": "pocket", **NAMES}
+SHOWN: dict[str, str] = {"pocket": "pocket", **{str(family): name for family, name in NAMES.items()}}
 FAR = 10.0  # times below or above the usual
 HIGHEST_RATE = 0.1  # that the settings allow
 
