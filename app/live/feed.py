@@ -6,6 +6,7 @@ Not by Gradio's timer: it takes some 100 ms of computing per answer, and many ta
 import json
 import threading
 import time
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -29,6 +30,7 @@ from trainer.runs.process import reap
 from trainer.runs.queue import Queue
 
 PATIENCE_SECONDS = 60  # after which a trainer that does not stop may be ended by force
+LOOK_SECONDS = 5.0  # between looks for a run that waits for a trainer that was killed
 KEPT = 32  # answers in memory: a few runs in a few languages
 SHARE_MS = 200  # of each second per open page: more than five ask less often, for the training needs both cores
 SOONEST_MS = 1000
@@ -43,6 +45,7 @@ class Feed:
         self.home, self.watches, self._standby = home, watches, Standby(home)
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str], tuple[str, bytes]] = {}
+        self._next_look = 0.0
         self._seen: dict[str, float] = {}  # open pages by their own name, and when each asked last
 
     def routes(self) -> list[Route]:
@@ -90,6 +93,15 @@ class Feed:
         made = sorted(path.name for path in watch.run.path.glob("*.strength.png"))  # they come without an event
         return [queue, watch.status, [one is not None for one in asked], pressing, hangs, len(watch.view.loras), made]
 
+    def _take_over(self, now: float) -> None:
+        """Start the next run after a trainer that was killed; looked for now and then, `now` in seconds."""
+        with self._lock:
+            if now < self._next_look:
+                return
+            self._next_look = now + LOOK_SECONDS
+        with suppress(TrainerError, OSError):  # whoever opens the Runs page is told
+            Queue(self.home).take_over()
+
     def pause_ms(self, page: str, now: float) -> int:
         """After how many ms this open page may ask again; `now` in seconds."""
         with self._lock:
@@ -100,6 +112,7 @@ class Feed:
     def _respond(self, request: Request) -> Response:
         """The parts, or 204 if there is nothing new; both say when to ask again."""
         reap()
+        self._take_over(time.monotonic())
         self._standby.keep(time.monotonic())
         asked = request.query_params
         headers = {"cache-control": "no-store", PAUSE: str(self.pause_ms(asked.get("page", ""), time.monotonic()))}

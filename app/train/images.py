@@ -3,6 +3,7 @@
 import shutil
 import time
 from html import escape
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -18,6 +19,7 @@ from app.kit.wording import html_of
 from app.server.files import thumbnail_url
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home, user_path
+from trainer.contract.ours import check_all
 from trainer.contract.pasted import pasted
 from trainer.dataset import caption_files, formats
 from trainer.dataset.overlay import existing_overlay
@@ -50,17 +52,17 @@ def build(home: Home, form: Form) -> tuple[gr.Button, gr.HTML]:
         """Show thumbnails of the folder, how many images and captions, and what is wrong."""
         return images_html(home, user_path(typed), language(request)) if (typed or "").strip() else ""
 
-    def take(files: list[str] | None, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
-        """Keep dropped files in a folder of the home, which becomes the image folder."""
+    def take(files: list[str] | None, typed: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
+        """Keep dropped files in a folder of the home, which becomes the image folder; more are added to it."""
         try:
-            folder = keep_dropped(home, [Path(file) for file in files or []])
+            folder = keep_dropped(home, [Path(file) for file in files or []], Path(typed) if typed else None)
         except OSError as error:
             problem = say(language(request), "train.drop_failed", cause=escape(str(error)))
             return None, gr.skip(), alert_card(problem)
         return None, str(folder), gr.skip()
 
     images.change(carded(found, describe), images, found, **PRIVATE)  # type: ignore[attr-defined]
-    drop.upload(take, drop, [drop, images, found], **PRIVATE)
+    drop.upload(take, [drop, images], [drop, images, found], **PRIVATE).then(describe, images, found, **PRIVATE)
     return example, look_closer
 
 
@@ -94,23 +96,55 @@ def images_html(home: Home, folder: Path, tongue: str) -> str:
     )
 
 
-def keep_dropped(home: Home, files: list[Path]) -> Path:
-    """Returns a new folder `datasets/dropped-TIME` with copies of the images and captions among these files.
+def keep_dropped(home: Home, files: list[Path], folder: Path | None = None) -> Path:
+    """Put the images and captions among these files into a folder of the home; returns it.
+
+    No file takes another's place: of two of one name the second gets a number, and its caption with it.
+
+    Args:
+        home: Where the folder is, `datasets/dropped-TIME`.
+        files: What was dropped; uploads, which lie among the home's temporary files, are moved, others copied.
+        folder: One that an earlier drop made, to be added to; None, or any other: a new one.
 
     Raises:
-        OSError: No room, or not readable; the new folder is then gone again.
+        OSError: No room, or not readable; what was kept by then stays.
     """
-    stem = home.root / "datasets" / f"dropped-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, number = stem, 1
-    while folder.exists():
-        number += 1
-        folder = stem.with_name(f"{stem.name}-{number}")
-    folder.mkdir(parents=True)
-    try:
-        for file in files:
-            if file.suffix.lower() in DROPPED:
-                shutil.copyfile(file, folder / file.name)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    if folder is None or folder.parent != home.root / "datasets" or not folder.name.startswith("dropped-"):
+        folder = _fresh_folder(home)
+    check_all(folder, deepest=1)
+    named: dict[str, list[str]] = {}  # by stem, those that images got and no caption has yet, in order
+    for file in sorted(files, key=lambda file: file.suffix.lower() in caption_files.SUFFIXES):
+        if file.suffix.lower() not in DROPPED:
+            continue
+        stem, caption = file.name.removesuffix(file.suffix), file.suffix.lower() in caption_files.SUFFIXES
+        if caption and named.get(stem):
+            fresh = named[stem].pop(0)
+        else:
+            fresh = _free_stem(folder, stem, file.suffix, beside_image=caption)
+            named.setdefault(stem, []).extend([] if caption else [fresh])
+        keep = shutil.move if file.resolve().is_relative_to(home.temporary) else shutil.copyfile
+        keep(file, folder / f"{fresh}{file.suffix}")
     return folder
+
+
+def _fresh_folder(home: Home) -> Path:
+    stem = home.root / "datasets" / f"dropped-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = next(one for n in count(1) if not (one := stem if n == 1 else stem.with_name(f"{stem.name}-{n}")).exists())
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _free_stem(folder: Path, stem: str, suffix: str, beside_image: bool) -> str:
+    """The stem, or the stem and a number, under which nothing lies in the folder; a caption goes beside its image."""
+    numbered = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+    return next(one for one in numbered if (_free(folder, one + suffix) if beside_image else not _like(folder, one)))
+
+
+def _free(folder: Path, name: str) -> bool:
+    """Whether no file is called so, upper and lower case alike: other systems know no difference."""
+    return not any(one.name.lower() == name.lower() for one in folder.iterdir())
+
+
+def _like(folder: Path, stem: str) -> bool:
+    """Whether a file of this stem lies there, of whatever kind."""
+    return any(one.name.removesuffix(one.suffix).lower() == stem.lower() for one in folder.iterdir())

@@ -329,3 +329,11 @@ def test_the_route_answers_with_json_or_nothing_new(panel, home):
     assert "Schritt 1 von 10" in answer.json()["html"]["headline"]
     again = client.get("/atelier/live", params={"run": run.path.name, "key": answer.json()["key"]})
     assert (again.status_code, again.content) == (204, b"")
+
+
+def test_an_open_page_starts_what_waits_for_a_trainer_that_was_killed(home, monkeypatch):
+    feed, started = Feed(home, Watches()), []
+    monkeypatch.setattr(Queue, "take_over", lambda queue: started.append(queue.home))
+    for now in (100.0, 101.0, 104.9, 105.1):
+        feed._take_over(now)
+    assert started == [home, home]

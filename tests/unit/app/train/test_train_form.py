@@ -104,10 +104,56 @@ def test_dropped_files_are_copied_images_and_captions_only(home, folder):
     assert keep_dropped(home, []) != kept
 
 
-def test_a_drop_that_fails_leaves_no_half_folder(home, folder, tmp_path):
+def dropped(folder, *names):
+    """Uploads, each in a folder of its own and with its name as content."""
+    files = []
+    for number, name in enumerate(names):
+        file = folder / f"{number}-{len(list(folder.glob('*')))}" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{number} {name}")
+        files.append(file)
+    return files
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_drop_that_fails_keeps_what_came(home, folder, tmp_path):
     with pytest.raises(FileNotFoundError):
         keep_dropped(home, [folder / "0.png", tmp_path / "gone.png"])
-    assert list((home.root / "datasets").iterdir()) == []
+    (kept,) = (home.root / "datasets").iterdir()
+    assert names(kept) == ["0.png"]
+
+
+def test_two_dropped_images_of_one_name_are_two(home):
+    uploads = home.temporary / "gradio"
+    kept = keep_dropped(home, dropped(uploads, "a.png", "a.txt", "a.png", "a.txt", "A.PNG"))
+    assert names(kept) == ["A-3.PNG", "a-2.png", "a-2.txt", "a.png", "a.txt"]
+    assert [(kept / name).read_text()[0] for name in ("a.png", "a.txt", "a-2.png", "a-2.txt")] == ["0", "1", "2", "3"]
+    assert [path for path in uploads.rglob("*") if path.is_file()] == []  # one copy of each
+
+
+def test_dropping_again_adds(home):
+    uploads = home.temporary / "gradio"
+    kept = keep_dropped(home, dropped(uploads, "a.png", "b.jpg"))
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    assert keep_dropped(home, dropped(uploads, "a.png", "a.txt", "c.png"), kept) == kept
+    assert {name: (kept / name).read_bytes() for name in before} == before
+    assert names(kept) == ["a-2.png", "a-2.txt", "a.png", "b.jpg", "c.png"]
+
+
+def test_a_caption_dropped_later_goes_beside_its_image(home):
+    uploads = home.temporary / "gradio"
+    kept = keep_dropped(home, dropped(uploads, "a.png"))
+    keep_dropped(home, dropped(uploads, "a.txt"), kept)
+    assert names(kept) == ["a.png", "a.txt"]
+
+
+def test_a_folder_of_the_user_s_is_never_added_to(home, folder):
+    before = names(folder)
+    assert keep_dropped(home, dropped(home.temporary, "a.png"), folder) != folder
+    assert names(folder) == before
 
 
 # the plan
