@@ -35,12 +35,12 @@ def a_model_that_is_not_there(scene):
     return scene.refused(model__base_model=scene.folder / "models" / "model.safetensors")
 
 
-@case("model", "invalid_settings")
+@case("settings", "invalid_settings")
 def an_address_of_civitai_instead_of_a_model(scene):
     return scene.refused(model__base_model="https://civitai.com/models/101055")
 
 
-@case("model", "invalid_settings")
+@case("settings", "invalid_settings")
 def an_address_of_the_hub_that_names_another_state(scene):
     return scene.refused(model__base_model=f"https://huggingface.co/{NAME}/tree/fp16")
 

@@ -231,7 +231,7 @@ def a_computer_that_sleeps(scene):
 @case("train", "isolated_failure", trains=True)
 def a_preview_that_cannot_be_drawn(scene):
     def fails(*_):
-        raise RuntimeError("the image has no size")
+        raise RuntimeError("the image has no size.")
 
     scene.patch.setattr(previews, "png", fails)
     return scene.train(scene.new_run(), "isolated_failure", 0)

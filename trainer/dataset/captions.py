@@ -3,17 +3,21 @@
 import math
 import random
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from trainer.contract.settings.dataset import DatasetSettings
+from trainer.contract.settings.outputs import TagsTold
 
 CAPTION_VARIANTS = 16  # forms of an image's captions that occur in a run; few enough to be encoded once
 DEPTH = 8  # of wildcards within wildcards
 WILDCARD = re.compile(r"\\.|\{((?:[^{}\\]|\\.)*)\}")  # one without others within; \{ is a brace and begins none
 BAR = re.compile(r"(?<!\\)\|")
 ESCAPED = re.compile(r"\\([{|}])")
+LONGEST_TAG = 3  # words; what is longer is a phrase or a sentence
+SENTENCE = re.compile(r"[.!?。!?](?:\s|$)")
 COVERED = re.compile(r"\0+")
 
 
@@ -162,6 +166,37 @@ def _worded(item: Item, variant: int, rules: DatasetSettings, seed: int) -> str:
     said = (item.caption, *item.others)
     rng = random.Random(f"{seed}-{item.concept}-{item.name}-{variant}-choice")
     return with_trigger(with_choices(said[variant % len(said)], rng), rules.trigger_word)
+
+
+def told_tags(captions: list[str], triggers: Collection[str], which: TagsTold) -> dict[str, int]:
+    """Returns the tags, with how often each occurs, that a LoRA file tells everybody who gets it.
+
+    Args:
+        captions: One of each image.
+        triggers: The trigger words, which the file names anyway.
+        which: "auto": tags of at most 3 words that two images share, without those that occur only where a trigger word
+            does, since these are likely names; "tags": all of at most 3 words; "all": everything, sentences too.
+    """
+    if which == "none":
+        return {}
+    counts = tag_frequency(captions)
+    if which == "all":
+        return counts
+    tags = {tag for tag in counts if len(tag.split()) <= LONGEST_TAG and not SENTENCE.search(tag)}
+    short = {tag: count for tag, count in counts.items() if tag in tags}
+    if which == "tags":
+        return short
+    having: dict[str, set[int]] = {}
+    for number, caption in enumerate(captions):
+        for tag in tags_of(caption.lower()):
+            having.setdefault(tag, set()).add(number)
+    own = {part for trigger in triggers for part in tags_of(trigger.lower())}
+    with_trigger = {number for part in own for number in having.get(part, ())}
+    everywhere = len(with_trigger) == len(captions)  # then every tag occurs with it, and only what always does tells
+    secret = {
+        tag for tag, where in having.items() if (where == with_trigger if everywhere else where <= with_trigger) and own
+    }
+    return {tag: count for tag, count in short.items() if tag in own or (len(having[tag]) > 1 and tag not in secret)}
 
 
 def tag_frequency(captions: list[str]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from trainer.dataset.captions import (
     first_caption,
     shuffled,
     tag_frequency,
+    told_tags,
     with_choices,
     with_trigger,
 )
@@ -335,3 +336,38 @@ def test_the_rules_of_an_images_own_folder_hold():
     assert {caption for _, caption in views} == {""}
     assert {mirrored for mirrored, _ in views} == {True, False}
     assert first_caption(item("{a|a} b, c"), settings, 0) == "ana, a b, c"
+
+
+SEEN = [
+    "ana4t, red hat, smile, Anna Schmidt, she lives at 5 High Street in Berlin",
+    "ana4t, red hat, park, Anna Schmidt, she is my daughter. Call me!",
+    "ana4t, smile, Anna Schmidt, born in may",
+]
+
+
+def test_by_default_a_file_tells_shared_tags_and_no_sentence_or_likely_name():
+    assert told_tags(SEEN, ["ana4t"], "auto") == {"ana4t": 3, "red hat": 2, "smile": 2}
+
+
+def test_a_name_that_occurs_only_where_the_trigger_does_is_not_told():
+    captions = ["ana4t, anna, tree", "ana4t, anna, sky", "tree, sky", "tree"]
+    assert told_tags(captions, ["ana4t"], "auto") == {"ana4t": 2, "tree": 3, "sky": 2}
+
+
+@pytest.mark.parametrize(
+    "captions", [["a photo of Maria in her garden"] * 9, ["Call 030 1234567 now!"] * 3, ["mail me at a@b.de today"] * 4]
+)
+def test_a_sentence_is_never_told_however_often_it_occurs(captions):
+    assert told_tags(captions, [], "auto") == told_tags(captions, [], "tags") == {}
+
+
+def test_without_a_trigger_word_what_several_images_share_is_told():
+    assert told_tags(["oil painting, boat", "oil painting, sea", "sea"], [], "auto") == {"oil painting": 2, "sea": 2}
+
+
+def test_the_other_choices_tell_nothing_short_tags_or_everything():
+    assert told_tags(SEEN, ["ana4t"], "none") == {}
+    short = told_tags(SEEN, ["ana4t"], "tags")
+    assert {"anna schmidt", "park", "born in may"} <= short.keys()
+    assert all(len(tag.split()) <= 3 for tag in short)
+    assert told_tags(SEEN, ["ana4t"], "all") == tag_frequency(SEEN)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from trainer.contract.settings.fields import Section, WeightsName, setting
 
+TagsTold = Literal["auto", "none", "tags", "all"]
 PREVIEW_GRID_PX = 8  # sides of previews are multiples: a VAE shrinks an image by as much
 
 
@@ -45,6 +46,11 @@ class OutputSettings(Section):
         "", level="basic", max_length=80, description="Name of the LoRA file; empty: the preset's name."
     )
     dtype: Literal["fp16", "bf16", "fp32"] = setting("fp16", description="Number format of the LoRA file.")
+    tags: TagsTold = setting(
+        "auto",
+        description="Tags of the captions that the LoRA file names, with counts. auto: tags of up to 3 words that "
+        "several images share, without likely names; none; tags: all of up to 3 words; all: whole captions too.",
+    )
     files: int = setting(
         10,
         ge=1,

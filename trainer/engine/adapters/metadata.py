@@ -1,6 +1,6 @@
 """What a LoRA file says of itself: kohya's ss_* keys and ModelSpec 1.0.1, as strings.
 
-Private by default: names and numbers, never a path, a user or a host.
+Private by default: names, numbers and shared tags (`output.tags`), never a sentence, a path, a user or a host.
 """
 
 import json
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from trainer.contract.settings.config import TrainConfig
-from trainer.dataset.captions import first_caption, tag_frequency
+from trainer.dataset.captions import first_caption, told_tags
 from trainer.dataset.views import Plan
 from trainer.engine.adapters.lora import trained_components
 from trainer.engine.data.batches import EncodedDataset
@@ -48,7 +48,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
     folder = f"1_{name}"  # stands for the image folder, whose real name is private
     captions = [first_caption(item, config.dataset, config.model.seed) for item in data.items[:: plan.sizes]]
     reg_images = len(data.class_images.items) if data.class_images else 0
-    most_frequent = dict(list(tag_frequency(captions).items())[:MOST_TAGS])
+    told = told_tags(captions, _triggers(config), config.output.tags)
     resolution = config.dataset.resolution
     text_rate = config.optimizer.text_learning_rate if len(trained_components(config.adapter)) > 1 else None
     values: dict[str, object] = {
@@ -61,7 +61,7 @@ def _kohya(facts: TrainingFacts) -> dict[str, str]:
         "v2": facts.labels.client_version == "SD2",
         "output_name": name,
         "sd_model_name": PurePath(config.model.base_model).name,
-        "tag_frequency": json.dumps({folder: most_frequent}, ensure_ascii=False),
+        "tag_frequency": json.dumps({folder: dict(list(told.items())[:MOST_TAGS])}, ensure_ascii=False),
         "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": plan.images}}, ensure_ascii=False),
         "reg_dataset_dirs": json.dumps({"base": {"n_repeats": 1, "img_count": reg_images}} if reg_images else {}),
         "bucket_info": json.dumps(_bucket_info(data)),
@@ -124,11 +124,16 @@ def _modelspec(facts: TrainingFacts) -> dict[str, str]:
     }
     if facts.labels.note:
         values["description"] = facts.labels.note
-    rules = [config.dataset.of_folder(number) for number in range(1 + len(config.dataset.concepts))]
-    triggers = list(dict.fromkeys(one.trigger_word for one in rules if one.trigger_word))
+    triggers = _triggers(config)
     if triggers:
         values["trigger_phrase"] = ", ".join(triggers)
     return {f"modelspec.{key}": value for key, value in values.items()}
+
+
+def _triggers(config: TrainConfig) -> list[str]:
+    """The trigger words of all folders."""
+    rules = [config.dataset.of_folder(number) for number in range(1 + len(config.dataset.concepts))]
+    return list(dict.fromkeys(one.trigger_word for one in rules if one.trigger_word))
 
 
 def _bucket_info(data: EncodedDataset) -> dict[str, object]:
