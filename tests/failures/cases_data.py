@@ -78,6 +78,24 @@ def a_link_that_leads_nowhere(scene):
     return scene.doctor(scene.folder / "pictures", "link_broken")
 
 
+@case("pictures", "own_folders")
+def runs_among_the_images(scene):
+    folder = scene.images()
+    for name in ("config.toml", "control"):
+        (folder / "runs" / "ana-20261121-231500" / name).mkdir(parents=True)
+    shutil.copy(folder / "image 0.png", folder / "runs" / "ana-20261121-231500")
+    return scene.doctor(folder, "own_folders")
+
+
+@case("pictures", "project_folders")
+def a_kohya_project(scene):
+    folder = scene.images()
+    (folder / "img" / "10_mira woman").mkdir(parents=True)
+    (folder / "reg" / "1_woman").mkdir(parents=True)
+    shutil.copy(folder / "image 0.png", folder / "reg" / "1_woman")
+    return scene.doctor(folder, "project_folders")
+
+
 @case("pictures", "folder_closed")
 def a_folder_that_may_not_be_opened(scene):
     closed, plain = scene.images() / "private", os.scandir

@@ -37,7 +37,24 @@ LEFT = {
         "Rename them.",
         "Captions and logs cannot name such a file.",
     ),
+    "own_folders": (
+        "Atelier's own folders are skipped",
+        "Nothing to do. Images in a folder of their own make this note go away.",
+        "A run would train on its own previews.",
+    ),
+    "project_folders": (
+        "Folders of a kohya_ss project that are not its training images are skipped",
+        "Nothing to do. For the regularization images, switch prior preservation on.",
+        "Regularization images, samples and logs would be trained as the subject.",
+    ),
 }
+RUN = {"config.toml", "control"}  # what marks a run's folder
+HOME = {"runs", "cache", "datasets", "presets", "thumbnails", "temporary"}  # beside the queue's lock
+CHECKOUT = {"launch.py", "app", "trainer", "presets"}
+OF_CHECKOUT = {"app", "trainer", "presets", "tests", "assets"} | HOME
+TRAINING = ("img", "image", "images")  # a kohya_ss project's own, by their lower case, and what lies beside them
+BESIDE = {"reg", "regs", "reg_images", "regularization", "model", "models", "log", "logs"}
+BESIDE |= {"sample", "samples", "output"}
 REPEATS = re.compile(r"([1-9]\d{0,2})_(.+)")  # kohya's "10_ana woman"; a year is no number of repeats
 
 
@@ -147,19 +164,29 @@ class _Walk:
             except OSError:
                 self.leave("folder_closed", folder)
                 continue
+            names = {entry.name for entry in entries}
+            if names >= RUN and folder != self.root:
+                self.leave("own_folders", folder)
+                continue
+            code, others = _not_data(folder, names)
             for entry in entries:
-                name, path = prefix + entry.name, Path(entry.path)
-                if entry.name.startswith("."):
-                    continue
-                if not _can_be_written(entry.name):
-                    self.leave("name_unreadable", path)
-                elif _is_link(entry):
-                    self.links.append((name, path))
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.append((path, f"{name}/", os.path.join(real, entry.name)))  # noqa: PTH118 - ten thousand times
-                elif entry.is_file(follow_symlinks=False):
-                    self.files[name] = path
-                    self.seen.add(os.path.join(real, entry.name))  # noqa: PTH118
+                if entry.name in others and entry.is_dir():
+                    self.leave(code, Path(entry.path))
+                elif not entry.name.startswith("."):
+                    self._note(entry, prefix, real, folders)
+
+    def _note(self, entry: os.DirEntry[str], prefix: str, real: str, folders: deque[tuple[Path, str, str]]) -> None:
+        """Take a file, and put what leads further on its list."""
+        name, path = prefix + entry.name, Path(entry.path)
+        if not _can_be_written(entry.name):
+            self.leave("name_unreadable", path)
+        elif _is_link(entry):
+            self.links.append((name, path))
+        elif entry.is_dir(follow_symlinks=False):
+            folders.append((path, f"{name}/", os.path.join(real, entry.name)))  # noqa: PTH118 - ten thousand times
+        elif entry.is_file(follow_symlinks=False):
+            self.files[name] = path
+            self.seen.add(os.path.join(real, entry.name))  # noqa: PTH118
 
     def _follow(self, name: str, path: Path) -> None:
         """Take what a link leads to, if it lies within the folder and was not found already."""
@@ -177,6 +204,27 @@ class _Walk:
         elif path.is_file() and real not in self.seen:
             self.seen.add(real)
             self.files[name] = path
+
+
+def _not_data(folder: Path, names: set[str]) -> tuple[str, set[str]]:
+    """Which of a folder's own folders hold no training images, by what lies beside them; a code of LEFT first."""
+    if names >= CHECKOUT:
+        return "own_folders", names & OF_CHECKOUT
+    if ".queue.lock" in names:
+        return "own_folders", names & HOME
+    training = [folder / name for name in names if name.lower() in TRAINING]
+    beside = {name for name in names if name.lower() in BESIDE}
+    if training and beside and any(_has_repeats(one) for one in training):
+        return "project_folders", beside
+    return "", set()
+
+
+def _has_repeats(folder: Path) -> bool:
+    """Whether a folder's own folders are called as kohya_ss calls them: 10_ana woman."""
+    try:
+        return any(REPEATS.fullmatch(one.name) and one.is_dir() for one in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _is_link(entry: os.DirEntry[str]) -> bool:

@@ -248,3 +248,63 @@ def test_a_folder_that_holds_other_files_only_says_so(tmp_path):
 
 def test_every_suffix_has_a_format():
     assert {".jpg", ".png", ".webp", ".bmp", ".gif", ".tiff", ".avif"} <= set(SUFFIXES)
+
+
+def made(root, *files):
+    """Drawn images, and folders for names that end in a slash."""
+    for name in files:
+        if name.endswith("/"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        else:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            draw(root / name, (16, 8))
+    return root
+
+
+RUN = ("runs/ana-20261121/config.toml/", "runs/ana-20261121/control/", "runs/ana-20261121/samples/000000-0.png")
+PROJECT = ("img/10_mira woman/a.png", "reg/1_woman/b.png", "model/sample/c.png", "log/d.png")
+
+
+@pytest.mark.parametrize("where", ["", "Atelier/", "tief/unten/heim ä/"])
+def test_a_run_s_previews_are_no_images_wherever_the_home_lies(tmp_path, where):
+    folder = made(tmp_path, "a.png", *(where + name for name in RUN))
+    assert names(folder) == ["a.png"]
+    assert codes(folder) == ["own_folders"]
+
+
+def test_of_a_home_only_its_own_folders_are_left_out(tmp_path):
+    ours = [f"{name}/x/b.png" for name in ("cache", "datasets", "presets", "thumbnails", "temporary")]
+    folder = made(tmp_path, "a.png", "holiday/runs/c.png", *ours)
+    (folder / ".queue.lock").touch()
+    assert names(folder) == ["a.png", "holiday/runs/c.png"]
+    (problem,) = [one for one in scan(folder)[1] if one.code == "own_folders"]
+    assert "and 4 more" in problem.message
+
+
+def test_the_checkout_among_the_images_adds_none_of_its_own(tmp_path):
+    parts = ("app/", "trainer/", "presets/", "assets/demo/style/b.png", "tests/c.png")
+    folder = made(tmp_path, "a.png", "atelier/photos/d.png", *(f"atelier/{part}" for part in parts))
+    (folder / "atelier" / "launch.py").touch()
+    assert names(folder) == ["a.png", "atelier/photos/d.png"]
+
+
+def test_a_run_s_own_folder_can_be_chosen(tmp_path):
+    assert names(made(tmp_path, *RUN) / "runs" / "ana-20261121" / "samples") == ["000000-0.png"]
+
+
+@pytest.mark.parametrize("training", ["img", "IMG", "image", "Images"])
+def test_of_a_kohya_project_only_the_training_images_are_data(tmp_path, training):
+    folder = made(tmp_path, *(name.replace("img/", f"{training}/") for name in PROJECT))
+    assert names(folder) == [f"{training}/10_mira woman/a.png"]
+    assert "project_folders" in codes(folder)
+
+
+@pytest.mark.parametrize("other", ["Reg", "regularization", "reg_images", "logs", "samples", "output"])
+def test_other_names_of_such_folders_are_known(tmp_path, other):
+    assert names(made(tmp_path, "img/5_x/a.png", f"{other}/1_y/b.png")) == ["img/5_x/a.png"]
+
+
+@pytest.mark.parametrize("files", [("model/a.png", "b/b.png"), ("img/a.png", "reg/b.png"), ("5_x/a.png", "log/b.png")])
+def test_without_a_project_s_layout_such_names_mean_nothing(tmp_path, files):
+    assert sorted(names(made(tmp_path, *files))) == sorted(files)
+    assert "project_folders" not in codes(tmp_path)
