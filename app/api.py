@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import gradio as gr
 from gradio.events import api
@@ -20,7 +20,7 @@ from trainer.contract.home import Home
 from trainer.contract.toml import RENAMED, flat
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
-from trainer.runs.workfolder import Request
+from trainer.runs.workfolder import BY_PEOPLE, Request
 
 KINDS: dict[str, Any] = {"switch": bool, "whole": int, "number": float}
 
@@ -28,7 +28,7 @@ KINDS: dict[str, Any] = {"switch": bool, "whole": int, "number": float}
 def register(home: Home, watches: Watches) -> None:
     """Register all endpoints, inside the Blocks."""
     api(_endpoint(_start(home)), api_name="start")
-    for what in get_args(Request):
+    for what in BY_PEOPLE:
         api(_endpoint(_asking(home, what)), api_name=what)
 
     def resume(run: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,18 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny
 
     return tiny.images(tmp_path_factory.mktemp("data") / "meine Bilder ä")
+
+
+@pytest.fixture(autouse=True)
+def _temporary_folder_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that a test starts here puts its temporary files into a home; later tests keep the system's folder."""
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
+    for name in ("TMPDIR", "TEMP", "TMP", "GRADIO_TEMP_DIR"):
+        if name in os.environ:
+            monkeypatch.setenv(name, os.environ[name])
+        else:
+            monkeypatch.setenv(name, "")  # so that it is taken away at the end, whoever sets it
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture

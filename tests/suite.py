@@ -48,6 +48,8 @@ def main() -> int:
         sys.stderr.write(f"{NO_BROWSER}\nWith CI=true that is an error: nothing was tested.\n")
         return 2
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a job in a shell's background
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
     return pytest.console_main()
 
 

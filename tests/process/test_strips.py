@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from trainer.__main__ import main
 from trainer.contract.events import Phase, Warned, read_events
-from trainer.engine import loop, outputs, strength_strip
+from trainer.engine import loop, outputs, previews, strength_strip
 from trainer.runs import process
 from trainer.runs.sheets import CELL_PX, GAP_PX, STRENGTHS, TOP_PX, UNDER_PX, strip_name
 
@@ -145,10 +145,13 @@ def test_asked_to_end_while_it_draws_the_strip_a_run_is_complete_without(new_run
     assert not list(run.path.glob("*.strength.png"))
 
 
-def test_a_strip_that_fails_is_a_warning(new_run):
-    run = new_run(
-        dataset={"views": 1}, preview={"width": 20, "height": 20}
-    )  # not a multiple of 8: the pipeline refuses
+def fails(*_):
+    raise ValueError("a sheet of 20 px")
+
+
+def test_a_strip_that_fails_is_a_warning(new_run, monkeypatch):
+    run = new_run(dataset={"views": 1})
+    monkeypatch.setattr(previews, "strength_sheet", fails)
     assert main([str(run.path)]) == 0
     assert run.status() == "completed"
     assert any("strength strip of bälle.safetensors" in warning.message for warning in events(run, Warned))

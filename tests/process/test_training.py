@@ -17,6 +17,7 @@ from site_at_work import until
 
 from trainer.__main__ import main
 from trainer.contract.events import RunFailed, RunFinished, RunStarted, Step, Warned, read_events
+from trainer.engine import previews
 from trainer.runs import process
 from trainer.runs.errors import RunBusy
 from trainer.runs.queue import Queue
@@ -298,8 +299,13 @@ def test_a_bad_base_model_is_named(new_run, base_model, code):
     assert (failure.code, base_model in failure.message) == (code, True)
 
 
-def test_a_preview_that_fails_is_a_warning(new_run):
-    run = new_run(preview={"width": 20, "height": 20})  # not a multiple of 8: the pipeline refuses
+def test_a_preview_that_fails_is_a_warning(new_run, monkeypatch):
+    run = new_run()
+
+    def fails(*_):
+        raise ValueError("an image of 20 px")
+
+    monkeypatch.setattr(previews, "png", fails)
     assert train_here(run) == 0
     warnings = [event for event in events(run, Warned) if event.code == "isolated_failure"]
     assert warnings

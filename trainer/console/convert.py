@@ -19,15 +19,14 @@ USAGE = "MODEL.ckpt [TARGET]"
 def add_flags(parser: Parser) -> None:
     """Add the two files."""
     parser.add_argument("source", type=user_path, metavar="MODEL.ckpt", help="The checkpoint.")
-    parser.add_argument(
-        "target", type=user_path, metavar="TARGET.safetensors", nargs="?", help="The new file, else beside it."
-    )
+    # Its type is applied below: argparse would apply it to what stands for "not given" too
+    parser.add_argument("target", metavar="TARGET.safetensors", nargs="?", help="The new file, else beside it.")
 
 
 def run(flags: Flags, console: Console) -> int:
     """Convert the file; returns the exit code of the process that does it."""
     source = flags["source"]
-    target = flags.get("target") or source.with_suffix(".safetensors")
+    target = user_path(flags["target"]) if "target" in flags else source.with_suffix(".safetensors")
     command = [sys.executable, "-P", "-m", "trainer.tools.convert", str(source), str(target)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:  # noqa: S603 - an argument list
         code = wait(child, f"Converting {source.name}", console)

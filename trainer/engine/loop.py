@@ -15,6 +15,7 @@ from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.events import EventLog
 from trainer.dataset.captions import captions_of
 from trainer.dataset.views import micro_batches
+from trainer.engine import objectives
 from trainer.engine.data.batches import Sample, samples_of_step
 from trainer.engine.data.encoding import masks_of
 from trainer.engine.device import out_of_memory
@@ -184,7 +185,7 @@ def base_loss(training: Training, step: int) -> float:
         for places in micro_batches(mine, sizes, config.dataset.batch_size):
             chosen = [samples[place] for place in places]
             rng = [sample_rng(config.model.seed, step, sample.index) for sample in chosen]
-            losses = training_loss(predict, predict, batch_of(training, chosen), training.schedule, rng)
+            losses = objectives.training_loss(predict, predict, batch_of(training, chosen), training.schedule, rng)
             shares[list(places)] = losses / len(samples)
     return float(cast("Tensor", accelerator.reduce(shares, "sum")).sum())
 

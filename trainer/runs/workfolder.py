@@ -21,6 +21,7 @@ from trainer.runs.errors import NewerVersion, RunError
 
 # "end" is "stop" by whoever ends processes, such as the system: there is no time for previews
 Request = Literal["stop", "end", "pause", "sample", "save"]
+BY_PEOPLE: tuple[Request, ...] = ("stop", "pause", "sample", "save")
 PATIENCE = 10.0  # seconds that whoever starts a process may lock its folder
 
 # What reading a small file of JSON may raise that is missing or holds something else
