@@ -205,7 +205,8 @@ def test_ctrl_c_at_any_moment_of_a_start_leaves_no_traceback(tmp_path, images, s
         shell.send_signal(ending)
         output, _ = shell.communicate(timeout=60)
     assert "Traceback" not in output, output
-    assert shell.returncode in (0, 130), output
+    # Before our first line runs, and once all is said, the system's own answer counts
+    assert shell.returncode in (0, 130, -ending), output
 
 
 def test_a_run_into_a_file_has_plain_lines_and_no_bar(new_run, tmp_path):

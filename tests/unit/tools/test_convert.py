@@ -191,7 +191,7 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path):
 def test_the_console_tells_what_was_written(tmp_path, capfd):
     source = saved(tmp_path / "ana [1].ckpt", {"state_dict": small_model()})
     assert console(["convert", str(source)]) == 0
-    written, sentence = capfd.readouterr().out.splitlines()
+    _, written, sentence = capfd.readouterr().out.splitlines()
     assert written == f"Written: {tmp_path / 'ana [1].safetensors'}"
     assert sentence.startswith("SD 1.x, predicts noise, 512 px, fp16,")
 
