@@ -5,6 +5,8 @@ It is read without running code in it, and no file is overwritten.
 
 import subprocess
 import sys
+from argparse import SUPPRESS
+from pathlib import Path
 
 from rich.console import Console
 
@@ -19,14 +21,20 @@ USAGE = "MODEL.ckpt [TARGET]"
 def add_flags(parser: Parser) -> None:
     """Add the two files."""
     parser.add_argument("source", type=user_path, metavar="MODEL.ckpt", help="The checkpoint.")
-    # Its type is applied below: argparse would apply it to what stands for "not given" too
-    parser.add_argument("target", metavar="TARGET.safetensors", nargs="?", help="The new file, else beside it.")
+    parser.add_argument(
+        "target", type=_target, metavar="TARGET.safetensors", nargs="?", help="The new file, else beside it."
+    )
+
+
+def _target(written: str) -> Path | str:
+    """The new file; what argparse passes where none is given stays what it is."""
+    return written if written is SUPPRESS else user_path(written)
 
 
 def run(flags: Flags, console: Console) -> int:
     """Convert the file; returns the exit code of the process that does it."""
     source = flags["source"]
-    target = user_path(flags["target"]) if "target" in flags else source.with_suffix(".safetensors")
+    target = flags["target"] if "target" in flags else source.with_suffix(".safetensors")
     command = [sys.executable, "-P", "-m", "trainer.tools.convert", str(source), str(target)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:  # noqa: S603 - an argument list
         code = wait(child, f"Converting {source.name}", console)
