@@ -62,7 +62,9 @@ def build(home: Home, form: Form) -> tuple[gr.Button, gr.HTML]:
         return None, str(folder), gr.skip()
 
     images.change(carded(found, describe), images, found, **PRIVATE)  # type: ignore[attr-defined]
-    drop.upload(take, [drop, images], [drop, images, found], **PRIVATE).then(describe, images, found, **PRIVATE)
+    drop.upload(take, [drop, images], [drop, images, found], **PRIVATE).then(
+        carded(found, describe), images, found, **PRIVATE
+    )
     return example, look_closer
 
 
@@ -112,6 +114,7 @@ def keep_dropped(home: Home, files: list[Path], folder: Path | None = None) -> P
     if folder is None or folder.parent != home.root / "datasets" or not folder.name.startswith("dropped-"):
         folder = _fresh_folder(home)
     check_all(folder, deepest=1)
+    taken = {name.lower() for path in folder.iterdir() for name in (path.name, path.stem)}
     named: dict[str, list[str]] = {}  # by stem, those that images got and no caption has yet, in order
     for file in sorted(files, key=lambda file: file.suffix.lower() in caption_files.SUFFIXES):
         if file.suffix.lower() not in DROPPED:
@@ -120,10 +123,11 @@ def keep_dropped(home: Home, files: list[Path], folder: Path | None = None) -> P
         if caption and named.get(stem):
             fresh = named[stem].pop(0)
         else:
-            fresh = _free_stem(folder, stem, file.suffix, beside_image=caption)
+            fresh = _free_stem(taken, stem, file.suffix, beside_image=caption)
             named.setdefault(stem, []).extend([] if caption else [fresh])
         keep = shutil.move if file.resolve().is_relative_to(home.temporary) else shutil.copyfile
         keep(file, folder / f"{fresh}{file.suffix}")
+        taken |= {fresh.lower(), f"{fresh}{file.suffix}".lower()}
     return folder
 
 
@@ -134,17 +138,10 @@ def _fresh_folder(home: Home) -> Path:
     return folder
 
 
-def _free_stem(folder: Path, stem: str, suffix: str, beside_image: bool) -> str:
-    """The stem, or the stem and a number, under which nothing lies in the folder; a caption goes beside its image."""
+def _free_stem(taken: set[str], stem: str, suffix: str, beside_image: bool) -> str:
+    """The stem, or the stem and a number, that no file has; a caption goes beside its image if that has none.
+
+    What is taken, with suffix and without, is in lower case: some systems know no other.
+    """
     numbered = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
-    return next(one for one in numbered if (_free(folder, one + suffix) if beside_image else not _like(folder, one)))
-
-
-def _free(folder: Path, name: str) -> bool:
-    """Whether no file is called so, upper and lower case alike: other systems know no difference."""
-    return not any(one.name.lower() == name.lower() for one in folder.iterdir())
-
-
-def _like(folder: Path, stem: str) -> bool:
-    """Whether a file of this stem lies there, of whatever kind."""
-    return any(one.name.removesuffix(one.suffix).lower() == stem.lower() for one in folder.iterdir())
+    return next(one for one in numbered if (one + suffix * beside_image).lower() not in taken)

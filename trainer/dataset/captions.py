@@ -193,9 +193,7 @@ def told_tags(captions: list[str], triggers: Collection[str], which: TagsTold) -
     own = {part for trigger in triggers for part in tags_of(trigger.lower())}
     with_trigger = {number for part in own for number in having.get(part, ())}
     everywhere = len(with_trigger) == len(captions)  # then every tag occurs with it, and only what always does tells
-    secret = {
-        tag for tag, where in having.items() if (where == with_trigger if everywhere else where <= with_trigger) and own
-    }
+    secret = {tag for tag, where in having.items() if (where == with_trigger if everywhere else where <= with_trigger)}
     return {tag: count for tag, count in short.items() if tag in own or (len(having[tag]) > 1 and tag not in secret)}
 
 

@@ -14,6 +14,7 @@ Config = Mapping[str, Any]
 Names = Iterator[str]
 ENCODES, DECODES = "DownEncoderBlock2D", "UpDecoderBlock2D"  # the blocks of a VAE
 DOWN, UP = ("DownBlock2D", "CrossAttnDownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
+MOST = 32  # layers or transformer blocks of one level; a damaged configuration may ask for billions
 LAYERS_PER_BLOCK = 2  # of every UNet and VAE in the original layout
 TRANSFORMER = (
     *("norm1", "norm2", "norm3", "attn1.to_out.0", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2"),
@@ -51,8 +52,8 @@ class _Unet:
 def unet(config: Config) -> frozenset[str] | None:
     """The tensors of a UNet2DConditionModel; None where it is built of blocks that Stable Diffusion does not have."""
     channels = _numbers(config.get("block_out_channels"), (320, 640, 1280, 1280))
-    down = config.get("down_block_types") or [DOWN[1], DOWN[1], DOWN[1], DOWN[0]]
-    up = config.get("up_block_types") or [UP[0], UP[1], UP[1], UP[1]]
+    down = _blocks(config, "down", [DOWN[1], DOWN[1], DOWN[1], DOWN[0]])
+    up = _blocks(config, "up", [UP[0], UP[1], UP[1], UP[1]])
     layers = _each(config.get("layers_per_block", LAYERS_PER_BLOCK), len(channels))
     depths = _each(config.get("transformer_layers_per_block", 1), len(channels))
     plain = {*down} <= {*DOWN} and {*up} <= {*UP} and len(down) == len(up) == len(channels)
@@ -93,10 +94,10 @@ def _unet(model: _Unet) -> Names:
 def vae(config: Config) -> frozenset[str] | None:
     """The tensors of an AutoencoderKL; None where it is built of other blocks."""
     channels = _numbers(config.get("block_out_channels"), (64,))
-    layers = config.get("layers_per_block", 1)
-    down, up = config.get("down_block_types") or [ENCODES], config.get("up_block_types") or [DECODES]
+    down, up = _blocks(config, "down", [ENCODES]), _blocks(config, "up", [DECODES])
     plain = {*down, *up} <= {ENCODES, DECODES} and len(down) == len(up) == len(channels)
-    if not plain or type(layers) is not int:
+    layers, *_ = _each(config.get("layers_per_block", 1), 1) or [0]
+    if not (plain and layers):
         return None
     names = set(_affine(["quant_conv"] if config.get("use_quant_conv", True) else []))
     names |= set(_affine(["post_quant_conv"] if config.get("use_post_quant_conv", True) else []))
@@ -221,7 +222,13 @@ def _numbers(value: object, usual: tuple[int, ...]) -> list[int]:
     return given if 0 < len(given) <= 16 and all(type(one) is int and one > 0 for one in given) else [*usual]
 
 
+def _blocks(config: Config, side: str, usual: list[str]) -> list[str]:
+    """The kinds of a side's blocks; one that no model has where the configuration lists no words."""
+    given = config.get(f"{side}_block_types") or usual
+    return given if isinstance(given, list) and all(isinstance(one, str) for one in given) else [""]
+
+
 def _each(value: object, levels: int) -> list[int]:
     """A count for each level; empty where they are not counts."""
     counts: list[Any] = value if isinstance(value, list) else [value] * levels
-    return counts if len(counts) == levels and all(type(one) is int and 0 < one < 64 for one in counts) else []
+    return counts if len(counts) == levels and all(type(one) is int and 0 < one <= MOST for one in counts) else []

@@ -139,7 +139,8 @@ def check_tokenizer(folder: Path, name: str, words: int) -> None:
 def _json(file: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is nothing of the kind."""
     try:
-        found = json.loads(file.read_bytes()[:MOST_INDEX_BYTES])
+        with file.open("rb") as opened:
+            found = json.loads(opened.read(MOST_INDEX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -156,10 +157,17 @@ def check_vae(path: Path) -> None:
         if not path.is_dir():
             _check_vae_file(read_header(path))
         else:
-            check_part(path, "VAE", path, _json(path / "config.json"))
+            check_part(path, "VAE", path, _config_of_vae(path))
     except NotABaseModel as error:
         seen = f"{error.seen}."
         raise InvalidSettings(f"model.vae = {path} cannot be used: {seen}", hint, {"model.vae": seen}) from None
+
+
+def _config_of_vae(folder: Path) -> Config:
+    config = _json(folder / "config.json")
+    if not config:
+        raise NotABaseModel(folder, "it has no config.json, or a damaged one")
+    return config
 
 
 def _check_vae_file(header: Header) -> None:

@@ -180,8 +180,11 @@ def _refuse_flow(path: Path, called: str, declared: str) -> None:
     Raises:
         NotABaseModel: Its names or its metadata say so.
     """
-    if FLOW.search(called) or "flow" in declared.lower():
+    if "flow" in declared.lower():
         raise NotABaseModel(path, "it predicts flow (rectified flow or flow matching)", f"{SUPPORTED} {PLAIN_BASE}")
+    if named := FLOW.search(called):
+        seen = f'its name says that it predicts flow (rectified flow or flow matching): "{named[0]}"'
+        raise NotABaseModel(path, seen, f"{PLAIN_BASE} If the name only happens to say so, rename it.")
 
 
 def _family_of_file(header: Header) -> Family:

@@ -45,6 +45,17 @@ def test_in_the_built_in_model(part):
     assert {name.split(".")[0] for name in names - wanted} <= {"add_embedding"}  # of its own kind
 
 
-@pytest.mark.parametrize("config", [{"down_block_types": ["SimpleCrossAttnDownBlock2D"]}, {"layers_per_block": "two"}])
-def test_other_builds_are_not_judged(config):
-    assert blueprint.unet(config) is None
+@pytest.mark.parametrize("part", ["unet", "vae"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"down_block_types": ["SimpleCrossAttnDownBlock2D"]},
+        {"down_block_types": 5},
+        {"up_block_types": [["UpBlock2D"]]},
+        {"layers_per_block": "two"},
+        {"layers_per_block": -1},
+        {"layers_per_block": 10**9},  # it would never end
+    ],
+)
+def test_other_builds_and_damaged_configurations_are_not_judged(part, config):
+    assert getattr(blueprint, part)(config) is None

@@ -208,6 +208,11 @@ def test_a_model_of_flow_by_its_name_is_refused(model, layout, name):
     refused(path.rename(path.with_name(name + path.suffix)), "flow")
 
 
+def test_a_name_alone_is_said_to_be_the_reason_with_the_way_out(model):
+    path = model("sd15", "file")
+    refused(path.rename(path.with_name("my rf mix.safetensors")), "its name says", '"rf"', "rename it")
+
+
 @pytest.mark.parametrize("name", ["overflow", "flower", "surf", "RFK portraits", "workflows", "Dreamflower v2"])
 def test_words_that_only_look_like_it_are_no_flow(model, name):
     path = model("sd15", "file")
