@@ -165,7 +165,7 @@ def check_vae(path: Path) -> None:
 
 def _config_of_vae(folder: Path) -> Config:
     config = _json(folder / "config.json")
-    if not config:
+    if not config and weight_files(folder):
         raise NotABaseModel(folder, "it has no config.json, or a damaged one")
     return config
 
