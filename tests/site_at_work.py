@@ -30,7 +30,8 @@ PATIENCE_SECONDS = 180
 # once both delete it. Nobody waits for the answer any more.
 DELETED_TWICE = re.compile(
     r"Traceback \(most recent call last\):\n"
-    r"(?:(?: .*|Traceback \(most recent call last\):|asyncio\.exceptions\.CancelledError.*|During handling of .*|)\n)*"
+    r"(?:(?: .*|Traceback \(most recent call last\):|asyncio\.exceptions\.CancelledError.*|During handling of .*|"
+    r"The above exception was .*|)\n)*"
     r'  File "[^"\n]*[/\\]gradio[/\\]routes\.py", line \d+, in \w+\n'
     r"    del (?:app\.iterators\[body\.event_id\]|blocks\._queue\.pending_messages_per_session\[session_hash\])\n"
     r"(?: +[~^]+\n)?KeyError: '\w+'\n"

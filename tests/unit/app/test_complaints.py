@@ -30,6 +30,7 @@ Traceback (most recent call last):
         ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~^^^^^^^^^^^^^^
 KeyError: 'vz87ol1bfi'
 """
+CAUSED = STREAM.replace("During handling of the above exception, another", "The above exception was the direct cause")
 OWN = """Traceback (most recent call last):
   File "/home/me/atelier/app/pages/runs.py", line 30, in show
     raise KeyError(name)
@@ -48,7 +49,7 @@ def complaints(tmp_path):
     return told
 
 
-@pytest.mark.parametrize("output", ["", "Atelier is at …\n", TWICE, TWICE * 2, STREAM, TWICE + STREAM])
+@pytest.mark.parametrize("output", ["", "Atelier is at …\n", TWICE, TWICE * 2, STREAM, CAUSED, TWICE + STREAM])
 def test_what_gradio_deletes_twice_is_no_complaint(complaints, output):
     assert complaints(output) == ""
 
