@@ -18,6 +18,7 @@ from app.train.start import start_run
 from trainer.contract.events import RunFailed
 from trainer.contract.home import Home
 from trainer.contract.toml import RENAMED, flat
+from trainer.planning.moving import move_inputs
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
 from trainer.runs.workfolder import BY_PEOPLE, Request
@@ -35,6 +36,13 @@ def register(home: Home, watches: Watches) -> None:
         """Resume a run from its last checkpoint, after the queued runs. Returns its name."""
         folder = RunFolder.named(home, run)
         Queue(home).start(folder)
+        return folder.path.name
+
+    def move(run: str, images: str = "", base_model: str = "", vae: str = "") -> str:
+        """Note where a run's images, base model and VAE are now, before it is resumed. Returns its name."""
+        folder = RunFolder.named(home, run)
+        places = {"dataset.images": images, "model.base_model": base_model, "model.vae": vae}
+        move_inputs(folder, {place: path for place, path in places.items() if path})
         return folder.path.name
 
     def status(run: str = "") -> dict[str, Any]:
@@ -60,7 +68,7 @@ def register(home: Home, watches: Watches) -> None:
         Queue(home).remove(RunFolder.named(home, run))
         return queue()
 
-    for act in (resume, status, runs, queue, queue_move, queue_remove):
+    for act in (resume, move, status, runs, queue, queue_move, queue_remove):
         api(_endpoint(act), api_name=act.__name__)
 
 

@@ -14,6 +14,7 @@ from app.live import parts
 from app.live.chart import LossChart
 from app.live.compare import Compare
 from app.live.feed import PATIENCE_SECONDS, Feed, Headline, place
+from app.live.moved import Moved
 from app.live.result import Result
 from app.live.waiting import Waiting
 from trainer.contract.home import Home
@@ -39,6 +40,7 @@ class Panel:
                 }
                 self.force = gr.Button(label("live.force"), size="sm", variant="stop", visible=False)
                 self.resume = gr.Button(label("live.resume"), size="sm", variant="primary", visible=False)
+            self.moved = Moved(home)
             place("notices")
             self.waiting = Waiting(home)
             self.result = Result(home)
@@ -53,7 +55,7 @@ class Panel:
     def outputs(self) -> list[Any]:
         """What `frame` may change."""
         buttons = [*self.asks.values(), self.force, self.resume]
-        return [*buttons, self.fold, *self.waiting.outputs, *self.result.outputs]
+        return [*buttons, self.fold, *self.moved.outputs, *self.waiting.outputs, *self.result.outputs]
 
     def frame(self, name: str, file: str | None, request: gr.Request) -> dict[Any, Any]:
         """Returns updates of buttons, files and queued runs."""
@@ -61,16 +63,19 @@ class Panel:
         waiting = self.waiting.parts(tongue)
         if watch is None:
             hidden = [*self.asks.values(), self.force, self.resume, self.fold]
-            return {**{part: gr.update(visible=False) for part in hidden}, **waiting, **self.result.hidden()}
+            parts_of_none = {**self.moved.parts(None, tongue), **waiting, **self.result.hidden()}
+            return {**{part: gr.update(visible=False) for part in hidden}, **parts_of_none}
         status = watch.status
         running, waits = status == "running", watch.run in Queue(self.home).waiting()
+        continues = status in CONTINUES and not waits
         overdue = any((watch.run.asked_for(what) or 0) > PATIENCE_SECONDS for what in parts.ENDINGS)
         overdue = overdue or watch.hangs_since(time.time()) is not None
         return {
             **{button: gr.update(visible=running) for button in self.asks.values()},
             self.force: gr.update(visible=running and overdue),
-            self.resume: gr.update(visible=status in CONTINUES and not waits),
+            self.resume: gr.update(visible=continues),
             self.fold: gr.update(visible=True),
+            **self.moved.parts(watch.run if continues else None, tongue),
             **waiting,
             **self.result.parts(watch, file, not running, tongue),
         }
@@ -101,7 +106,7 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
     for what, button in panel.asks.items():
         button.click(act_on(partial(RunFolder.request, what=what)), panel.shown, None, **PRIVATE)
     panel.force.click(act_on(force_quit), panel.shown, None, **PRIVATE)
-    panel.resume.click(act_on(queue.start), panel.shown, None, **PRIVATE)
+    panel.moved.wire(panel.resume, panel.shown)
     panel.result.wire(panel.shown)
     panel.waiting.wire()
 

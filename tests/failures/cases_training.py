@@ -285,6 +285,15 @@ def images_that_changed_since(scene):
     return scene.train(run, "resume_refused")
 
 
+@case("runs", "inputs_missing", trains=True)
+def images_on_a_disk_that_is_not_connected(scene):
+    disk = copied(scene.images(), scene.folder / "disk")
+    run = scene.new_run(dataset={"images": str(disk)})
+    scene.stopped(run)
+    disk.rename(scene.folder / "elsewhere")
+    return scene.console("--resume", run.path.name, "--home", run.home.root)
+
+
 def stopped_with(scene, change):
     """A run that was stopped, and something done to what its last checkpoint says."""
     run = scene.new_run()

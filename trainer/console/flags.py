@@ -25,6 +25,7 @@ SHORT = {
     "images": "dataset.images",
     "name": "output.name",
     "base_model": "model.base_model",
+    "vae": "model.vae",
     "memory_limit": "model.memory_limit",
 }
 
@@ -102,6 +103,7 @@ def add_settings(parser: Parser, *, listed: bool) -> None:
     add("--images", metavar="DIR", help=_text("Folder of images; short for --dataset.images."))
     add("--name", metavar="X", help=_text("Name of the LoRA file; short for --output.name."))
     add("--base-model", metavar="P", help=_text("Base model; short for --model.base_model."))
+    add("--vae", metavar="P", help=_text("VAE to use instead of the model's own; short for --model.vae."))
     add("--memory-limit", metavar="GIB", help=_text("Use no more memory; short for --model.memory_limit."))
     add("--config", metavar="FILE", type=path_of, help="TOML file of settings, between preset and flags.")
     for section, fields in SECTIONS.items():

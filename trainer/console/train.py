@@ -18,7 +18,7 @@ from trainer.contract.settings.config import TrainConfig, validated
 from trainer.contract.stops import ENDED_BY_SIGNAL
 from trainer.contract.system_errors import FileGone
 from trainer.contract.units import size
-from trainer.contract.wording import action, for_console
+from trainer.contract.wording import action, for_console, setting
 from trainer.dataset.captions import first_caption
 from trainer.dataset.overlay import with_overlays
 from trainer.dataset.scan import images_of
@@ -26,6 +26,7 @@ from trainer.dataset.views import plan
 from trainer.doctor.masks import mask_problems
 from trainer.planning.disk import check_space
 from trainer.planning.estimate import disk_bytes, estimate
+from trainer.planning.moving import GIVEN, move_inputs
 from trainer.planning.ready import settled
 from trainer.runs import process
 from trainer.runs.errors import TrainerEnded
@@ -53,6 +54,8 @@ def add_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("--check", action="store_true", help="Show the plan and every setting with its origin; train nothing.")
     add("--resume", metavar="RUN", help="Resume a run (its name or folder) from its last checkpoint.")
+    moved = "Resume with files that were moved: old and new path, of a file or folder; for each."
+    add("--moved", nargs=2, action="append", metavar=("OLD", "NEW"), help=moved)
     add("--queue", action="store_true", help="Train in the background, after the runs started before.")
     add("--processes", dest="model.processes", metavar="N", help="Train with N processes, also a resumed run.")
     several = parser.add_argument_group("several computers", "the same command on each, with a rank of its own")
@@ -66,6 +69,8 @@ def run(flags: Flags, console: Console) -> int:
     home = Home.find(flags.get("home"))
     if flags.get("resume"):
         return _resume(RunFolder.find(home, flags["resume"]), flags, console)
+    if flags.get("moved"):
+        raise InvalidSettings("--moved is given without --resume.", hint="Name the run too: --resume RUN.")
     config, origins = resolve(flags, home)
     group = given_group(flags, config.model.processes, config.model.processes)
     images, problems = images_of(config.dataset)
@@ -86,12 +91,17 @@ def run(flags: Flags, console: Console) -> int:
 
 
 def _resume(run: RunFolder, flags: Flags, console: Console) -> int:
-    processes = flags.pop("model.processes", None)
-    if given_settings(flags) or flags.get("preset") or flags.get("config"):
+    processes, pairs = flags.pop("model.processes", None), flags.pop("moved", [])
+    given = {
+        f"{section}.{key}": value for section, keys in given_settings(flags).items() for key, value in keys.items()
+    }
+    if given.keys() - set(GIVEN) or {"preset", "config", "check"} & flags.keys():
         raise InvalidSettings(
             "A resumed run keeps its settings, but others were given.",
-            hint="Leave them out, or start a new run with them.",
+            hint="Leave them out, or start a new run with them. Only where its files are now may be given: "
+            f"{', '.join(map(setting, GIVEN))}.",
         )
+    move_inputs(run, given, pairs)
     own = run.config().model
     model = validated({"model": {"processes": processes}}).model if processes else own
     return _begin(run, given_group(flags, model.processes, own.processes), flags, console)

@@ -23,6 +23,7 @@ from trainer.contract.wording import action
 from trainer.engine.adapters.lora import Adapter
 from trainer.engine.fingerprint import Inputs, changes
 from trainer.runs.errors import CheckpointsDamaged, NewerVersion, ResumeRefused
+from trainer.runs.moved import MOVED, recorded
 
 # 1 knew what the run was made from by `dataset` alone, and could not name what had changed; 2 had no digests
 UNSEALED, FORMAT = 2, 3
@@ -167,7 +168,10 @@ def _verify(name: str, data: bytes, digest: str) -> None:
 
 def _refuse_others(state: State, expected: State, run: Path) -> None:
     """Refuse to resume from a checkpoint whose inputs have changed."""
-    others = changes(state.inputs, expected.inputs) if state.inputs else []
+    kinds = set(state.inputs)
+    if state.dataset == expected.dataset:  # also where an earlier version named a concept's images by its folder
+        kinds = {"model", "setting"}
+    others = changes(*({kind: one.get(kind, {}) for kind in kinds} for one in (state.inputs, expected.inputs)))
     if not others and state.dataset != expected.dataset:
         others = ["images, masks or captions changed"]
     if not others and (state.total_views, state.effective_batch) != (expected.total_views, expected.effective_batch):
@@ -177,7 +181,9 @@ def _refuse_others(state: State, expected: State, run: Path) -> None:
     newest = max(run.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, default=None)
     flags = f"--config {run / 'config.toml'} --adapter.start_from {newest}"
     other = f"Or continue as a new run: {action('train_on', flags)}." if newest else "Or start a new run."
-    raise ResumeRefused(why=f"since it began, {'; '.join(others)}", anyway=other)
+    given = recorded(run / MOVED).values()
+    looked = f" (its files were last given as {', '.join(given)})" if given else ""
+    raise ResumeRefused(why=f"since it began, {'; '.join(others)}{looked}", anyway=other)
 
 
 def _all(folder: Path) -> list[Path]:

@@ -61,7 +61,7 @@ def _images(data: EncodedDataset) -> Inputs:
     """Digests of each image, its captions, its mask, and of how it is cut and weighed; together, of all its sizes."""
     made: Inputs = {kind: {} for kind in KINDS}
     for number, (item, crop, image) in enumerate(zip(data.items, data.crops, data.digests, strict=True)):
-        name = f"{item.name} ({item.path.parent.name})" if item.concept else item.name
+        name = f"{item.name} (concept {item.concept})" if item.concept else item.name
         parts = {"picture": image, "caption": digest(item.caption, *item.others), "mask": data.masks[number] or ""}
         for kind, seen in (parts | {"cut": digest(crop, item.weight)}).items():
             earlier = made[kind].get(name)  # at another of its sizes

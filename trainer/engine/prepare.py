@@ -12,7 +12,7 @@ from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.learning import AdapterSettings
 from trainer.contract.settings.model import Checkpointing
 from trainer.contract.wording import setting
-from trainer.dataset.captions import captions_of, first_caption
+from trainer.dataset.captions import Item, captions_of, first_caption
 from trainer.dataset.problems import unreadable
 from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
@@ -47,14 +47,14 @@ from trainer.planning.disk import bytes_used, check_space, run_bytes
 from trainer.planning.preview_schedule import preview_prompts
 from trainer.planning.strength import strength_problems
 from trainer.runs.folder import RunFolder
+from trainer.runs.moved import require
 
 
 def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     """Load the base model, encode data and captions once, attach the adapter."""
     started = time.time()
     config = run.config()
-    items, problems = images_of(config.dataset)
-    report_problems(log, [*strength_problems(config), *problems, *mask_problems(items, config)])
+    items = _images(run, config, log)
     accelerator, dtype = make_accelerator(config.model)
     room = min(everywhere(accelerator, free_bytes(accelerator.device)))  # all of them save the same
     report = Preparing(run, log, listens=accelerator.num_processes == 1).report
@@ -109,6 +109,14 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
         optimizer=accelerator.prepare(make_optimizer(adapter, config.optimizer)),
         started=started,
     )
+
+
+def _images(run: RunFolder, config: TrainConfig, log: EventLog) -> list[Item]:
+    """The run's images; what is noticed about them and the settings is logged."""
+    require(config, run.path.name)
+    items, problems = images_of(config.dataset)
+    report_problems(log, [*strength_problems(config), *problems, *mask_problems(items, config)])
+    return items
 
 
 def resume(training: Training) -> int:

@@ -152,7 +152,7 @@ def unet_numbers(model: BaseModel) -> int:
 def _from_file(header: Header, own_vae: bool) -> BaseModel:
     refuse_lookalikes(header, own_vae)
     family = _family_of_file(header)
-    latents = _channels(header, "first_stage_model.decoder.conv_in.weight")
+    latents = _channels(header, "first_stage_model.decoder.conv_in.weight") if own_vae else None
     _refuse_editing(header.path, _channels(header, "model.diffusion_model.input_blocks.0.0.weight"), latents)
     prediction = _prediction_of_file(header, family)
     own_size = 1024 if family == "sdxl" else 768 if (family, prediction) == ("sd2", "v_prediction") else 512
@@ -249,9 +249,9 @@ def _channels(header: Header, convolution: str) -> int:
     return 4 if entry is None else entry.shape[1] if len(entry.shape) == 4 else 0
 
 
-def _refuse_editing(path: Path, unet_channels: int, latents: int) -> None:
-    """Let through only a UNet that reads the noisy latents and nothing else."""
-    if unet_channels != latents:
+def _refuse_editing(path: Path, unet_channels: int, latents: int | None) -> None:
+    """Let through only a UNet that reads the noisy latents and nothing else; another VAE's are compared when loaded."""
+    if unet_channels != latents if latents else unet_channels in EDITING:
         other = f"its UNet reads {unet_channels} channels, its VAE makes {latents}"
         raise NotABaseModel(path, EDITING.get(unet_channels, other), PLAIN_BASE)
 
@@ -293,7 +293,7 @@ def _from_folder(folder: Path, own_vae: bool) -> BaseModel:
         check_tokenizer(folder, part.replace("text_encoder", "tokenizer"), words)
     vae = _config(folder, "vae/config.json") if own_vae else {}
     scheduler = _config(folder, "scheduler/scheduler_config.json")
-    _refuse_editing(folder, _number(unet, "in_channels", 4), _number(vae, "latent_channels", 4))
+    _refuse_editing(folder, _number(unet, "in_channels", 4), _number(vae, "latent_channels", 4) if own_vae else None)
     prediction = _prediction_of_folder(folder, scheduler)
     configs = {"unet": unet, **({"vae": vae} if own_vae else {}), **configs}
     headers = {

@@ -2,7 +2,7 @@
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import user_path
-from trainer.contract.settings.config import TrainConfig, validated
+from trainer.contract.settings.config import TrainConfig, validated, with_paths
 from trainer.contract.wording import setting
 from trainer.dataset.buckets import grid_step
 from trainer.models.compatible import check_chosen
@@ -19,14 +19,7 @@ def settled(config: TrainConfig) -> TrainConfig:
     """
     if not config.dataset.images:
         raise InvalidSettings("No image folder given.", hint=f"Set {setting('dataset.images')}.")
-    values = config.model_dump()
-    paths = [(values["dataset"], "images"), (values["dataset"], "captions"), (values["model"], "vae")]
-    paths += [(values["adapter"], "start_from")]
-    paths += [(concept, name) for concept in values["dataset"]["concepts"] for name in ("images", "captions")]
-    for section, name in paths:
-        if section[name]:
-            section[name] = _absolute(section[name])
-    values["model"]["base_model"] = resolved(config.model.base_model)
+    values = with_paths(config, absolute).model_dump()
     values["output"]["name"] = config.output.name or config.preset or "lora"
     made = validated(values)
     check_chosen(made)
@@ -42,5 +35,11 @@ def rounded(config: TrainConfig) -> dict[int, int]:
     return {side: made for side, made in trained.items() if side != made}
 
 
-def _absolute(path: str) -> str:
-    return str(user_path(path).resolve())
+def absolute(place: str, path: str) -> str:
+    """Returns what is valid in every folder: a full path, or a base model's name.
+
+    Raises:
+        InvalidSettings: No file can have that path.
+        ModelError: No base model of that name here.
+    """
+    return resolved(path) if place == "model.base_model" else str(user_path(path).resolve())

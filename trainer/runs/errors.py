@@ -51,6 +51,14 @@ class ResumeRefused(RunError):
     remedy = "Restore it, then resume. {anyway}"
 
 
+class InputsMissing(RunError):
+    """Images, base model or VAE are not where the run's settings say."""
+
+    code = "inputs_missing"
+    what = "The run's files are not where they were: {seen}."
+    remedy = "Connect the disk that holds them; or, if they were moved or renamed, say where they are now: {resume}"
+
+
 class CheckpointsDamaged(RunError):
     """The run has checkpoints, and none of them is as it was written."""
 

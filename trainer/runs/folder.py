@@ -15,6 +15,7 @@ from trainer.contract.ours import check, check_below
 from trainer.contract.settings.config import TrainConfig, validated
 from trainer.contract.toml import accepted_earlier, read_toml, to_toml
 from trainer.dataset.errors import FolderMissing
+from trainer.runs import moved
 from trainer.runs.errors import RunBusy, RunMissing, spoken
 from trainer.runs.workfolder import WorkFolder
 
@@ -101,6 +102,11 @@ class RunFolder(WorkFolder):
         return self.path / "config.toml"
 
     @property
+    def moved_file(self) -> Path:
+        """Where images, base model and VAE are now, if they were moved."""
+        return self.path / moved.MOVED
+
+    @property
     def samples(self) -> Path:
         """Folder of previews."""
         return self.path / "samples"
@@ -111,7 +117,16 @@ class RunFolder(WorkFolder):
         return self.path / "checkpoints"
 
     def config(self) -> TrainConfig:
-        """The run's settings.
+        """The run's settings, its files where they are now.
+
+        Raises:
+            NotOurs: Their file is no plain file.
+            InvalidSettings: Another version wrote them.
+        """
+        return moved.present(self.begun_with(), moved.recorded(self.moved_file), self.home)
+
+    def begun_with(self) -> TrainConfig:
+        """The run's settings as they were when it began.
 
         Raises:
             NotOurs: Their file is no plain file.

@@ -1,5 +1,6 @@
 """Every setting, declared once: type, range, unit, help. TOML, flags, page, API and error text come from here."""
 
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -52,3 +53,32 @@ def validated(values: dict[str, Any]) -> TrainConfig:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         raise invalid(error, SECTIONS) from None
+
+
+def paths_of(config: TrainConfig) -> list[tuple[str, str]]:
+    """What a run reads, as settings and the paths they hold: ("dataset.images", "/home/me/ana"); empty ones left away.
+
+    The base model's may be a name instead.
+    """
+    return [(place, section[name]) for place, section, name in _paths_in(config.model_dump())]
+
+
+def with_paths(config: TrainConfig, change: Callable[[str, str], str]) -> TrainConfig:
+    """The settings with each of `paths_of` replaced by `change(setting, path)`.
+
+    Raises:
+        InvalidSettings: As `validated`.
+    """
+    values = config.model_dump()
+    for place, section, name in _paths_in(values):
+        section[name] = change(place, section[name])
+    return validated(values)
+
+
+def _paths_in(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Where paths stand in the settings: the setting, and the dictionary and key that hold one."""
+    sections = {"dataset": ("images", "captions"), "model": ("base_model", "vae"), "adapter": ("start_from",)}
+    holders = [(f"{section}.{name}", values[section], name) for section, names in sections.items() for name in names]
+    for concept in values["dataset"]["concepts"]:
+        holders += [("dataset.concepts", concept, name) for name in ("images", "captions")]
+    yield from (holder for holder in holders if holder[1][holder[2]])

@@ -8,6 +8,7 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from app.kit.action_errors import reported
 from app.live.feed import PATIENCE_SECONDS, Feed
 from app.live.monitor import Watches
 from app.live.panel import Panel
@@ -24,6 +25,8 @@ from trainer.contract.events import (
 )
 from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
+from trainer.runs import process
+from trainer.runs.errors import InputsMissing
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
 from trainer.runs.sheets import strip_name
@@ -89,7 +92,9 @@ def names_of(*holders):
 
 def frame(panel, run, file=None, request=ENGLISH):
     """What Gradio is told to show, by the part's name."""
-    names = names_of(panel, panel.result, panel.waiting) | {id(part): what for what, part in panel.asks.items()}
+    names = {id(part): what for what, part in panel.asks.items()}
+    names |= {id(part): f"moved {place}" for place, part in [("", panel.moved.section), *panel.moved.fields.items()]}
+    names |= names_of(panel, panel.result, panel.waiting)
     return {names[id(part)]: value for part, value in panel.frame(run.path.name if run else "", file, request).items()}
 
 
@@ -220,6 +225,51 @@ def test_an_interrupted_run_can_be_continued(panel, home):
     shown = frame(panel, run)
     assert visible(shown["resume"])
     assert not visible(shown["stop"])
+
+
+def moved_fields(panel, run, request=ENGLISH):
+    """The fields that ask where something is now, as what each shows; None while nothing is asked."""
+    updates = panel.frame(run.path.name, None, request)
+    if not updates[panel.moved.section]["visible"]:
+        return None
+    shown = {place: updates[field] for place, field in panel.moved.fields.items()}
+    return {place: update["info"] for place, update in shown.items() if update["visible"]}
+
+
+def test_a_run_whose_images_and_model_were_moved_asks_where_they_are(panel, home, tmp_path):
+    files = {"dataset": {"images": "/gone/<i>ana"}, "model": {"base_model": "/gone/base.safetensors"}}
+    run = RunFolder.create(home, validated({"output": {"name": "ana"}, **files}))
+    write(run, started(), step(3))
+    asked = moved_fields(panel, run)
+    assert asked.keys() == {"dataset.images", "model.base_model"}
+    assert "/gone/<i>ana" in asked["dataset.images"]
+    with pytest.raises(gr.Error, match=r"/gone/base\.safetensors"):
+        reported(panel.moved._resume)(run.path.name, str(tmp_path), "", "", "")
+    assert not Queue(home).waiting()
+    alive(run)
+    assert moved_fields(panel, run) is None
+
+
+def test_the_folder_that_is_given_is_where_the_run_is_continued(panel, home, images, monkeypatch):
+    run = RunFolder.create(home, validated({"output": {"name": "ana"}, "dataset": {"images": "/gone/ana"}}))
+    write(run, started(), step(3))
+    assert moved_fields(panel, run).keys() == {"dataset.images"}
+    begun = []
+    monkeypatch.setattr(process, "start", begun.append)
+    panel.moved._resume(run.path.name, f'"{images}"', "", "", "")
+    assert begun == [run]
+    assert run.config().dataset.images == str(images)
+    assert moved_fields(panel, run) is None
+
+
+def test_a_concept_s_folder_is_asked_for_by_its_own_path(panel, home, images):
+    concepts = [str(images), "/gone/ben", "/gone/cleo"]
+    settings = {"images": str(images), "concepts": concepts}
+    run = RunFolder.create(home, validated({"output": {"name": "ana"}, "dataset": settings}))
+    write(run, started(), step(3))
+    assert "/gone/ben" in moved_fields(panel, run)["further"]
+    with pytest.raises(InputsMissing, match="/gone/cleo"):
+        panel.moved._resume(run.path.name, "", "", "", str(images))
 
 
 def test_a_run_that_waits_has_no_continue_and_stands_in_the_queue(panel, home):

@@ -47,7 +47,7 @@ NAMED = {
     "/gradio_api/call/v2/{api_name}/{event_id}": "a name in memory",
 }
 # Named functions that take a run: all find it by its plain name (RunFolder.named)
-OF_A_RUN = {"stop", "pause", "save", "sample", "resume", "status", "queue_move", "queue_remove"}
+OF_A_RUN = {"stop", "pause", "save", "sample", "resume", "move", "status", "queue_move", "queue_remove"}
 OF_NO_FILE = {"runs", "queue"}
 OF_SETTINGS = {"start"}
 
