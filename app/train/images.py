@@ -85,7 +85,7 @@ def images_html(home: Home, folder: Path, tongue: str) -> str:
     except TrainerError as error:
         return problem_card(error, tongue)
     thumbs = "".join(
-        f'<img src="{thumbnail_url(item.path)}" alt="{escape(item.caption or item.path.name, quote=True)}">'
+        f'<img src="{thumbnail_url(item.path)}" alt="{escape(item.caption or item.name, quote=True)}">'
         for item in items[:THUMBNAILS]
     )
     more = f'<span class="more">+{len(items) - THUMBNAILS}</span>' if len(items) > THUMBNAILS else ""
