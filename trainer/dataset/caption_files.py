@@ -190,7 +190,7 @@ class _Reader:
             self._keep(table, name, captions)
         if wrong:
             first = wrong[0] if len(wrong[0]) <= SAID else f"{wrong[0][:SAID]}…"
-            self.unusable[file] = first if len(wrong) == 1 else f"{first}, and {len(wrong) - 1} more"
+            self.unusable.setdefault(file, first if len(wrong) == 1 else f"{first}, and {len(wrong) - 1} more")
 
     def _image(self, folder: PurePosixPath, said: str) -> str:
         """The image that a table in this folder means: paths may be those of the computer where it was written."""

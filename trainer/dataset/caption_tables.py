@@ -139,7 +139,7 @@ def of_rows(text: str) -> Said:
             continue
         last = max(captions)
         cells = [*row[:last], delimiter.join(row[last:])] if columns in (0, last + 1) else row
-        if max(image, last) >= len(cells) or 0 < columns < len(cells):
+        if max(image, last) >= len(row) or 0 < columns < len(cells):
             yield f"line {rows.line_num} has {len(row)} values, not {columns or 2}"
             continue
         said = (cells[place].strip() for place in captions)

@@ -149,7 +149,8 @@ def _survey(
         problems += without_image(entries.keys() - found.images.keys(), captions, folder)
     problems += masks_without_image(found.lost_masks, base)
     problems += repeats_reported({one.folder: one.count for one in repeats.values() if one.folder})
-    idle = {name for name in found.others - own.files if found.files[name] != captions}
+    given = captions.absolute() if captions is not None else None
+    idle = {name for name in found.others - own.files if found.files[name].absolute() != given}
     problems += not_read(unread(idle), folder, base)
     return Survey(items, left_out, broken, problems)
 

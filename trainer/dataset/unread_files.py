@@ -12,7 +12,7 @@ READABLE = re.compile(r"\.[a-z0-9_-]{1,10}")
 SUFFIXES = {  # of files that programs keep beside images for themselves
     *(".json", ".npz", ".xmp", ".aae", ".thm", ".pp3", ".dop", ".db", ".ini", ".lnk", ".url", ".md"),
 }
-NAMES = {"license", "licence", "readme", "thumbs", "readme.txt", "license.txt", "licence.txt"}
+NAMES = ("readme", "license")  # how the names begin of what describes a folder
 ADVICE = {  # what can be done about such files
     (".txt", ".caption", ".cap"): "A caption is named after its image: a.png and a.txt, or a.png.txt.",
     (".csv", ".tsv", ".jsonl"): "A table of captions has columns called image and caption.",
@@ -34,7 +34,8 @@ def counted(names: Iterable[str]) -> Counter[str]:
 
 def in_words(kinds: Counter[str], verdict: str = "") -> str:
     """Returns such as "25 other files: 20 .nef, 5 .psd"; `verdict` is what is said of them before the colon."""
-    total, shown = kinds.total(), kinds.most_common(KINDS)
+    total = kinds.total()
+    shown = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:KINDS]
     rest = total - sum(count for _, count in shown)
     listed = ", ".join(f"{count} {kind}" for kind, count in shown) + (f" and {rest} more" if rest else "")
     verb = f" {'is' if total == 1 else 'are'} {verdict}" if verdict else ""
@@ -58,4 +59,4 @@ def _kind_of(name: str) -> str:
 
 def _aside(name: str) -> bool:
     path = PurePosixPath(name.lower())
-    return path.suffix in SUFFIXES or path.name in NAMES
+    return path.suffix in SUFFIXES or path.name.startswith(NAMES)
