@@ -12,6 +12,7 @@ from trainer.dataset.errors import NoImages
 from trainer.dataset.folders import listing
 from trainer.dataset.overlay import Entries, Entry, entries_of, overlay_file
 from trainer.dataset.scan import look, with_entry
+from trainer.dataset.unread_files import counted, in_words
 
 KEPT = 4  # folders
 Choice = Literal["all", "bare", "changed", "left_out"]
@@ -39,7 +40,7 @@ class Listing:
         """
         found = listing(folder)
         if not found.images:
-            raise NoImages(folder=folder, other_files=len(found.files))
+            raise NoImages(folder=folder, other_files=in_words(counted(found.files)))
         stamp = frozenset(one for name, path in found.files.items() for one in _seen(name, path))
         return cls(folder, list(found.images), stamp)
 

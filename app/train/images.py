@@ -1,7 +1,9 @@
 """Step 1 of the Train page: which images. A folder, typed or pasted, or files dropped here."""
 
+import re
 import shutil
 import time
+from collections import Counter
 from html import escape
 from itertools import count
 from pathlib import Path
@@ -21,12 +23,18 @@ from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home, user_path
 from trainer.contract.ours import check_all
 from trainer.contract.pasted import pasted
-from trainer.dataset import caption_files, formats
+from trainer.dataset import caption_files, formats, mask_files
 from trainer.dataset.overlay import existing_overlay
 from trainer.dataset.scan import look
 
 THUMBNAILS = 12
 DROPPED = (*formats.SUFFIXES, *caption_files.SUFFIXES)
+IMAGE_SUFFIX, CAPTION_SUFFIX = ("|".join(map(re.escape, known)) for known in (formats.SUFFIXES, caption_files.SUFFIXES))
+COMPANION = re.compile(  # a.txt, a.png.txt and a.mask.png belong to an image
+    rf"(?P<stem>.+?)(?P<tail>(?P<of>{IMAGE_SUFFIX})?(?:{CAPTION_SUFFIX})"
+    rf"|(?:{'|'.join(map(re.escape, mask_files.ENDINGS))})(?:{IMAGE_SUFFIX}))",
+    re.IGNORECASE,
+)
 
 
 def build(home: Home, form: Form) -> tuple[gr.Button, gr.HTML]:
@@ -85,7 +93,7 @@ def images_html(home: Home, folder: Path, tongue: str) -> str:
     except TrainerError as error:
         return problem_card(error, tongue)
     thumbs = "".join(
-        f'<img src="{thumbnail_url(item.path)}" alt="{escape(item.caption or item.path.name, quote=True)}">'
+        f'<img src="{thumbnail_url(item.path)}" alt="{escape(item.caption or item.name, quote=True)}">'
         for item in items[:THUMBNAILS]
     )
     more = f'<span class="more">+{len(items) - THUMBNAILS}</span>' if len(items) > THUMBNAILS else ""
@@ -101,7 +109,7 @@ def images_html(home: Home, folder: Path, tongue: str) -> str:
 def keep_dropped(home: Home, files: list[Path], folder: Path | None = None) -> Path:
     """Put the images and captions among these files into a folder of the home; returns it.
 
-    No file takes another's place: of two of one name the second gets a number, and its caption with it.
+    No file takes another's place: of two of one name the second gets a number, its caption and its mask with it.
 
     Args:
         home: Where the folder is, `datasets/dropped-TIME`.
@@ -115,19 +123,25 @@ def keep_dropped(home: Home, files: list[Path], folder: Path | None = None) -> P
         folder = _fresh_folder(home)
     check_all(folder, deepest=1)
     taken = {name.lower() for path in folder.iterdir() for name in (path.name, path.stem)}
-    named: dict[str, list[str]] = {}  # by stem, those that images got and no caption has yet, in order
-    for file in sorted(files, key=lambda file: file.suffix.lower() in caption_files.SUFFIXES):
-        if file.suffix.lower() not in DROPPED:
-            continue
-        stem, caption = file.name.removesuffix(file.suffix), file.suffix.lower() in caption_files.SUFFIXES
-        if caption and named.get(stem):
-            fresh = named[stem].pop(0)
+    wanted = [file for file in files if file.suffix.lower() in DROPPED]
+    beside = {file: COMPANION.fullmatch(file.name) for file in wanted}
+    named: dict[str, list[tuple[str, str]]] = {}  # by stem, those that images got, with their suffixes, in order
+    given: Counter[tuple[str, str]] = Counter()  # how many images of a stem have got such a file
+    for file in sorted(wanted, key=lambda file: beside[file] is not None):
+        match = beside[file]
+        stem, tail = (match["stem"], match["tail"]) if match else (file.stem, file.suffix)
+        of = (match["of"] or "").lower() if match else ""
+        images = [one for one, suffix in named.get(stem, []) if of in ("", suffix.lower())]
+        if match and given[stem, tail] < len(images):
+            fresh = images[given[stem, tail]]
+            given[stem, tail] += 1
         else:
-            fresh = _free_stem(taken, stem, file.suffix, beside_image=caption)
-            named.setdefault(stem, []).extend([] if caption else [fresh])
+            fresh = _free_stem(taken, stem, tail, beside_image=match is not None)
+            if not match:
+                named.setdefault(stem, []).append((fresh, tail))
         keep = shutil.move if file.resolve().is_relative_to(home.temporary) else shutil.copyfile
-        keep(file, folder / f"{fresh}{file.suffix}")
-        taken |= {fresh.lower(), f"{fresh}{file.suffix}".lower()}
+        keep(file, folder / f"{fresh}{tail}")
+        taken |= {fresh.lower(), f"{fresh}{tail}".lower()}
     return folder
 
 

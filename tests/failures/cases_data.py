@@ -155,6 +155,11 @@ def a_mask_that_is_gone(scene):
     return scene.doctor(folder, "mask_missing")
 
 
+@case("pictures", "unread_files")
+def photographs_in_a_raw_format_beside_the_images(scene):
+    return scene.doctor(scene.images(5, a__nef="raw", b__nef="raw", a__psd="layers"), "unread_files")
+
+
 @case("pictures", "too_small")
 def a_small_image(scene):
     return scene.doctor(drawn(scene, "a.png", size=(300, 260)).parent, "too_small")
@@ -257,6 +262,22 @@ def a_caption_for_an_image_that_is_gone(scene):
 @case("captions", "caption_unreadable")
 def a_list_of_captions_that_is_no_toml(scene):
     return scene.doctor(scene.images(3, captions__toml="a bear\n"), "caption_unreadable")
+
+
+@case("captions", "caption_unreadable")
+def a_table_of_captions_without_the_columns(scene):
+    return scene.doctor(scene.images(3, captions__csv="picture;words\n"), "caption_unreadable")
+
+
+@case("captions", "caption_tables_differ")
+def two_tables_with_other_captions(scene):
+    folder = scene.images(3, captions__csv="image 0.png,a bear\n", old__csv="image 0.png,a dog\n")
+    return scene.doctor(folder, "caption_tables_differ")
+
+
+@case("captions", "prompt_syntax")
+def captions_that_were_prompts(scene):
+    return scene.doctor(drawn(scene, "a.png", caption="a (red:1.3) house, <lora:x:0.6>").parent, "prompt_syntax")
 
 
 @case("captions", "caption_encoding")

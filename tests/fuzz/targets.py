@@ -40,7 +40,7 @@ from trainer.runs.queue import Queue
 
 Target = Callable[[Path, bytes], None]
 REQUEST: Any = SimpleNamespace(headers={}, query_params={})
-CAPTION_FILES = ("a.txt", "a.caption", "captions.toml", "metadata.jsonl")
+CAPTION_FILES = ("a.txt", "a.png.txt", "captions.toml", "metadata.jsonl", "captions.csv", "captions.json")
 WITH_CAPTIONS = {"shuffle_tags": True, "tag_dropout": 0.5, "trigger_word": "ana", "folder_repeats": False}
 _usual = {api_name(place): info.default for place, info in SETTINGS.items()}
 
@@ -60,7 +60,7 @@ def header(folder: Path, data: bytes) -> None:
 
 def caption(folder: Path, data: bytes) -> None:
     """Captions in a data set: beside an image, or in a file for many, by the first byte."""
-    path = folder / CAPTION_FILES[data[0] % 4 if data else 0]
+    path = folder / CAPTION_FILES[data[0] % len(CAPTION_FILES) if data else 0]
     _image(folder)
     path.write_bytes(data[1:])
     try:

@@ -36,6 +36,11 @@ class Item:
     focus: tuple[float, float] | None = None  # what the crop keeps in view: shares of width and height
     mask: Path | None = None  # gray image, white is learned
 
+    @property
+    def folder(self) -> Path:
+        """The data set's folder that its name is relative to."""
+        return self.path.absolute().parents[self.name.count("/")]
+
 
 def tags_of(caption: str) -> list[str]:
     """The caption's comma-separated tags, in order; a wildcard {a, b|c} stays whole."""

@@ -27,7 +27,7 @@ class NoImages(DatasetError):
     """The folder holds nothing that can be trained on."""
 
     code = "no_images"
-    what = "No images in {folder} ({other_files} other files)."
+    what = "No images in {folder} ({other_files})."
     remedy = "Choose a folder that holds .jpg, .png or .webp files."
 
 

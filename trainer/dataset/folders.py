@@ -12,9 +12,9 @@ from pathlib import Path
 
 from trainer.dataset.errors import FolderMissing
 from trainer.dataset.formats import SUFFIXES
+from trainer.dataset.mask_files import told_apart
 from trainer.dataset.problems import Problem, listed
 
-MASK = ".mask.png"  # after an image's name without its suffix
 # What is skipped: message, what to do, and why it matters
 LEFT = {
     "link_outside": (
@@ -69,16 +69,38 @@ class Listing:
     @cached_property
     def images(self) -> dict[str, Path]:
         """Those that are named like an image, without the masks."""
-        return {name: path for name, path in self.files.items() if _is_image(name)}
+        return {name: self.files[name] for name in self._told_apart[0]}
 
     @cached_property
-    def masks(self) -> dict[str, Path]:
-        """Masks by the name of their image without its suffix."""
-        return {name[: -len(MASK)]: path for name, path in self.files.items() if name.lower().endswith(MASK)}
+    def masks(self) -> dict[str, str]:
+        """The names of masks, by that of their image with or without its suffix."""
+        return self._told_apart[1]
+
+    @cached_property
+    def lost_masks(self) -> list[Path]:
+        """Masks whose image is missing."""
+        known = self.images.keys() | {name.rpartition(".")[0] for name in self.images}
+        return [self.files[mask] for image, mask in self.masks.items() if image not in known]
+
+    @cached_property
+    def others(self) -> set[str]:
+        """The files that are neither images nor masks."""
+        return self.files.keys() - self.images.keys() - set(self.masks.values())
+
+    def mask_of(self, image: str) -> Path | None:
+        """The mask of an image."""
+        name = self.masks.get(image) or self.masks.get(image.rpartition(".")[0])
+        return self.files[name] if name else None
+
+    @cached_property
+    def _told_apart(self) -> tuple[list[str], dict[str, str]]:
+        return told_apart(name for name in self.files if name.lower().endswith(SUFFIXES))
 
 
-def listing(folder: Path, apart: Collection[Path] = ()) -> Listing:
+def listing(folder: Path, apart: Collection[Path] = (), base: Path | None = None) -> Listing:
     """Returns every file below the folder except those below the folders `apart`, which are resolved.
+
+    What was noticed names files relative to `base`, which is the folder itself if not given.
 
     Raises:
         FolderMissing: No such folder.
@@ -89,7 +111,7 @@ def listing(folder: Path, apart: Collection[Path] = ()) -> Listing:
     walk = _Walk(folder, real, [path for path in apart if path.is_relative_to(real)])
     walk.go()
     names = sorted(walk.files, key=lambda name: name.split("/"))
-    return Listing(folder, {name: walk.files[name] for name in names}, _noticed(walk))
+    return Listing(folder, {name: walk.files[name] for name in names}, _noticed(walk, base or folder))
 
 
 @dataclass(frozen=True)
@@ -118,11 +140,6 @@ def _said_by(outermost: str, within: str) -> Repeats:
         if match := REPEATS.fullmatch(part):
             return Repeats(int(match[1]), match[2].strip(), part)
     return Repeats()
-
-
-def _is_image(name: str) -> bool:
-    lower = name.lower()
-    return lower.endswith(SUFFIXES) and not lower.endswith(MASK)
 
 
 @dataclass
@@ -243,11 +260,11 @@ def _can_be_written(name: str) -> bool:
     return True
 
 
-def _noticed(walk: _Walk) -> list[Problem]:
+def _noticed(walk: _Walk, base: Path) -> list[Problem]:
     """What the walk had to leave, in words."""
     problems = []
     for code, paths in walk.left.items():
         message, hint, why = LEFT[code]
         named = () if code == "name_unreadable" else tuple(paths)  # no page and no log could show it
-        problems.append(Problem(code, f"{message}: {listed(paths)}.", hint, named, why))
+        problems.append(Problem(code, f"{message}: {listed(paths, base)}.", hint, named, why))
     return problems

@@ -1,13 +1,16 @@
 """Problems of a data set, in words for people."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from trainer.contract.wording import named
 from trainer.dataset.captions import Item
 from trainer.dataset.errors import UnreadableImage
+from trainer.dataset.unread_files import advice, in_words
 
 NAMED = 5  # masks that a message names, the rest is counted
 
@@ -23,9 +26,23 @@ class Problem:
     why: str = ""  # why it matters, in one sentence
 
 
-def listed(paths: Sequence[Path]) -> str:
-    """Returns these files by name: "a.png" or "a.png and 12 more"; readable whatever bytes the name has."""
-    first = os.fsencode(paths[0].name).decode(errors="replace")
+def base_of(folders: Iterable[str | Path]) -> Path:
+    """Returns the folder that messages about images name them relative to: of several the deepest that holds all."""
+    with suppress(ValueError):  # on different drives
+        return Path(os.path.commonpath([Path(folder).expanduser().absolute() for folder in folders]))
+    return Path("/")
+
+
+def relative(path: Path, base: Path) -> str:
+    """Returns the file's path relative to `base` with forward slashes; readable whatever bytes it has."""
+    path, base = path.absolute(), base.absolute()
+    inside = path != base and path.is_relative_to(base)
+    return os.fsencode(path.relative_to(base).as_posix() if inside else path).decode(errors="replace")
+
+
+def listed(paths: Sequence[Path], base: Path = Path()) -> str:
+    """Returns these files by their path relative to `base`: "day 1/a.png" or "day 1/a.png and 12 more"."""
+    first = relative(paths[0], base)
     return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
 
 
@@ -48,14 +65,14 @@ def unreadable(broken: Iterable[UnreadableImage]) -> list[Problem]:
     ]
 
 
-def without_caption(bare: Sequence[Path], total: int) -> list[Problem]:
+def without_caption(bare: Sequence[Path], total: int, base: Path) -> list[Problem]:
     """Images without a caption."""
     if not bare:
         return []
     return [
         Problem(
             "no_caption",
-            f"{len(bare)} of {total} images have no caption (first: {bare[0].name}).",
+            f"{len(bare)} of {total} images have no caption (first: {relative(bare[0], base)}).",
             "They are trained on the trigger word alone; a .txt file of the same name is an image's caption.",
             tuple(bare),
             "The trigger word then stands for all that they show, not only for the subject.",
@@ -78,36 +95,40 @@ def without_image(names: Iterable[str], file: Path, folder: Path) -> list[Proble
     ]
 
 
-def mask_problems(lost: Sequence[Path], missing: Sequence[Path]) -> list[Problem]:
-    """Masks without an image, and images whose mask is gone."""
-    problems = []
-    if lost:
-        problems.append(
-            Problem(
-                "mask_without_picture",
-                f"Masks without an image are not used: {listed(lost)}.",
-                "name.mask.png is the mask of name.png: rename or remove it.",
-                why="The image it was made for is trained as a whole.",
-            )
+def masks_without_image(lost: Sequence[Path], base: Path) -> list[Problem]:
+    """Masks without an image."""
+    if not lost:
+        return []
+    return [
+        Problem(
+            "mask_without_picture",
+            f"Masks without an image are not used: {listed(lost, base)}.",
+            "The mask of name.png is name.mask.png, name-masklabel.png or masks/name.png: rename or remove it.",
+            why="The image it was made for is trained as a whole.",
         )
-    if missing:
-        problems.append(
-            Problem(
-                "mask_missing",
-                f"Images whose mask is gone are trained as a whole: {listed(missing)}.",
-                "Draw it again on the Dataset page.",
-                tuple(missing),
-                "What it masked out is learned too.",
-            )
-        )
-    return problems
+    ]
 
 
-def masks_of_another_shape(found: Sequence[tuple[Item, tuple[int, int]]]) -> list[Problem]:
+def masks_missing(bare: Sequence[Path], base: Path) -> list[Problem]:
+    """Images whose mask is gone."""
+    if not bare:
+        return []
+    return [
+        Problem(
+            "mask_missing",
+            f"Images whose mask is gone are trained as a whole: {listed(bare, base)}.",
+            "Draw it again on the Dataset page.",
+            tuple(bare),
+            "What it masked out is learned too.",
+        )
+    ]
+
+
+def masks_of_another_shape(found: Sequence[tuple[Item, tuple[int, int]]], base: Path) -> list[Problem]:
     """Masks that are not their images scaled; each comes with its own width and height in px."""
     if not found:
         return []
-    said = [f"{_mask(item)} is {w} x {h} px, its image {item.width} x {item.height}" for item, (w, h) in found]
+    said = [f"{_mask(item, base)} is {w} x {h} px, its image {item.width} x {item.height}" for item, (w, h) in found]
     return [
         Problem(
             "mask_shape",
@@ -119,11 +140,11 @@ def masks_of_another_shape(found: Sequence[tuple[Item, tuple[int, int]]]) -> lis
     ]
 
 
-def masks_unreadable(broken: Sequence[tuple[Item, UnreadableImage]]) -> list[Problem]:
+def masks_unreadable(broken: Sequence[tuple[Item, UnreadableImage]], base: Path) -> list[Problem]:
     """Masks that cannot be read."""
     if not broken:
         return []
-    said = [f"{_mask(item)} ({error.cause})" for item, error in broken]
+    said = [f"{_mask(item, base)} ({error.cause})" for item, error in broken]
     return [
         Problem(
             "mask_unreadable",
@@ -135,14 +156,14 @@ def masks_unreadable(broken: Sequence[tuple[Item, UnreadableImage]]) -> list[Pro
     ]
 
 
-def masks_emptied(items: Sequence[Item]) -> list[Problem]:
+def masks_emptied(items: Sequence[Item], base: Path) -> list[Problem]:
     """Images with a mask of which nothing is left where they are cropped."""
     if not items:
         return []
     return [
         Problem(
             "mask_empty",
-            f"Masks that leave nothing of their images to learn: {_several([_mask(item) for item in items])}.",
+            f"Masks that leave nothing of their images to learn: {_several([_mask(item, base) for item in items])}.",
             "White is learned and black is not: draw the mask again, crop around what it shows, or exclude the image.",
             tuple(item.path for item in items),
             "These images teach the LoRA nothing, yet are counted among the views.",
@@ -150,12 +171,13 @@ def masks_emptied(items: Sequence[Item]) -> list[Problem]:
     ]
 
 
-def _mask(item: Item) -> str:
-    """A mask by its path within the data set; one drawn here, or of transparency, by its image's."""
+def _mask(item: Item, base: Path) -> str:
+    """A mask by its path relative to `base`; one drawn here, or of transparency, by its image's."""
+    image = relative(item.path, base)
     if item.mask is None:
-        return f"{item.name} (transparent)"
-    beside = item.mask.parent == item.path.parent
-    return (PurePath(item.name).parent / item.mask.name).as_posix() if beside else f"that of {item.name}"
+        return f"{image} (transparent)"
+    within = item.mask.absolute().is_relative_to(item.folder)
+    return relative(item.mask, base) if within else f"that of {image}"
 
 
 def _several(said: Sequence[str]) -> str:
@@ -173,5 +195,20 @@ def repeats_reported(shares: dict[str, int]) -> list[Problem]:
             f"Folder names set repeats, as in kohya_ss: {', '.join(shares)}.",
             f"If the numbers mean something else, set {named('dataset.folder_repeats')} to false.",
             why="A number that does not mean repeats makes some images count far more than others.",
+        )
+    ]
+
+
+def not_read(kinds: Counter[str], folder: Path, base: Path) -> list[Problem]:
+    """Files of a folder that are neither images nor captions nor masks, by their kinds."""
+    if not kinds:
+        return []
+    where = "" if folder.absolute() == base.absolute() else f"In {relative(folder, base)}: "
+    return [
+        Problem(
+            "unread_files",
+            f"{where}{in_words(kinds, 'not read')}.",
+            advice(kinds),
+            why="What they show or say is missing from the training.",
         )
     ]

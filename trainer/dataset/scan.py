@@ -15,14 +15,19 @@ from trainer.dataset.images import same_shape
 from trainer.dataset.overlay import Entry, read_overlay
 from trainer.dataset.problems import (
     Problem,
-    mask_problems,
+    base_of,
+    masks_missing,
     masks_of_another_shape,
     masks_unreadable,
+    masks_without_image,
+    not_read,
+    relative,
     repeats_reported,
     unreadable,
     without_caption,
     without_image,
 )
+from trainer.dataset.unread_files import counted, in_words, unread
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Survey:
         """
         kept = [item for item in self.items if item.name not in self.left_out]
         if not kept:
-            first = "; ".join(f"{error.path.name}: {error.cause}" for error in self.broken[:1])
+            first = "; ".join(f"{relative(error.path, folder)}: {error.cause}" for error in self.broken[:1])
             why = f"{len(self.broken)} cannot be read ({first})" if first else "all are excluded"
             raise NothingToTrain(folder=folder, why=why)
         return kept
@@ -54,7 +59,8 @@ def images_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
     Raises:
         DatasetError: One of the folders cannot be used; see `scan`.
     """
-    folders = [Path(settings.images), *(Path(concept.images) for concept in settings.concepts)]
+    folders = settings.folders
+    base = base_of(folders)
     items: list[Item] = []
     problems: list[Problem] = []
     for number, folder in enumerate(folders):
@@ -62,7 +68,7 @@ def images_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
         weight = settings.concepts[number - 1].weight if number else 1.0
         apart = [other.resolve() for other in folders if other.resolve() != folder.resolve()]
         captions = Path(rules.captions) if rules.captions else None
-        survey = _survey(folder, captions, rules.folder_repeats, apart)
+        survey = _survey(folder, captions, rules.folder_repeats, apart, base)
         items += [replace(item, concept=number, weight=item.weight * weight) for item in survey.trained(folder)]
         problems += survey.problems
     return items, problems
@@ -104,19 +110,25 @@ def look(
     return survey.items, survey.problems
 
 
-def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, apart: Sequence[Path] = ()) -> Survey:
-    """The images below a folder, with what the file `captions` says of them."""
-    found = listing(folder, apart)
+def _survey(
+    folder: Path,
+    captions: Path | None,
+    folder_repeats: bool = True,
+    apart: Sequence[Path] = (),
+    base: Path | None = None,
+) -> Survey:
+    """The images below a folder, with what the file `captions` says of them; problems name them relative to `base`."""
+    base = base or folder
+    found = listing(folder, apart, base)
     if not found.images:
-        raise NoImages(folder=folder, other_files=len(found.files))
+        raise NoImages(folder=folder, other_files=in_words(counted(found.files)))
     entries = read_overlay(captions) if captions is not None else {}
     sizes, broken = _sizes(found)
     repeats = {name: repeats_of(folder, name) if folder_repeats else Repeats() for name in sizes}
-    own, noticed = own_captions(found, [name for name in sizes if entries.get(name, Entry()).text is None])
+    own = own_captions(found, [name for name in sizes if entries.get(name, Entry()).text is None], base)
     items = []
     for name, (width, height) in sizes.items():
-        said = own.get(name) or (plain(repeats[name].words),)
-        mask = found.masks.get(name.rpartition(".")[0])
+        said = own.of.get(name) or (plain(repeats[name].words),)
         item = Item(
             found.images[name],
             said[0],
@@ -125,26 +137,34 @@ def _survey(folder: Path, captions: Path | None, folder_repeats: bool = True, ap
             name,
             others=said[1:],
             weight=float(repeats[name].count),
-            mask=mask,
+            mask=found.mask_of(name),
         )
         items.append(with_entry(item, entries[name], captions) if captions and name in entries else item)
     left_out = {name for name, entry in entries.items() if entry.left_out}
-    shown = [item for item in items if item.name not in left_out]
     passed_over = {found.images.get(name) for name in left_out}
     broken = [error for error in broken if error.path not in passed_over]
-    problems = [*found.problems, *unreadable(broken), *noticed]
-    problems += without_caption([item.path for item in shown if not item.caption], len(shown))
+    trained = [item for item in items if item.name not in left_out]
+    problems = [*found.problems, *unreadable(broken), *own.problems, *_of_items(trained, base)]
     if captions is not None:
         problems += without_image(entries.keys() - found.images.keys(), captions, folder)
-    stems = {name.rpartition(".")[0] for name in found.images}
-    lost = [path for stem, path in found.masks.items() if stem not in stems]
-    problems += mask_problems(lost, [item.path for item in shown if item.mask and not item.mask.is_file()])
-    problems += _unfit_masks(shown)
+    problems += masks_without_image(found.lost_masks, base)
     problems += repeats_reported({one.folder: one.count for one in repeats.values() if one.folder})
+    given = captions.absolute() if captions is not None else None
+    idle = {name for name in found.others - own.files if found.files[name].absolute() != given}
+    problems += not_read(unread(idle), folder, base)
     return Survey(items, left_out, broken, problems)
 
 
-def _unfit_masks(items: Sequence[Item]) -> list[Problem]:
+def _of_items(items: Sequence[Item], base: Path) -> list[Problem]:
+    """What the images lack that are trained."""
+    return [
+        *without_caption([item.path for item in items if not item.caption], len(items), base),
+        *masks_missing([item.path for item in items if item.mask and not item.mask.is_file()], base),
+        *_unfit_masks(items, base),
+    ]
+
+
+def _unfit_masks(items: Sequence[Item], base: Path) -> list[Problem]:
     """Masks whose header cannot be read, or says that they have another shape than their images."""
     broken: list[tuple[Item, UnreadableImage]] = []
     another: list[tuple[Item, tuple[int, int]]] = []
@@ -158,7 +178,7 @@ def _unfit_masks(items: Sequence[Item]) -> list[Problem]:
         else:
             if not same_shape(*size, item.width, item.height):
                 another.append((item, size))
-    return [*masks_of_another_shape(another), *masks_unreadable(broken)]
+    return [*masks_of_another_shape(another, base), *masks_unreadable(broken, base)]
 
 
 def with_entry(item: Item, entry: Entry, overlay: Path) -> Item:

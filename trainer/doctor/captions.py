@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.dataset import DatasetSettings
@@ -13,8 +14,10 @@ from trainer.dataset.captions import CAPTION_VARIANTS, Item, tags_of, wildcards_
 from trainer.dataset.clip_tokens import Reading, reading
 from trainer.dataset.overlay import Entry
 from trainer.doctor.cases import Sign
+from trainer.doctor.prompt_syntax import without_syntax
 
 CUT_SHOWN = 60  # letters of what is cut off that a finding shows
+PIECES = 3  # of a caption's prompt syntax that are shown
 SOME = 5  # captions from which on they are compared with one another
 MOST = 0.6  # share of captions that makes an opening word a trigger word
 ORDINARY = {  # words that open many captions without calling anything up
@@ -47,7 +50,7 @@ def caption_signs(items: Sequence[Item], config: TrainConfig) -> list[Sign]:
     for concept in sorted({item.concept for item in items}):
         rules = config.dataset.of_folder(concept)
         captioned = [item for item in items if item.concept == concept and item.caption]
-        signs += _too_long(captioned, rules)
+        signs += [*_too_long(captioned, rules), *_of_prompts(captioned, rules)]
         if config.goal == "style":
             signs += _naming_the_style(captioned, rules)
         if len(captioned) >= SOME:
@@ -75,7 +78,7 @@ def _reworded(item: Item, reword: Callable[[str], str]) -> Callable[[Entry], Ent
     def helped(caption: str) -> str:
         """Returns the caption reworded, or unchanged where that would lose a wildcard or all."""
         fresh = reword(caption)
-        return fresh if fresh and all(wildcard in fresh for wildcard in wildcards_of(caption)) else caption
+        return fresh if fresh and len(wildcards_of(fresh)) >= len(wildcards_of(caption)) else caption
 
     def fix(entry: Entry) -> Entry:
         """The entry with the caption reworded."""
@@ -107,6 +110,32 @@ def _longest_reading(caption: str, rules: DatasetSettings) -> Reading:
     forms = [with_choices(caption, random.Random(seed)) for seed in seeds] or [caption]
     read = [reading(with_trigger(form, rules.trigger_word), rules.caption_tokens) for form in forms]
     return max(read, key=lambda one: one.tokens)
+
+
+def _of_prompts(items: Sequence[Item], rules: DatasetSettings) -> list[Sign]:
+    """Captions with weights, networks and the like, which a program that generates images would read as such."""
+    found: dict[Path, tuple[Item, list[str]]] = {}
+    for item in items:
+        captions = (item.caption, *item.others)
+        pieces = [piece for one in captions for piece in without_syntax(one, rules.trigger_word)[1]]
+        if pieces:
+            found[item.path] = item, pieces
+    subject = f"{len(found)} caption{'s' * (len(found) != 1)}"
+    plain = partial(_in_words, rules.trigger_word)
+    return [
+        Sign("prompt_syntax", path, subject, _quoted(pieces), fix=_reworded(item, plain))
+        for path, (item, pieces) in found.items()
+    ]
+
+
+def _in_words(trigger_word: str, caption: str) -> str:
+    return without_syntax(caption, trigger_word)[0]
+
+
+def _quoted(pieces: Sequence[str]) -> str:
+    """The first pieces of a caption, shortened."""
+    short = [piece if len(piece) <= CUT_SHOWN else f"{piece[:CUT_SHOWN].rstrip()}…" for piece in pieces]
+    return ", ".join(f"“{piece}”" for piece in short[:PIECES]) + (", …" if len(short) > PIECES else "")
 
 
 def _naming_the_style(items: Sequence[Item], rules: DatasetSettings) -> Iterator[Sign]:

@@ -136,6 +136,18 @@ CASES = {
         "Text beyond the limit is not read and not learned.",
         f"Shorten them, or set {named('dataset.caption_tokens')} to 150 or 225.",
     ),
+    "prompt_syntax": Case(
+        "warning",
+        "Prompt syntax in {subject}",
+        "The text encoder reads brackets, weights and the names of networks as words: they are learned with the image.",
+        "Write the captions in plain words, as the fix does.",
+    ),
+    "unread_files": Case(
+        "note",
+        "Files that are not read",
+        "What they show or say is missing from the training.",
+        "Save those that are to be trained as .jpg, .png or .webp.",
+    ),
     "style_in_caption": Case(
         "warning",
         "Captions that name the style",

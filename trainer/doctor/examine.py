@@ -12,7 +12,7 @@ from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.captions import Item
 from trainer.dataset.overlay import Entry, entries_of
-from trainer.dataset.problems import Problem
+from trainer.dataset.problems import Problem, base_of, relative
 from trainer.doctor.captions import caption_signs
 from trainer.doctor.cases import CASES, Level, Sign
 from trainer.doctor.images import image_signs
@@ -61,8 +61,8 @@ class _Folders:
     """The folders of a data set, and what their overlays say."""
 
     def __init__(self, config: TrainConfig, home: Home) -> None:
-        chosen = [config.dataset.images, *(concept.images for concept in config.dataset.concepts)]
-        roots = [Path(folder).expanduser().absolute() for folder in chosen if folder]
+        self.base = base_of(config.dataset.folders)
+        roots = [folder.absolute() for folder in config.dataset.folders]
         self._roots = sorted(roots, key=lambda root: -len(root.parts))  # of nested ones the inner one has the image
         self._entries = {root: entries_of(home, root) for root in roots}
 
@@ -112,7 +112,7 @@ def _findings(signs: Iterable[Sign], folders: _Folders) -> list[Finding]:
         title = case.title.format(subject=subject)
         for folder, here in _by_folder(same, folders).items():
             shown = dict.fromkeys(path for sign in here for path in (*sign.beside, sign.image) if path)
-            message = f"{title}: {_named(here)}." if shown else f"{title}."
+            message = f"{title}: {_named(here, folders.base)}." if shown else f"{title}."
             fix = _fix(here, folders)
             found.append(Finding(code, message, case.hint, tuple(shown), case.why, case.level, folder, fix))
     return found
@@ -127,9 +127,9 @@ def _by_folder(signs: Sequence[Sign], folders: _Folders) -> dict[Path | None, li
     return groups
 
 
-def _named(signs: Sequence[Sign]) -> str:
-    """The first images by name, and how many more."""
-    images = [(sign.image.name, sign.detail) for sign in signs if sign.image]
+def _named(signs: Sequence[Sign], base: Path) -> str:
+    """The first images by their path relative to `base`, and how many more."""
+    images = [(relative(sign.image, base), sign.detail) for sign in signs if sign.image]
     names = [f"{name} ({detail})" if detail else name for name, detail in images]
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

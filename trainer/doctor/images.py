@@ -17,6 +17,7 @@ from trainer.dataset.buckets import Size
 from trainer.dataset.captions import Item
 from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.images import GAP, read_image
+from trainer.dataset.problems import base_of, relative
 from trainer.doctor.cases import Sign
 from trainer.doctor.duplicates import Likeness, exact_twins, likeness, near_twins
 from trainer.doctor.lettering import lettering
@@ -64,7 +65,7 @@ def image_signs(
                 progress(number, len(items))
     finally:
         pool.shutdown(cancel_futures=True)  # `progress` may end it early
-    return signs + _twins([item for item in items if item.path in whole], whole)
+    return signs + _twins([item for item in items if item.path in whole], whole, base_of(config.dataset.folders))
 
 
 def look_at(item: Item) -> Sight:
@@ -139,14 +140,17 @@ def _signs(item: Item, sight: Sight, resolution: int) -> list[Sign]:
     return signs
 
 
-def _twins(items: Sequence[Item], whole: dict[Path, Likeness]) -> list[Sign]:
-    """Duplicates; of two the larger is kept, then the one with a caption."""
+def _twins(items: Sequence[Item], whole: dict[Path, Likeness], base: Path) -> list[Sign]:
+    """Duplicates, named relative to `base`; of two the larger is kept, then the one with a caption."""
     ordered = sorted(items, key=lambda item: (-item.width * item.height, not item.caption, item.path))
     exact = exact_twins([item.path for item in ordered])
     copies = {twin.image for twin in exact}
     near = near_twins({item.path: whole[item.path] for item in ordered if item.path not in copies})
-    signs = [Sign("exact_duplicate", twin.image, detail=f"as {twin.kept.name}", beside=(twin.kept,)) for twin in exact]
+    signs = [
+        Sign("exact_duplicate", twin.image, detail=f"as {relative(twin.kept, base)}", beside=(twin.kept,))
+        for twin in exact
+    ]
     for twin in near:
-        detail = f"as {twin.kept.name}{', mirrored' if twin.mirrored else ''}"
+        detail = f"as {relative(twin.kept, base)}{', mirrored' if twin.mirrored else ''}"
         signs.append(Sign("near_duplicate", twin.image, detail=detail, beside=(twin.kept,)))
     return signs

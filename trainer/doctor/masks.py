@@ -16,7 +16,7 @@ from trainer.dataset.captions import Item
 from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.formats import image_size
 from trainer.dataset.images import LATENT_PX, cut, leaves_nothing, read_image, read_mask, same_shape
-from trainer.dataset.problems import Problem, masks_emptied, masks_unreadable
+from trainer.dataset.problems import Problem, base_of, masks_emptied, masks_unreadable
 from trainer.models.lookup import depths_of
 
 
@@ -39,7 +39,8 @@ def mask_problems(items: Sequence[Item], config: TrainConfig) -> list[Problem]:
                 broken.append((item, found))
             elif found:
                 empty.append(item)
-    return [*masks_emptied(empty), *masks_unreadable(broken)]
+    base = base_of(config.dataset.folders)
+    return [*masks_emptied(empty, base), *masks_unreadable(broken, base)]
 
 
 def _own(item: Item) -> Path | None:

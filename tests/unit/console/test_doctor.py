@@ -56,6 +56,21 @@ def test_what_is_wrong_is_told_with_its_fix_and_a_lost_image_is_an_error(doctor,
     assert not overlay_file(home, folder).exists()
 
 
+def test_what_is_not_read_and_which_of_two_images_is_meant_is_said_by_the_doctor_and_in_the_plan(
+    doctor, training, folder
+):
+    for day, seed in (("day1", 40), ("day2", 41)):
+        drawn(folder / day / "a.jpg", seed, (200, 200), f"ana, {day}")
+        (folder / day / "a.txt").unlink()
+        (folder / day / "raw.nef").touch()
+    said = doctor()[1]
+    assert "· unread_files 2 other files are not read: 2 .nef." in said
+    assert "too_small Smaller than the training resolution of 512 x 512 px: day1/a.jpg (200 x 200), day2/a.jpg" in said
+    said = training()[1]
+    assert "Note: 2 other files are not read: 2 .nef." in said
+    assert "images have no caption (first: day1/a.jpg)" in said
+
+
 @pytest.mark.parametrize("codes", [["trigger_missing", "tag_in_all"], ["tag_in_all", "trigger_missing"]])
 @pytest.mark.parametrize("flags", [1, 2])
 def test_fixes_of_several_codes_at_one_caption_go_together(console, folder, home, codes, flags):

@@ -93,6 +93,27 @@ def test_every_finding_says_which_images_and_why_and_what_helps(folder, home):
     assert finding.hint.endswith(".")
 
 
+def test_images_of_one_name_are_told_apart_by_their_folders(folder, home):
+    for day, seed in (("day1", 40), ("day2", 41)):
+        drawn(folder / day / "small.png", seed, (200, 200), f"ana, small {day}")
+        (folder / day / "copy.png").write_bytes((folder / "05.png").read_bytes())
+    findings = found(folder, home)
+    assert "day1/small.png (200 x 200), day2/small.png (200 x 200)" in findings["too_small"].message
+    assert "day1/copy.png (as 05.png), day2/copy.png (as 05.png)" in findings["exact_duplicate"].message
+
+
+def test_images_of_one_name_are_told_apart_by_their_concepts(folder, home, tmp_path):
+    drawn(folder / "x.png", 40, (200, 200), "ana, small")
+    drawn(tmp_path / "ben" / "x.png", 41, (200, 200), "ben, small")
+    (tmp_path / "ben" / "05.png").write_bytes((folder / "05.png").read_bytes())
+    dataset = {"images": str(folder), "concepts": [{"images": str(tmp_path / "ben")}]}
+    config = validated({"dataset": dataset})
+    messages = [finding.message for finding in examine(*images_of(config.dataset), config, home)]
+    assert any(": set/x.png (200 x 200)" in one for one in messages)
+    assert any(": ben/x.png (200 x 200)" in one for one in messages)
+    assert any("ben/05.png (as set/05.png)" in one for one in messages)
+
+
 def test_a_fix_leaves_images_out_keeps_what_was_changed_before_and_can_be_undone(folder, home):
     drawn(folder / "small.png", 40, (200, 200), "ana, small")
     before = digests(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -125,6 +126,11 @@ class DatasetSettings(Section):
         unit="GiB",
         description="Largest cache of latents and embeddings; what was unused longest is deleted. 0: no limit.",
     )
+
+    @property
+    def folders(self) -> list[Path]:
+        """The image folders: its own, then those of its concepts."""
+        return [Path(images).expanduser() for images in (self.images, *(one.images for one in self.concepts))]
 
     def of_folder(self, number: int) -> Self:
         """Returns the settings of folder 0, `images`, or of a concept's, 1, 2, …."""

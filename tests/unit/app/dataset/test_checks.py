@@ -45,6 +45,16 @@ def test_a_small_folder_is_checked_without_being_asked(ask, folder):
     assert bare["level"] == "warning"
 
 
+def test_findings_name_images_by_their_path_in_the_folder(ask, folder):
+    for day in ("day1", "day2"):
+        draw(folder / day / "a.png", (96, 64))
+    (folder / "raw.nef").touch()
+    findings = finished(ask, folder)["findings"]
+    messages = " ".join(finding["message"] for finding in findings)
+    assert "day1/a.png (as a.png), day2/a.png (as a.png)" in messages
+    assert "1 other file is not read: 1 .nef." in messages
+
+
 def test_many_images_are_checked_when_asked(ask, tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "AT_ONCE", 1)
     folder = tmp_path / "many"

@@ -73,6 +73,12 @@ def test_a_folder_is_shown_with_counts_and_problems_and_everything_escaped(home,
     assert str(folder) not in html  # only addresses of thumbnails
 
 
+def test_files_that_are_not_read_are_counted_beneath_the_images(home, folder):
+    for name in ("a.nef", "b.nef", "c.psd"):
+        (folder / name).touch()
+    assert "3 other files are not read: 2 .nef, 1 .psd." in images_html(home, folder, "en")
+
+
 def test_the_data_set_is_looked_at_as_it_will_be_trained(home, folder):
     values = named(home, "sd15-character", dataset_images=str(folder), dataset_trigger_word="ana & co")
     html = dataset_link("sd15-character", values | {"dataset_resolution": 640}, "en")
@@ -132,6 +138,13 @@ def test_two_dropped_images_of_one_name_are_two(home):
     assert names(kept) == ["A-3.PNG", "a-2.png", "a-2.txt", "a.png", "a.txt"]
     assert [(kept / name).read_text()[0] for name in ("a.png", "a.txt", "a-2.png", "a-2.txt")] == ["0", "1", "2", "3"]
     assert [path for path in uploads.rglob("*") if path.is_file()] == []  # one copy of each
+
+
+def test_captions_and_masks_of_every_name_stay_with_their_dropped_image(home):
+    uploads = home.temporary / "gradio"
+    kept = keep_dropped(home, dropped(uploads, "a.png"))
+    keep_dropped(home, dropped(uploads, "a.jpg", "a.png", "a.png.txt", "a.mask.png", "a-masklabel.png"), kept)
+    assert names(kept) == ["a-2-masklabel.png", "a-2.jpg", "a-2.mask.png", "a-3.png", "a-3.png.txt", "a.png"]
 
 
 def test_dropping_again_adds(home):
