@@ -54,7 +54,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     started = time.time()
     config = run.config()
     items, problems = images_of(config.dataset)
-    report_problems(log, [*strength_problems(config), *problems, *mask_problems(items, config)])
+    report_problems(log, [*strength_problems(config), *problems, *mask_problems(items, config, run.home)])
     accelerator, dtype = make_accelerator(config.model)
     room = min(everywhere(accelerator, free_bytes(accelerator.device)))  # all of them save the same
     report = Preparing(run, log, listens=accelerator.num_processes == 1).report
