@@ -197,7 +197,7 @@ class TrainForm:
         try:
             config = read(self.home, preset, named)
             plan = sentence(self.home, config, tongue)
-            notes = "".join(f'<p class="caution">⚠ {escape(text)}</p>' for text in cautions(config, tongue))
+            notes = "".join(f'<p class="caution">⚠ {escape(text)}</p>' for text in cautions(self.home, config, tongue))
         except InvalidSettings as error:
             shown = InvalidSettings(error.message, hint=say(tongue, "train.mend") if error.places else error.hint)
             return problem_card(shown, tongue), wrong_settings(error, tongue)

@@ -101,14 +101,14 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
     return " · ".join(parts)
 
 
-def cautions(config: TrainConfig, tongue: str) -> list[str]:
+def cautions(home: Home, config: TrainConfig, tongue: str) -> list[str]:
     """Returns what these settings and images would do that is hardly wanted, as plain texts.
 
     Raises:
         TrainerError: The images cannot be used.
     """
     items, _ = images_of(config.dataset)
-    masks = [explained(problem, tongue) for problem in mask_problems(items, config)]
+    masks = [explained(problem, tongue) for problem in mask_problems(items, config, home)]
     return [*(_far(far, tongue) for far in far_strengths(config)), *masks]
 
 

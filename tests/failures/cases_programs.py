@@ -147,6 +147,27 @@ def a_file_that_is_no_toml(scene):
 
 
 @case("settings", "invalid_settings")
+def a_path_of_windows_in_double_quotes(scene):
+    file = scene.folder / "mine.toml"
+    file.write_text('[dataset]\nimages = "D:\\train\\new"\n')
+    return scene.check("--config", file)
+
+
+@case("settings", "invalid_settings")
+def settings_in_the_place_of_a_presets_name(scene):
+    file = scene.folder / "mine.toml"
+    file.write_text("[adapter]\nrank = 16\n")
+    return scene.console("--preset", file, "--images", scene.images(), "--home", scene.home.root)
+
+
+@case("settings", "invalid_settings")
+def settings_that_are_not_in_utf_8(scene):
+    file = scene.folder / "mine.toml"
+    file.write_bytes("[output]\nname = 'Mära'\n".encode("cp1252"))
+    return scene.check("--config", file)
+
+
+@case("settings", "invalid_settings")
 def settings_that_are_not_there(scene):
     return scene.check("--config", scene.folder / "mine.toml")
 
@@ -222,6 +243,20 @@ def settings_of_a_run_that_were_damaged(scene):
 @case("settings", "invalid_settings")
 def more_processes_than_images_in_a_step(scene):
     return scene.train(scene.new_run(model={"processes": 8}), "invalid_settings")
+
+
+@case("settings", "foreign_file")
+def settings_of_another_program(scene):
+    file = scene.folder / "sdxl.json"
+    file.write_text('{"LoRA_type": "Standard", "max_resolution": "1024,1024", "network_dim": 32, "sdxl": true}')
+    return scene.check("--config", file)
+
+
+@case("settings", "foreign_file")
+def a_lora_file_in_the_place_of_settings(scene):
+    return scene.check(
+        "--config", headers.write(scene.folder / "ana.safetensors", {"lora_unet_mid.lora_down.weight": (4, 4)})
+    )
 
 
 @case("runs", "run_missing")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
-from trainer.contract.errors import InvalidSettings
+from trainer.contract.errors import InvalidSettings, UnknownPreset
 from trainer.contract.home import Home
 from trainer.contract.pasted import bare, path_of
 from trainer.contract.presets import FOLDER, load_preset, overlay
@@ -138,13 +140,24 @@ def given(flags: Flags, home: Home) -> tuple[TrainConfig, dict[str, str]]:
     """
     layers: dict[str, Values] = {}
     if flags.get("preset"):
-        layers[f"preset {flags['preset']}"] = load_preset(flags["preset"], FOLDER, home.presets).values
+        layers[f"preset {flags['preset']}"] = _preset(flags["preset"], home)
     if flags.get("config"):
         values = read_toml(flags["config"])
         values.pop("intent", None)  # a copied preset's sentence
         layers[f"file {flags['config'].name}"] = values
     layers["flag"] = given_settings(flags)
     return overlay(layers)
+
+
+def _preset(name: str, home: Home) -> Values:
+    """The values of a preset; a file given in its place is refused as what it is."""
+    try:
+        return load_preset(name, FOLDER, home.presets).values
+    except UnknownPreset:
+        if not os.path.isfile(name):  # noqa: PTH113 - unlike Path's own it says no to a name that none can have
+            raise
+    read_toml(Path(name))  # refuses another program's by its name
+    raise InvalidSettings(f"{name} is a file, not the name of a preset.", hint=f"Give it as {action('config')}.")
 
 
 def _help(info: SettingInfo) -> str:

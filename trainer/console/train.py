@@ -74,7 +74,7 @@ def run(flags: Flags, console: Console) -> int:
     config, origins = resolve(flags, home)
     group = given_group(flags, config.model.processes, config.model.processes)
     images, problems = images_of(config.dataset)
-    problems += mask_problems(images, config)
+    problems += mask_problems(images, config, home)
     made = plan(len(images), config.dataset)
     if flags.get("check"):
         show_settings(config, origins, console)

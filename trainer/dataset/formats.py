@@ -86,6 +86,16 @@ def read_to_the_end(image: Image.Image, file: BinaryIO) -> None:
             image.info.update(open_image(io.BytesIO(behind)).info)
 
 
+def version_of(path: Path) -> str:
+    """Returns what changes with a file's content: its length, its times, and its inode, should all else be set back.
+
+    Raises:
+        OSError: It is not there, or may not be looked at.
+    """
+    seen = path.stat()
+    return f"{seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns} {seen.st_ino}"
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Returns an image's width and height in px, as a viewer shows it; cached until the file changes.
 
@@ -93,8 +103,7 @@ def image_size(path: Path) -> tuple[int, int]:
         UnreadableImage: Its header cannot be read, or has more pixels than can be decoded safely.
     """
     try:
-        seen = path.stat()
-        width, height = _size_of_version(path, seen.st_mtime_ns, seen.st_size)
+        width, height = _size_of_version(path, version_of(path))
     except UNREADABLE as error:
         raise UnreadableImage(path, _cause(path, error)) from None
     if min(width, height) < 1:
@@ -114,8 +123,8 @@ def _cause(path: Path, error: BaseException) -> str:
 
 
 @lru_cache(maxsize=100_000)  # a page looks at its folder again after every change
-def _size_of_version(path: Path, _changed: int, _bytes: int) -> tuple[int, int]:
-    """Reads an image's size from its header; the other arguments key the cache."""
+def _size_of_version(path: Path, _version: str) -> tuple[int, int]:
+    """Reads an image's size from its header; the version keys the cache."""
     with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")  # of what is odd about it but can be read
         with open_image(file) as image:

@@ -1,7 +1,6 @@
 """Duplicate images: byte for byte, or in another size, format, brightness, crop, or mirrored."""
 
-import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,19 +57,17 @@ def likeness(image: Image.Image, gray: Image.Image) -> Likeness:
     return Likeness(_hash(tiny), _hash(ImageOps.mirror(tiny)), small.tobytes())
 
 
-def exact_twins(images: Sequence[Path]) -> list[Twin]:
-    """Returns files with the same bytes as an earlier one; only those of equal length are read."""
+def exact_twins(images: Sequence[Path], digest: Callable[[Path], str]) -> list[Twin]:
+    """Returns files with the same bytes as an earlier one, by their `digest`; it is asked only about equal lengths."""
     lengths: dict[int, list[Path]] = {}
     for path in images:
         lengths.setdefault(path.stat().st_size, []).append(path)
-    kept: dict[bytes, Path] = {}
+    kept: dict[str, Path] = {}
     twins = []
     for path in (path for same in lengths.values() if len(same) > 1 for path in same):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
-        if digest in kept:
-            twins.append(Twin(path, kept[digest]))
-        kept.setdefault(digest, path)
+        first = kept.setdefault(digest(path), path)
+        if first != path:
+            twins.append(Twin(path, first))
     return twins
 
 

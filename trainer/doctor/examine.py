@@ -16,6 +16,7 @@ from trainer.dataset.problems import Problem, base_of, relative
 from trainer.doctor.captions import caption_signs
 from trainer.doctor.cases import CASES, Level, Sign
 from trainer.doctor.images import image_signs
+from trainer.doctor.kept import folders_of
 from trainer.doctor.masks import mask_problems
 
 NAMED = 5  # images that a message names, the rest is counted
@@ -46,13 +47,17 @@ def examine(
         items: The images, as returned by `scan.look`.
         problems: What it noticed beside them.
         config: The training: goal, resolution, trigger word, token limit.
-        home: Holds the overlays.
+        home: Holds the overlays, and what was measured before.
         progress: Called from this thread with the images done and the total.
     """
     folders = _Folders(config, home)
     trained = [item for item in items if not folders.entry(item.path).left_out]
-    signs = [*image_signs(trained, config, progress), *caption_signs(trained, config), *_set_signs(trained, config)]
-    problems = [*problems, *mask_problems(trained, config)]
+    signs = [
+        *image_signs(trained, config, home, progress),
+        *caption_signs(trained, config),
+        *_set_signs(trained, config),
+    ]
+    problems = [*problems, *mask_problems(trained, config, home)]
     found = [*_known(problems, folders), *_findings(signs, folders)]
     return sorted(found, key=lambda finding: ORDER.index(finding.level))
 
@@ -61,15 +66,10 @@ class _Folders:
     """The folders of a data set, and what their overlays say."""
 
     def __init__(self, config: TrainConfig, home: Home) -> None:
+        folders = folders_of(config)
         self.base = base_of(config.dataset.folders)
-        roots = [folder.absolute() for folder in config.dataset.folders]
-        self._roots = sorted(roots, key=lambda root: -len(root.parts))  # of nested ones the inner one has the image
-        self._entries = {root: entries_of(home, root) for root in roots}
-
-    def place(self, image: Path) -> tuple[Path, str] | None:
-        """Folder and name of an image, unless it lies elsewhere."""
-        path = image.absolute()
-        return next(((root, path.relative_to(root).as_posix()) for root in self._roots if root in path.parents), None)
+        self.place = folders.place
+        self._entries = {root: entries_of(home, root) for root in folders.roots}
 
     def entry(self, image: Path) -> Entry:
         """What the overlay says of an image so far."""

@@ -115,7 +115,7 @@ def _images(run: RunFolder, config: TrainConfig, log: EventLog) -> list[Item]:
     """The run's images; what is noticed about them and the settings is logged."""
     require(config, run.path.name)
     items, problems = images_of(config.dataset)
-    report_problems(log, [*strength_problems(config), *problems, *mask_problems(items, config)])
+    report_problems(log, [*strength_problems(config), *problems, *mask_problems(items, config, run.home)])
     return items
 
 

@@ -6,6 +6,7 @@ import tiny
 from PIL import Image
 from PIL.ExifTags import Base
 
+from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
 from trainer.dataset.scan import images_of
 from trainer.doctor.masks import mask_problems
@@ -15,7 +16,11 @@ def said(folder, **settings):
     """Findings by code, of the reader and of the look at what is left."""
     config = validated({"model": {"base_model": "pocket"}, "dataset": {"images": str(folder), **settings}})
     items, problems = images_of(config.dataset)
-    made = [one for one in (*problems, *mask_problems(items, config)) if one.code.startswith("mask")]
+    made = [
+        one
+        for one in (*problems, *mask_problems(items, config, Home(folder.parent / "home")))
+        if one.code.startswith("mask")
+    ]
     assert len({one.code for one in made}) == len(made), "each is said once"
     return {one.code: one for one in made}
 
