@@ -40,11 +40,11 @@ def register(home: Home, watches: Watches) -> None:
     def status(run: str = "") -> dict[str, Any]:
         """Returns a run's state, step, loss, time left and files; without a name, the newest run's."""
         newest = RunFolder.all(home)[:1]
-        return state_of(watches(RunFolder.named(home, run) if run or not newest else newest[0]))
+        return state_of(watches.whole(RunFolder.named(home, run) if run or not newest else newest[0]))
 
     def runs() -> list[dict[str, Any]]:
         """Returns the status of all runs, newest first."""
-        return [state_of(watches(folder)) for folder in RunFolder.all(home)]
+        return [state_of(watches.whole(folder)) for folder in RunFolder.all(home)]
 
     def queue() -> list[str]:
         """Returns the names of the queued runs, next first."""

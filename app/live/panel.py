@@ -72,7 +72,7 @@ class Panel:
             self.resume: gr.update(visible=status in CONTINUES and not waits),
             self.fold: gr.update(visible=True),
             **waiting,
-            **self.result.parts(watch, file, not running, tongue),
+            **self.result.parts(watch, file, status not in ("running", "reading"), tongue),
         }
 
 

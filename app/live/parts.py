@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from html import escape
+from typing import Literal
 
 from app.kit.cards import alert_card, explanation
 from app.kit.text import say
@@ -19,7 +20,7 @@ ENDINGS: tuple[Request, ...] = ("stop", "pause")
 BOARD_COLUMNS = 24  # the newest ones; older previews stay in the run's folder
 
 
-def status_words(status: Status, view: RunView, language: str) -> str:
+def status_words(status: Status | Literal["reading"], view: RunView, language: str) -> str:
     """Returns the status in words; of a running one its phase."""
     if status == "running" and view.phase is not None and view.phase.name != "train":
         return say(language, f"phase.{view.phase.name}")

@@ -1,5 +1,7 @@
 """Who is logged in, and the little that others may ask."""
 
+from typing import Any
+
 from starlette.requests import HTTPConnection
 
 LOGIN = "/login"
@@ -13,7 +15,7 @@ def logged_in(asking: HTTPConnection) -> bool:
     Gradio guards its own routes with a dependency that others cannot reach, and that is looked at only after the body
     was read and parsed; this compares what it compares.
     """
-    app = asking.scope.get("app")
+    app: Any = asking.scope.get("app")
     if getattr(app, "auth", None) is None:
         return True
     cookies = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
