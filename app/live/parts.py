@@ -119,7 +119,7 @@ def log_tail(run: RunFolder) -> str:
     try:
         with open_plain(run.log_file) as file:
             file.seek(max(run.log_file.stat().st_size - LOG_BYTES, 0))
-            lines = deque(file.read().decode(errors="replace").splitlines(), maxlen=LOG_LINES)
+            lines = deque(file.read(LOG_BYTES).decode(errors="replace").splitlines(), maxlen=LOG_LINES)
     except FileNotFoundError:
         return ""
     return "\n".join(line.rpartition("\r")[2] for line in lines)

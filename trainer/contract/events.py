@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from trainer.contract import summary
 from trainer.contract.files import add_line, open_lines
-from trainer.contract.ours import check, open_plain
+from trainer.contract.ours import FileTooLarge, check, open_plain
 from trainer.contract.summary import PIECE
+from trainer.contract.units import size as spoken
 
 HEARTBEAT_SECONDS = 10.0
 Count = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what a browser counts exactly
@@ -187,6 +188,9 @@ def parsed(lines: bytes) -> tuple[list[Event], int]:
     damaged = 0
     for line in lines.split(b"\n"):
         if not line.strip():
+            continue
+        if not line.lstrip().startswith(b"{"):  # found out soon: a damaged log may have millions of them
+            damaged += 1
             continue
         try:
             events.append(_PARSER.validate_json(line))
@@ -410,12 +414,15 @@ class Reader:
 
         Raises:
             NotOurs: It is no plain file.
+            FileTooLarge: It is larger than any run's.
         """
         check(self.log)
         try:
             size = self.log.stat().st_size
         except FileNotFoundError:
             size = 0
+        if size > LOG_BYTES:
+            raise FileTooLarge(path=self.log, seen=spoken(size), most=spoken(LOG_BYTES))
         if size < self.cursor:
             self._restart()
         changed, self.size = size != self.size or not self._begun, size

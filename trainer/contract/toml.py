@@ -10,8 +10,10 @@ from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.fields import Section
 from trainer.contract.settings.outputs import PREVIEW_GRID_PX
+from trainer.contract.units import size
 
 Values = dict[str, Any]
+MOST_BYTES = 1 << 20  # of a file of settings
 # Names that earlier versions gave settings: in TOML files, flags, the API and runs to be resumed
 RENAMED = {
     "dataset.protect": "dataset.prior_preservation",
@@ -29,10 +31,16 @@ def read_toml(path: Path) -> Values:
     """A TOML file's values.
 
     Raises:
-        InvalidSettings: Not there, not UTF-8, or not TOML.
+        InvalidSettings: Not there, not UTF-8, not TOML, or far too large.
     """
     try:
-        return renamed(tomllib.loads(path.read_text(encoding="utf-8-sig")))  # Windows editors write a BOM
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InvalidSettings(
+                f"{path} holds more than {size(MOST_BYTES)}.", hint="Give a TOML file of settings; they take a few KB."
+            )
+        return renamed(tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n")))  # Windows editors write a BOM
     except OSError as error:
         seen = error.strerror or type(error).__name__
         raise InvalidSettings(

@@ -27,6 +27,7 @@ from trainer.contract.wording import named
 from trainer.dataset.encodings import plain
 from trainer.dataset.errors import DatasetError
 
+HISTORY_BYTES = 1 << 30  # a change of 10,000 captions takes some 3 MB
 READABLE = 60  # letters of the folder's own name in that of its overlay
 
 
@@ -191,7 +192,7 @@ def history(home: Home, folder: Path) -> History:
 def _history(file: Path, _changed: int, _bytes: int) -> History:
     """Reads a version of the history once; the other arguments key the cache."""
     known = History()
-    for line in read_plain(file).split(b"\n"):
+    for line in read_plain(file, HISTORY_BYTES).split(b"\n"):
         with suppress(*SENSELESS):
             _replay(known, json.loads(line))
     return known

@@ -152,10 +152,12 @@ class WorkFolder(ABC):
 
         Raises:
             NotOurs: A link, pipe, device or socket lies there, or what is added to has a second name.
+            FileTooLarge: The log is larger than any run's.
         """
         check_all(self.path)
         for file in (self.events_file, self.log_file, self.path / ".lock"):
             check(file, changed=True)
+        Reader(self.events_file).look()
 
     def claim(self) -> None:
         """Write down that this very process works here.
