@@ -87,7 +87,7 @@ def _known_of(watches: Watches, run: RunFolder) -> dict[str, Any]:
         return state_of(watches.whole(run))
     except OSError as error:
         said = error.message if isinstance(error, TrainerError) else f"{run.events_file} cannot be read: {error}."
-        nothing = {"step": 0, "steps_total": 0, "loss": None, "seconds_left": None, "files": []}
+        nothing: dict[str, Any] = {"step": 0, "steps_total": 0, "loss": None, "seconds_left": None, "files": []}
         told = {"folder": str(run.path), "error": on_page(said, "en")}
         return {"run": run.path.name, "state": "damaged", **nothing, **told}
 
