@@ -30,7 +30,7 @@ class Listing:
     folder: Path
     names: list[str]  # of all files that look like images, in order
     files: dict[str, Seen]  # everything in it
-    folders: dict[Path, Seen]  # with a file in them: their time tells of files that come and go
+    folders: dict[Path, Seen]  # with a file in them: their time changes as files come and go
     items: dict[str, Item] | None = None  # not read yet
     shown: "ImageFolder | None" = None  # with the changes, as it was last: few are new since
     _reading: threading.Lock = field(default_factory=threading.Lock)
@@ -57,11 +57,11 @@ class Listing:
 
     @cached_property
     def _of_many(self) -> list[str]:
-        """The files that tell captions of many images."""
+        """The files that hold captions of many images."""
         return [name for name in self.files if name.rpartition("/")[2].lower() in FOR_MANY]
 
     def still_true_of(self, names: Collection[str]) -> bool:
-        """Whether all that tells of these images is as it was read: their own files, and those that tell of many."""
+        """Whether all about these images is as it was read: their own files, and those that hold captions of many."""
         stems = {name.rpartition(".")[0] for name in names}
         theirs = [name for name in self.files if any(stem in stems for stem in _stems(name))]
         if len(names) > FEW or not stems <= {name.rpartition(".")[0] for name in theirs}:
@@ -142,7 +142,7 @@ class ImageFolder:
             folder: Its path.
             read: False gives a folder never read by names alone.
             again: False passes over what changed in the folder since it was looked at last.
-            only: The images that the answer changes: if all that tells of them is as it was, nothing else is looked at.
+            only: The images that the answer changes: if all about them is as it was, no other file is looked at.
 
         Raises:
             TrainerError: It cannot be shown.

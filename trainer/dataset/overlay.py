@@ -295,7 +295,7 @@ def _line(path: Path, number: int, line: str) -> tuple[str, Entry]:
 
 @lru_cache(maxsize=LINES)
 def _said_in(line: str) -> tuple[str, Entry]:
-    """Image and entry of a line, which is read anew with every answer of the page; raises one of SENSELESS."""
+    """Image and entry of a line, which is read again for every answer of the page; raises one of SENSELESS."""
     said = json.loads(line)
     name, entry = str(PurePosixPath(_text(said, "file_name"))), _entry(said)
     return name, Entry(text=_text(said, "text")) if entry == Entry() else entry  # the key it lacks is named
