@@ -15,6 +15,7 @@ from app.live.monitor import Watch, Watches
 from app.train.plan import read
 from app.train.presets import EXAMPLE, preset_config
 from app.train.start import start_run
+from trainer.contract.errors import TrainerError
 from trainer.contract.events import RunFailed
 from trainer.contract.home import Home
 from trainer.contract.toml import RENAMED, flat
@@ -48,11 +49,11 @@ def register(home: Home, watches: Watches) -> None:
     def status(run: str = "") -> dict[str, Any]:
         """Returns a run's state, step, loss, time left and files; without a name, the newest run's."""
         newest = RunFolder.all(home)[:1]
-        return state_of(watches(RunFolder.named(home, run) if run or not newest else newest[0]))
+        return state_of(watches.whole(RunFolder.named(home, run) if run or not newest else newest[0]))
 
     def runs() -> list[dict[str, Any]]:
         """Returns the status of all runs, newest first."""
-        return [state_of(watches(folder)) for folder in RunFolder.all(home)]
+        return [_known_of(watches, folder) for folder in RunFolder.all(home)]
 
     def queue() -> list[str]:
         """Returns the names of the queued runs, next first."""
@@ -86,6 +87,17 @@ def state_of(watch: Watch) -> dict[str, Any]:
         "folder": str(watch.run.path),
         "error": on_page(ended.message, "en") if isinstance(ended, RunFailed) else "",
     }
+
+
+def _known_of(watches: Watches, run: RunFolder) -> dict[str, Any]:
+    """What `status` answers, also of a run whose files are damaged."""
+    try:
+        return state_of(watches.whole(run))
+    except OSError as error:
+        said = error.message if isinstance(error, TrainerError) else f"{run.events_file} cannot be read: {error}."
+        nothing: dict[str, Any] = {"step": 0, "steps_total": 0, "loss": None, "seconds_left": None, "files": []}
+        told = {"folder": str(run.path), "error": on_page(said, "en")}
+        return {"run": run.path.name, "state": "damaged", **nothing, **told}
 
 
 def _start(home: Home) -> Callable[..., str]:

@@ -21,6 +21,7 @@ from app.live import panel
 from app.live.feed import Feed
 from app.live.monitor import Watches
 from app.runs import page as runs_page
+from app.server import connection
 from app.server.errors import AddressElsewhere, PasswordMissing, PortRefused, PortTaken
 from app.server.files import routes
 from app.server.limits import FILE_BYTES
@@ -145,6 +146,7 @@ def serve(flags: argparse.Namespace) -> None:
     temporary.use(home)
     # Gradio asks its own server whether it is there, and must not ask a proxy
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), LOCAL, "localhost"]))
+    connection.use()
     feed = Feed(home, Watches())
     demo = build(home, feed)
     demo._queue.sleep_when_free = 0.05  # Gradio's value on Windows; elsewhere 0.001 s, which costs a tenth of a core

@@ -135,7 +135,6 @@ def grid_data(images: ImageFolder, shown: Iterable[str], tongue: str) -> GridDat
     """Counts, tags and what can be undone, and the cards of the images `shown`."""
     past = history(images.home, images.folder)
     counts: dict[Choice, int] = {each: len(images.sets[each]) for each in CHOICES}
-    known = set(images.names)
     return {
         "folder": str(images.folder),
         "whole": images.whole,
@@ -152,7 +151,7 @@ def grid_data(images: ImageFolder, shown: Iterable[str], tongue: str) -> GridDat
         "undo": past.done[-1].what if past.done else None,
         "redo": past.undone[-1].what if past.undone else None,
         "train": f"/?{urlencode({'images': str(images.folder)})}",
-        "cards": [_card(images, name, tongue) for name in list(shown)[:AT_ONCE] if name in known],
+        "cards": [_card(images, name, tongue) for name in list(shown)[:AT_ONCE] if name in images.sets["all"]],
     }
 
 
@@ -240,20 +239,20 @@ def _looking(home: Home) -> list[Answer]:
 def _changing(home: Home) -> list[Answer]:
     def save(asked: Saved, tongue: str) -> GridData:
         """One caption changed."""
-        images = ImageFolder.of(home, asked.folder)
+        images = ImageFolder.of(home, asked.folder, only=[asked.name])
         fresh = with_captions(images, {asked.name: asked.caption})
         return made(home, asked, fresh, say(tongue, "dataset.did.caption", name=asked.name), tongue)
 
     def bulk(asked: Bulk, tongue: str) -> GridData:
         """The change made."""
-        images = ImageFolder.of(home, asked.folder)
+        images = ImageFolder.of(home, asked.folder, only=asked.names)
         fresh = changed({name: images.captions[name] for name in asked.of(images)}, asked.edit)
         what = say(tongue, f"dataset.did.{asked.edit.kind}", find=asked.edit.find, put=asked.edit.put)
         return made(home, asked, with_captions(images, fresh), what, tongue)
 
     def leave_out(asked: Left, tongue: str) -> GridData:
         """Exclude images from training, or include them again."""
-        images = ImageFolder.of(home, asked.folder)
+        images = ImageFolder.of(home, asked.folder, only=asked.names)
         names = asked.of(images)
         fresh = dict.fromkeys(names, partial(replace, left_out=asked.left_out))
         what = say(tongue, f"dataset.did.{'leave_out' if asked.left_out else 'take_in'}", count=len(names))
@@ -300,11 +299,11 @@ def made(home: Home, asked: Asked, fresh: Mapping[str, Update], what: str, tongu
 
 
 def _step(home: Home, asked: Asked, tongue: str, way: str) -> GridData:
-    folder = ImageFolder.of(home, asked.folder).folder
-    step = (undo if way == "undo" else redo)(home, folder)
+    step = (undo if way == "undo" else redo)(home, user_path(asked.folder).absolute())
     if step is None:
         return {"status": say(tongue, f"dataset.no_{way}")}
     names = step.names
+    ImageFolder.of(home, asked.folder, only=names)
     status = say(tongue, f"dataset.{way}ne", what=step.what or ", ".join(names), count=len(names))
     return {**_after(home, asked, names, status, tongue), "focus": names[0] if len(names) == 1 else ""}
 

@@ -126,7 +126,7 @@ def answers(home: Home) -> list[Answer]:
 
     def set_focus(asked: Focused, tongue: str) -> GridData:
         """Keep the focus point."""
-        images = ImageFolder.of(home, asked.folder)
+        images = ImageFolder.of(home, asked.folder, only=[asked.name])
         item_of(images, asked.name)
         edit = partial(replace, focus=asked.focus)
         what = say(tongue, "dataset.did.focus" if asked.focus else "dataset.did.no_focus", name=asked.name)
@@ -134,7 +134,7 @@ def answers(home: Home) -> list[Answer]:
 
     def set_mask(asked: Masked, tongue: str) -> GridData:
         """Keep the mask."""
-        images = ImageFolder.of(home, asked.folder)
+        images = ImageFolder.of(home, asked.folder, only=[asked.name])
         item = item_of(images, asked.name)
         mask = None if asked.png is None else keep_mask(images, item, asked.png)
         done = "mask" if mask else "no_mask" if asked.png is None else "all_learnt"

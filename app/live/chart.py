@@ -37,7 +37,7 @@ def chart_data(view: RunView, total: int, language: str = "en", max_points: int 
         language: The reader's.
         max_points: Most points to draw, at least 5; the average and the summary see every step.
     """
-    labels, losses = words(language, "chart."), np.asarray([step.loss for step in view.steps])
+    labels, losses = words(language, "chart."), np.asarray(view.steps.column("loss"))
     averages = smoothed(losses)
     kept = thinned(losses, max_points)
     steps = [view.steps[i] for i in kept]

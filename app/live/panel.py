@@ -77,7 +77,7 @@ class Panel:
             self.fold: gr.update(visible=True),
             **self.moved.parts(watch.run if continues else None, tongue),
             **waiting,
-            **self.result.parts(watch, file, not running, tongue),
+            **self.result.parts(watch, file, status not in ("running", "reading"), tongue),
         }
 
 

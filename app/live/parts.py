@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from html import escape
+from typing import Literal
 
 from app.kit.cards import alert_card, explanation
 from app.kit.text import say
@@ -19,7 +20,7 @@ ENDINGS: tuple[Request, ...] = ("stop", "pause")
 BOARD_COLUMNS = 24  # the newest ones; older previews stay in the run's folder
 
 
-def status_words(status: Status, view: RunView, language: str) -> str:
+def status_words(status: Status | Literal["reading"], view: RunView, language: str) -> str:
     """Returns the status in words; of a running one its phase."""
     if status == "running" and view.phase is not None and view.phase.name != "train":
         return say(language, f"phase.{view.phase.name}")
@@ -118,7 +119,7 @@ def log_tail(run: RunFolder) -> str:
     try:
         with open_plain(run.log_file) as file:
             file.seek(max(run.log_file.stat().st_size - LOG_BYTES, 0))
-            lines = deque(file.read().decode(errors="replace").splitlines(), maxlen=LOG_LINES)
+            lines = deque(file.read(LOG_BYTES).decode(errors="replace").splitlines(), maxlen=LOG_LINES)
     except FileNotFoundError:
         return ""
     return "\n".join(line.rpartition("\r")[2] for line in lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +10,8 @@ from html import escape
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 from urllib.parse import quote
+
+import numpy as np
 
 from app.kit.text import say
 from app.kit.wording import html_of
@@ -24,13 +25,14 @@ from trainer.contract.settings.config import TrainConfig
 from trainer.contract.units import duration
 from trainer.runs.folder import RunFolder
 
-State = Status | Literal["damaged"]
+State = Status | Literal["reading", "damaged"]
 Curve = Sequence[tuple[int, float]]  # step, smoothed loss
 
 WIDTH, HEIGHT = 100.0, 40.0  # units of a plot; the page stretches it to the room there is
 SPARK_POINTS, CURVE_POINTS = 80, 600
 MARKS: dict[State, str] = {  # paths on 16 × 16, so that a state has a shape besides its words
     "waiting": "M8 2.5a5.5 5.5 0 1 0 .01 0M8 5v3.2l2.2 1.4",
+    "reading": "M4 2.5h8M4 13.5h8M5 3v2l3 3 3-3V3M5 13v-2l3-3 3 3v2",
     "running": "M5 3l8 5-8 5z",
     "completed": "M3 8.5l3.5 3.5L13 4.5",
     "stopped": "M4 4h8v8H4z",
@@ -77,8 +79,10 @@ def look(run: RunFolder, watches: Watches) -> Glance:
     return Glance(run, watch, config, " ".join(problems))
 
 
-def state_of(watch: Watch) -> Status:
+def state_of(watch: Watch) -> Status | Literal["reading"]:
     """Returns the run's state; its process is looked for only if the log has no end."""
+    if watch.behind:
+        return "reading"
     return watch.status if watch.view.ended is None else watch.view.status(alive=False)
 
 
@@ -180,7 +184,7 @@ def _when(glance: Glance, language: str) -> list[str]:
     words = []
     with suppress(OSError):  # deleted at this moment: the next look leaves it out
         words.append(f"<span>{date(glance.run.config_file.stat().st_mtime, language)}</span>")
-    seconds = sum(step.seconds for step in glance.watch.view.steps)
+    seconds = sum(glance.watch.view.steps.column("seconds"))
     if seconds:
         words.append(f"<span>{say(language, 'runs.trained', duration=duration(seconds))}</span>")
     return words
@@ -216,12 +220,12 @@ def curve(view: RunView, bound: int) -> Curve:
 
     Left out are losses that are not finite, and the beginning, where an average of few steps is high or low by chance.
     """
-    averages = smoothed([step.loss for step in view.steps]).tolist()
-    points = [
-        (step.step, round(mean, 12)) for step, mean in zip(view.steps, averages, strict=True) if math.isfinite(mean)
-    ]
-    settled = points[min(20, len(points) // 2) :]  # rounded, for a flat curve is lowest at its start
-    return [settled[i] for i in thinned([mean for _, mean in settled], bound)]
+    losses = view.steps.column("loss")
+    averages = smoothed(losses)
+    finite = np.flatnonzero(np.isfinite(averages))
+    settled = finite[min(20, len(finite) // 2) :]
+    means = np.round(averages[settled], 12)  # rounded, for a flat curve is lowest at its start
+    return [(view.steps[settled[i]].step, float(means[i])) for i in thinned(means, bound)]
 
 
 def in_words(points: Curve, language: str) -> str:

@@ -18,7 +18,8 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import NotModifiedResponse
 
-from app.server.safety import logged_in, refusal
+from app.server.access import logged_in
+from app.server.safety import refusal
 from trainer.contract.errors import isolated
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home

@@ -18,7 +18,6 @@ from ipaddress import IPv4Address, IPv6Address
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
@@ -156,18 +155,6 @@ class Guard:
 def refusal(status: int, message: str, hint: str) -> PlainTextResponse:
     """Returns a plain text answer: what happened, the value seen, what to do."""
     return PlainTextResponse(f"{message}\n{hint}\n", status)
-
-
-def logged_in(request: Request) -> bool:
-    """Whether who asks has passed the page's login, or there is none.
-
-    Gradio guards its own routes with a dependency that others cannot reach; this compares what it compares.
-    """
-    app = request.app
-    if getattr(app, "auth", None) is None:
-        return True
-    cookies = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
-    return any(request.cookies.get(cookie) in app.tokens for cookie in cookies)
 
 
 def login(user: str, password: str) -> Callable[[str, str], bool]:

@@ -327,6 +327,14 @@ def a_log_that_is_a_link(scene):
     return scene.console("--resume", run.path.name, "--home", run.home.root)
 
 
+@case("runs", "file_too_large")
+def a_log_of_a_terabyte(scene):
+    run = scene.new_run()
+    with run.events_file.open("wb") as log:
+        log.truncate(2**40)
+    return scene.console("--resume", run.path.name, "--home", run.home.root)
+
+
 @case("runs", "newer_version", trains=True)
 def a_checkpoint_of_a_newer_version(scene):
     run = stopped_with(scene, lambda text: json.dumps({"step": json.loads(text)["step"], "format": 99}))

@@ -35,6 +35,7 @@ from trainer.runs.errors import spoken
 from trainer.runs.workfolder import WorkFolder
 
 MODULE = "trainer.engine.captioners.worker"
+RESULTS_BYTES = 256 << 20  # a line of some 300 for each image
 
 
 @dataclass
@@ -128,7 +129,7 @@ class CaptionJob(WorkFolder):
         """Returns all lines so far; one truncated by a crash is skipped, and its image is captioned again."""
         found = Results()
         try:
-            lines = read_plain(self.results_file).split(b"\n")
+            lines = read_plain(self.results_file, RESULTS_BYTES).split(b"\n")
         except FileNotFoundError:
             return found
         for line in lines:

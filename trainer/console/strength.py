@@ -8,7 +8,7 @@ from rich.console import Console
 from trainer.console.flags import Flags, Parser
 from trainer.console.progress import wait
 from trainer.contract.home import Home
-from trainer.contract.ours import read_plain
+from trainer.contract.ours import open_plain
 from trainer.contract.pasted import pasted
 from trainer.contract.stops import ENDED_BY_SIGNAL
 from trainer.runs import process
@@ -17,6 +17,7 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.sheets import strip_name
 
 USAGE = "RUN FILE"
+LOG_BYTES = 2**14  # of its end: the reason stands last
 
 
 def add_flags(parser: Parser) -> None:
@@ -40,7 +41,9 @@ def run(flags: Flags, console: Console) -> int:
         console.print("Stopped; there is no strip.")
         return code
     if code != 0:
-        said = read_plain(folder.log_file)[logged:].decode(errors="replace").strip().splitlines()
+        with open_plain(folder.log_file) as file:
+            file.seek(max(logged, folder.log_file.stat().st_size - LOG_BYTES))
+            said = file.read(LOG_BYTES).decode(errors="replace").strip().splitlines()
         raise RunError(
             said[-1] if said and code == 2 else f"The strength strip was not generated (exit code {code}).",
             hint=f"{folder.log_file} says more.",

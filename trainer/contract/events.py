@@ -4,25 +4,33 @@ The trainer appends; everybody else reads. A line is written at once, and a read
 """
 
 import errno
+import hashlib
 import os
 import threading
 import time
+from array import array
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, overload
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from trainer.contract import summary
 from trainer.contract.files import add_line, open_lines
-from trainer.contract.ours import open_plain
+from trainer.contract.ours import FileTooLarge, check, open_plain
+from trainer.contract.summary import PIECE
+from trainer.contract.units import size as spoken
 
 HEARTBEAT_SECONDS = 10.0
 Count = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what a browser counts exactly
 Seconds = Annotated[float, Field(ge=-1e10, le=1e10)]  # some 300 years; neither infinite nor NaN
 PROTOCOL = 1
+LOG_BYTES = 1 << 30  # of a log: 5 million steps
+SUMMARIZED = 1 << 20  # bytes of a log from which on a summary is kept, and which may be missing in it
 
 
 class _Event(BaseModel):
@@ -133,6 +141,8 @@ class RunFinished(_Event):
     by_system: bool = False  # stopped by a signal: the system shuts down, a service or container is ended
 
 
+SCALARS = ("heard", "moved", "seq", "protocol")
+FIGURES = tuple(name for name in Step.model_fields if name != "type")
 Event = RunStarted | Phase | Step | Sample | Checkpoint | Lora | Heartbeat | Warned | RunFailed | RunFinished
 _PARSER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 
@@ -145,24 +155,48 @@ def read_events(path: Path, cursor: int = 0) -> tuple[list[Event], int, int]:
 
     Raises:
         NotOurs: It is no plain file.
+        FileTooLarge: It is larger than any run's.
     """
-    try:
-        with open_plain(path) as file:
-            file.seek(cursor)
-            data = file.read()
-    except FileNotFoundError:
-        return [], cursor, 0
-    whole = data[: data.rfind(b"\n") + 1]
     events: list[Event] = []
     damaged = 0
-    for line in whole.splitlines():
+    while lines := whole_lines(path, cursor):
+        more, spoilt = parsed(lines)
+        events += more
+        damaged += spoilt
+        cursor += len(lines)
+    return events, cursor, damaged
+
+
+def whole_lines(path: Path, cursor: int) -> bytes:
+    """Returns whole lines from byte `cursor` on, at most 1 MiB; empty if there is none yet.
+
+    What is longer without a line's end is damaged, and comes as it is.
+    """
+    try:
+        with open_plain(path, most=LOG_BYTES) as file:
+            file.seek(cursor)
+            data = file.read(PIECE)
+    except FileNotFoundError:
+        return b""
+    end = data.rfind(b"\n") + 1
+    return data[:end] if end or len(data) < PIECE else data
+
+
+def parsed(lines: bytes) -> tuple[list[Event], int]:
+    """Returns the events of some lines, and how many lines are none."""
+    events: list[Event] = []
+    damaged = 0
+    for line in lines.split(b"\n"):
         if not line.strip():
+            continue
+        if not line.lstrip().startswith(b"{"):  # found out soon: a damaged log may have millions of them
+            damaged += 1
             continue
         try:
             events.append(_PARSER.validate_json(line))
         except ValidationError as error:
             damaged += not _of_another_version(error)
-    return events, cursor + len(whole), damaged
+    return events, damaged
 
 
 def _of_another_version(error: ValidationError) -> bool:
@@ -178,8 +212,9 @@ class EventLog:
     def __init__(self, path: Path | None, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._path = path or Path(os.devnull)  # of several processes only the first keeps a log
         self._file = open_lines(path) if path else FileIO(os.devnull, "a")
-        earlier, _, _ = read_events(path) if path else ([], 0, 0)  # after it was opened: a lacking newline is there now
-        self._seq = earlier[-1].seq + 1 if earlier else 0
+        # After it was opened: a lacking newline is there now
+        self._read = Reader(path).catch_up() if path else None
+        self._seq = self._read.view.seq + 1 if self._read else 0
         self._lock = threading.Lock()
         self._last = time.monotonic()
         self._closing = threading.Event()
@@ -195,6 +230,8 @@ class EventLog:
         self._closing.set()
         self._pulse.join()
         self._file.close()
+        if self._read is not None:
+            self._read.keep_if_due(last=True)
 
     def write(self, event: Event) -> None:
         """Append one event with its number and time, in a single write.
@@ -204,10 +241,14 @@ class EventLog:
         """
         with self._lock:
             self._append(event)
+            if self._read is not None:
+                self._read.keep_if_due()
 
     def _append(self, event: Event) -> None:
-        stamped = event.model_copy(update={"seq": self._seq, "t": time.time()})
-        add_line(self._file, stamped.model_dump_json(by_alias=True).encode())
+        line = event.model_copy(update={"seq": self._seq, "t": time.time()}).model_dump_json(by_alias=True).encode()
+        add_line(self._file, line)
+        if self._read is not None:
+            self._read.size += len(line) + 1
         self._seq += 1
         self._last = time.monotonic()
         if not self._path.exists():
@@ -224,6 +265,52 @@ class EventLog:
 Status = Literal["waiting", "running", "completed", "stopped", "paused", "failed", "interrupted"]
 
 
+class Steps(Sequence[Step]):
+    """A run's steps in 80 bytes each, as figures in one row after the other; as objects they take some 2 kB."""
+
+    def __init__(self, steps: Iterable[Step] = (), figures: "array[float] | None" = None) -> None:
+        self._figures = array("d") if figures is None else figures
+        for step in steps:
+            self.append(step)
+
+    def append(self, step: Step) -> None:
+        """Add a step, at once for whoever reads meanwhile."""
+        self._figures.extend([getattr(step, name) for name in FIGURES])
+
+    def drop_after(self, step: int) -> None:
+        """Remove the steps beyond this one."""
+        if any(number > step for number in self.column("step")):
+            self._figures = Steps(one for one in self if one.step <= step).figures
+
+    def column(self, name: str) -> "array[float]":
+        """Returns one figure of all steps."""
+        return self._figures[FIGURES.index(name) :: len(FIGURES)]
+
+    @property
+    def figures(self) -> "array[float]":
+        """Everything, to be kept."""
+        return self._figures
+
+    def __len__(self) -> int:
+        return len(self._figures) // len(FIGURES)
+
+    @overload
+    def __getitem__(self, place: int) -> Step: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Step]: ...
+    def __getitem__(self, place: int | slice) -> Step | list[Step]:
+        """The step of this number, or a list of several."""
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        number = range(len(self))[place] * len(FIGURES)
+        return Step.model_validate(dict(zip(FIGURES, self._figures[number : number + len(FIGURES)], strict=True)))
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == (list(other) if isinstance(other, Sequence) else other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass
 class RunView:
     """What a screen shows of a run: the events so far, folded. Feed it new events in order with `fold`."""
@@ -231,18 +318,23 @@ class RunView:
     started: RunStarted | None = None
     ended: RunFinished | RunFailed | None = None
     phase: Phase | None = None
-    steps: list[Step] = field(default_factory=list)
+    steps: Steps = field(default_factory=Steps)
     samples: list[Sample] = field(default_factory=list)
     loras: list[Lora] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
     heard: float = 0.0  # when the newest event was written, Unix seconds
     moved: float = 0.0  # when the newest was that shows work: all but heartbeats
+    seq: int = -1  # the newest event's
+    protocol: int = PROTOCOL  # the newest of any event
+
+    def __post_init__(self) -> None:
+        self.steps = self.steps if isinstance(self.steps, Steps) else Steps(self.steps)
 
     def fold(self, events: list[Event]) -> Self:
         """Add new events; a resumed run drops what it showed beyond the step it resumes at."""
         for event in events:
-            self.heard = event.t
+            self.heard, self.seq, self.protocol = event.t, event.seq, max(self.protocol, event.v)
             self.moved = self.moved if isinstance(event, Heartbeat) else event.t
             match event:
                 case RunStarted():
@@ -281,6 +373,99 @@ class RunView:
         return next((warned for warned in self.warnings if warned.code == "diverged"), None)
 
     def _drop_after(self, step: int) -> None:
-        self.steps = [s for s in self.steps if s.step <= step]
+        self.steps.drop_after(step)
         self.samples = [s for s in self.samples if s.step <= step]
         self.checkpoints = [c for c in self.checkpoints if c.step <= step]
+
+    def words(self) -> summary.Words:
+        """Returns all but the steps, ready for JSON: events that give this view when they are folded again."""
+        lists = [*self.samples, *self.loras, *self.checkpoints, *self.warnings]
+        events = [event for event in (self.started, self.phase, *lists, self.ended) if event is not None]
+        scalars = {name: getattr(self, name) for name in SCALARS}
+        return {"events": [event.model_dump(mode="json") for event in events], **scalars}
+
+    @classmethod
+    def of_words(cls, words: summary.Words, figures: "array[float]") -> Self:
+        """Returns the view that had these words and steps.
+
+        Raises:
+            ValueError: There is none.
+        """
+        view = cls().fold([_PARSER.validate_python(event) for event in words["events"]])
+        view.steps = Steps(figures=figures)
+        view.heard, view.moved = float(words["heard"]), float(words["moved"])
+        view.seq, view.protocol = int(words["seq"]), int(words["protocol"])
+        return view
+
+
+class Reader:
+    """A log as far as it was read; begins with the summary beside it, if that is of this log."""
+
+    def __init__(self, log: Path) -> None:
+        self.log, self.size = log, 0  # bytes, as far as they are known of
+        self._restart()
+
+    def _restart(self) -> None:
+        self.view, self.cursor, self._kept, self._begun = RunView(), 0, 0, False
+        self._digest = hashlib.sha256()
+
+    def look(self) -> bool:
+        """Returns whether the log has changed in size; a shorter one is another log and read from its beginning.
+
+        Raises:
+            NotOurs: It is no plain file.
+            FileTooLarge: It is larger than any run's.
+        """
+        check(self.log)
+        try:
+            size = self.log.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if size > LOG_BYTES:
+            raise FileTooLarge(path=self.log, seen=spoken(size), most=spoken(LOG_BYTES))
+        if size < self.cursor:
+            self._restart()
+        changed, self.size = size != self.size or not self._begun, size
+        return changed
+
+    def begin(self) -> None:
+        """Take what the summary says, if it is of this log."""
+        if self._begun:
+            return
+        self._begun = True
+        found = summary.kept(self.log) if self.size >= SUMMARIZED else None
+        if found is not None:
+            words, figures, size, digest = found
+            with suppress(ValueError, KeyError, TypeError, OverflowError):
+                self.view, self.cursor, self._kept, self._digest = RunView.of_words(words, figures), size, size, digest
+
+    def piece(self) -> bool:
+        """Read on, at most 1 MiB; returns whether there was anything.
+
+        Raises:
+            NotOurs: The log is no plain file.
+            FileTooLarge: It is larger than any run's.
+        """
+        self.begin()
+        lines = whole_lines(self.log, self.cursor)
+        self.view.fold(parsed(lines)[0])
+        self._digest.update(lines)
+        self.cursor += len(lines)
+        return bool(lines)
+
+    def catch_up(self) -> Self:
+        """Read to the end; raises what `piece` raises."""
+        self.look()
+        while self.piece():
+            pass
+        return self
+
+    def keep_if_due(self, last: bool = False) -> None:
+        """Write the summary if the log has grown by a sixteenth since, or at all if this is the `last` time."""
+        grown = self.size - self._kept
+        if self.size < SUMMARIZED or grown < (1 if last else max(SUMMARIZED, self._kept // 16)):
+            return
+        with suppress(OSError):  # a full disk: it is read from the log then
+            self.catch_up()
+            summary.keep(self.log, self.view.words(), self.view.steps.figures, self.cursor, self._digest.hexdigest())
+        self._kept = self.cursor

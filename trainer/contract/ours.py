@@ -11,6 +11,7 @@ from io import FileIO
 from pathlib import Path, PurePath
 
 from trainer.contract.errors import TrainerError
+from trainer.contract.units import size
 
 KINDS = {
     stat.S_IFLNK: "a link",
@@ -24,6 +25,7 @@ KINDS = {
 SHARED = "a file with a second name (a hard link)"
 LEADS_AWAY = (0xA000000C, 0xA0000003)  # Windows' symbolic links and junctions, by their reparse tag
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+MOST_BYTES = 16 << 20  # of a file that is read whole: settings, states, requests
 DEEPEST = 3  # folders in a run's folder: checkpoints/000100
 
 
@@ -35,15 +37,25 @@ class NotOurs(TrainerError, OSError):
     remedy = "Nothing was changed. Move it out of the folder, or put a copy in its place."
 
 
-def open_plain(path: Path, mode: str = "rb") -> FileIO:
+class FileTooLarge(TrainerError, OSError):
+    """A file in one of the program's own folders is larger than any that it writes, and is not read."""
+
+    code = "file_too_large"
+    what = "{path} holds {seen}, and a file of this name has at most {most}: it is damaged."
+    remedy = "Nothing was changed. Move it out of the folder, or put a copy in its place."
+
+
+def open_plain(path: Path, mode: str = "rb", most: int | None = None) -> FileIO:
     """Returns the file, unbuffered, opened without following a link and without waiting for a pipe.
 
     Args:
         path: A file in a folder of ours.
         mode: "rb" to read, "a+b" to add to it and read; the latter creates it.
+        most: Bytes it may have, for who reads all of it.
 
     Raises:
         NotOurs: It is no plain file; or, to be added to, has a second name elsewhere (a hard link).
+        FileTooLarge: It has more.
         FileNotFoundError: To be read, and not there.
     """
     writes = mode != "rb"
@@ -59,17 +71,21 @@ def open_plain(path: Path, mode: str = "rb") -> FileIO:
     if not stat.S_ISREG(found.st_mode) or (writes and found.st_nlink > 1):
         file.close()
         raise NotOurs(path=path, kind=SHARED if stat.S_ISREG(found.st_mode) else _kind(found), wanted="a plain file")
+    if most is not None and found.st_size > most:
+        file.close()
+        raise FileTooLarge(path=path, seen=size(found.st_size), most=size(most))
     return file
 
 
-def read_plain(path: Path) -> bytes:
-    """Returns the content of a file in a folder of ours.
+def read_plain(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Returns the content of a file in a folder of ours, of at most so many bytes.
 
     Raises:
         NotOurs: It is no plain file.
+        FileTooLarge: It has more.
         FileNotFoundError: It is not there.
     """
-    with open_plain(path) as file:
+    with open_plain(path, most=most) as file:
         return file.read()
 
 

@@ -13,6 +13,7 @@ from trainer.contract.foreign import ForeignFile, Kind, kind_of_bytes, kind_of_t
 from trainer.contract.settings.config import SECTIONS, TrainConfig
 from trainer.contract.settings.fields import Section
 from trainer.contract.settings.outputs import PREVIEW_GRID_PX
+from trainer.contract.units import size
 
 Values = dict[str, Any]
 # Names that earlier versions gave settings: in TOML files, flags, the API and runs to be resumed
@@ -26,9 +27,7 @@ RENAMED = {
     "optimizer.schedule": "optimizer.lr_scheduler",
 }
 GONE = {"objective.mask_floor"}  # masked-out areas once learned a little
-
-
-LARGEST = 1 << 22  # bytes of a file that can be settings; all that is read
+MOST_BYTES = 1 << 22  # bytes of a file that can be settings; all that is read
 BYTE_ORDER = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # as Windows PowerShell writes what is sent to a file
 OURS = {*SECTIONS, "preset", "goal", "intent"}
 QUOTED = re.compile(r'"((?:[^"\\\n]|\\.)*)"?')  # a text in double quotes, in which a backslash begins an escape
@@ -63,7 +62,7 @@ def _text(path: Path) -> str:
     """The text of a file; Windows' editors write a byte order mark."""
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
         seen = error.strerror or type(error).__name__
         raise InvalidSettings(
@@ -72,9 +71,9 @@ def _text(path: Path) -> str:
     coding = BYTE_ORDER.get(content[:2], "utf-8-sig")
     if coding == "utf-8-sig":
         _refuse_foreign(path, kind_of_bytes(content))
-    if len(content) > LARGEST:
-        large = f"{path} has more than {LARGEST >> 20} MiB, and no settings take as much."
-        raise InvalidSettings(large, hint="Give a TOML file of settings.")
+    if len(content) > MOST_BYTES:
+        large = f"{path} holds more than {size(MOST_BYTES)}."
+        raise InvalidSettings(large, hint="Give a TOML file of settings; they take a few KB.")
     try:
         return content.decode(coding).replace("\r\n", "\n")
     except UnicodeDecodeError as error:

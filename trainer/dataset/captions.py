@@ -3,7 +3,7 @@
 import math
 import random
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -204,8 +204,15 @@ def told_tags(captions: list[str], triggers: Collection[str], which: TagsTold) -
 
 def tag_frequency(captions: list[str]) -> dict[str, int]:
     """How often each comma-separated tag occurs, most frequent first."""
-    counts: dict[str, int] = {}
-    for caption in captions:
-        for tag in tags_of(caption.lower()):
-            counts[tag] = counts.get(tag, 0) + 1
+    return with_tags({}, captions)
+
+
+def with_tags(before: Mapping[str, int], more: Iterable[str], less: Iterable[str] = ()) -> dict[str, int]:
+    """How often each tag occurs with `more` captions, and without those in which it was counted and that are gone."""
+    counts = dict(before)
+    for captions, number in ((more, 1), (less, -1)):
+        for caption in captions:
+            for tag in tags_of(caption.lower()):
+                counts[tag] = counts.get(tag, 0) + number
+    counts = {tag: count for tag, count in counts.items() if count}
     return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))

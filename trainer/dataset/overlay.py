@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,12 +22,16 @@ from filelock import FileLock
 
 from trainer.contract.files import append_line, atomic_write
 from trainer.contract.home import Home
-from trainer.contract.ours import check, read_plain
+from trainer.contract.ours import check, open_plain
 from trainer.contract.settings.dataset import Concept, DatasetSettings
 from trainer.contract.wording import named
 from trainer.dataset.encodings import plain
 from trainer.dataset.errors import DatasetError
 
+KEPT_HISTORIES = 2
+LAST_BYTES = 64
+LINES = 2**16  # of which image and entry are remembered
+HISTORY_BYTES = 1 << 30  # a change of 10,000 captions takes some 3 MB
 READABLE = 60  # letters of the folder's own name in that of its overlay
 
 
@@ -181,20 +186,50 @@ def history(home: Home, folder: Path) -> History:
     """Returns what can be undone and redone; a line that cannot be read is skipped."""
     file = history_file(home, folder)
     try:
-        seen = file.stat()
+        with open_plain(file, most=HISTORY_BYTES) as opened:
+            read = _read_before(file, opened)
+            opened.seek(read.size)
+            before, end, rest = opened.read().rpartition(b"\n")
     except FileNotFoundError:
         return History()
-    return _history(file, seen.st_mtime_ns, seen.st_size)
+    if end:
+        whole = before + end
+        last = (read.last + whole)[-LAST_BYTES:]
+        read = _Read(read.inode, read.size + len(whole), last, _replayed(read.known, whole))
+    _histories[file] = read  # the newest stand last
+    while len(_histories) > KEPT_HISTORIES:
+        _histories.pop(next(iter(_histories)), None)
+    return _replayed(read.known, rest) if rest else read.known
 
 
-@lru_cache(maxsize=2)
-def _history(file: Path, _changed: int, _bytes: int) -> History:
-    """Reads a version of the history once; the other arguments key the cache."""
-    known = History()
-    for line in read_plain(file).split(b"\n"):
+@dataclass(frozen=True)
+class _Read:
+    """A history as far as it was read: lines are only ever added, so each is read once."""
+
+    inode: int = -1
+    size: int = 0  # bytes
+    last: bytes = b""  # of them, by which it is seen to be that file still
+    known: History = field(default_factory=History)
+
+
+_histories: dict[Path, _Read] = {}
+
+
+def _read_before(file: Path, opened: FileIO) -> _Read:
+    """What was read of this file, nothing if it is another one now."""
+    read = _histories.pop(file, _Read())
+    opened.seek(read.size - len(read.last))
+    same = opened.read(len(read.last)) == read.last
+    return read if same and os.fstat(opened.fileno()).st_ino == read.inode else _Read(os.fstat(opened.fileno()).st_ino)
+
+
+def _replayed(known: History, lines: bytes) -> History:
+    """The history after some more lines."""
+    after = History(list(known.done), list(known.undone))
+    for line in lines.split(b"\n"):
         with suppress(*SENSELESS):
-            _replay(known, json.loads(line))
-    return known
+            _replay(after, json.loads(line))
+    return after
 
 
 def history_file(home: Home, folder: Path) -> Path:
@@ -250,14 +285,26 @@ def _record(entry: Entry) -> dict[str, Any]:
 def _line(path: Path, number: int, line: str) -> tuple[str, Entry]:
     """Image and entry of one line."""
     try:
-        said = json.loads(line)
-        name, entry = str(PurePosixPath(_text(said, "file_name"))), _entry(said)
-        return name, Entry(text=_text(said, "text")) if entry == Entry() else entry  # the key it lacks is named
+        return _said_in(line)
     except SENSELESS as error:
         raise DatasetError(
             f"Line {number} of {path} is no caption: {type(error).__name__}: {error}.",
             hint='Each line must read {"file_name": "picture.png", "text": "its caption"}.',
         ) from None
+
+
+@lru_cache(maxsize=LINES)
+def _said_in(line: str) -> tuple[str, Entry]:
+    """Image and entry of a line, which is read again for every answer of the page; raises one of SENSELESS."""
+    said = json.loads(line)
+    name, entry = str(PurePosixPath(_text(said, "file_name"))), _entry(said)
+    return name, Entry(text=_text(said, "text")) if entry == Entry() else entry  # the key it lacks is named
+
+
+@lru_cache(maxsize=LINES)
+def _line_of(name: str, entry: Entry) -> str:
+    """The line that says this of an image."""
+    return json.dumps({"file_name": name, **_record(entry)}, ensure_ascii=False) + "\n"
 
 
 def _entry(said: dict[str, Any]) -> Entry:
@@ -344,11 +391,7 @@ def _changing(home: Home, folder: Path) -> Iterator[Entries]:
         entries = dict(before)
         yield entries
         if entries != before:
-            lines = [
-                json.dumps({"file_name": name, **_record(entries[name])}, ensure_ascii=False)
-                for name in sorted(entries)
-            ]
-            atomic_write(file, "".join(f"{line}\n" for line in lines).encode())
+            atomic_write(file, "".join(_line_of(name, entries[name]) for name in sorted(entries)).encode())
 
 
 def _put(entries: Entries, fresh: Replaced) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from trainer.contract.errors import InvalidSettings
+from trainer.contract.errors import TrainerError
 from trainer.contract.events import Event, Heartbeat, Lora, Sample, Step, read_events
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
@@ -76,10 +76,10 @@ def estimate(home: Home, config: TrainConfig) -> Estimate:
         if step is not None and file_bytes is not None:
             break
         try:
-            earlier = run.config()
-        except InvalidSettings:  # written by another version
+            earlier, tail = run.config(), _tail(run)
+        except (TrainerError, OSError):  # written by another version, or damaged
             continue
-        tail, had = _tail(run), flat(earlier)
+        had = flat(earlier)
         steps, loras = [e for e in tail if isinstance(e, Step)], [e for e in tail if isinstance(e, Lora)]
         if step is None and steps and _alike(had, wanted, DECIDES_THE_STEP):
             step = statistics.median(s.seconds for s in steps), max(s.memory_gib for s in steps)

@@ -166,7 +166,11 @@ def _holds(run: RunFolder) -> bool:
     They do after a pause, which frees the GPU, and after what would stop them too: a system that shuts down, a full
     disk, a lost GPU without which they would train on the CPU.
     """
-    match run.view().ended:
+    try:
+        ended = run.view().ended
+    except OSError:  # nothing in it says that they would be stopped too
+        return False
+    match ended:
         case RunFinished(reason=reason, by_system=by_system):
             return reason == "paused" or by_system
         case RunFailed(code=code):

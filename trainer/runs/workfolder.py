@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import psutil
 from filelock import FileLock, Timeout
 
-from trainer.contract.events import PROTOCOL, RunView, Status, read_events
+from trainer.contract.events import PROTOCOL, Reader, RunView, Status
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home
 from trainer.contract.ours import check, check_all, read_plain
@@ -65,7 +65,7 @@ class WorkFolder(ABC):
 
     def view(self) -> RunView:
         """All events so far, folded."""
-        return RunView().fold(read_events(self.events_file)[0])
+        return Reader(self.events_file).catch_up().view
 
     def refuse_newer(self) -> None:
         """Refuse what a newer version of this program has begun.
@@ -73,7 +73,7 @@ class WorkFolder(ABC):
         Raises:
             NewerVersion: Its events are of a protocol that is not known here.
         """
-        newest = max((event.v for event in read_events(self.events_file)[0]), default=PROTOCOL)
+        newest = self.view().protocol
         if newest > PROTOCOL:
             raise NewerVersion(name=self.path.name, seen=newest, known=PROTOCOL)
 
@@ -152,10 +152,12 @@ class WorkFolder(ABC):
 
         Raises:
             NotOurs: A link, pipe, device or socket lies there, or what is added to has a second name.
+            FileTooLarge: The log is larger than any run's.
         """
         check_all(self.path)
         for file in (self.events_file, self.log_file, self.path / ".lock"):
             check(file, changed=True)
+        Reader(self.events_file).look()
 
     def claim(self) -> None:
         """Write down that this very process works here.

@@ -8,8 +8,10 @@ from functools import partial
 import pytest
 
 from tests.unit.dataset.test_captions import draw
+from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
 from trainer.contract.settings.dataset import DatasetSettings
+from trainer.dataset import overlay
 from trainer.dataset.errors import DatasetError, FolderMissing
 from trainer.dataset.overlay import (
     Entry,
@@ -327,3 +329,28 @@ def test_an_image_that_was_replaced_is_measured_anew(folder):
     assert (look(folder)[0][0].width, look(folder)[0][0].height) == (30, 20)
     (folder / "a.png").write_bytes(b"")
     assert look(folder)[1][0].code == "unreadable_image"
+
+
+def test_a_history_is_read_on_from_where_it_was_read_and_anew_when_it_is_another(tmp_path, monkeypatch):
+    home, folder = Home(tmp_path / "home"), tmp_path / "pictures"
+    draw(folder / "a.png", (40, 30))
+    read, replay = [], overlay._replay
+    monkeypatch.setattr(overlay, "_replay", lambda known, record: read.append(record) or replay(known, record))
+    for number in range(5):
+        change(home, folder, {"a.png": Entry(str(number))}, what=str(number))
+        before = history(home, folder)
+        assert [step.what for step in before.done] == [str(n) for n in range(number + 1)]
+        assert len(read) == number + 1
+    file = history_file(home, folder)
+    lines = file.read_bytes().splitlines(keepends=True)
+    with file.open("ab") as opened:
+        opened.write(lines[0].rstrip(b"\n"))  # a line whose end is missing is read, and once more when it is whole
+    assert len(history(home, folder).done) == 6
+    assert len(before.done) == 5  # who has an earlier one keeps it as it was
+    with file.open("ab") as opened:
+        opened.write(b"\n")
+    assert len(history(home, folder).done) == 6
+    for other in (b"".join(lines[1:]), lines[2] * 40, b"".join(reversed(lines)) * 3, b""):
+        file.write_bytes(other)  # the same file, with other lines, fewer or more
+        fresh = [json.loads(line)["what"] for line in other.splitlines()]
+        assert [step.what for step in history(home, folder).done] == fresh

@@ -1,20 +1,23 @@
 import json
 import os
+import random
 import re
+from pathlib import Path
 
 import pytest
 
-from app.dataset.folder import CHOICES, ImageFolder
+from app.dataset.folder import CHOICES, ImageFolder, _listings
 from app.dataset.grid import AT_ONCE, FIRST, answers, with_captions
 from app.dataset.page import CaptionGrid, first_page
 from app.kit.text import TABLES
 from tests.unit.dataset.test_captions import draw
 from tests.unit.dataset.test_overlay import digest
 from trainer.contract.home import CHECKOUT
-from trainer.contract.ours import read_plain
+from trainer.dataset import overlay
 from trainer.dataset.errors import FolderMissing
 from trainer.dataset.folders import listing
 from trainer.dataset.overlay import Entry, change, entries_of
+from trainer.dataset.scan import scan
 
 
 @pytest.fixture
@@ -86,15 +89,72 @@ def test_a_folder_is_read_again_only_when_a_file_in_it_changes(home, folder, mon
 
 
 @pytest.mark.parametrize("what", ["save", "take_back", "do_again"])
-def test_for_an_answer_the_folder_is_listed_once_and_the_history_read_once(home, folder, what, monkeypatch):
+def test_for_a_change_the_folder_is_not_listed_anew_and_each_line_is_read_once(home, folder, what, monkeypatch):
     ask(home, "save", folder, name="a.png", caption="another")
     ask(home, "save", folder, name="b.png", caption="a bee")
     ask(home, "take_back", folder)
-    listed, read = [], []
+    listed, read, replay = [], [], overlay._replay
     monkeypatch.setattr("app.dataset.folder.listing", lambda path: listed.append(path) or listing(path))
-    monkeypatch.setattr("trainer.dataset.overlay.read_plain", lambda path: read.append(path.name) or read_plain(path))
+    monkeypatch.setattr(overlay, "_replay", lambda known, record: read.append(record) or replay(known, record))
+    overlay._said_in.cache_clear()
     assert "error" not in ask(home, what, folder, name="c.png", caption="fox")
-    assert (listed, read.count("history.jsonl")) == ([folder], 1)
+    assert (listed, len(read)) == ([], 1)
+    assert overlay._said_in.cache_info().misses <= 3  # the lines of three images
+
+
+def edits_elsewhere(folder):
+    """Ways to change what an image's caption is, in the folder itself."""
+
+    def retouch(path, text):
+        path.write_text(text, encoding="utf-8")
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+
+    line = json.dumps({"file_name": "b.png", "text": "a bee"})
+    return {
+        "its file": lambda: retouch(folder / "a.txt", "another bear"),
+        "a file that was not there": lambda: retouch(folder / "b.txt", "a bee"),
+        "a list that was not there": lambda: retouch(folder / "metadata.jsonl", line),
+        "a list that is called like an image": lambda: retouch(folder / "captions.toml", "b = ['a bee']"),
+        "its file is gone": (folder / "a.txt").unlink,
+    }
+
+
+@pytest.mark.parametrize("way", edits_elsewhere(Path()))
+def test_what_was_changed_in_the_folder_is_known_when_a_caption_is_saved(home, folder, way):
+    draw(folder / "captions.png", (40, 30), "a list")
+    (folder / "captions.toml").write_text("", encoding="utf-8")
+    ask(home, "show", folder)
+    edits_elsewhere(folder)[way]()
+    name = "a.png" if way.startswith("its file") else "b.png"
+    own = {item.name: item.caption for item in scan(folder)[0]}[name]
+    data = ask(home, "save", folder, name=name, caption=own, shown=[name])
+    assert cards(data)[name]["caption"] == own
+    assert entries_of(home, folder) == {}  # it is its own, and no change
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_the_page_shows_after_changes_is_what_a_fresh_look_shows(home, folder, seed):
+    rng, names = random.Random(seed), ["a.png", "b.png", "c.png", "deeper/d.png"]
+    ask(home, "show", folder)
+    for _ in range(12):
+        match rng.randint(0, 5):
+            case 0 | 1:
+                caption = rng.choice(["", "fox, snow", "Fox", "a bear"])
+                ask(home, "save", folder, name=rng.choice(names), caption=caption, shown=names)
+            case 2:
+                edit = {"kind": rng.choice(["add", "remove"]), "find": "snow", "put": "ice"}
+                ask(home, "bulk", folder, names=rng.sample(names, 2), edit=edit, shown=names)
+            case 3:
+                ask(home, "leave_out", folder, names=[rng.choice(names)], left_out=rng.random() < 0.5, shown=names)
+            case _:
+                ask(home, rng.choice(["take_back", "do_again"]), folder, shown=names)
+        data = ask(home, "cards", folder, shown=names)["cards"], ImageFolder.of(home, str(folder), again=False)
+        _listings.clear()
+        fresh = ImageFolder.of(home, str(folder))
+        assert data[0] == ask(home, "cards", folder, shown=names)["cards"]
+        for what in ("items", "captions", "sets", "names"):
+            assert getattr(data[1], what) == getattr(fresh, what), what
+        assert list(data[1].tags.items()) == list(fresh.tags.items())
 
 
 def test_a_saved_caption_is_shown_with_what_it_was_and_the_folder_stays_untouched(home, folder):

@@ -8,7 +8,8 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from app.server.safety import Guard, Hosts, logged_in, middleware
+from app.server.access import logged_in
+from app.server.safety import Guard, Hosts, middleware
 from trainer.contract.errors import InvalidSettings
 
 PAGE = "http://127.0.0.1:7860"
