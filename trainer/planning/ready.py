@@ -29,8 +29,7 @@ def settled(config: TrainConfig) -> TrainConfig:
     values["model"]["base_model"] = resolved(config.model.base_model)
     values["output"]["name"] = config.output.name or config.preset or "lora"
     made = validated(values)
-    check_chosen(made)
-    check_start(made.adapter)
+    check_start(made.adapter, check_chosen(made))
     return made
 
 

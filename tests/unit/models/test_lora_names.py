@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from trainer.contract.home import POCKET
-from trainer.engine.families.lora_names import TWO_ENCODERS, kohya_name, sgm_path, text_slots, unet_slots
+from trainer.models.lora_names import TWO_ENCODERS, kohya_name, sgm_path, text_slots, unet_slots
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
 SD15_UNET = {
