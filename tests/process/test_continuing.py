@@ -108,15 +108,14 @@ def test_another_rank_is_one_failure_that_says_what_to_set(new_run, finished):
 
 
 def test_a_file_with_layers_that_are_not_trained_here_is_one_failure(new_run, finished):
-    save_file(
-        {**load_file(finished), "lora_te2_x.lora_down.weight": torch.zeros(4, 4)}, finished.with_name("xl.safetensors")
-    )
-    run = new_run("second", adapter={"start_from": str(finished.with_name("xl.safetensors"))}, **LEARNS)
+    layer, second = "lora_te2_text_model_encoder_layers_0_mlp_fc1", finished.with_name("xl.safetensors")
+    added = {f"{layer}.lora_down.weight": torch.zeros(4, 32), f"{layer}.lora_up.weight": torch.zeros(64, 4)}
+    save_file({**load_file(finished), **added, f"{layer}.alpha": torch.tensor(2.0)}, second)
+    run = new_run("second", adapter={"start_from": str(second)}, **LEARNS)
     assert train(run) == 2
     (failure,) = events(run, RunFailed)
     assert failure.code == "lora_refused"
-    assert "xl.safetensors has other layers" in failure.message
-    assert "lora_te2_x" in failure.message
+    assert "xl.safetensors was made for SDXL; the base model is SD 1.x" in failure.message
     assert not events(run, RunFinished)
 
 
