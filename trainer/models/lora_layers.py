@@ -73,9 +73,9 @@ class LoraFile:
     def family(self) -> Family | None:
         """The family it was made for, by the width of the text states; None where no layer tells it."""
         for place, layer in self.layers.items():
-            if place.path.endswith(("attn2.to_k", "attn2.to_v")):
-                return WIDTHS.get(layer.shape[1])
-        if "text_encoder_2" in self.counts or any(".transformer_blocks.1." in place.path for place in self.layers):
+            if place.path.endswith(("attn2.to_k", "attn2.to_v")) and layer.shape[1] in WIDTHS:
+                return WIDTHS[layer.shape[1]]
+        if "text_encoder_2" in self.counts:
             return "sdxl"
         text = [layer.shape[1] for place, layer in self.layers.items() if place.path.endswith("q_proj")]
         return "sd2" if 1024 in text else None  # CLIP-L's 768 are those of SD 1.x and SDXL
@@ -83,7 +83,9 @@ class LoraFile:
     def sentence(self) -> str:
         """All of it on one line: "SDXL LoRA, rank 16, alpha 8, 722 layers of the UNet and 72 of the text encoder"."""
         kind = f"{NAMES[self.family]} LoRA" if self.family else "LoRA"
-        layers = " and ".join(f"{count} layers of {PARTS[part]}" for part, count in self.counts.items())
+        layers = " and ".join(
+            f"{count} layer{'s'[: count - 1]} of {PARTS[part]}" for part, count in self.counts.items()
+        )
         return f"{kind}, rank {self.rank}, alpha {self.alpha:g}, {layers}"
 
 
@@ -138,9 +140,10 @@ def _refusal_of(path: Path, odd: list[str]) -> LoraRefused:
     """What is said of tensors that belong to no layer that is trained here."""
     further = [name for name in odd if LEAF.search(name) and FURTHER.search(name.replace(".", "_"))]
     if len(further) == len(odd):
-        count = len({_module(name) for name in odd})
-        what = f"{count} layers that are not trained here (convolutions, embeddings), first {_module(min(odd))}"
-        return LoraRefused(path, f"is a LoCon: it changes {what}", PLAIN)
+        what = (
+            f"{_module(min(odd))} and others like it" if len({_module(name) for name in odd}) > 1 else _module(odd[0])
+        )
+        return LoraRefused(path, f"is a LoCon: it changes convolutions or embeddings, {what}", PLAIN)
     first = min(set(odd) - set(further))
     more = f", and {len(odd) - 1} more" if len(odd) > 1 else ""
     return LoraRefused(path, f"holds a tensor of no layer that can be trained here: {_shown(first)}{more}", PLAIN)
