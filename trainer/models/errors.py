@@ -65,7 +65,6 @@ class LoraRefused(InvalidSettings):
     remedy = f"Choose another .safetensors file for {setting('adapter.start_from')}, or leave it empty to start fresh."
 
     def __init__(self, path: Path, why: str, hint: str = "") -> None:
-        hint = f"{hint} {self.remedy}" if hint else ""
         super().__init__(hint=hint, places={"adapter.start_from": f"{path.name} {why}."}, file=path, why=why)
 
 

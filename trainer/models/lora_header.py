@@ -84,7 +84,7 @@ def placed_layers(
 
 
 def _check_settings(file: LoraFile, settings: AdapterSettings) -> None:
-    """Refuse settings that do not train what the file holds, and say which would."""
+    """Refuse settings that leave out what the file holds, and say which would train it."""
     held = {"rank": file.rank, "alpha": file.alpha}
     try:
         AdapterSettings(rank=file.rank, alpha=file.alpha)

@@ -7,6 +7,7 @@ diffusers' or the original names; diffusers' first form put LoRA layers into att
 import re
 from typing import Literal, NamedTuple
 
+from trainer.contract.wording import setting
 from trainer.models.errors import LoraRefused
 from trainer.models.headers import Header
 from trainer.models.lora_names import Component
@@ -66,7 +67,10 @@ KINDS = {
     "a LoRA with biases": ".lora_up.bias$ .lora_B.bias$ lora.up.bias$",
     "a LoRA with a textual inversion in it": "^bundle_emb.",
 }
-PLAIN = "Only a LoRA in the usual form, of attention and feed-forward layers, can be continued."
+PLAIN = (
+    "Only a LoRA in the usual form, of attention and feed-forward layers, can be continued: choose another file for "
+    f"{setting('adapter.start_from')}, or leave it empty to start fresh."
+)
 
 
 class Place(NamedTuple):
@@ -126,7 +130,7 @@ def _part(module: str) -> tuple[Component | None, str]:
 
 
 def _unet_path(name: str, each: int) -> str:
-    """A UNet layer's path in diffusers' spelling; empty where it is none that is trained.
+    """A UNet layer's path in diffusers' spelling; empty for a layer that no run trains.
 
     Args:
         name: Joined by underscores.
@@ -152,7 +156,7 @@ def _unet_path(name: str, each: int) -> str:
 
 
 def _text_path(name: str) -> str:
-    """A text encoder layer's path; empty where it is none that is trained."""
+    """A text encoder layer's path; empty for a layer that no run trains."""
     found = TEXT.fullmatch(name)
     if found is None:
         return ""

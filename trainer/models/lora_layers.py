@@ -83,10 +83,8 @@ class LoraFile:
     def sentence(self) -> str:
         """All of it on one line: "SDXL LoRA, rank 16, alpha 8, 722 layers of the UNet and 72 of the text encoder"."""
         kind = f"{NAMES[self.family]} LoRA" if self.family else "LoRA"
-        layers = " and ".join(
-            f"{count} layer{'s'[: count - 1]} of {PARTS[part]}" for part, count in self.counts.items()
-        )
-        return f"{kind}, rank {self.rank}, alpha {self.alpha:g}, {layers}"
+        counts = [f"{count} layer{'s' if count > 1 else ''} of {PARTS[part]}" for part, count in self.counts.items()]
+        return f"{kind}, rank {self.rank}, alpha {self.alpha:g}, {' and '.join(counts)}"
 
 
 def matrix(shape: tuple[int, ...]) -> tuple[int, ...]:
