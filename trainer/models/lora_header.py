@@ -91,22 +91,24 @@ def _check_settings(file: LoraFile, settings: AdapterSettings) -> None:
     except ValidationError:
         raise LoraRefused(file.path, f"has rank {file.rank} and alpha {file.alpha:g}, which no run can have") from None
     other = {name: value for name, value in held.items() if not _equal(value, getattr(settings, name))}
-    wanted: dict[str, str] = {name: f"{value:g}" for name, value in other.items()}
-    told = (
-        [f"has {_and(other)}; the run has {_and({name: getattr(settings, name) for name in other})}"] if other else []
-    )
-    places = {name: f"has {value:g}" for name, value in other.items()}
-    for part in file.counts.keys() - trained_components(settings):
-        seen = f"changes {PARTS[part]} too, which the run does not train"
-        wanted, told, places = {**wanted, part: "true"}, [*told, seen], {**places, part: seen}
+    trained = trained_components(settings)
+    untrained: dict[str, tuple[str, str]] = {
+        part: ("true", f"changes {PARTS[part]} too, which the run does not train")
+        for part in file.counts
+        if part not in trained
+    }
     if settings.targets == "attention" and any(_beyond_attention(place) for place in file.layers):
         seen = "changes projections and feed-forward layers too; the run trains attention alone"
-        wanted, told, places = {**wanted, "targets": "attention_mlp"}, [*told, seen], {**places, "targets": seen}
-    if wanted:
+        untrained["targets"] = "attention_mlp", seen
+    told = [seen for _, seen in untrained.values()]
+    if other:
+        told.insert(0, f"has {_and(other)}; the run has {_and({name: getattr(settings, name) for name in other})}")
+    needed = {name: (f"{value:g}", f"has {value:g}") for name, value in other.items()} | untrained
+    if needed:
         raise InvalidSettings(
             " ".join(f"{file.path.name} {what}." for what in told),
-            hint=f"Set {' '.join(setting(f'adapter.{name}', value) for name, value in wanted.items())}.",
-            places={f"adapter.{name}": f"{file.path.name} {what}." for name, what in places.items()},
+            hint=f"Set {' '.join(setting(f'adapter.{name}', value) for name, (value, _) in needed.items())}.",
+            places={f"adapter.{name}": f"{file.path.name} {what}." for name, (_, what) in needed.items()},
         )
 
 
