@@ -22,6 +22,7 @@ HALVES: dict[str, Leaf] = {"down": "down", "A": "down", "up": "up", "B": "up", "
 PREFIX = re.compile(
     r"(?:base_model\.model\.)?(?:(?P<unet>lora_unet|lycoris|unet|diffusion_model)"
     r"|(?P<text_encoder_2>lora_te2|text_encoder_2|clip_g)|(?P<text_encoder>lora_te1?|text_encoder|clip_l))[._]"
+    r"(?:base_model\.model\.)?"
 )
 BARE = re.compile(r"(?:base_model\.model\.)?(?=(?:down_blocks|up_blocks|mid_block|(?P<text>text_model))[._])")
 NUMBER = "([0-9]{1,3})"

@@ -9,7 +9,10 @@ import originals
 import pytest
 import tiny
 import torch
-from safetensors.torch import save_file
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.learning import AdapterSettings
@@ -236,6 +239,32 @@ def test_alpha_is_what_peft_wrote_into_the_header_or_beside_the_file(tmp_path, b
     (tmp_path / "adapter_config.json").write_text(json.dumps({**told, "alpha_pattern": {"to_q": 8}}))
     with pytest.raises(LoraRefused, match="layers of different alpha"):
         read_lora(beside)
+
+
+@pytest.mark.parametrize("rank_stabilized", [False, True])
+def test_what_diffusers_and_peft_save_themselves_is_continued(tmp_path, bases, rank_stabilized):
+    model, table = bases("sd15")
+    unet = loaded(model).component("unet")
+    made = get_peft_model(unet, LoraConfig(r=RANK, lora_alpha=6, use_rslora=rank_stabilized, target_modules=["to_k"]))
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            if ".lora_" in name:
+                weight.normal_(generator=torch.Generator().manual_seed(len(name)))
+    made.save_pretrained(tmp_path / "peft")
+    StableDiffusionPipeline.save_lora_weights(
+        tmp_path / "diffusers",
+        unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(made)),
+        unet_lora_adapter_metadata=made.peft_config["default"].to_dict(),
+    )
+    live = {
+        table.kohya_name("unet", path): module for path, module in unet.named_modules() if hasattr(module, "lora_A")
+    }
+    for file in ("peft/adapter_model.safetensors", "diffusers/pytorch_lora_weights.safetensors"):
+        lora, tensors = read_lora(tmp_path / file), load_file(tmp_path / file)
+        assert lora.alpha / lora.rank == next(iter(live.values())).scaling["default"]
+        assert {table.kohya_name(*place) for place in lora.layers} == live.keys()
+        for place, layer in lora.layers.items():
+            assert torch.equal(tensors[layer.up], live[table.kohya_name(*place)].lora_B["default"].weight)
 
 
 @pytest.mark.parametrize("beside", [b"[" * 100_000, b"[1]", b"\xff", b'{"lora_alpha": 1e999}', b'{"lora_alpha": "x"}'])

@@ -379,6 +379,7 @@ def test_page_and_console_say_of_a_file_to_continue_the_same(form, home, folder,
     told, wrong = form._planned("pocket-style", inputs, "en")
     assert wrong == {"adapter.start_from": "other.safetensors is a LoHa, which cannot be continued."}
     assert said in told
+    assert "help#lora_refused" in told
 
 
 @pytest.mark.parametrize("preset", ["", "deleted since"])
