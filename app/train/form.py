@@ -2,12 +2,11 @@
 
 from functools import partial
 from html import escape
-from pathlib import PurePath
 from typing import Any
 
 import gradio as gr
 
-from app.kit.cards import problem_card
+from app.kit.cards import alert_card, explanation, problem_card
 from app.kit.component import PRIVATE
 from app.kit.form import SETTINGS, Form, advanced, api_name, shown_values
 from app.kit.text import label, language, say
@@ -22,6 +21,7 @@ from app.train.plan import (
     read,
     sentence,
     smaller,
+    started,
     strength,
     wrong_settings,
 )
@@ -200,7 +200,7 @@ class TrainForm:
             notes = "".join(f'<p class="caution">⚠ {escape(text)}</p>' for text in cautions(self.home, config, tongue))
         except InvalidSettings as error:
             shown = InvalidSettings(error.message, hint=say(tongue, "train.mend") if error.places else error.hint)
-            return problem_card(shown, tongue), wrong_settings(error, tongue)
+            return alert_card(explanation(shown, error.code, tongue)), wrong_settings(error, tongue)
         except ModelError as error:
             return problem_card(error, tongue), model_problems(self.home, preset, named, tongue)
         except TrainerError as error:
@@ -208,8 +208,7 @@ class TrainForm:
                 "dataset.images": on_page(error.message, tongue)
             }
         power = say(tongue, "plan.strength", strength=f"{strength(config):.2g}")
-        file = escape(PurePath(config.adapter.start_from).name)
-        start = f"<p>{say(tongue, 'plan.start_from', file=file)}</p>" if file else ""
+        start = "".join(f"<p>{escape(text)}</p>" for text in started(config, tongue))
         return f'<p class="plan">{plan}</p>{start}<p class="quiet">{power}</p>{notes}', {}
 
     def _keep_strength(self) -> None:

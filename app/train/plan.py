@@ -19,7 +19,7 @@ from trainer.models.compatible import check_chosen
 from trainer.models.errors import ModelError
 from trainer.planning.estimate import disk_bytes, estimate, foreseen
 from trainer.planning.memory import GIB
-from trainer.planning.ready import rounded, settled
+from trainer.planning.ready import rounded, settled, start_of
 from trainer.planning.strength import Far, far_strengths, learning_strength
 
 
@@ -118,6 +118,19 @@ def _far(far: Far, tongue: str) -> str:
     settings = ", ".join(f"“{setting_name(place, tongue)}: {value:g}”" for place, value in far.remedy.items())
     values = {"strength": f"{far.strength:.2g}", "model": far.model, "low": f"{low:g}", "high": f"{high:g}"}
     return say(tongue, "plan.strength_far", settings=settings, **values)
+
+
+def started(config: TrainConfig, tongue: str) -> list[str]:
+    """Returns what LoRA file these settings continue, and how many layers are not in it, as plain texts.
+
+    Raises:
+        TrainerError: The file does not suit the settings.
+    """
+    start = start_of(config)
+    if start is None:
+        return []
+    fresh = [say(tongue, "plan.start_fresh", fresh=start.fresh, layers=start.trained)] if start.fresh else []
+    return [say(tongue, "plan.start_from", file=start.file.path.name), *fresh]
 
 
 def smaller(home: Home, preset: str, named: dict[str, Any]) -> int | None:

@@ -30,8 +30,8 @@ import originals
 
 from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.adapters.lora import attach
-from trainer.engine.families import lora_names
 from trainer.engine.prepare import keep_less
+from trainer.models import lora_names
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
 RANK = 16

@@ -120,11 +120,11 @@ def ours(_dtype: str, which: str, pixels: int, steps: int, peak: Peak) -> list[f
     from trainer.contract.settings.learning import AdapterSettings, ObjectiveSettings, OptimizerSettings
     from trainer.engine.adapters.lora import attach
     from trainer.engine.families.base import Conditioning, NoiseSpec
-    from trainer.engine.families.lora_names import kohya_name, unet_slots
     from trainer.engine.frozen.packing import lay_out
     from trainer.engine.objectives import Batch, make_schedule, sample_rng, training_loss
     from trainer.engine.optim import make_optimizer
     from trainer.engine.prepare import keep_less
+    from trainer.models.lora_names import kohya_name, unet_slots
 
     unet = make_unet(which).requires_grad_(False).to(torch.bfloat16, memory_format=torch.channels_last).eval()
 

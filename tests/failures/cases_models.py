@@ -132,11 +132,32 @@ def a_vae_that_overflows(scene):
     return scene.train(scene.new_run(), "non_finite_latents")
 
 
-@case("model", "lora_refused", trains=True)
+@case("model", "lora_refused")
+def a_lora_to_go_on_from_that_is_not_there(scene):
+    return scene.refused(adapter__start_from=scene.folder / "loras" / "ana.safetensors")
+
+
+@case("model", "lora_refused")
 def a_lora_of_another_kind_to_go_on_from(scene):
-    layer, file = "lora_unet_other", scene.folder / "loras" / "ana.safetensors"
+    layer, file = "lora_unet_mid_block_attentions_0_proj_in", scene.folder / "loras" / "ana.safetensors"
+    headers.write(file, {f"{layer}.{leaf}": (8, 8) for leaf in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")})
+    return scene.refused(adapter__start_from=file)
+
+
+@case("model", "lora_refused")
+def a_lora_of_another_model_to_go_on_from(scene):
+    block = "lora_unet_mid_block_attentions_0_transformer_blocks_0"
+    shapes = {"attn2_to_k.lora_down.weight": (16, 2048), "attn2_to_k.lora_up.weight": (1280, 16)}
+    file = headers.write(scene.folder / "loras" / "ana.safetensors", {f"{block}_{n}": s for n, s in shapes.items()})
+    return scene.refused(adapter__start_from=file)
+
+
+@case("model", "lora_refused", trains=True)
+def a_lora_to_go_on_from_with_values_that_are_not_numbers(scene):
+    layer, file = "lora_unet_mid_block_attentions_0_proj_in", scene.folder / "loras" / "ana.safetensors"
     file.parent.mkdir()
-    tensors = {"lora_down.weight": torch.ones(4, 8), "lora_up.weight": torch.ones(8, 4), "alpha": torch.tensor(2.0)}
+    tensors = {"lora_down.weight": torch.full((4, 64), torch.nan), "lora_up.weight": torch.ones(64, 4)}
+    tensors["alpha"] = torch.tensor(2.0)
     save_file({f"{layer}.{name}": tensor for name, tensor in tensors.items()}, file)
     return scene.train(scene.new_run(adapter={"start_from": str(file)}), "lora_refused")
 

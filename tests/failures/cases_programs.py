@@ -218,8 +218,11 @@ def a_model_that_does_not_say_what_it_predicts(scene):
 
 
 @case("settings", "invalid_settings")
-def a_lora_to_go_on_from_that_is_not_there(scene):
-    return scene.refused(adapter__start_from=scene.folder / "loras" / "ana.safetensors")
+def a_lora_to_go_on_from_with_a_text_encoder(scene):
+    layer, file = "lora_te_text_model_encoder_layers_0_self_attn_q_proj", scene.folder / "loras" / "ana.safetensors"
+    shapes = {"lora_down.weight": (16, 192), "lora_up.weight": (192, 16)}
+    headers.write(file, {f"{layer}.{leaf}": shape for leaf, shape in shapes.items()})
+    return scene.refused(adapter__start_from=file)
 
 
 @case("settings", "invalid_settings", trains=True)

@@ -1,16 +1,21 @@
 """Real trainings on the tiny model that go on from a finished LoRA file."""
 
+import re
+
 import pytest
+import tiny
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from warm import asking
 
 from trainer.__main__ import main
-from trainer.contract.events import RunFailed, RunFinished, Warned, read_events
+from trainer.contract.events import RunFailed, RunFinished, Step, Warned, read_events
 from trainer.contract.wording import for_console
 from trainer.engine import loop
 from trainer.engine.adapters.lora_file import client_delta
+from trainer.models.lora_names import kohya_name
+from trainer.runs.folder import RunFolder
 
 LEARNS = {"optimizer": {"learning_rate": 0.02}, "dataset": {"views": 2}}
 
@@ -98,6 +103,30 @@ def test_layers_that_the_file_lacks_start_fresh_and_that_is_told(new_run, finish
     assert all(at_start[name].abs().max() == 0 for name in lacking)
 
 
+@pytest.mark.parametrize("form", ["peft", "processors"])
+def test_another_programs_form_of_a_file_makes_the_same_first_loss(new_run, finished, tiny_model, form):
+    unet, other = tiny.load(tiny_model).component("unet"), finished.with_name("other.safetensors")
+    names = {kohya_name("unet", path): path for path, _ in unet.named_modules()}
+    halves = {"lora_down": ("lora_A", "down"), "lora_up": ("lora_B", "up")}
+    tensors = {}
+    for name, tensor in load_file(finished).items():
+        layer, _, leaf = name.partition(".")
+        path, (peft, old) = names[layer], halves.get(leaf.partition(".")[0], ("", ""))
+        in_processor = re.sub(r"(attn.)\.(to_\w+)(\.0)?$", r"\1.processor.\2_lora", path)
+        stem = in_processor if in_processor != path else f"{path}.lora"
+        made = f"unet.{path}.{peft}.weight" if form == "peft" else f"unet.{stem}.{old}.weight"
+        tensors[made if old else f"unet.{path}.alpha"] = tensor
+    save_file(tensors, other)
+    losses = []
+    for number, file in enumerate((finished, other)):
+        run = new_run(f"home {number}", adapter={"start_from": str(file)}, **LEARNS)
+        assert train(run) == 0
+        assert "layers_start_fresh" not in {event.code for event in events(run, Warned)}
+        losses.append([event.loss for event in events(run, Step)])
+    assert losses[0] == losses[1]
+    assert losses[0] != [event.loss for event in events(RunFolder(finished.parent), Step)]
+
+
 def test_another_rank_is_one_failure_that_says_what_to_set(new_run, finished):
     run = new_run("second", adapter={"start_from": str(finished), "rank": 8}, **LEARNS)
     assert train(run) == 2
@@ -108,15 +137,14 @@ def test_another_rank_is_one_failure_that_says_what_to_set(new_run, finished):
 
 
 def test_a_file_with_layers_that_are_not_trained_here_is_one_failure(new_run, finished):
-    save_file(
-        {**load_file(finished), "lora_te2_x.lora_down.weight": torch.zeros(4, 4)}, finished.with_name("xl.safetensors")
-    )
-    run = new_run("second", adapter={"start_from": str(finished.with_name("xl.safetensors"))}, **LEARNS)
+    layer, second = "lora_te2_text_model_encoder_layers_0_mlp_fc1", finished.with_name("xl.safetensors")
+    added = {f"{layer}.lora_down.weight": torch.zeros(4, 32), f"{layer}.lora_up.weight": torch.zeros(64, 4)}
+    save_file({**load_file(finished), **added, f"{layer}.alpha": torch.tensor(2.0)}, second)
+    run = new_run("second", adapter={"start_from": str(second)}, **LEARNS)
     assert train(run) == 2
     (failure,) = events(run, RunFailed)
     assert failure.code == "lora_refused"
-    assert "xl.safetensors has other layers" in failure.message
-    assert "lora_te2_x" in failure.message
+    assert "xl.safetensors was made for SDXL; the base model is SD 1.x" in failure.message
     assert not events(run, RunFinished)
 
 

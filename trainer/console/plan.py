@@ -23,7 +23,7 @@ from trainer.models.lookup import located
 from trainer.planning.estimate import foreseen
 from trainer.planning.memory import details
 from trainer.planning.preview_schedule import PreviewPlan, words
-from trainer.planning.ready import rounded
+from trainer.planning.ready import rounded, start_of
 from trainer.planning.strength import learning_strength, strength_problems
 from trainer.runs.process import Group
 
@@ -40,6 +40,16 @@ def show_model(base_model: str, console: Console) -> None:
         show_note(error.message, error.hint, console)
         return
     console.print(f"Base model: {base_model}: {missing} will be downloaded first.", markup=False, soft_wrap=True)
+
+
+def show_start(config: TrainConfig, console: Console) -> None:
+    """Print what LoRA file the run continues, and how many of its layers are not in it."""
+    start = start_of(config)
+    if start is None:
+        return
+    fresh = f" {start.fresh} of {start.trained} layers are not in it and start fresh." if start.fresh else ""
+    said = f"Continues from {start.file.path.name}: {start.file.sentence()}.{fresh}"
+    console.print(said, markup=False, soft_wrap=True)
 
 
 def show_settings(config: TrainConfig, origins: dict[str, str], console: Console) -> None:

@@ -9,7 +9,7 @@ from trainer.console import progress
 from trainer.console.bar import Bar
 from trainer.console.errors import FAILED, show_error, show_note
 from trainer.console.flags import Flags, Parser, add_settings, given, given_settings
-from trainer.console.plan import show_model, show_overlays, show_plan, show_previews, show_settings
+from trainer.console.plan import show_model, show_overlays, show_plan, show_previews, show_settings, show_start
 from trainer.contract.errors import InvalidSettings, isolated
 from trainer.contract.events import Event, Lora, RunFailed, RunFinished, RunStarted, RunView, Sample, Step
 from trainer.contract.home import Home
@@ -79,6 +79,7 @@ def run(flags: Flags, console: Console) -> int:
     if flags.get("check"):
         show_settings(config, origins, console)
     show_model(config.model.base_model, console)
+    show_start(config, console)
     show_overlays(config.dataset, home, console)
     show_plan(config, made, problems, group, console)
     captions = [first_caption(item, config.dataset, config.model.seed) for item in images]

@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from trainer.contract import events
 from trainer.contract.events import EventLog, Warned
 from trainer.contract.settings.config import TrainConfig
-from trainer.contract.settings.learning import AdapterSettings
 from trainer.contract.settings.model import Checkpointing
 from trainer.contract.wording import setting
 from trainer.dataset.captions import Item, captions_of, first_caption
@@ -18,7 +16,7 @@ from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
 from trainer.doctor.masks import mask_problems
 from trainer.engine.adapters.fused import fuse, fuse_entries
-from trainer.engine.adapters.lora import Adapter, attach, trained_components
+from trainer.engine.adapters.lora import Adapter, attach
 from trainer.engine.adapters.lora_file import put_into
 from trainer.engine.checkpoints import load_checkpoint
 from trainer.engine.data.batches import TextStates, encode_dataset
@@ -43,6 +41,7 @@ from trainer.engine.reporting import Preparing, report_problems, report_start
 from trainer.engine.savings import Ladder
 from trainer.engine.state import Training
 from trainer.models.lora_header import check_start
+from trainer.models.lora_names import trained_components
 from trainer.planning.disk import bytes_used, check_space, run_bytes
 from trainer.planning.preview_schedule import preview_prompts
 from trainer.planning.strength import strength_problems
@@ -132,7 +131,7 @@ def resume(training: Training) -> int:
         if training.accelerator.scaler is not None and state.gradient_scaler is not None:
             training.accelerator.scaler.load_state_dict(state.gradient_scaler)
     elif training.config.adapter.start_from:
-        start_from(training.adapter, training.config.adapter, training.log)
+        start_from(training)
     report_start(training)
     if training.family.labels.note and training.step == 0:
         note = training.family.labels.note
@@ -190,21 +189,22 @@ def keep_less(family: Family, adapter: Adapter, dropout: float, level: Checkpoin
     apply_level(unet, level)
 
 
-def start_from(adapter: Adapter, settings: AdapterSettings, log: EventLog) -> None:
+def start_from(training: Training) -> None:
     """Load the weights of the LoRA file to continue from into a fresh adapter; layers that it lacks are logged.
 
     Raises:
-        InvalidSettings: There is no such file, it is no LoRA, or one of another rank or alpha.
-        LoraRefused: It has layers that are not trained here.
+        LoraRefused: The file is missing, damaged, of another kind, or does not fit the base model.
+        InvalidSettings: It would fit with other settings.
     """
-    check_start(settings)  # it may have changed since the run was made
-    file = Path(settings.start_from)
-    lacking = put_into(adapter, file)
-    if lacking:
-        log.write(
+    adapter = training.adapter
+    start = check_start(training.config.adapter, chosen_model(training.config))  # it may have changed since
+    lacking = put_into(adapter, start.file, training.family.kohya_name) if start else []
+    if start and lacking:
+        training.log.write(
             Warned(
                 code="layers_start_fresh",
-                message=f"{file.name} lacks {len(lacking)} of {len(adapter.layers)} layers, first {lacking[0]}.",
+                message=f"{start.file.path.name} lacks {len(lacking)} of {len(adapter.layers)} layers, "
+                f"first {lacking[0]}.",
                 hint="These start fresh.",
             )
         )

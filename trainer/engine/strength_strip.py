@@ -5,6 +5,7 @@ A training generates the strip of its last file itself; this makes one for any o
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
@@ -16,6 +17,7 @@ from trainer.engine.families.load import load_family
 from trainer.engine.prepare import add_adapter, learn_text
 from trainer.engine.previews import Renderer, render_strip
 from trainer.models.errors import LoraRefused
+from trainer.models.lora_layers import read_lora
 from trainer.planning.preview_schedule import preview_prompts
 from trainer.runs.errors import RunError
 from trainer.runs.folder import RunFolder
@@ -53,7 +55,8 @@ def generate(run: RunFolder, file: str) -> None:
     cache = TensorCache(run.home.cache / family.spec.name)
     text = learn_text(family, config, prompts, dtype=dtype, cache=cache, progress=lambda _done, _total: None)
     adapter = add_adapter(family, config)
-    lacking = put_into(adapter, path)
+    unet: Any = family.component("unet")
+    lacking = put_into(adapter, read_lora(path, unet.config.layers_per_block), family.kohya_name)
     if lacking:
         raise LoraRefused(path, f"lacks {len(lacking)} of the run's layers, first {lacking[0]}")
     adapter.use_dropout(wanted=False)

@@ -16,16 +16,19 @@ from trainer.models.lookup import located, resolved
 TEXT_LAYERS = 12
 
 
-def check_chosen(config: TrainConfig) -> None:
-    """Refuse settings that do not suit their base model; one not downloaded yet is checked later.
+def check_chosen(config: TrainConfig) -> BaseModel | None:
+    """Refuse settings that do not suit their base model, and return it; None for one not downloaded, checked later.
 
     Raises:
         ModelError: There is no base model of that name.
         InvalidSettings: The settings do not suit it, or several models have that name.
     """
     path = located(resolved(config.model.base_model))
-    if path is not None:
-        check(identify(path, own_vae=not config.model.vae), config)
+    if path is None:
+        return None
+    model = identify(path, own_vae=not config.model.vae)
+    check(model, config)
+    return model
 
 
 def check(model: BaseModel, config: TrainConfig) -> None:

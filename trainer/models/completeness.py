@@ -42,7 +42,7 @@ def check_file(header: Header, family: str, own_vae: bool) -> None:
         NotABaseModel: Some are missing; it names the part and the first of them.
     """
     names = header.tensors.keys()
-    unet = blueprint.unet(_unet_config(header, family)) or frozenset()
+    unet = blueprint.unet(unet_config(header, family)) or frozenset()
     _refuse_missing(header.path, "UNet", {UNET + name for name in blueprint.unet_in_original(unet)} - names)
     refuse_quantized(header, UNET, "UNet")
     if own_vae:
@@ -229,7 +229,7 @@ def _earlier(name: str) -> str:
     return name
 
 
-def _unet_config(header: Header, family: str) -> Config:
+def unet_config(header: Header, family: str) -> Config:
     """A one-file UNet's configuration, its widths read off its tensors."""
     sdxl = family == "sdxl"
     attended = [False, True, True] if sdxl else [True, True, True, False]

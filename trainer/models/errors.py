@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from trainer.contract.errors import TrainerError
-from trainer.contract.wording import action, named, setting
+from trainer.contract.errors import InvalidSettings, TrainerError
+from trainer.contract.wording import action, setting
 
 VAES = ("vae", "autoencoderkl")
 
@@ -57,18 +57,15 @@ class UnsupportedModel(ModelError):
     code = "unsupported_model"
 
 
-class LoraRefused(TrainerError):
-    """A LoRA file cannot be read, or does not fit the layers that are trained."""
+class LoraRefused(InvalidSettings):
+    """A LoRA file cannot be continued: unreadable, damaged, of another kind, or made for another model."""
 
     code = "lora_refused"
-    what = "{file} {why}."
-    remedy = (
-        f"Choose a LoRA file of this base model, made with the same {named('adapter.targets')} and "
-        f"{named('adapter.text_encoder')}."
-    )
+    what = "The LoRA file {file} {why}."
+    remedy = f"Choose another .safetensors file for {setting('adapter.start_from')}, or leave it empty to start fresh."
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(file=path.name, why=why)
+    def __init__(self, path: Path, why: str, hint: str = "") -> None:
+        super().__init__(hint=hint, places={"adapter.start_from": f"{path.name} {why}."}, file=path, why=why)
 
 
 class ConversionRefused(ModelError):

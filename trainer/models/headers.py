@@ -24,6 +24,9 @@ LARGEST_NUMBER = 2**63
 OPENING = 512  # bytes that show the kind of a file
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32}
 BITS |= {"U16": 16, "U8": 8, "BOOL": 8, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
+# The struct module's letters of the numbers that are read
+LETTERS = {"F64": "d", "F32": "f", "F16": "e", "BF16": "f", "I64": "q", "I32": "i"}
+LETTERS |= {"I16": "h", "I8": "b", "U64": "Q", "U32": "I", "U16": "H", "U8": "B"}
 BITS |= {"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
 
 AGAIN = "Download or copy it again."
@@ -121,17 +124,16 @@ def read_header(path: Path) -> Header:
 
 
 def read_numbers(header: Header, name: str) -> tuple[float, ...]:
-    """The values of a small tensor of floats; none where it is missing, large, or of another number format."""
+    """The values of a small tensor; none where it is missing, large, or of a format other than floats and integers."""
     entry = header.tensors.get(name)
-    if entry is None or entry.dtype not in ("F32", "F16", "BF16") or prod(entry.shape) > MOST_NUMBERS:
+    if entry is None or entry.dtype not in LETTERS or prod(entry.shape) > MOST_NUMBERS:
         return ()
     with readable(header.path), header.path.open("rb") as file:
         file.seek(header.data_start + entry.begin)
         raw = file.read(entry.end - entry.begin)
     if entry.dtype == "BF16":  # the upper half of a float32
         raw = b"".join(b"\0\0" + raw[place : place + 2] for place in range(0, len(raw), 2))
-    code = "e" if entry.dtype == "F16" else "f"
-    return tuple(number for (number,) in struct.iter_unpack(f"<{code}", raw))
+    return tuple(float(number) for (number,) in struct.iter_unpack(f"<{LETTERS[entry.dtype]}", raw))
 
 
 def _raw_header(path: Path, file: BinaryIO, file_bytes: int) -> bytes:

@@ -7,7 +7,7 @@ from trainer.contract.wording import setting
 from trainer.dataset.buckets import grid_step
 from trainer.models.compatible import check_chosen
 from trainer.models.lookup import depths_of, resolved
-from trainer.models.lora_header import check_start
+from trainer.models.lora_header import Start, check_start
 
 
 def settled(config: TrainConfig) -> TrainConfig:
@@ -22,9 +22,18 @@ def settled(config: TrainConfig) -> TrainConfig:
     values = with_paths(config, absolute).model_dump()
     values["output"]["name"] = config.output.name or config.preset or "lora"
     made = validated(values)
-    check_chosen(made)
-    check_start(made.adapter)
+    start_of(made)
     return made
+
+
+def start_of(config: TrainConfig) -> Start | None:
+    """Returns the LoRA file that a run continues, judged together with its base model; None if it starts fresh.
+
+    Raises:
+        InvalidSettings: The base model or the LoRA file does not suit these settings, or one another.
+        ModelError: No base model of that name here, or something else.
+    """
+    return check_start(config.adapter, check_chosen(config))
 
 
 def rounded(config: TrainConfig) -> dict[int, int]:

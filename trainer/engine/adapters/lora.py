@@ -13,20 +13,11 @@ from torch import Tensor, nn
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.learning import AdapterSettings
 from trainer.contract.wording import setting
-from trainer.engine.families.base import Component, Family, Slot
+from trainer.engine.families.base import Family
 from trainer.models.errors import UnsupportedModel
+from trainer.models.lora_names import Component, Slot, trained_components
 
 NAME = "default"  # peft's name of the one adapter
-
-
-def trained_components(settings: AdapterSettings) -> tuple[Component, ...]:
-    """The model's parts that the settings train; the UNet always."""
-    requested: dict[Component, bool] = {
-        "unet": True,
-        "text_encoder": settings.text_encoder,
-        "text_encoder_2": settings.text_encoder_2,
-    }
-    return tuple(component for component, wanted in requested.items() if wanted)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from trainer.engine.adapters.lora import Adapter, LiveLayer
 from trainer.engine.device import DTYPES
 from trainer.engine.families.base import ExportLabels
 from trainer.models.errors import LoraRefused
+from trainer.models.lora_header import placed_layers
+from trainer.models.lora_layers import LoraFile
+from trainer.models.lora_names import Component
 
 # Largest error of an exported update relative to the live one: rounding to the file's format, with some room
 TOLERANCE = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1.6e-2}
@@ -160,33 +163,35 @@ def client_delta(down: Tensor, up: Tensor, alpha: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def put_into(adapter: Adapter, path: Path) -> list[str]:
+def put_into(adapter: Adapter, file: LoraFile, kohya_name: Callable[[Component, str], str]) -> list[str]:
     """Give the adapter a LoRA file's weights, so that its updates are those that a client computes from the file.
+
+    Args:
+        adapter: The live layers.
+        file: What to read.
+        kohya_name: How the base model's family calls a layer, from its component and path.
 
     Returns:
         Layers that the file has no weights for; they stay as they are.
 
     Raises:
-        LoraRefused: It is no LoRA file, or one of other layers or another rank.
+        LoraRefused: It cannot be read, does not fit the layers, or holds NaN or infinity.
     """
+    if file.rank != adapter.rank:
+        raise LoraRefused(file.path, f"has rank {file.rank}, the layers here {adapter.rank}")
+    placed = placed_layers(file, {name: live.slot for name, live in adapter.layers.items()}, kohya_name)
     try:
-        tensors = load_file(path)
+        tensors = load_file(file.path)
     except (OSError, SafetensorError) as error:
-        raise LoraRefused(path, f"cannot be read: {error}") from error
-    stored = {name: live for name, live in adapter.layers.items() if f"{name}.lora_down.weight" in tensors}
-    odd = sorted(tensors.keys() ^ {f"{name}.{leaf}" for name in stored for leaf in LEAVES})
-    if odd:
-        raise LoraRefused(path, f"has other layers than are trained here: {len(odd)} tensors differ, first {odd[0]}")
-    for name, live in stored.items():
-        alpha, down, up = (tensors[f"{name}.{leaf}"] for leaf in LEAVES)
-        if (down.shape, up.shape) != (live.down.shape, live.up.shape):
-            seen, wanted = tuple(down.shape), tuple(live.down.shape)
-            raise LoraRefused(path, f"does not fit: {name} is {seen}, not {wanted}")
-        if alpha.numel() != 1 or not all(tensor.float().isfinite().all() for tensor in (alpha, down, up)):
-            raise LoraRefused(path, f"holds something else than finite numbers in {name}")
-        live.down.copy_(down)
-        live.up.copy_(up.float() * (float(alpha) / down.shape[0] / live.scaling))
-    return [name for name in adapter.layers if name not in stored]
+        raise LoraRefused(file.path, f"cannot be read: {error}") from error
+    for name, layer in placed.items():
+        live = adapter.layers[name]
+        down, up = (tensors[tensor].float() for tensor in (layer.down, layer.up))
+        if not (down.isfinite().all() and up.isfinite().all()):
+            raise LoraRefused(file.path, f"is damaged: it holds NaN or infinity in {name}")
+        live.down.copy_(down.reshape(live.down.shape))
+        live.up.copy_((up * (layer.alpha / layer.rank / live.scaling)).reshape(live.up.shape))
+    return [name for name in adapter.layers if name not in placed]
 
 
 def sidecar(path: Path, trigger_word: str, labels: ExportLabels) -> None:

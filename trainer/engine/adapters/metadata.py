@@ -13,10 +13,10 @@ from pathlib import PurePath
 from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.captions import first_caption, told_tags
 from trainer.dataset.views import Plan
-from trainer.engine.adapters.lora import trained_components
 from trainer.engine.data.batches import EncodedDataset
 from trainer.engine.families.base import ExportLabels
 from trainer.engine.objectives import NoiseSchedule
+from trainer.models.lora_names import trained_components
 
 MOST_TAGS = 1000  # readers give up on headers above 1 MiB
 

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from trainer.models.identify import Prediction
+from trainer.models.lora_names import Component, Slot
 
-Component = Literal["unet", "text_encoder", "text_encoder_2"]
 Encoder = Literal["vae", "text"]
 
 
@@ -111,14 +111,6 @@ class ExportLabels:
     implementation: str
     client_version: str  # what WebUIs call the base: SD1, SD2, SDXL
     note: str  # a sentence for the user where the file fits no common client, else empty
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place for a LoRA update: which component, and the shape of the weight it updates."""
-
-    component: Component
-    shape: tuple[int, ...]
 
 
 class Family(Protocol):

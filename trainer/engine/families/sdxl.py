@@ -7,10 +7,11 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from trainer.engine.families import lora_names
-from trainer.engine.families.base import Component, Conditioning, Slot
+from trainer.engine.families.base import Conditioning
 from trainer.engine.families.text import joined
 from trainer.engine.families.unet import StableDiffusion
+from trainer.models import lora_names
+from trainer.models.lora_names import Component, Slot
 
 ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
 

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from trainer.dataset.buckets import grid_step
 from trainer.engine.device import out_of_memory
 from trainer.engine.digests import digest, module_digest
-from trainer.engine.families import lora_names
 from trainer.engine.families.base import (
-    Component,
     Conditioning,
     Encoder,
     ExportLabels,
@@ -23,12 +21,13 @@ from trainer.engine.families.base import (
     NoiseSpec,
     Posterior,
     RenderOptions,
-    Slot,
 )
 from trainer.engine.families.labels import labels_of
 from trainer.engine.families.noise import preview_scheduler
 from trainer.engine.families.parts import Parts, in_tiles
 from trainer.engine.families.text import joined, token_ids
+from trainer.models import lora_names
+from trainer.models.lora_names import Component, Slot
 
 ZERO_SNR_RESCALE = 0.7  # of guidance, or images burn out (Lin et al. 2023, section 3.4)
 

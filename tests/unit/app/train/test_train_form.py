@@ -21,6 +21,7 @@ from app.train.images import dataset_link, images_html, keep_dropped
 from app.train.preset_box import own_list
 from app.train.presets import EXAMPLE, intent_html, preset_choices, preset_config, preset_for
 from app.train.start import continuation, next_name, start_run
+from trainer.console.main import main
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.events import EventLog, RunFailed, Step
 from trainer.contract.home import Home
@@ -341,8 +342,11 @@ def test_the_base_models_are_the_built_in_one_the_presets_and_those_used_before(
 
 
 def lora(path, rank=8, alpha=4.0):
-    """A LoRA file of one layer, as far as its header goes."""
-    save_file({"x.lora_down.weight": np.zeros((rank, 2), "f"), "x.alpha": np.array(alpha, "f")}, path)
+    """A LoRA file of one layer of pocket, as far as its header goes."""
+    layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    shapes = {"lora_down.weight": (rank, 192), "lora_up.weight": (192, rank)}
+    tensors = {f"{layer}.{leaf}": np.zeros(shape, "f") for leaf, shape in shapes.items()}
+    save_file({**tensors, f"{layer}.alpha": np.array(alpha, "f")}, path)
     return path
 
 
@@ -359,6 +363,8 @@ def test_a_run_goes_on_with_its_own_settings_from_the_chosen_file_under_a_new_na
     told, wrong = form._planned("pocket-style", inputs, "en")
     assert wrong == {}
     assert "Continues from Bär &amp; 7-000002.safetensors." in told
+    fresh, layers = map(int, re.search(r"(\d+) of (\d+) trained layers are not in it and start fresh\.", told).groups())
+    assert fresh == layers - 1
 
 
 def test_the_plan_marks_rank_and_alpha_that_are_not_the_files(form, home, folder, tmp_path):
@@ -368,6 +374,25 @@ def test_the_plan_marks_rank_and_alpha_that_are_not_the_files(form, home, folder
     told, wrong = form._planned("pocket-style", inputs, "en")
     assert wrong == {"adapter.rank": "small.safetensors has 4."}
     assert "small.safetensors has rank 4; the run has rank 8." in told
+
+
+def test_page_and_console_say_of_a_file_to_continue_the_same(form, home, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10000")
+    given = ["--preset", "pocket-style", "--home", str(home.root), "--images", str(folder), "--adapter.rank", "8"]
+    given += ["--adapter.alpha", "4", "--check", "--adapter.start_from"]
+    fine = lora(tmp_path / "fine.safetensors")
+    assert main([*given, str(fine)]) == 0
+    assert "Continues from fine.safetensors: LoRA, rank 8, alpha 4, 1 layer of the UNet." in capsys.readouterr().out
+    other = tmp_path / "other.safetensors"
+    save_file({"lora_unet_mid_block_attentions_0_proj_in.hada_w1_a": np.zeros((192, 8), "f")}, other)
+    assert main([*given, str(other)]) == 2
+    said = f"The LoRA file {other} is a LoHa, which cannot be continued."
+    assert f"Error (lora_refused): {said}" in capsys.readouterr().out
+    inputs = named(home, "pocket-style", dataset_images=str(folder), adapter_start_from=str(other), adapter_rank=8)
+    told, wrong = form._planned("pocket-style", inputs, "en")
+    assert wrong == {"adapter.start_from": "other.safetensors is a LoHa, which cannot be continued."}
+    assert said in told
+    assert "help#lora_refused" in told
 
 
 @pytest.mark.parametrize("preset", ["", "deleted since"])

@@ -12,8 +12,8 @@ from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.adapters.lora import attach
 from trainer.engine.adapters.lora_file import body_hash, client_delta, export, file_tensors, serialise, verify
 from trainer.engine.families.base import Conditioning
-from trainer.engine.families.lora_names import kohya_name
 from trainer.models.errors import UnsupportedModel
+from trainer.models.lora_names import kohya_name
 
 
 def load(tiny_model, dtype=torch.float32):

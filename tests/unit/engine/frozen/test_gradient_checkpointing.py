@@ -8,8 +8,8 @@ from diffusers.models.attention import BasicTransformerBlock
 
 from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine.adapters.lora import attach
-from trainer.engine.families.lora_names import kohya_name, unet_slots
 from trainer.engine.frozen.gradient_checkpointing import apply_level
+from trainer.models.lora_names import kohya_name, unet_slots
 
 LEVELS = ["feed_forward", "blocks", "full"]
 

@@ -21,7 +21,6 @@ from trainer.contract.settings.learning import AdapterSettings
 from trainer.engine import savings
 from trainer.engine.adapters.lora import attach
 from trainer.engine.families.base import Conditioning
-from trainer.engine.families.lora_names import kohya_name, unet_slots
 from trainer.engine.frozen import streaming
 from trainer.engine.frozen.gradient_checkpointing import apply_level
 from trainer.engine.frozen.packing import lay_out
@@ -29,6 +28,7 @@ from trainer.engine.frozen.quantized import QuantizedWeight, quantize_weight
 from trainer.engine.frozen.streaming import Place, StreamedWeight, blocks_of, stream, streamed
 from trainer.engine.prepare import keep_less
 from trainer.engine.savings import Ladder
+from trainer.models.lora_names import kohya_name, unet_slots
 from trainer.planning import memory
 
 CPU = torch.device("cpu")

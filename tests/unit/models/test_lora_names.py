@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from trainer.contract.home import POCKET
-from trainer.engine.families.lora_names import TWO_ENCODERS, kohya_name, sgm_path, text_slots, unet_slots
+from trainer.models.lora_names import TWO_ENCODERS, kohya_name, sgm_path, text_slots, unet_slots
 
-FIXTURES = Path(__file__).parents[3] / "fixtures"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 SD15_UNET = {
     "block_out_channels": [320, 640, 1280, 1280],
     "layers_per_block": 2,

@@ -5,10 +5,12 @@ Grammar: kohya's sd-scripts, the one form that every client reads. `tests/fixtur
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from trainer.engine.families.base import Component, Slot
+from trainer.contract.settings.learning import AdapterSettings
 
+Component = Literal["unet", "text_encoder", "text_encoder_2"]
 ATTENTION_LAYERS = ("to_q", "to_k", "to_v", "to_out_0")
 ONE_ENCODER: Mapping[Component, str] = {"unet": "lora_unet", "text_encoder": "lora_te"}
 TWO_ENCODERS: Mapping[Component, str] = {
@@ -19,6 +21,24 @@ TWO_ENCODERS: Mapping[Component, str] = {
 ATTENTION = re.compile(
     r"(?P<way>down|up)_blocks\.(?P<block>\d+)\.attentions\.(?P<layer>\d+)|(?P<mid>mid_block\.attentions\.0)"
 )
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for a LoRA update: which component, and the shape of the weight it updates."""
+
+    component: Component
+    shape: tuple[int, ...]
+
+
+def trained_components(settings: AdapterSettings) -> tuple[Component, ...]:
+    """The model's parts that the settings train; the UNet always."""
+    requested: dict[Component, bool] = {
+        "unet": True,
+        "text_encoder": settings.text_encoder,
+        "text_encoder_2": settings.text_encoder_2,
+    }
+    return tuple(component for component, wanted in requested.items() if wanted)
 
 
 def kohya_name(component: Component, path: str, prefixes: Mapping[Component, str] = ONE_ENCODER) -> str:
