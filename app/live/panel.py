@@ -108,6 +108,7 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
     panel.force.click(act_on(force_quit), panel.shown, None, **PRIVATE)
     panel.moved.wire(panel.resume, panel.shown)
     panel.result.wire(panel.shown)
+    panel.result.told.wire(panel.shown, panel.result.file, frame)
     panel.waiting.wire()
 
     def attach(request: gr.Request) -> str:

@@ -1,6 +1,7 @@
 """A run's result: its files, and what to do with them."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from html import escape
 from typing import Any
 
@@ -14,6 +15,7 @@ from app.kit.text import label, language, say
 from app.kit.wording import html_of
 from app.live.monitor import Watch
 from app.live.parts import log_tail
+from app.live.told import ToldByFile
 from app.server.files import run_url
 from trainer.contract.errors import TrainerError
 from trainer.contract.events import Lora
@@ -24,6 +26,7 @@ from trainer.runs import process
 from trainer.runs.folder import RunFolder
 from trainer.runs.handover import civitai_text, copy_lora
 from trainer.runs.sheets import strip_name
+from trainer.runs.told import digest_of, for_others
 
 TO_CLIPBOARD = "(text) => { if (text && navigator.clipboard) navigator.clipboard.writeText(text).catch(() => {}); }"
 
@@ -37,6 +40,7 @@ class Result:
             gr.Markdown(label("result.heading"), elem_classes="heading")
             self.file = gr.Dropdown([], label=label("result.file"), info=label("result.file_info"), interactive=True)
             self.facts = gr.HTML(apply_default_css=False)
+            self.told = ToldByFile(home)
             self.strip = gr.HTML(apply_default_css=False)
             self.generate = gr.Button(label("result.draw_strip"), size="sm", visible=False)
             clients = [(f"{client.name}: {client.lora_folder}", str(client.lora_folder)) for client in find_clients()]
@@ -58,7 +62,7 @@ class Result:
     @property
     def outputs(self) -> list[Any]:
         """What may change."""
-        return [self.section, self.file, self.facts, self.strip, self.generate]
+        return [self.section, self.file, self.facts, *self.told.outputs, self.strip, self.generate]
 
     def parts(self, watch: Watch, file: str | None, ended: bool, tongue: str) -> dict[Any, Any]:
         """The run's files, the chosen one's facts and its strength strip; the newest file if none is chosen."""
@@ -73,6 +77,7 @@ class Result:
                 choices=[(f"{one.file}  ({size(one.bytes)})", one.file) for one in loras.values()], value=lora.file
             ),
             self.facts: facts(watch.run, lora, tongue),
+            **self.told.parts(watch.run, lora.file, tongue),
             self.strip: strip(watch.run, lora.file, tongue) if there else "",
             self.generate: gr.update(visible=not there),
         }
@@ -118,16 +123,20 @@ class Result:
 
 def facts(run: RunFolder, lora: Lora, tongue: str) -> str:
     """A LoRA file's download link, size, trigger word and hash."""
-    word = run.config().dataset.trigger_word
+    word, name, digest = run.config().dataset.trigger_word, lora.file, lora.sha256
+    with suppress(TrainerError, OSError):  # moved or deleted by somebody: its address says so when it is used
+        version = for_others(run, lora.file)
+        if version != run.inside(lora.file):
+            name, digest = version.relative_to(run.path).as_posix(), digest_of(version)
     rows = [
         (say(tongue, "result.size"), size(lora.bytes)),
         (say(tongue, "result.trigger"), escape(word) or say(tongue, "result.no_trigger")),
-        ("SHA-256", f'<code title="{escape(lora.sha256)}">{escape(lora.sha256[:16])}…</code>'),
-        (say(tongue, "result.where"), f"<code>{escape(str(run.path / lora.file))}</code>"),
+        ("SHA-256", f'<code title="{escape(digest)}">{escape(digest[:16])}…</code>'),
+        (say(tongue, "result.where"), f"<code>{escape(str(run.path / name))}</code>"),
     ]
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)
     link = (
-        f'<a class="download" href="{run_url(run, lora.file)}" download>'
+        f'<a class="download" href="{run_url(run, name)}" download>'
         f"{say(tongue, 'result.download', file=escape(lora.file))}</a>"
     )
     return f'{link}<dl class="facts">{listed}</dl>'

@@ -36,7 +36,7 @@ ASK = "private, no-cache"  # kept, but the server is asked each time whether it 
 SHOWN = (  # of a run's folder: name, media type, how long a browser keeps it
     (re.compile(r"samples/[^/]+\.png"), "image/png", FOREVER),
     (re.compile(r"before-after\.png|[^/]+\.(?:preview|strength)\.png"), "image/png", ASK),
-    (re.compile(r"[^/]+\.safetensors"), "application/octet-stream", ASK),
+    (re.compile(r"(?:handover/)?[^/]+\.safetensors"), "application/octet-stream", ASK),
 )
 THUMB_KEY = re.compile(r"[0-9a-f]{64}")
 # Hidden files, `.` and `..`; and what means more than a name on some system: drives, streams, other separators

@@ -2,7 +2,6 @@
 
 import errno
 import filecmp
-import json
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from trainer.contract.settings.config import TrainConfig
 from trainer.models.errors import ModelError
 from trainer.models.headers import read_header
 from trainer.runs.folder import RunFolder
+from trainer.runs.told import digest_of, for_others, no_such_lora, tags_in
 
 SIDECARS = (".json", ".preview.png")
 TOP_TAGS = 20
@@ -33,12 +33,10 @@ def copy_lora(run: RunFolder, file: str, folder: Path) -> Path:
     Raises:
         ExportError: The run has no such file, or the folder cannot take it; nothing is left behind.
     """
-    source = run.inside(file)
-    if source.parent != run.path.resolve() or source.suffix != ".safetensors" or not source.is_file():
-        raise _no_such_file(run, file, sorted(path.name for path in run.path.glob("*.safetensors")))
+    source = for_others(run, file)
     if not folder.is_dir():
         raise ExportError(f"There is no folder {folder}.", hint="Give the folder your WebUI reads LoRAs from.")
-    beside = {ending: run.inside(source.with_suffix(ending).name) for ending in SIDECARS}
+    beside = {ending: run.inside(PurePath(file).with_suffix(ending).name) for ending in SIDECARS}
     sources = {ending: path for ending, path in beside.items() if path.is_file()} | {".safetensors": source}
     try:
         target = _target(source, folder)
@@ -92,11 +90,6 @@ def _refused(folder: Path, error: OSError) -> ExportError:
     )
 
 
-def _no_such_file(run: RunFolder, file: str, known: list[str]) -> ExportError:
-    hint = f"It has: {', '.join(known)}." if known else "It has none yet: choose “Save now”, or wait for its end."
-    return ExportError(f"The run {run.path.name} has no LoRA file {file}.", hint=hint)
-
-
 def civitai_text(run: RunFolder, file: str) -> str:
     """Plain text to paste at Civitai: what the LoRA is, how to use it, how it was trained, its hashes.
 
@@ -105,8 +98,11 @@ def civitai_text(run: RunFolder, file: str) -> str:
     """
     config, loras = run.config(), {lora.file: lora for lora in run.view().loras}
     if file not in loras:
-        raise _no_such_file(run, file, sorted(loras))
-    lora, header = loras[file], _header(run.inside(file))
+        raise no_such_lora(run, file, sorted(loras))
+    lora, source = loras[file], run.inside(file)
+    if source.is_file() and (less := for_others(run, file)) != source:
+        lora, source = lora.model_copy(update={"sha256": digest_of(less)}), less
+    header = _header(source)
     parts = [_use(config, lora, header), _training(config, lora, header), _tags(header), _hashes(lora, header)]
     texts = ["\n".join(lines) for lines in parts]
     return "\n\n".join(text for text in texts if text) + "\n\nTrained with Atelier\n"
@@ -162,12 +158,7 @@ def _training(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterat
 
 def _tags(header: dict[str, str]) -> Iterator[str]:
     """The most frequent tags of the captions, from the file's metadata."""
-    try:
-        folders: dict[str, dict[str, int]] = json.loads(header.get("ss_tag_frequency", "{}"))
-        counts = [entry for tags in folders.values() for entry in tags.items()]
-        most = sorted(counts, key=lambda entry: -entry[1])[:TOP_TAGS]
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return
+    most = list(tags_in(header).items())[:TOP_TAGS]
     if most:
         yield "Most frequent tags"
         yield ", ".join(f"{tag} ({times})" for tag, times in most)

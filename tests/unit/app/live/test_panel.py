@@ -1,10 +1,13 @@
 import json
 import os
+import re
 import time
 
 import gradio as gr
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -12,6 +15,7 @@ from app.kit.action_errors import reported
 from app.live.feed import PATIENCE_SECONDS, Feed
 from app.live.monitor import Watches
 from app.live.panel import Panel
+from app.server.files import routes
 from trainer.contract.events import (
     EventLog,
     Lora,
@@ -94,6 +98,7 @@ def frame(panel, run, file=None, request=ENGLISH):
     """What Gradio is told to show, by the part's name."""
     names = {id(part): what for what, part in panel.asks.items()}
     names |= {id(part): f"moved {place}" for place, part in [("", panel.moved.section), *panel.moved.fields.items()]}
+    names |= {id(part): f"told {what}" for what, part in vars(panel.result.told).items()}
     names |= names_of(panel, panel.result, panel.waiting)
     return {names[id(part)]: value for part, value in panel.frame(run.path.name if run else "", file, request).items()}
 
@@ -225,6 +230,25 @@ def test_an_interrupted_run_can_be_continued(panel, home):
     shown = frame(panel, run)
     assert visible(shown["resume"])
     assert not visible(shown["stop"])
+
+
+def test_what_a_file_tells_is_shown_and_a_struck_tag_is_not_handed_over(panel, home):
+    run = new(home, started(2), RunFinished(step=2, seconds=1.0, reason="completed"))
+    said = {"ss_tag_frequency": '{"1_ana": {"<b>müller": 2, "smile": 1}}'}
+    save_file({"b": torch.zeros(3)}, run.path / "ana.safetensors", said)
+    write(run, Lora(step=2, file="ana.safetensors", bytes=9, sha256="ab" * 32))
+    shown = frame(panel, run)
+    assert "&lt;b&gt;müller (2), smile (1)" in shown["told facts"]
+    assert [tag for _, tag in shown["told struck"]["choices"]] == ["<b>müller", "smile"]
+    assert "handover" not in shown["facts"]
+    panel.result.told._strike(run.path.name, "ana.safetensors", ["<b>müller"])
+    shown = frame(panel, run)
+    assert "müller" not in shown["told facts"]
+    assert shown["told struck"]["value"] == ["<b>müller"]
+    assert "/handover/ana.safetensors?" in shown["facts"]
+    link = re.search(r'href="([^"]+)"', shown["facts"])[1]
+    served = TestClient(Starlette(routes=routes(home))).get(link)
+    assert served.content == (run.path / "handover" / "ana.safetensors").read_bytes()
 
 
 def moved_fields(panel, run, request=ENGLISH):
