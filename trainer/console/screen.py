@@ -20,7 +20,7 @@ class Screen(Console):
     def __init__(self) -> None:
         terminal = sys.stdout is not None and sys.stdout.isatty()
         # Otherwise FORCE_COLOR and the like would put a terminal's commands into a file
-        super().__init__(highlight=False, force_terminal=None if terminal else False)
+        super().__init__(highlight=False, emoji=False, force_terminal=None if terminal else False)
 
     def render_str(self, text: str, **how: Any) -> Text:  # noqa: ANN401 - as rich has them
         """Returns a string, of a table's cell too, as the one line that it is."""

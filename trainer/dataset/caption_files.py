@@ -80,7 +80,7 @@ class _Reader:
 
     @cached_property
     def _folded(self) -> dict[str, str]:
-        """The images by their lower case: Windows takes A.JPG and a.jpg for one, so folders from it mix them."""
+        """The images by their lower case: Windows takes A.JPG and a.jpg for one, and folders from there mix them."""
         return {name.lower(): name for name in sorted(self.known)}
 
     def _adopt(self, image: str, suffix: str, name: str) -> None:

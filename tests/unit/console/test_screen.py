@@ -44,6 +44,13 @@ def written(monkeypatch, capsys):
     return read
 
 
+@pytest.mark.parametrize("name", ["<lora:x:0.6>", "ana:heart:.png", "10:on:20"])
+def test_no_part_of_a_text_becomes_a_drawing(name, written):
+    show_note(f"{name} is no image.", "Leave it out.", screen := Screen())
+    screen.print(name, markup=False)
+    assert written().count(name) == 2
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_can_neither_command_the_terminal_nor_pretend_to_be_a_line(name, written):
     screen = Screen()
