@@ -15,7 +15,7 @@ from trainer.contract.pasted import bare, path_of
 from trainer.contract.presets import FOLDER, load_preset, overlay
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS, TrainConfig
-from trainer.contract.toml import RENAMED, Values, read_toml
+from trainer.contract.toml import RENAMED, Values, read_settings
 from trainer.contract.wording import action, setting
 
 Flags = dict[str, Any]  # what the user typed and nothing else, by the flags' names with _ for -
@@ -142,7 +142,7 @@ def given(flags: Flags, home: Home) -> tuple[TrainConfig, dict[str, str]]:
     if flags.get("preset"):
         layers[f"preset {flags['preset']}"] = _preset(flags["preset"], home)
     if flags.get("config"):
-        values = read_toml(flags["config"])
+        values = read_settings(flags["config"])
         values.pop("intent", None)  # a copied preset's sentence
         layers[f"file {flags['config'].name}"] = values
     layers["flag"] = given_settings(flags)
@@ -156,7 +156,7 @@ def _preset(name: str, home: Home) -> Values:
     except UnknownPreset:
         if not os.path.isfile(name):  # noqa: PTH113 - unlike Path's own it says no to a name that none can have
             raise
-    read_toml(Path(name))  # refuses another program's by its name
+    read_settings(Path(name))  # refuses another program's by its name
     raise InvalidSettings(f"{name} is a file, not the name of a preset.", hint=f"Give it as {action('config')}.")
 
 

@@ -14,7 +14,7 @@ from trainer.contract.ours import NotOurs, check
 from trainer.contract.pasted import bare
 from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
 from trainer.contract.settings.fields import plain_file_name
-from trainer.contract.toml import Values, flat, read_toml
+from trainer.contract.toml import Values, flat, read_settings
 
 FOLDER = CHECKOUT / "presets"
 # Not saved in a preset
@@ -163,7 +163,7 @@ def _listed(path: Path) -> Preset:
 
 
 def _read(path: Path) -> Preset:
-    values = read_toml(path)
+    values = read_settings(path)
     intent = str(values.pop("intent", ""))
     try:
         validated(values)

@@ -1,5 +1,6 @@
 """Settings as TOML files, and settings that an older version wrote."""
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -33,15 +34,30 @@ OURS = {*SECTIONS, "preset", "goal", "intent"}
 QUOTED = re.compile(r'"((?:[^"\\\n]|\\.)*)"?')  # a text in double quotes, in which a backslash begins an escape
 DRIVE = re.compile(r"[A-Za-z]:|\\\\(?!\\)|\.{1,2}\\")  # a path of Windows begins so
 SINGLE = re.compile(r"(?<!\\)(?:\\\\)*\\(?!\\)")  # a backslash that is not doubled
-UNWANTED = re.compile(r"(?<!\\)(?:\\\\)*\\[bf]")  # an escape that no setting has any use for
+CONTROL = re.compile(r"[\x01-\x1f]")
+PATHS = {"images", "captions", "base_model", "vae", "start_from"}  # settings that are paths
 LINE = re.compile(r"at line (\d+)")
 
 
-def read_toml(path: Path) -> Values:
-    """A TOML file's values.
+def read_settings(path: Path) -> Values:
+    r"""Returns the values of a TOML file that a person may have written.
 
     Raises:
-        InvalidSettings: Not there, too large, not UTF-8, not TOML, or a path of Windows in which TOML sees escapes.
+        InvalidSettings: As `read_toml`, or a path of Windows in double quotes: TOML reads "D:\train\new" with a tab and
+            a line end in it.
+        ForeignFile: It is another program's, or none of settings.
+    """
+    values = read_toml(path)
+    for written in [value for value in _paths(values) if CONTROL.search(value) and not os.path.exists(value)]:  # noqa: PTH110 - unlike Path's own it says no to a name that none can have
+        _refuse_escapes(path, _text(path), written)
+    return values
+
+
+def read_toml(path: Path) -> Values:
+    """Returns a TOML file's values.
+
+    Raises:
+        InvalidSettings: Not there, too large, not UTF-8, or not TOML.
         ForeignFile: It is another program's, or none of settings.
     """
     text = _text(path)
@@ -50,11 +66,10 @@ def read_toml(path: Path) -> Values:
     except (ValueError, RecursionError) as error:  # what text can do
         _refuse_foreign(path, kind_of_text(text))
         line = LINE.search(str(error))
-        _refuse_escapes(path, text.split("\n")[int(line[1]) - 1] if line else text)
+        _refuse_escapes(path, text.split("\n")[int(line[1]) - 1] if line else "")
         raise InvalidSettings(f"{path} cannot be read: {error}.", hint="It must be a TOML file in UTF-8.") from None
     if not OURS.issuperset(values):
         _refuse_foreign(path, kind_of_text(text))
-    _refuse_escapes(path, text, values)
     return renamed(values)
 
 
@@ -84,22 +99,20 @@ def _text(path: Path) -> str:
 
 def _refuse_foreign(path: Path, kind: Kind | None) -> None:
     if kind is not None:
-        raise ForeignFile(path=path, **kind._asdict())
+        raise ForeignFile(path=path, kind=kind.kind, seen=kind.seen, helps=kind.helps)
 
 
-def _refuse_escapes(path: Path, text: str, values: Values | None = None) -> None:
-    r"""Refuse a path of Windows in double quotes: TOML reads "D:\train\new" with a tab and a line end in it.
+def _refuse_escapes(path: Path, text: str, read: str | None = None) -> None:
+    """Refuse a path of Windows in double quotes.
 
     Args:
         path: The file.
         text: Its text, or the line that is no TOML.
-        values: What TOML reads; then only a text that it holds is refused.
+        read: What TOML reads of the path, if it does.
     """
-    read = None if values is None else set(_texts(values))
     for found in QUOTED.finditer(text):
         written = found[1]
-        wrong = (DRIVE.match(written) and SINGLE.search(written)) or UNWANTED.search(written)
-        if wrong and (read is None or _unescaped(written) in read):
+        if _unescaped(written) == read if read else DRIVE.match(written) and SINGLE.search(written):
             meant = written.rstrip('"')  # which a backslash at the end makes a part of the text
             slashes = ("//" if meant.startswith("\\\\") else "") + re.sub(r"\\+", "/", meant).lstrip("/")
             single = slashes.replace("/", "\\")
@@ -117,13 +130,17 @@ def _unescaped(written: str) -> str | None:
         return None
 
 
-def _texts(value: object) -> Iterator[str]:
-    """All texts that a value holds."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+def _paths(values: object) -> Iterator[str]:
+    """The paths among such values."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            if name in PATHS and isinstance(value, str):
+                yield value
+            else:
+                yield from _paths(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _paths(value)
 
 
 def flat(config: TrainConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from trainer.contract.foreign import ForeignFile
 from trainer.contract.home import Home
 from trainer.contract.presets import FOLDER, import_preset, list_presets
 from trainer.contract.settings.config import validated
-from trainer.contract.toml import read_toml, to_toml
+from trainer.contract.toml import read_settings, to_toml
 from trainer.contract.wording import for_console
 
 # Excerpts as these programs write them
@@ -126,12 +126,12 @@ def test_settings_are_read_in_the_encodings_that_windows_writes(tmp_path, coding
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
 def test_no_settings_of_ours_are_taken_for_anothers(tmp_path, path):
-    read_toml(path)
+    read_settings(path)
     file = tmp_path / "config.toml"
     theirs = {"base_model": r"D:\models\new.safetensors"}
-    shown = {"prompts": ["line\nnext\tone", 'a "b:\\n" sign']}
+    shown = {"prompts": ["line\nnext\tone", 'a "b:\\n" sign', "a:\n\b"]}
     file.write_text(to_toml(validated({"model": theirs, "preview": shown})), encoding="utf-8")
-    assert read_toml(file)["preview"]["prompts"] == shown["prompts"]
+    assert read_settings(file)["preview"]["prompts"] == shown["prompts"]
 
 
 def test_a_misspelt_section_is_still_told_as_one(tmp_path):
@@ -201,6 +201,7 @@ def test_of_a_large_file_only_a_beginning_is_read(tmp_path):
         (r"\\nas\bilder", r"'\\nas\bilder'", '"//nas/bilder"'),
         (r"..\new", r"'..\new'", '"../new"'),
         (r"models\base", r"'models\base'", '"models/base"'),
+        (r"photos\new", r"'photos\new'", '"photos/new"'),
         ("D:\\new\\", r"'D:\new\'", '"D:/new/"'),
     ],
 )
@@ -212,9 +213,9 @@ def test_a_path_of_windows_in_double_quotes_is_told_with_the_two_ways_to_write_i
     assert f"single quotes, {single}" in error.hint
     assert f"forward slashes, {slashes}" in error.hint
     file.write_text(f"[dataset]\nimages = {single}\n", encoding="utf-8")
-    assert read_toml(file)["dataset"]["images"] == single.strip("'")
+    assert read_settings(file)["dataset"]["images"] == single.strip("'")
     file.write_text(f"[dataset]\nimages = {slashes}\n", encoding="utf-8")
-    assert read_toml(file)["dataset"]["images"] == slashes.strip('"')
+    assert read_settings(file)["dataset"]["images"] == slashes.strip('"')
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_a_path_of_windows_in_double_quotes_is_told_with_the_two_ways_to_write_i
 def test_a_path_of_windows_that_toml_reads_as_it_is_meant_is_taken(tmp_path, line):
     file = tmp_path / "mine.toml"
     file.write_text(f"[dataset]\n{line}\n", encoding="utf-8")
-    assert set(read_toml(file)["dataset"]["images"]) & {"\t", "\n"} == set()
+    assert set(read_settings(file)["dataset"]["images"]) & {"\t", "\n"} == set()
 
 
 def test_settings_given_as_a_preset_are_told_where_to_give_them(tmp_path, monkeypatch):
