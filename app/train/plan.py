@@ -11,6 +11,7 @@ from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.units import duration, size
 from trainer.dataset.captions import first_caption
+from trainer.dataset.class_images import class_images_of
 from trainer.dataset.overlay import with_overlays
 from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
@@ -81,8 +82,9 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
     captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
     previews = known.preview_plan(config, made, captions, config.model.processes)
     if made.base_views:
-        dataset = config.dataset
-        parts.append(say(tongue, "plan.protect", images=dataset.class_images, share=f"{dataset.class_share:.0%}"))
+        own, share = class_images_of(config.dataset, config.model.seed), f"{config.dataset.class_share:.0%}"
+        key, count = ("plan.class_images", len(own)) if own else ("plan.protect", config.dataset.class_images)
+        parts.append(say(tongue, key, images=count, share=share))
     if known.seconds_per_step is not None:
         seconds = known.seconds_per_step * made.steps / (1 - previews.share)
         parts.append(say(tongue, "plan.time", duration=duration(seconds)))

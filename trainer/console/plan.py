@@ -13,6 +13,7 @@ from trainer.contract.settings.dataset import DatasetSettings
 from trainer.contract.toml import flat
 from trainer.contract.units import size
 from trainer.contract.wording import for_console
+from trainer.dataset.class_images import class_images_of
 from trainer.dataset.overlay import overlays_in
 from trainer.dataset.problems import Problem
 from trainer.dataset.views import Plan
@@ -87,11 +88,14 @@ def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], grou
             f"Resolution {wanted} px is trained at {trained} px: this model takes no sizes between.", style="yellow"
         )
     if made.base_views:
-        console.print(
-            f"Prior preservation: {config.dataset.class_images} class images are generated first, if no earlier run "
-            f"has; {made.base_views} views of them make {config.dataset.class_share:.0%} of all.",
-            markup=False,
+        own = len(class_images_of(config.dataset, config.model.seed))
+        which = (
+            f"{own} class images of your own"
+            if own
+            else (f"{config.dataset.class_images} class images are generated first, if no earlier run has")
         )
+        share = f"{made.base_views} views of them make {config.dataset.class_share:.0%} of all"
+        console.print(f"Prior preservation: {which}; {share}.", markup=False)
     memory = foreseen(config, group.size)
     if memory is not None:
         console.print(f"Memory: {details(memory)}.", style="" if memory.fits else "yellow", markup=False)

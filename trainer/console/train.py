@@ -119,7 +119,9 @@ def resolve(flags: Flags, home: Home) -> tuple[TrainConfig, dict[str, str]]:
             "No preset given.", hint=f"Try {action('preset', 'pocket-style')}, or {action('presets')}."
         )
     config, origins = given(flags, home)
-    config = settled(config)
+    concepts, config = config.dataset.concepts, settled(config)
+    if len(config.dataset.concepts) > len(concepts):
+        origins["dataset.concepts"] = "regularization images found"
     if config.dataset.captions or origins["dataset.captions"] == "default":  # given empty: only those of the folder
         dataset = with_overlays(config.dataset, home)
         if dataset.captions != config.dataset.captions:

@@ -44,8 +44,14 @@ LEFT = {
     ),
     "project_folders": (
         "Folders of a kohya_ss project that are not its training images are skipped",
-        "Nothing to do. For the regularization images, switch prior preservation on.",
-        "Regularization images, samples and logs would be trained as the subject.",
+        "Nothing to do. To train on them all the same, choose such a folder itself.",
+        "Samples and logs would be trained as the subject.",
+    ),
+    "class_folders": (
+        "Regularization images of a kohya_ss project are not trained as the subject",
+        "Nothing to do: a training takes them as class images (prior preservation). To train without them, choose the "
+        "folder of the training images itself.",
+        "The subject would become everything that they show.",
     ),
 }
 RUN = {"config.toml", "control"}  # what marks a run's folder
@@ -53,8 +59,8 @@ HOME = {"runs", "cache", "datasets", "presets", "thumbnails", "temporary"}  # be
 CHECKOUT = {"launch.py", "app", "trainer", "presets"}
 OF_CHECKOUT = {"app", "trainer", "presets", "tests", "assets"} | HOME
 TRAINING = ("img", "image", "images")  # a kohya_ss project's own, by their lower case, and what lies beside them
-BESIDE = {"reg", "regs", "reg_images", "regularization", "model", "models", "log", "logs"}
-BESIDE |= {"sample", "samples", "output"}
+BESIDE = {"model", "models", "log", "logs", "sample", "samples", "output"}
+REGULARIZATION = {"reg", "regs", "reg_images", "regularization", "regularisation"}
 REPEATS = re.compile(r"([1-9]\d{0,2})_(.+)")  # kohya's "10_ana woman"; a year is no number of repeats
 
 
@@ -185,12 +191,17 @@ class _Walk:
             if names >= RUN and folder != self.root:
                 self.leave("own_folders", folder)
                 continue
-            code, others = _not_data(folder, names)
+            others = _not_data(folder, names)
             for entry in entries:
                 if entry.name in others and entry.is_dir():
-                    self.leave(code, Path(entry.path))
+                    self._pass_over(others[entry.name], Path(entry.path), real)
                 elif not entry.name.startswith("."):
                     self._note(entry, prefix, real, folders)
+
+    def _pass_over(self, code: str, path: Path, real: str) -> None:
+        """Note a folder that holds no training images, unless another folder of the data set is meant by it."""
+        if os.path.join(real, path.name) not in self.seen:  # noqa: PTH118
+            self.leave(code, path)
 
     def _note(self, entry: os.DirEntry[str], prefix: str, real: str, folders: deque[tuple[Path, str, str]]) -> None:
         """Take a file, and put what leads further on its list."""
@@ -223,17 +234,30 @@ class _Walk:
             self.files[name] = path
 
 
-def _not_data(folder: Path, names: set[str]) -> tuple[str, set[str]]:
-    """Which of a folder's own folders hold no training images, by what lies beside them; a code of LEFT first."""
+def _not_data(folder: Path, names: set[str]) -> dict[str, str]:
+    """Which of a folder's own folders hold no training images, by what lies beside them, each with a code of LEFT."""
     if names >= CHECKOUT:
-        return "own_folders", names & OF_CHECKOUT
+        return dict.fromkeys(names & OF_CHECKOUT, "own_folders")
     if ".queue.lock" in names:
-        return "own_folders", names & HOME
+        return dict.fromkeys(names & HOME, "own_folders")
     training = [folder / name for name in names if name.lower() in TRAINING]
-    beside = {name for name in names if name.lower() in BESIDE}
-    if training and beside and any(_has_repeats(one) for one in training):
-        return "project_folders", beside
-    return "", set()
+    codes = {**dict.fromkeys(BESIDE, "project_folders"), **dict.fromkeys(REGULARIZATION, "class_folders")}
+    beside = {name: codes[name.lower()] for name in names if name.lower() in codes}
+    if not beside or any(_has_repeats(one) for one in training):
+        return beside
+    if not _has_repeats(folder):
+        return {}
+    return {name: code for name, code in beside.items() if code == "class_folders" and _has_repeats(folder / name)}
+
+
+def regularization_in(folder: Path) -> list[Path]:
+    """Returns the folders of a kohya_ss project that hold its regularization images; none of another folder."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:
+        return []
+    others = _not_data(folder, names)
+    return [folder / name for name in sorted(others) if others[name] == "class_folders" and (folder / name).is_dir()]
 
 
 def _has_repeats(folder: Path) -> bool:

@@ -64,6 +64,8 @@ def images_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
     items: list[Item] = []
     problems: list[Problem] = []
     for number, folder in enumerate(folders):
+        if number in settings.class_folders:
+            continue
         rules = settings.of_folder(number)
         weight = settings.concepts[number - 1].weight if number else 1.0
         apart = [other.resolve() for other in folders if other.resolve() != folder.resolve()]

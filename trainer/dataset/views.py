@@ -60,7 +60,7 @@ def plan(images: int, settings: DatasetSettings, weights: Sequence[float] = ()) 
     """Views from the settings, kept between their limits but never under one view per image."""
     wanted = min(max(images * settings.views, settings.min_total_views), settings.max_total_views)
     total = max(wanted, images)
-    share = settings.class_share if settings.prior_preservation else 0.0
+    share = settings.class_share if settings.keeps_prior else 0.0
     return Plan(
         images,
         total,

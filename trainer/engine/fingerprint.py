@@ -60,9 +60,9 @@ def changes(before: Inputs, now: Inputs) -> list[str]:
 def _images(data: EncodedDataset) -> Inputs:
     """Digests of each image, its captions, its mask, and of how it is cut and weighed; together, of all its sizes."""
     made: Inputs = {kind: {} for kind in KINDS}
-    for number, (item, crop, image) in enumerate(zip(data.items, data.crops, data.digests, strict=True)):
+    for item, crop, image, mask in data.given():
         name = f"{item.name} (concept {item.concept})" if item.concept else item.name
-        parts = {"picture": image, "caption": digest(item.caption, *item.others), "mask": data.masks[number] or ""}
+        parts = {"picture": image, "caption": digest(item.caption, *item.others), "mask": mask or ""}
         for kind, seen in (parts | {"cut": digest(crop, item.weight)}).items():
             earlier = made[kind].get(name)  # at another of its sizes
             made[kind][name] = (digest(earlier, seen) if earlier else seen)[:SHORT]

@@ -11,6 +11,7 @@ from trainer.contract.settings.config import TrainConfig
 from trainer.contract.settings.model import Checkpointing
 from trainer.contract.wording import setting
 from trainer.dataset.captions import Item, captions_of, first_caption
+from trainer.dataset.class_images import class_images_of
 from trainer.dataset.problems import unreadable
 from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
@@ -64,6 +65,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     family = load_family(config, accelerator.device, dtype)
     schedule = make_schedule(family.noise, config.objective)
 
+    class_items = class_images_of(config.dataset, config.model.seed)
     prior_prompts = class_prompts(items, config.dataset, config.model.seed)
     captions = [caption for item in items for caption in captions_of(item, config.dataset, config.model.seed)]
     prompts = preview_prompts(config, [first_caption(item, config.dataset, config.model.seed) for item in items])
@@ -71,17 +73,18 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
     # The other processes then read what the first has made
     with accelerator.local_main_process_first(), ReadAhead(family.unet_files) as ahead:
         cache = TensorCache(run.home.cache / family.spec.name, writes, missed=ahead.start)
-        known = [*captions, *prompts, *prior_prompts, ""]
+        known = [*captions, *prompts, *prior_prompts, *(item.caption for item in class_items), ""]
         # Before the images, which then have the text encoders' memory
         text = learn_text(family, config, known, dtype=dtype, cache=cache, progress=progress)
         data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
         if ladder.tiled:
             family.decode_in_tiles()
-        if prior_prompts:
+        prior = ClassImages(config, family, text, accelerator)
+        if class_items:
+            data = prior.add_own(data, class_items, dtype=dtype, cache=cache, encoding=progress)
+        elif prior_prompts:
             reports = {"generating": report("protect"), "encoding": progress}
-            data = ClassImages(config, family, text, accelerator).add(
-                data, prior_prompts, dtype=dtype, cache=cache, **reports
-            )
+            data = prior.add(data, prior_prompts, dtype=dtype, cache=cache, **reports)
         put_away(family, config)
         cache.trim(config.dataset.cache_limit)
     report_problems(log, unreadable(data.broken))

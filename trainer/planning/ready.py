@@ -5,6 +5,7 @@ from trainer.contract.home import user_path
 from trainer.contract.settings.config import TrainConfig, validated, with_paths
 from trainer.contract.wording import setting
 from trainer.dataset.buckets import grid_step
+from trainer.dataset.class_images import with_regularization
 from trainer.models.compatible import check_chosen
 from trainer.models.lookup import depths_of, resolved
 from trainer.models.lora_header import Start, check_start
@@ -19,7 +20,8 @@ def settled(config: TrainConfig) -> TrainConfig:
     """
     if not config.dataset.images:
         raise InvalidSettings("No image folder given.", hint=f"Set {setting('dataset.images')}.")
-    values = with_paths(config, absolute).model_dump()
+    found = with_paths(config, absolute)
+    values = found.model_copy(update={"dataset": with_regularization(found.dataset)}).model_dump()
     values["output"]["name"] = config.output.name or config.preset or "lora"
     made = validated(values)
     start_of(made)

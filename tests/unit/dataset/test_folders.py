@@ -304,6 +304,17 @@ def test_other_names_of_such_folders_are_known(tmp_path, other):
     assert names(made(tmp_path, "img/5_x/a.png", f"{other}/1_y/b.png")) == ["img/5_x/a.png"]
 
 
+def test_regularization_images_are_said_to_be_class_images(tmp_path):
+    problems = {one.code: one for one in scan(made(tmp_path, *PROJECT))[1]}
+    assert "reg" in problems["class_folders"].message
+    assert "class images" in problems["class_folders"].hint
+    assert "reg" not in problems["project_folders"].message
+
+
+def test_a_project_without_img_is_known_by_the_repeats_on_both_sides(tmp_path):
+    assert names(made(tmp_path, "10_mira/a.png", "reg/1_woman/b.png", "log/c.png")) == ["10_mira/a.png", "log/c.png"]
+
+
 @pytest.mark.parametrize("files", [("model/a.png", "b/b.png"), ("img/a.png", "reg/b.png"), ("5_x/a.png", "log/b.png")])
 def test_without_a_project_s_layout_such_names_mean_nothing(tmp_path, files):
     assert sorted(names(made(tmp_path, *files))) == sorted(files)

@@ -24,7 +24,7 @@ class DatasetSettings(Section):
         (),
         description="Further folders of images, each with its own rules. One a line: the folder, or JSON as in "
         '{"images": "ben", "trigger_word": "ben", "weight": 2}; also flip, captions, caption_dropout, shuffle_tags, '
-        "keep_tags, tag_dropout.",
+        'keep_tags, tag_dropout, and {"images": "reg", "class_images": true} for class images of your own.',
     )
     folder_repeats: bool = setting(
         True,
@@ -110,7 +110,7 @@ class DatasetSettings(Section):
     prior_preservation: bool = setting(
         False,
         description="Prior preservation: generate class images with the base model and train on them among yours, so "
-        "that the base keeps what it knows (kohya: regularization images).",
+        "that the base keeps what it knows (kohya: regularization images). Concepts of class images do so with yours.",
     )
     class_prompt: str = setting(
         "", description="Prompt of the class images, such as: a woman. Empty: your captions without trigger words."
@@ -132,11 +132,21 @@ class DatasetSettings(Section):
         """The image folders: its own, then those of its concepts."""
         return [Path(images).expanduser() for images in (self.images, *(one.images for one in self.concepts))]
 
+    @property
+    def class_folders(self) -> list[int]:
+        """The numbers of concepts whose images are class images."""
+        return [number for number, concept in enumerate(self.concepts, start=1) if concept.class_images]
+
+    @property
+    def keeps_prior(self) -> bool:
+        """Whether class images are among the views: the user's own, or generated ones."""
+        return self.prior_preservation or bool(self.class_folders)
+
     def of_folder(self, number: int) -> Self:
         """Returns the settings of folder 0, `images`, or of a concept's, 1, 2, …."""
         if number == 0:
             return self
-        own = self.concepts[number - 1].model_dump(exclude={"weight"}, exclude_none=True)
+        own = self.concepts[number - 1].model_dump(exclude={"weight", "class_images"}, exclude_none=True)
         return self.model_copy(update=own)
 
     @model_validator(mode="after")
@@ -147,7 +157,8 @@ class DatasetSettings(Section):
                 f"{named('dataset.resolution')} ({self.resolution})"
             )
         triggers = (self.trigger_word, *(concept.trigger_word for concept in self.concepts))
-        if self.prior_preservation and not self.class_prompt and not any(triggers):
+        generated = self.prior_preservation and not self.class_folders
+        if generated and not self.class_prompt and not any(triggers):
             raise ValueError(
                 f"{named('dataset.prior_preservation')} needs {named('dataset.class_prompt')} where no "
                 f"{named('dataset.trigger_word')} tells the subject from its class"
@@ -166,6 +177,9 @@ class Concept(Section):
     images: PastedPath = setting(..., min_length=1, description="Folder with the images and their captions.")
     captions: PastedPath = setting(
         "", description="File with captions that overrides the folder's; empty: edits made in Atelier."
+    )
+    class_images: bool = setting(
+        False, description="They show the class, not the subject: prior preservation with them, and none is generated."
     )
     weight: float = setting(1.0, gt=0.0, le=100.0, description="Repeats of its images, relative to the first folder's.")
     trigger_word: str | None = setting(None, max_length=60, description="Put first in every caption.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -75,8 +75,15 @@ class EncodedDataset:
 
     def fingerprint(self) -> str:
         """Digest of images, masks and captions as they are trained, by which a resumed run knows its data."""
-        every = zip(self.items, self.crops, self.digests, self.masks, strict=True)
-        return digest(*((seen, i.name, i.caption, *i.others, i.weight, crop, mask) for i, crop, seen, mask in every))
+        return digest(
+            *((seen, i.name, i.caption, *i.others, i.weight, crop, mask) for i, crop, seen, mask in self.given())
+        )
+
+    def given(self) -> Iterator[tuple[Item, Crop, str, str | None]]:
+        """All images of the user's own, class images too, each with cut, digest and its mask's digest."""
+        yield from zip(self.items, self.crops, self.digests, self.masks, strict=True)
+        if self.class_images and self.class_images.items[0].name:  # generated ones have none
+            yield from self.class_images.given()
 
     def item(self, sample: Sample) -> Item:
         """The sample's image."""

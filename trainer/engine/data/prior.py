@@ -1,6 +1,6 @@
-"""Prior preservation (Ruiz et al. 2023, arXiv:2208.12242): class images that the base model generates before training.
+"""Prior preservation (Ruiz et al. 2023, arXiv:2208.12242) with class images of the user's own, or generated ones.
 
-They stand among the views of the user's own, and what the base model answers to them noised is their target.
+They stand among the views of the user's images, and what the base model answers to them noised is their target.
 """
 
 import io
@@ -21,7 +21,7 @@ from trainer.dataset.buckets import Crop, Size
 from trainer.dataset.captions import Item, tags_of, with_choices
 from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.images import load_image
-from trainer.engine.data.batches import EncodedDataset, TextStates, encode
+from trainer.engine.data.batches import EncodedDataset, TextStates, choose_cuts, encode
 from trainer.engine.data.cache import TensorCache
 from trainer.engine.data.encoding import Cut, Progress
 from trainer.engine.digests import digest, dtype_name, module_digest
@@ -33,7 +33,7 @@ def class_prompts(items: Sequence[Item], settings: DatasetSettings, seed: int) -
 
     Images of a folder without a trigger word are left out: their captions are what is to be learned.
     """
-    if not settings.prior_preservation:
+    if not settings.prior_preservation or settings.class_folders:
         return []
     if settings.class_prompt:
         return [settings.class_prompt]
@@ -96,6 +96,15 @@ class ClassImages:
         return replace(
             data, class_images=encode(cuts, self._family, plain, dtype=dtype, cache=cache, progress=encoding)
         )
+
+    def add_own(
+        self, data: EncodedDataset, items: Sequence[Item], *, dtype: torch.dtype, cache: TensorCache, encoding: Progress
+    ) -> EncodedDataset:
+        """Returns the data set with class images of the user's own, each at the sizes that its shape has."""
+        settings = self._config.dataset
+        cuts = [replace(cut, mirrors=(False,)) for cut in choose_cuts(items, self._family, settings)]
+        own = encode(cuts, self._family, settings, dtype=dtype, cache=cache, progress=encoding)
+        return replace(data, class_images=own)
 
     def _options(self, number: int, size: Size) -> RenderOptions:
         """Returns the previews' options with a seed of its own."""

@@ -1,3 +1,4 @@
+import shutil
 from collections import Counter
 
 import pytest
@@ -13,6 +14,7 @@ from trainer.dataset.views import plan
 from trainer.engine import loop
 from trainer.engine.data.batches import samples_of_step
 from trainer.engine.data.prior import ClassImages, class_prompts, without_trigger
+from trainer.engine.fingerprint import changes
 from trainer.engine.objectives import sample_rng, training_loss
 from trainer.engine.prepare import prepare
 from trainer.engine.savings import Ladder
@@ -118,3 +120,38 @@ def test_protection_needs_to_know_what_is_learnt_from_what_is_kept():
     with pytest.raises(InvalidSettings, match="class_prompt"):
         validated({"dataset": {"prior_preservation": True}})
     validated({"dataset": {"prior_preservation": True, "concepts": [{"images": "x", "trigger_word": "ana"}]}})
+
+
+def test_class_images_of_ones_own_take_the_place_of_generated_ones(new_run, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(ClassImages, "_generate", lambda *_: pytest.fail("generated"))
+    own = tmp_path / "reg"
+    shutil.copytree(images, own)
+    for number, image in enumerate(sorted(own.glob("*.png"))):
+        image.with_suffix(".txt").write_text(f"a cube {number}")
+    concept = {"images": str(own), "class_images": True}
+    training = prepared(new_run(dataset={**PROTECTED, "concepts": [concept], "flip": True, "trigger_word": "zwx"}))
+    data = training.data
+    assert {item.path.parent for item in data.items} == {images}
+    assert {item.path.parent for item in data.class_images.items} == {own}
+    shown = [one for step in range(training.plan.steps) for one in loop.samples_at(training, step)[0]]
+    classes = [one for one in shown if one.is_class_image]
+    assert len(classes) == training.plan.base_views > 0
+    assert {one.caption for one in classes} <= {f"a cube {number}" for number in range(len(data.class_images.items))}
+    assert not any(one.mirrored for one in classes)
+
+
+def test_a_changed_class_image_of_ones_own_is_noticed_on_resume(new_run, images, tmp_path):
+    own = tmp_path / "reg"
+    shutil.copytree(images, own)
+    run = new_run(dataset={"concepts": [{"images": str(own), "class_images": True}]})
+    before = prepared(run)
+    (own / "image 1.txt").write_text("another")
+    after = prepared(run)
+    assert before.data.fingerprint() != after.data.fingerprint()
+    assert changes(before.inputs, after.inputs) == ["the caption of image 1.png (concept 1) changed"]
+
+
+def test_a_run_with_class_images_of_ones_own_ends_well(new_run, images):
+    run = new_run(dataset={"concepts": [{"images": str(images), "class_images": True}], "views": 2})
+    assert main([str(run.path)]) == 0
+    assert run.status() == "completed"
