@@ -14,6 +14,9 @@ from trainer.contract.home import Home
 from trainer.runs.folder import RunFolder
 from trainer.runs.told import Told, for_others, strike, told
 
+# What other parts of the page call it
+LABELS = {"base_model": "setting.model.base_model", "vae": "setting.model.vae", "title": "setting.output.name"}
+
 
 class ToldByFile:
     """The section's components."""
@@ -60,7 +63,7 @@ class ToldByFile:
 
 def facts(said: Told, tongue: str) -> str:
     """Names and tags as a list; the settings, which name nothing, in one sentence."""
-    rows = [(say(tongue, f"told.{name}"), escape(text)) for name, text in said.names.items()]
+    rows = [(say(tongue, LABELS.get(name, f"told.{name}")), escape(text)) for name, text in said.names.items()]
     tags = ", ".join(f"{escape(tag)} ({times})" for tag, times in said.tags.items())
     rows.append((say(tongue, "told.tags"), tags or say(tongue, "told.no_tags")))
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)

@@ -87,13 +87,23 @@ def runs_among_the_images(scene):
     return scene.doctor(folder, "own_folders")
 
 
-@case("pictures", "project_folders")
-def a_kohya_project(scene):
+def kohya_project(scene, beside):
+    """A folder of kohya_ss, with an image in one that lies beside the training images."""
     folder = scene.images()
     (folder / "img" / "10_mira woman").mkdir(parents=True)
-    (folder / "reg" / "1_woman").mkdir(parents=True)
-    shutil.copy(folder / "image 0.png", folder / "reg" / "1_woman")
-    return scene.doctor(folder, "project_folders")
+    (folder / beside).mkdir(parents=True)
+    shutil.copy(folder / "image 0.png", folder / beside)
+    return folder
+
+
+@case("pictures", "project_folders")
+def samples_in_a_kohya_project(scene):
+    return scene.doctor(kohya_project(scene, "model/sample"), "project_folders")
+
+
+@case("pictures", "class_folders")
+def regularization_images_in_a_kohya_project(scene):
+    return scene.doctor(kohya_project(scene, "reg/1_woman"), "class_folders")
 
 
 @case("pictures", "folder_closed")

@@ -79,12 +79,9 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
         data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
         if ladder.tiled:
             family.decode_in_tiles()
+        reports = {"generating": report("protect"), "encoding": progress}
         prior = ClassImages(config, family, text, accelerator)
-        if class_items:
-            data = prior.add_own(data, class_items, dtype=dtype, cache=cache, encoding=progress)
-        elif prior_prompts:
-            reports = {"generating": report("protect"), "encoding": progress}
-            data = prior.add(data, prior_prompts, dtype=dtype, cache=cache, **reports)
+        data = prior.add(data, class_items, prior_prompts, dtype=dtype, cache=cache, **reports)
         put_away(family, config)
         cache.trim(config.dataset.cache_limit)
     report_problems(log, unreadable(data.broken))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -61,6 +62,7 @@ class ClassImages:
     def add(
         self,
         data: EncodedDataset,
+        own: Sequence[Item],
         prompts: Sequence[str],
         *,
         dtype: torch.dtype,
@@ -68,17 +70,24 @@ class ClassImages:
         generating: Progress,
         encoding: Progress,
     ) -> EncodedDataset:
-        """Returns the data set with class images, generated now unless an earlier run has, before training.
+        """Returns the data set with class images, generated now unless they are there, before training.
 
         Args:
-            data: The user's own images; class images get their sizes, so that they share forward passes.
-            prompts: Taken in turn.
+            data: The user's images; generated class images get their sizes, so that they share forward passes.
+            own: Class images of the user's own; with some, none is generated.
+            prompts: Of those to generate, taken in turn; without any there are none.
             dtype: Of the base model.
             cache: Images lie beside it, below `drawn`, and count towards its limit.
             generating: Gets the number of images that are there.
             encoding: Gets the number of images that are encoded.
         """
-        wanted = self._config.dataset.class_images
+        settings = self._config.dataset
+        if own:
+            chosen = [replace(cut, mirrors=(False,)) for cut in choose_cuts(own, self._family, settings)]
+            return self._with(data, chosen, settings, dtype=dtype, cache=cache, progress=encoding)
+        if not prompts:
+            return data
+        wanted = settings.class_images
         how = [module_digest(self._family.component("unet")), self._family.encoder_key("vae")]
         how += [self._family.encoder_key("text"), dtype_name(dtype), str(self._family.noise)]
         cuts = []
@@ -92,19 +101,12 @@ class ClassImages:
             cache.note(path)
             cuts.append(Cut(Item(path, prompt, size.width, size.height), Crop(size, 0, 0, size), (False,)))
             generating(number + 1, wanted)
-        plain = self._config.dataset.model_copy(update={"alpha_mask": False})
-        return replace(
-            data, class_images=encode(cuts, self._family, plain, dtype=dtype, cache=cache, progress=encoding)
-        )
+        plain = settings.model_copy(update={"alpha_mask": False})
+        return self._with(data, cuts, plain, dtype=dtype, cache=cache, progress=encoding)
 
-    def add_own(
-        self, data: EncodedDataset, items: Sequence[Item], *, dtype: torch.dtype, cache: TensorCache, encoding: Progress
-    ) -> EncodedDataset:
-        """Returns the data set with class images of the user's own, each at the sizes that its shape has."""
-        settings = self._config.dataset
-        cuts = [replace(cut, mirrors=(False,)) for cut in choose_cuts(items, self._family, settings)]
-        own = encode(cuts, self._family, settings, dtype=dtype, cache=cache, progress=encoding)
-        return replace(data, class_images=own)
+    def _with(self, data: EncodedDataset, cuts: Sequence[Cut], settings: DatasetSettings, **how: Any) -> EncodedDataset:  # noqa: ANN401
+        """The data set with these as its class images, encoded as `encode` does."""
+        return replace(data, class_images=encode(cuts, self._family, settings, **how))
 
     def _options(self, number: int, size: Size) -> RenderOptions:
         """Returns the previews' options with a seed of its own."""

@@ -63,7 +63,7 @@ def test_every_failure_says_what_happened_and_what_to_do_and_names_no_place_of_o
     for one in failures.FAILURES:
         assert one["message"].endswith((".", "…"))
         assert one["hint"]
-        places = re.findall(r"(?<![\w/])/\w+", one["message"] + one["hint"])
+        places = re.findall(r"(?<![\w/:])/\w+", one["message"] + one["hint"])
         assert set(places) <= {"/home"}, one
 
 
