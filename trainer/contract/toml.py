@@ -27,8 +27,6 @@ RENAMED = {
     "optimizer.schedule": "optimizer.lr_scheduler",
 }
 GONE = {"objective.mask_floor"}  # masked-out areas once learned a little
-
-
 LARGEST = 1 << 22  # bytes of a file that can be settings; all that is read
 BYTE_ORDER = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # as Windows PowerShell writes what is sent to a file
 OURS = {*SECTIONS, "preset", "goal", "intent"}
@@ -49,8 +47,9 @@ def read_settings(path: Path) -> Values:
         ForeignFile: It is another program's, or none of settings.
     """
     values = read_toml(path)
-    for written in [value for value in _paths(values) if CONTROL.search(value) and not os.path.exists(value)]:  # noqa: PTH110 - unlike Path's own it says no to a name that none can have
-        _refuse_escapes(path, _text(path), written)
+    for read in _paths(values):
+        if CONTROL.search(read) and not os.path.exists(read):  # noqa: PTH110 - says no to a name that none can have
+            _refuse_escapes(path, _text(path), read)
     return values
 
 
