@@ -33,7 +33,7 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """Encoded images and captions, named by content; safe to delete."""
+        """Encoded images and captions, named by content, and what the doctor measured; safe to delete."""
         return self.root / "cache"
 
     @property

@@ -48,8 +48,9 @@ def read_settings(path: Path) -> Values:
         ForeignFile: It is another program's, or none of settings.
     """
     values = read_toml(path)
-    for written in [value for value in _paths(values) if CONTROL.search(value) and not os.path.exists(value)]:  # noqa: PTH110 - unlike Path's own it says no to a name that none can have
-        _refuse_escapes(path, _text(path), written)
+    for read in _paths(values):
+        if CONTROL.search(read) and not os.path.exists(read):  # noqa: PTH110 - says no to a name that none can have
+            _refuse_escapes(path, _text(path), read)
     return values
 
 

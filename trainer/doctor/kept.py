@@ -134,11 +134,12 @@ class Kept(Generic[Record]):
             if content[:CHECKSUM_BYTES] != _checksum(data):
                 return {}
             known = self._adapter.validate_json(data)
-            os.utime(file)
         except NotOurs:
             raise
         except (OSError, ValueError):
             return {}
+        with suppress(OSError):  # it is another user's, or on a disk that cannot be written to
+            os.utime(file)
         return known
 
     def _file(self, root: Path) -> Path:
