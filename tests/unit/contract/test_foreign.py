@@ -172,7 +172,7 @@ def test_a_file_without_settings_is_told_as_what_it_is(tmp_path, content, kind, 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"rank = 4\n" * 1_000_000, "more than 4 MiB"),
+        (b"rank = 4\n" * 1_000_000, "more than 4.2 MB"),
         (b"# ok\nname = 'm\xe4ra'\n", "line 2 has the byte 0xe4"),
         (b"x = " + b"[" * 200_000, "cannot be read"),
         (b"{" * 200_000, "a JSON file"),
