@@ -24,8 +24,8 @@ class Moved:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        with gr.Group(visible=False, elem_id="moved") as self.section:
-            self.question = gr.Markdown(label("moved.question"), elem_classes="heading")
+        with gr.Column(visible=False, elem_id="moved", elem_classes="step") as self.section:
+            self.question = gr.Markdown(label("moved.question"))
             self.fields = {
                 place: gr.Textbox(label=label(f"moved.{place}"), visible=False, max_lines=1)
                 for place in (*PLACES, "further")
