@@ -22,6 +22,8 @@ TO_ANCHOR = """() => {
     const wanted = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     wanted?.closest("details")?.setAttribute("open", "");
     wanted?.scrollIntoView();
+    // A row that was not there yet when the page opened is marked only by going to it again
+    if (wanted && !wanted.matches(":target")) location.replace(location.href);
   };
   window.addEventListener("hashchange", go);
   go();

@@ -15,6 +15,7 @@ def test_a_card_leads_to_its_row_in_help(page):
     row = opened.value.locator("#folder_missing")
     expect(row).to_be_in_viewport()
     expect(row).to_contain_text("does not exist")
+    assert row.evaluate("row => row.matches(':target')")  # and is marked
 
 
 @pytest.mark.parametrize("locale", ["de-DE", "ja-JP"])
@@ -23,6 +24,7 @@ def test_in_other_languages_too_the_address_leads_to_the_row(window, locale):
     page.goto("/help#port_in_use")
     expect(page.locator("#port_in_use")).to_be_in_viewport()
     expect(page.locator("details[open]")).to_have_count(1)
+    assert page.locator("#port_in_use").evaluate("row => row.matches(':target')")
     page.evaluate("location.hash = '#run_missing'")
     expect(page.locator("#run_missing")).to_be_in_viewport(ratio=1)
     assert re.search(r"help#run_missing$", page.url)
