@@ -15,11 +15,13 @@ from trainer.contract.files import sync_folder
 from trainer.contract.settings.config import TrainConfig
 from trainer.models.errors import ModelError
 from trainer.models.headers import read_header
+from trainer.models.lora_names import trained_components
 from trainer.runs.folder import RunFolder
 from trainer.runs.told import digest_of, for_others, no_such_lora, tags_in
 
 SIDECARS = (".json", ".preview.png")
 TOP_TAGS = 20
+ENCODERS = {"text_encoder": "text encoder", "text_encoder_2": "second text encoder"}
 # What Civitai calls the base models, by how a LoRA file says it
 BASES = {"sd_v1": "SD 1.5", "sd_v2": "SD 2.1", "sd_v2_v": "SD 2.1 768", "sdxl_base_v1-0": "SDXL 1.0"}
 
@@ -139,8 +141,9 @@ def _training(config: TrainConfig, lora: Lora, header: dict[str, str]) -> Iterat
     )
     yield f"Resolution: {dataset.resolution} px"
     yield f"Rank: {adapter.rank}, alpha: {adapter.alpha:g}"
-    text = f", text encoder {optimizer.text_learning_rate:g}" if adapter.text_encoder else ", text encoder not trained"
-    yield f"Learning rate: UNet {optimizer.learning_rate:g}{text}"
+    encoders = [ENCODERS[part] for part in trained_components(adapter) if part in ENCODERS]
+    text = f"{' and '.join(encoders)} {optimizer.text_learning_rate:g}" if encoders else "text encoder not trained"
+    yield f"Learning rate: UNet {optimizer.learning_rate:g}, {text}"
     yield f"Optimizer: AdamW, weight decay {optimizer.weight_decay:g}"
     yield f"Schedule: {optimizer.lr_scheduler}, warm-up {optimizer.warmup:.0%} of the steps"
     extras = {

@@ -272,6 +272,19 @@ def lines(text):
     return text.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("trained", "said"),
+    [
+        ({}, "text encoder not trained"),
+        ({"text_encoder_2": True}, "second text encoder 5e-05"),
+        ({"text_encoder": True, "text_encoder_2": True}, "text encoder and second text encoder 5e-05"),
+    ],
+)
+def test_the_text_names_the_text_encoders_that_were_trained(tmp_path, trained, said):
+    made = make_run(tmp_path, adapter=trained, optimizer={"learning_rate": 1e-4, "text_learning_rate": 5e-5})
+    assert f"Learning rate: UNet 0.0001, {said}" in lines(civitai_text(made, "ana v1.5.safetensors"))
+
+
 def test_the_text_tells_how_the_lora_was_made(tmp_path):
     made = make_run(
         tmp_path,
