@@ -224,7 +224,10 @@ def curve(view: RunView, bound: int) -> Curve:
     averages = smoothed(losses)
     finite = np.flatnonzero(np.isfinite(averages))
     settled = finite[min(20, len(finite) // 2) :]
-    means = np.round(averages[settled], 12)  # rounded, for a flat curve is lowest at its start
+    means = averages[settled]
+    with np.errstate(over="ignore"):
+        rounded = np.round(means, 12)  # for a flat curve is lowest at its start
+    means = np.where(np.isfinite(rounded), rounded, means)  # what is too large to be rounded
     return [(view.steps[settled[i]].step, float(means[i])) for i in thinned(means, bound)]
 
 

@@ -170,7 +170,7 @@ def _refuse_others(state: State, expected: State, run: Path) -> None:
     """Refuse to resume from a checkpoint whose inputs have changed."""
     kinds = set(state.inputs)
     if state.dataset == expected.dataset:  # also where an earlier version named a concept's images by its folder
-        kinds = {"model", "setting"}
+        kinds &= {"model", "setting"}
     others = changes(*({kind: one.get(kind, {}) for kind in kinds} for one in (state.inputs, expected.inputs)))
     if not others and state.dataset != expected.dataset:
         others = ["images, masks or captions changed"]

@@ -112,7 +112,8 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
 
 def _images(run: RunFolder, config: TrainConfig, log: EventLog) -> list[Item]:
     """The run's images; what is noticed about them and the settings is logged."""
-    require(config, run.path.name)
+    if run.checkpoints.exists():  # before, whoever named them is told what is wrong with each
+        require(config, run.path.name)
     items, problems = images_of(config.dataset)
     report_problems(log, [*strength_problems(config), *problems, *mask_problems(items, config, run.home)])
     return items

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from tests.unit.dataset.test_captions import draw
+from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
 from trainer.dataset.mask_files import told_apart
 from trainer.dataset.scan import scan
@@ -84,5 +85,5 @@ def test_a_mask_in_a_folder_that_is_empty_is_named_by_its_path(tmp_path):
     draw(tmp_path / "day 1" / "a.png", (64, 64), caption="x")
     Image.new("L", (64, 64)).save(draw(tmp_path / "day 1" / "masks" / "a.png"))
     items, _ = scan(tmp_path)
-    (problem,) = mask_problems(items, validated({"dataset": {"images": str(tmp_path)}}))
+    (problem,) = mask_problems(items, validated({"dataset": {"images": str(tmp_path)}}), Home(tmp_path / "home"))
     assert "learn: day 1/masks/a.png." in problem.message
