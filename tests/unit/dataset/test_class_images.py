@@ -52,6 +52,20 @@ def test_a_project_among_the_concepts_has_its_own(project, images):
     assert [concept.class_images for concept in made.concepts] == [False, True]
 
 
+@pytest.mark.parametrize("reg", ["reg", "regularization_images", "Reg woman"])
+def test_a_project_further_down_has_its_own_too(project, reg):
+    (project / "reg").rename(project / reg)
+    made = with_regularization(settings(images=str(project.parent)))
+    assert [concept.images for concept in made.concepts] == [str(project / reg)]
+    assert {item.path.parent.name for item in images_of(made)[0]} == {"10_mira woman"}
+    assert with_regularization(made) == made
+
+
+def test_a_project_in_two_folders_of_the_data_set_has_its_class_images_once(project):
+    made = with_regularization(settings(images=str(project.parent), concepts=[str(project)]))
+    assert [concept.class_images for concept in made.concepts] == [False, True]
+
+
 def test_an_empty_reg_is_none(project):
     for file in (project / "reg" / "1_woman").iterdir():
         file.unlink()
