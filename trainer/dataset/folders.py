@@ -59,10 +59,11 @@ HOME = {"runs", "cache", "datasets", "presets", "thumbnails", "temporary"}  # be
 CHECKOUT = {"launch.py", "app", "trainer", "presets"}
 OF_CHECKOUT = {"app", "trainer", "presets", "tests", "assets"} | HOME
 # Of a project for training, by the lower case of their names: its images, what lies beside them, and class images
-TRAINING = re.compile(r"(?:img|image|train|training|instance)s?(?:[ _-]?(?:img|image|data|dataset)s?)?|data(?:set)?s?")
+OF = r"(?:[ _-]?(?:img|image|data|dataset)s?)"
+TRAINING = re.compile(rf"(?:img|image|train|training|instance)s?{OF}?|data(?:set)?s?")
 BESIDE = re.compile(r"(?:model|log|sample|output|lora|checkpoint|ckpt)s?")
-REGULARIZATION = re.compile(r"reg|regs|regulari[sz]ations?|(?:regs?|regulari[sz]ations?|class)[ _-]?(?:img|image|data)s?")
-LIKELY = re.compile(r"class|regs?[ _-].+|regulari[sz]ations?[ _-].+")  # class images only where the layout is a project's
+REGULARIZATION = re.compile(rf"(?:regs?|regulari[sz]ations?){OF}?|class{OF}")
+LIKELY = re.compile(r"class|regs?[ _-].+|regulari[sz]ations?[ _-].+")  # of class images only in a project's layout
 REPEATS = re.compile(r"([1-9]\d{0,2})_(.+)")  # kohya's "10_ana woman"; a year is no number of repeats
 
 

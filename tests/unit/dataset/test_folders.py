@@ -302,7 +302,16 @@ def test_of_a_kohya_project_only_the_training_images_are_data(tmp_path, training
 @pytest.mark.parametrize(
     "other",
     [
-        *("Reg", "regularization", "reg_images", "Regularisation Images", "reg-img", "reg_woman", "class", "class_images"),
+        *(
+            "Reg",
+            "regularization",
+            "reg_images",
+            "Regularisation Images",
+            "reg-img",
+            "reg_woman",
+            "class",
+            "class_images",
+        ),
         *("logs", "samples", "output", "outputs", "loras"),
     ],
 )
