@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainer.contract.settings.dataset import Concept, DatasetSettings
 from trainer.dataset.captions import Item, with_choices
-from trainer.dataset.errors import DatasetError
+from trainer.dataset.errors import FolderMissing, NoImages
 from trainer.dataset.folders import listing
 from trainer.dataset.scan import scan
 
@@ -16,19 +16,22 @@ def with_regularization(settings: DatasetSettings) -> DatasetSettings:
     """The settings with the regularization images within its folders as concepts of class images.
 
     Folders without an image are none, and those that a concept names already stay as they are.
+
+    Raises:
+        NothingToTrain: Of one's images none can be opened.
     """
     named = {folder.resolve() for folder in settings.folders}
     found: dict[Path, None] = {}
     for number, folder in enumerate(settings.folders):
         if number not in settings.class_folders:
-            with suppress(DatasetError):  # it is missing, which is said where it is read
+            with suppress(FolderMissing):  # which is said where it is read
                 apart = named - {folder.resolve()}
                 found |= dict.fromkeys(path.absolute() for path in listing(folder, apart).class_folders)
     fresh = []
     for path in found:
-        with suppress(DatasetError):  # it holds no images
-            if scan(path):
-                fresh.append(Concept(images=str(path), class_images=True))
+        with suppress(NoImages):
+            scan(path)
+            fresh.append(Concept(images=str(path), class_images=True))
     return settings.model_copy(update={"concepts": (*settings.concepts, *fresh)}) if fresh else settings
 
 

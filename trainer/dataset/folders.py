@@ -118,7 +118,7 @@ def listing(folder: Path, apart: Collection[Path] = (), base: Path | None = None
     if not folder.is_dir():
         raise FolderMissing(folder)
     real = os.path.realpath(folder)
-    walk = _Walk(folder, real, [path for path in apart if path.is_relative_to(real)])
+    walk = _Walk(folder, real, [path for path in apart if path.is_relative_to(real)], set(map(os.fspath, apart)))
     walk.go()
     names = sorted(walk.files, key=lambda name: name.split("/"))
     files = {name: walk.files[name] for name in names}
@@ -171,7 +171,6 @@ class _Walk:
 
     def go(self) -> None:
         """Find the files, then follow the links: so that what is there itself goes before what leads to it."""
-        self.seen.update(os.fspath(path) for path in self.apart)
         self._enter(self.root, "", self.real_root)
         while self.links:
             links, self.links = sorted(self.links), []
@@ -199,13 +198,13 @@ class _Walk:
             others = _not_data(folder, names)
             for entry in entries:
                 if entry.name in others and entry.is_dir():
-                    self._pass_over(others[entry.name], Path(entry.path), real)
+                    self._pass_over(others[entry.name], Path(entry.path))
                 elif not entry.name.startswith("."):
                     self._note(entry, prefix, real, folders)
 
-    def _pass_over(self, code: str, path: Path, real: str) -> None:
+    def _pass_over(self, code: str, path: Path) -> None:
         """Note a folder that holds no training images, unless another folder of the data set is meant by it."""
-        if os.path.join(real, path.name) not in self.seen:  # noqa: PTH118
+        if os.path.realpath(path) not in self.seen:
             self.leave(code, path)
 
     def _note(self, entry: os.DirEntry[str], prefix: str, real: str, folders: deque[tuple[Path, str, str]]) -> None:
