@@ -30,9 +30,10 @@ from trainer.dataset.scan import look
 THUMBNAILS = 12
 DROPPED = (*formats.SUFFIXES, *caption_files.SUFFIXES)
 IMAGE_SUFFIX, CAPTION_SUFFIX = ("|".join(map(re.escape, known)) for known in (formats.SUFFIXES, caption_files.SUFFIXES))
-COMPANION = re.compile(  # a.txt, a.png.txt and a.mask.png belong to an image
+MASK_ENDING = "|".join(map(re.escape, (*mask_files.ENDINGS, *mask_files.COMMON)))
+COMPANION = re.compile(  # a.txt, a.png.txt, a.mask.png and a_mask.png belong to an image
     rf"(?P<stem>.+?)(?P<tail>(?P<of>{IMAGE_SUFFIX})?(?:{CAPTION_SUFFIX})"
-    rf"|(?:{'|'.join(map(re.escape, mask_files.ENDINGS))})(?:{IMAGE_SUFFIX}))",
+    rf"|(?:{MASK_ENDING})(?:{IMAGE_SUFFIX}))",
     re.IGNORECASE,
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from trainer.dataset.errors import UnreadableImage
-from trainer.dataset.formats import UNREADABLE, exif_of, open_image, read_to_the_end
+from trainer.dataset.formats import UNREADABLE, cause_of, exif_of, open_image, read_to_the_end
 
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 DESCRIPTIONS = (0x010E, 0x010F, 0x0110)  # ImageDescription, Make, Model: ComfyUI's nodes for WebP use them
@@ -34,7 +34,7 @@ def prompt_of(image: Path) -> str:
             read_to_the_end(opened, file)  # some programs write them there
             texts = _texts(opened)
     except UNREADABLE as error:
-        raise UnreadableImage(image, str(error) or type(error).__name__) from None
+        raise UnreadableImage(image, cause_of(image, error)) from None
     found = of_parameters(texts["parameters"]) or of_comfy(texts["prompt"]) or of_comfy(texts["workflow"])
     return plain_prompt(found)
 

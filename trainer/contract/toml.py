@@ -11,6 +11,7 @@ import tomlkit
 
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.foreign import ForeignFile, Kind, kind_of_bytes, kind_of_text
+from trainer.contract.pasted import bare
 from trainer.contract.settings.config import SECTIONS, TrainConfig
 from trainer.contract.settings.fields import Section
 from trainer.contract.settings.outputs import PREVIEW_GRID_PX
@@ -36,6 +37,8 @@ DRIVE = re.compile(r"[A-Za-z]:|\\\\(?!\\)|\.{1,2}\\")  # a path of Windows begin
 SINGLE = re.compile(r"(?<!\\)(?:\\\\)*\\(?!\\)")  # a backslash that is not doubled
 CONTROL = re.compile(r"[\x01-\x1f]")
 PATHS = {"images", "captions", "base_model", "vae", "start_from"}  # settings that are paths
+BARE = re.compile(r"\s*([\w.-]+)\s*=\s*([^\s\"'\[{\d#][^\[{\"']*)\s*")  # a setting whose text is not in quotes
+WORDS = {"true", "false", "yes", "no", "on", "off", "none", "null"}  # that people write for a choice, not for a text
 LINE = re.compile(r"at line (\d+)")
 
 
@@ -67,7 +70,9 @@ def read_toml(path: Path) -> Values:
     except (ValueError, RecursionError) as error:  # what text can do
         _refuse_foreign(path, kind_of_text(text))
         line = LINE.search(str(error))
-        _refuse_escapes(path, text.split("\n")[int(line[1]) - 1] if line else "")
+        wrong = text.split("\n")[int(line[1]) - 1] if line else ""
+        _refuse_escapes(path, wrong)
+        _refuse_bare(path, wrong)
         raise InvalidSettings(f"{path} cannot be read: {error}.", hint="It must be a TOML file in UTF-8.") from None
     if not OURS.issuperset(values):
         _refuse_foreign(path, kind_of_text(text))
@@ -121,6 +126,16 @@ def _refuse_escapes(path: Path, text: str, read: str | None = None) -> None:
                 f"{path} has a path in double quotes, where a backslash begins an escape: {found[0]}.",
                 hint=f"Write it in single quotes, '{single}', or with forward slashes, \"{slashes}\".",
             )
+
+
+def _refuse_bare(path: Path, line: str) -> None:
+    """Refuse a text without quotes, or with those of a word processor."""
+    found = BARE.fullmatch(line)
+    meant = bare(found[2]) if found else ""
+    if found and meant and meant.lower() not in WORDS:
+        raise InvalidSettings(
+            f"{path} has a text without straight quotes: {line.strip()}.", hint=f"Write it as {found[1]} = '{meant}'."
+        )
 
 
 def _unescaped(written: str) -> str | None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from trainer.dataset.caption_tables import FIRST, MEANT, NoTable, Reader, is_table, reader_of
+from trainer.dataset.caption_tables import FIRST, MEANT, NoTable, Reader, is_table, of_one_image, reader_of
 from trainer.dataset.encodings import decoded, plain
 from trainer.dataset.folders import Listing
 from trainer.dataset.problems import Problem, listed, without_image
 
 SUFFIXES = (".txt", ".caption", ".cap")  # the first that says something is the image's caption
+JSON = ".json"  # of an image, if it has a caption in it
 LONGEST = 1 << 20  # bytes of a caption; a file of more is something else
 LONGEST_LIST = 1 << 25  # and of a list of them: a hundred thousand of 300 letters
 SAID = 300  # letters of what is wrong with a list
@@ -50,6 +51,7 @@ class _Reader:
     found: Listing
     base: Path
     beside: dict[str, dict[str, str]] = field(default_factory=dict)  # by the name without suffix, then by suffix
+    described: dict[str, str] = field(default_factory=dict)  # JSON files, by their name without suffix
     lists: dict[str, tuple[str, Captions]] = field(default_factory=dict)  # by image: the table, and what it says
     guessed: dict[str, dict[Path, Path | None]] = field(default_factory=dict)  # by encoding: files and their images
     unusable: dict[Path, str] = field(default_factory=dict)  # files that hold no caption, and why
@@ -64,6 +66,8 @@ class _Reader:
             if suffix in SUFFIXES and stem in self.known:
                 self.beside.setdefault(stem, {}).setdefault(suffix, name)
                 self.used.add(name)
+            elif suffix == JSON and stem in self.known:
+                self.described[stem] = name
             elif suffix in SUFFIXES and stem.lower() in self._folded:
                 strays.append((stem, suffix, name))
         for stem, suffix, name in strays:
@@ -90,7 +94,7 @@ class _Reader:
             self.used.add(name)
 
     def of(self, name: str) -> Captions:
-        """An image's captions: from a.txt, then from a.png.txt, then from a table."""
+        """An image's captions: from a.txt, then from a.png.txt, then from a.json, then from a table."""
         stem = name.rpartition(".")[0]
         for files in (self.beside.get(stem, {}), self.beside.get(name, {})):
             for suffix in SUFFIXES:
@@ -98,7 +102,17 @@ class _Reader:
                     text = self._text(self.found.files[files[suffix]], LONGEST, self.found.files[name])
                     if caption := plain(text):
                         return (caption,)
-        return self.lists[name][1] if name in self.lists else ()
+        return self._described(stem, name) or (self.lists[name][1] if name in self.lists else ())
+
+    def _described(self, *stems: str) -> Captions:
+        """The captions in a JSON file beside an image."""
+        for stem in stems:
+            if file := self.described.get(stem):
+                text = self._text(self.found.files[file], LONGEST, self.found.files[stems[-1]])
+                if said := tuple(caption for one in of_one_image(text) if (caption := plain(one))):
+                    self.used.add(file)
+                    return said
+        return ()
 
     def problems(self) -> list[Problem]:
         """What was noticed, in words."""
@@ -196,6 +210,7 @@ class _Reader:
         """The image that a table in this folder means: paths may be those of the computer where it was written."""
         path = said.replace("\\", "/")  # Windows writes the other slashes
         own = (folder / path).as_posix()
+        own = own if own in self.known else self._folded.get(own.lower(), own)
         if own in self.known:
             return own
         parts = path.strip("/").split("/")

@@ -86,6 +86,17 @@ def of_json(text: str) -> Said:
             raise NoTable("it is neither a list of images nor an object with their names")
 
 
+def of_one_image(text: str) -> list[str]:
+    """The captions in the JSON file of a single image, such as `{"caption": "a bear"}`; none if it has none."""
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    said = _caption(entry) if isinstance(entry, dict) else None
+    captions = [said] if isinstance(said, str) else said
+    return captions if isinstance(captions, list) and all(isinstance(one, str) for one in captions) else []
+
+
 def _has(entry: object, *keys: str) -> bool:
     """Whether this is an object with these keys, whose values identify something."""
     return isinstance(entry, dict) and all(isinstance(entry.get(key), str | int) for key in keys)

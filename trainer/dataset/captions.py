@@ -17,7 +17,10 @@ WILDCARD = re.compile(r"\\.|\{((?:[^{}\\]|\\.)*)\}")  # one without others withi
 BAR = re.compile(r"(?<!\\)\|")
 ESCAPED = re.compile(r"\\([{|}])")
 LONGEST_TAG = 3  # words; what is longer is a phrase or a sentence
-SENTENCE = re.compile(r"[.!?。!?](?:\s|$)")
+SENTENCE = re.compile(r"[.!?](?:\s|$)|[\u3002\uff01\uff1f]")
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # no spaces between words
+LETTERS = 4  # of a word in such a script, about
+PRIVATE = re.compile(r"@\w|://|www\.|(?:\d[ ./-]?){6}")  # an address, a telephone number
 COVERED = re.compile(r"\0+")
 
 
@@ -179,16 +182,16 @@ def told_tags(captions: list[str], triggers: Collection[str], which: TagsTold) -
     Args:
         captions: One of each image.
         triggers: The trigger words, which the file names anyway.
-        which: "auto": tags of at most 3 words that two images share, without those that occur only where a trigger word
-            does, since these are likely names; "tags": all of at most 3 words; "all": everything, sentences too.
+        which: "auto": tags of at most 3 words that two images share, without addresses, numbers to call, and those that
+            hold a trigger word or occur only where one does, since these are likely names; "tags": all of at most 3
+            words; "all": everything, sentences too.
     """
     if which == "none":
         return {}
     counts = tag_frequency(captions)
     if which == "all":
         return counts
-    tags = {tag for tag in counts if len(tag.split()) <= LONGEST_TAG and not SENTENCE.search(tag)}
-    short = {tag: count for tag, count in counts.items() if tag in tags}
+    short = {tag: count for tag, count in counts.items() if _words(tag) <= LONGEST_TAG and not SENTENCE.search(tag)}
     if which == "tags":
         return short
     having: dict[str, set[int]] = {}
@@ -199,7 +202,14 @@ def told_tags(captions: list[str], triggers: Collection[str], which: TagsTold) -
     with_trigger = {number for part in own for number in having.get(part, ())}
     everywhere = len(with_trigger) == len(captions)  # then every tag occurs with it, and only what always does tells
     secret = {tag for tag, where in having.items() if (where == with_trigger if everywhere else where <= with_trigger)}
+    named = [re.compile(rf"(?<!\w){re.escape(part)}(?!\w)") for part in own]
+    secret |= {tag for tag in short if PRIVATE.search(tag) or any(name.search(tag) for name in named)}
     return {tag: count for tag, count in short.items() if tag in own or (len(having[tag]) > 1 and tag not in secret)}
+
+
+def _words(tag: str) -> float:
+    """About how many words a tag has, also in a script that puts no spaces between them."""
+    return max(len(tag.split()), len(UNSPACED.findall(tag)) / LETTERS)
 
 
 def tag_frequency(captions: list[str]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Class images of the user's own, for prior preservation: concepts of class images, and a kohya_ss project's `reg`."""
+"""Class images of the user's own, for prior preservation: concepts of class images, and folders such as `reg`."""
 
 import random
 from contextlib import suppress
@@ -7,23 +7,31 @@ from pathlib import Path
 
 from trainer.contract.settings.dataset import Concept, DatasetSettings
 from trainer.dataset.captions import Item, with_choices
-from trainer.dataset.errors import DatasetError
-from trainer.dataset.folders import regularization_in
+from trainer.dataset.errors import FolderMissing, NoImages
+from trainer.dataset.folders import listing
 from trainer.dataset.scan import scan
 
 
 def with_regularization(settings: DatasetSettings) -> DatasetSettings:
-    """The settings with the regularization images of kohya_ss projects as concepts of class images.
+    """The settings with the regularization images within its folders as concepts of class images.
 
     Folders without an image are none, and those that a concept names already stay as they are.
+
+    Raises:
+        NothingToTrain: Of one's images none can be opened.
     """
-    named = {folder.absolute() for folder in settings.folders}
-    found = [path for folder in settings.folders for path in regularization_in(folder.absolute())]
+    named = {folder.resolve() for folder in settings.folders}
+    found: dict[Path, None] = {}
+    for number, folder in enumerate(settings.folders):
+        if number not in settings.class_folders:
+            with suppress(FolderMissing):  # which is said where it is read
+                apart = named - {folder.resolve()}
+                found |= dict.fromkeys(path.absolute() for path in listing(folder, apart).class_folders)
     fresh = []
     for path in found:
-        with suppress(DatasetError):  # it holds no images
-            if path not in named and scan(path):
-                fresh.append(Concept(images=str(path), class_images=True))
+        with suppress(NoImages):
+            scan(path)
+            fresh.append(Concept(images=str(path), class_images=True))
     return settings.model_copy(update={"concepts": (*settings.concepts, *fresh)}) if fresh else settings
 
 

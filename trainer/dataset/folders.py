@@ -44,13 +44,13 @@ LEFT = {
     ),
     "project_folders": (
         "Folders of a kohya_ss project that are not its training images are skipped",
-        "Nothing to do. To train on them all the same, choose such a folder itself.",
+        "Nothing to do. To train on them all the same, add them as concepts.",
         "Samples and logs would be trained as the subject.",
     ),
     "class_folders": (
-        "Regularization images of a kohya_ss project are not trained as the subject",
+        "Regularization images are not trained as the subject",
         "Nothing to do: a training takes them as class images (prior preservation). To train without them, choose the "
-        "folder of the training images itself.",
+        "folder of the training images itself; to train them as the subject, rename their folder.",
         "The subject would become everything that they show.",
     ),
 }
@@ -58,9 +58,12 @@ RUN = {"config.toml", "control"}  # what marks a run's folder
 HOME = {"runs", "cache", "datasets", "presets", "thumbnails", "temporary"}  # beside the queue's lock
 CHECKOUT = {"launch.py", "app", "trainer", "presets"}
 OF_CHECKOUT = {"app", "trainer", "presets", "tests", "assets"} | HOME
-TRAINING = ("img", "image", "images")  # a kohya_ss project's own, by their lower case, and what lies beside them
-BESIDE = {"model", "models", "log", "logs", "sample", "samples", "output"}
-REGULARIZATION = {"reg", "regs", "reg_images", "regularization", "regularisation"}
+# Of a project for training, by the lower case of their names: its images, what lies beside them, and class images
+OF = r"(?:[ _-]?(?:img|image|data|dataset)s?)"
+TRAINING = re.compile(rf"(?:img|image|train|training|instance)s?{OF}?|data(?:set)?s?")
+BESIDE = re.compile(r"(?:model|log|sample|output|lora|checkpoint|ckpt)s?")
+REGULARIZATION = re.compile(rf"(?:regs?|regulari[sz]ations?){OF}?|class{OF}")
+LIKELY = re.compile(r"class|regs?[ _-].+|regulari[sz]ations?[ _-].+")  # of class images only in a project's layout
 REPEATS = re.compile(r"([1-9]\d{0,2})_(.+)")  # kohya's "10_ana woman"; a year is no number of repeats
 
 
@@ -71,6 +74,7 @@ class Listing:
     folder: Path
     files: dict[str, Path]  # by path relative to the folder with forward slashes, in order
     problems: list[Problem]
+    class_folders: list[Path] = field(default_factory=list)  # folders within it of class images, which are not entered
 
     @cached_property
     def images(self) -> dict[str, Path]:
@@ -114,10 +118,11 @@ def listing(folder: Path, apart: Collection[Path] = (), base: Path | None = None
     if not folder.is_dir():
         raise FolderMissing(folder)
     real = os.path.realpath(folder)
-    walk = _Walk(folder, real, [path for path in apart if path.is_relative_to(real)])
+    walk = _Walk(folder, real, [path for path in apart if path.is_relative_to(real)], set(map(os.fspath, apart)))
     walk.go()
     names = sorted(walk.files, key=lambda name: name.split("/"))
-    return Listing(folder, {name: walk.files[name] for name in names}, _noticed(walk, base or folder))
+    files = {name: walk.files[name] for name in names}
+    return Listing(folder, files, _noticed(walk, base or folder), sorted(walk.left.get("class_folders", [])))
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,6 @@ class _Walk:
 
     def go(self) -> None:
         """Find the files, then follow the links: so that what is there itself goes before what leads to it."""
-        self.seen.update(os.fspath(path) for path in self.apart)
         self._enter(self.root, "", self.real_root)
         while self.links:
             links, self.links = sorted(self.links), []
@@ -194,13 +198,13 @@ class _Walk:
             others = _not_data(folder, names)
             for entry in entries:
                 if entry.name in others and entry.is_dir():
-                    self._pass_over(others[entry.name], Path(entry.path), real)
+                    self._pass_over(others[entry.name], Path(entry.path))
                 elif not entry.name.startswith("."):
                     self._note(entry, prefix, real, folders)
 
-    def _pass_over(self, code: str, path: Path, real: str) -> None:
+    def _pass_over(self, code: str, path: Path) -> None:
         """Note a folder that holds no training images, unless another folder of the data set is meant by it."""
-        if os.path.join(real, path.name) not in self.seen:  # noqa: PTH118
+        if os.path.realpath(path) not in self.seen:
             self.leave(code, path)
 
     def _note(self, entry: os.DirEntry[str], prefix: str, real: str, folders: deque[tuple[Path, str, str]]) -> None:
@@ -240,24 +244,24 @@ def _not_data(folder: Path, names: set[str]) -> dict[str, str]:
         return dict.fromkeys(names & OF_CHECKOUT, "own_folders")
     if ".queue.lock" in names:
         return dict.fromkeys(names & HOME, "own_folders")
-    training = [folder / name for name in names if name.lower() in TRAINING]
-    codes = {**dict.fromkeys(BESIDE, "project_folders"), **dict.fromkeys(REGULARIZATION, "class_folders")}
-    beside = {name: codes[name.lower()] for name in names if name.lower() in codes}
-    if not beside or any(_has_repeats(one) for one in training):
-        return beside
-    if not _has_repeats(folder):
+    sure = _called(REGULARIZATION, names)
+    beside, classes = _called(BESIDE, names), sure | _called(LIKELY, names)
+    rest = names - beside - classes
+    if not (beside or classes) or not any(_may_train(folder / name) for name in rest):
         return {}
-    return {name: code for name, code in beside.items() if code == "class_folders" and _has_repeats(folder / name)}
+    numbered = any(REPEATS.fullmatch(name) or _has_repeats(folder / name) for name in rest)
+    if numbered or (classes and _called(TRAINING, rest)):
+        return {**dict.fromkeys(beside, "project_folders"), **dict.fromkeys(classes, "class_folders")}
+    return dict.fromkeys(sure, "class_folders")
 
 
-def regularization_in(folder: Path) -> list[Path]:
-    """Returns the folders of a kohya_ss project that hold its regularization images; none of another folder."""
-    try:
-        names = {path.name for path in folder.iterdir()}
-    except OSError:
-        return []
-    others = _not_data(folder, names)
-    return [folder / name for name in sorted(others) if others[name] == "class_folders" and (folder / name).is_dir()]
+def _called(names_of: re.Pattern[str], names: set[str]) -> set[str]:
+    return {name for name in names if names_of.fullmatch(name.lower())}
+
+
+def _may_train(path: Path) -> bool:
+    """Whether this is an image, or a folder in which there may be some."""
+    return path.name.lower().endswith(SUFFIXES) or (not path.name.startswith(".") and path.is_dir())
 
 
 def _has_repeats(folder: Path) -> bool:

@@ -105,21 +105,22 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         width, height = _size_of_version(path, version_of(path))
     except UNREADABLE as error:
-        raise UnreadableImage(path, _cause(path, error)) from None
+        raise UnreadableImage(path, cause_of(path, error)) from None
     if min(width, height) < 1:
         raise UnreadableImage(path, f"its size is {width} x {height} px")
     return width, height
 
 
-def _cause(path: Path, error: BaseException) -> str:
+def cause_of(path: Path, error: BaseException) -> str:
     """Returns what is wrong with an image, in words without its name so that images can be grouped by them."""
     suffix = path.suffix.lower()
     wanted = next((name for name, suffixes in FORMATS.items() if suffix in suffixes), "")
     if wanted in PLUGINS and wanted not in readable_formats():
         return f"{suffix} needs the package {PLUGINS[wanted][1]}, which is not installed"
     if isinstance(error, UnidentifiedImageError):  # its own words hold the path
-        return "empty file" if path.stat().st_size == 0 else "unsupported format"
-    return str(error) or type(error).__name__
+        return "empty file" if path.is_file() and path.stat().st_size == 0 else "unsupported format"
+    said = error.strerror if isinstance(error, OSError) else None  # which leaves out number and path
+    return said or str(error) or type(error).__name__
 
 
 @lru_cache(maxsize=100_000)  # a page looks at its folder again after every change

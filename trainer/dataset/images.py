@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 from trainer.dataset.buckets import Crop, Size
 from trainer.dataset.errors import UnreadableImage
-from trainer.dataset.formats import SIDEWAYS, UNREADABLE, open_image, orientation
+from trainer.dataset.formats import SIDEWAYS, UNREADABLE, cause_of, open_image, orientation
 
 SRGB = ImageCms.createProfile("sRGB")
 LAB = ImageCms.createProfile("LAB")
@@ -75,7 +75,7 @@ def read_image(path: Path, content: bytes | None = None, covering: Size | None =
             upright = file if turn is None else file.transpose(turn)
             return replace(_in_srgb(upright), turned=turn is not None)
     except UNREADABLE as error:
-        raise UnreadableImage(path, str(error) or type(error).__name__) from None
+        raise UnreadableImage(path, cause_of(path, error)) from None
 
 
 def read_mask(path: Path, width: int, height: int, content: bytes | None = None) -> Image.Image:

@@ -29,6 +29,8 @@ from trainer.dataset.problems import (
 )
 from trainer.dataset.unread_files import counted, in_words, unread
 
+OF_SUBJECT = {"no_caption", "folder_repeats"}  # problems that are none of class images
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -54,7 +56,7 @@ class Survey:
 
 
 def images_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
-    """Returns the images of all folders that these settings train on, and what was noticed.
+    """Returns the images of all folders that are trained, and what was noticed in these and in those of class images.
 
     Raises:
         DatasetError: One of the folders cannot be used; see `scan`.
@@ -64,13 +66,14 @@ def images_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
     items: list[Item] = []
     problems: list[Problem] = []
     for number, folder in enumerate(folders):
-        if number in settings.class_folders:
-            continue
         rules = settings.of_folder(number)
-        weight = settings.concepts[number - 1].weight if number else 1.0
         apart = [other.resolve() for other in folders if other.resolve() != folder.resolve()]
         captions = Path(rules.captions) if rules.captions else None
         survey = _survey(folder, captions, rules.folder_repeats, apart, base)
+        if number in settings.class_folders:
+            problems += [problem for problem in survey.problems if problem.code not in OF_SUBJECT]
+            continue
+        weight = settings.concepts[number - 1].weight if number else 1.0
         items += [replace(item, concept=number, weight=item.weight * weight) for item in survey.trained(folder)]
         problems += survey.problems
     return items, problems

@@ -1,11 +1,15 @@
 """What a run keeps on its way and at its end: resumable states, LoRA files, previews."""
 
+import io
 from contextlib import suppress
+
+from PIL import Image
 
 from trainer.contract import events
 from trainer.contract.errors import NonFiniteLoss
 from trainer.contract.files import atomic_write
 from trainer.contract.ours import read_plain
+from trainer.contract.settings.config import TrainConfig
 from trainer.engine.adapters import metadata
 from trainer.engine.adapters.lora_file import Exported, export, known, sidecar
 from trainer.engine.checkpoints import State, load_checkpoint, save_checkpoint
@@ -180,4 +184,17 @@ def write_sidecars(training: Training) -> None:
     sidecar(path, config.dataset.trigger_word, training.family.labels)
     last = sorted(training.run.samples.glob(f"{training.step:06}-0.png"))
     for image in last:
-        atomic_write(path.with_suffix(".preview.png"), read_plain(image))
+        atomic_write(path.with_suffix(".preview.png"), cover(config, read_plain(image)))
+
+
+def cover(config: TrainConfig, preview: bytes) -> bytes:
+    """A preview as it goes with the LoRA file to others: its prompt stays in it only if the user wrote it for that.
+
+    Without prompts of the user's own, those of previews are captions, sentences with names in them too.
+    """
+    if config.preview.prompts or config.output.tags == "all":
+        return preview
+    bare = io.BytesIO()
+    with Image.open(io.BytesIO(preview)) as image:
+        image.save(bare, "PNG")  # without its texts
+    return bare.getvalue()

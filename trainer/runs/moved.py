@@ -54,13 +54,14 @@ def present(config: TrainConfig, moved: Mapping[str, str], home: Home) -> TrainC
 
 
 def missing(config: TrainConfig) -> list[tuple[str, str]]:
-    """Returns what a run needs and does not find, as setting and path."""
+    """Returns what a run needs and does not find, as setting and path; not what lay within one of these, as `reg`."""
     absent = []
     for place, path in paths_of(config):
         found = located(path) if place == "model.base_model" else Path(path)
         if place in FLAGS and found is not None and not found.exists():
             absent.append((place, path))
-    return absent
+    gone = {PurePath(path) for _, path in absent}
+    return [(place, path) for place, path in absent if gone.isdisjoint(PurePath(path).parents)]
 
 
 def require(config: TrainConfig, name: str) -> None:

@@ -219,6 +219,29 @@ def test_a_path_of_windows_in_double_quotes_is_told_with_the_two_ways_to_write_i
 
 
 @pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("/home/ana/photos", "/home/ana/photos"),
+        ("D:\\train\\new", "D:\\train\\new"),
+        ("“/home/ana/photos”", "/home/ana/photos"),
+        ("~/my photos  ", "~/my photos"),
+    ],
+)
+def test_a_text_without_straight_quotes_is_told_with_the_way_to_write_it(tmp_path, written, meant):
+    file = tmp_path / "mine.toml"
+    file.write_text(f"[dataset]\nresolution = 512\nimages = {written}\n", encoding="utf-8")
+    assert refusal(file).hint == f"Write it as images = '{meant}'."
+    file.write_text(f"[dataset]\nimages = '{meant}'\n", encoding="utf-8")
+    assert read_settings(file)["dataset"]["images"] == meant
+
+
+@pytest.mark.parametrize("line", ["flip = True", "rank = 16 px", "images = ", "prompts = [bell]", "images: x"])
+def test_what_is_no_text_is_not_told_to_be_one(tmp_path, line):
+    (tmp_path / "mine.toml").write_text(line, encoding="utf-8")
+    assert "straight quotes" not in refusal(tmp_path / "mine.toml").message
+
+
+@pytest.mark.parametrize(
     "line",
     [
         r'images = "D:\\train\\new"',

@@ -32,6 +32,33 @@ def test_an_empty_caption_file_leaves_the_word_to_the_next(folder):
     assert captions(folder)["a.png"] == ("a bear",)
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.png.json"])
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ('{"caption": "a bear", "width": 16}', ("a bear",)),
+        ('{"prompt": "a bear", "tags": ["brown", "big"]}', ("a bear, brown, big",)),
+        ('{"tags": "bear, brown"}', ("bear, brown",)),
+        ('{"captions": ["a bear", "a brown bear"]}', ("a bear", "a brown bear")),
+        ('{"title": "a.png", "description": ""}', ("table",)),  # as photo services write it
+        ('["a bear"]', ("table",)),
+        ('{"caption": 7', ("table",)),
+    ],
+)
+def test_the_json_file_of_an_image_is_read_before_a_table(folder, name, said, expected):
+    (folder / "captions.csv").write_text("a.png,table")
+    (folder / name).write_text(said)
+    assert captions(folder)["a.png"] == expected
+    (folder / "a.txt").write_text("own")
+    assert captions(folder)["a.png"] == ("own",)
+
+
+def test_a_table_may_write_names_in_other_capitals(folder):
+    (folder / "captions.csv").write_text("A.PNG,a bear\nDeeper/B.png,a fox")
+    assert captions(folder) == {"a.png": ("a bear",), "deeper/b.png": ("a fox",)}
+    assert problems(folder) == []
+
+
 def test_one_file_holds_many_captions_and_several_for_an_image(folder):
     (folder / "captions.toml").write_text('"a.png" = ["a bear", "a brown\\nbear", ""]\n"deeper/b" = "a fox"\n')
     assert captions(folder) == {"a.png": ("a bear", "a brown bear"), "deeper/b.png": ("a fox",)}

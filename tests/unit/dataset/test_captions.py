@@ -355,10 +355,28 @@ def test_a_name_that_occurs_only_where_the_trigger_does_is_not_told():
 
 
 @pytest.mark.parametrize(
-    "captions", [["a photo of Maria in her garden"] * 9, ["Call 030 1234567 now!"] * 3, ["mail me at a@b.de today"] * 4]
+    "captions",
+    [
+        ["a photo of Maria in her garden"] * 9,
+        ["Call 030 1234567 now!"] * 3,
+        ["mail me at a@b.de today"] * 4,
+        ["彼女は庭に立っている。名前は美咲"] * 3,
+        ["青い服を着て公園のベンチに座る美咲さん"] * 3,
+    ],
 )
 def test_a_sentence_is_never_told_however_often_it_occurs(captions):
     assert told_tags(captions, [], "auto") == told_tags(captions, [], "tags") == {}
+
+
+@pytest.mark.parametrize("name", ["mira petersen", "photo of mira", "mira's dog", "a@b.de", "0171 234567", "www.x.de"])
+def test_a_name_around_the_trigger_word_and_an_address_are_not_told(name):
+    captions = [f"{name}, sea, hat", f"{name}, sea", "sea, hat", "mira, hat"]
+    assert told_tags(captions, ["mira"], "auto") == {"sea": 3, "hat": 3, "mira": 1}
+    assert name in told_tags(captions, ["mira"], "tags")
+
+
+def test_tags_in_scripts_without_spaces_are_told():
+    assert told_tags(["青い空, 1girl, 笑顔"] * 2 + ["猫"], [], "auto") == {"1girl": 2, "笑顔": 2, "青い空": 2}
 
 
 def test_without_a_trigger_word_what_several_images_share_is_told():

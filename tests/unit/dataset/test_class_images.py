@@ -7,7 +7,7 @@ from trainer.contract.errors import InvalidSettings
 from trainer.contract.settings.config import validated
 from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.class_images import class_images_of, with_regularization
-from trainer.dataset.errors import FolderMissing
+from trainer.dataset.errors import FolderMissing, NothingToTrain
 from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
 
@@ -50,6 +50,50 @@ def test_where_a_folder_of_it_is_chosen_there_are_none(project, chosen):
 def test_a_project_among_the_concepts_has_its_own(project, images):
     made = with_regularization(settings(images=str(images), concepts=[str(project)]))
     assert [concept.class_images for concept in made.concepts] == [False, True]
+
+
+@pytest.mark.parametrize("reg", ["reg", "regularization_images", "Reg woman"])
+def test_a_project_further_down_has_its_own_too(project, reg):
+    (project / "reg").rename(project / reg)
+    made = with_regularization(settings(images=str(project.parent)))
+    assert [concept.images for concept in made.concepts] == [str(project / reg)]
+    assert {item.path.parent.name for item in images_of(made)[0]} == {"10_mira woman"}
+    assert with_regularization(made) == made
+
+
+def test_a_project_in_two_folders_of_the_data_set_has_its_class_images_once(project):
+    made = with_regularization(settings(images=str(project.parent), concepts=[str(project)]))
+    assert [concept.class_images for concept in made.concepts] == [False, True]
+
+
+def test_what_is_wrong_with_class_images_is_said(project):
+    reg = project / "reg" / "1_woman"
+    (reg / "broken.png").write_bytes(b"no image")
+    Image.new("RGB", (64, 64)).save(project / "reg" / "without caption.png")
+    Image.new("L", (9, 64)).save(reg / "0.mask.png")
+    (project / "reg" / "raw.nef").touch()
+    problems = images_of(with_regularization(settings(images=str(project))))[1]
+    said = {problem.code: problem.message for problem in problems}
+    assert {"no_caption", "class_folders"}.isdisjoint(said)
+    assert "1_woman" not in said["folder_repeats"]
+    assert "broken.png" in said["unreadable_image"]
+    assert "reg/1_woman/0.mask.png" in said["mask_shape"]
+    assert "1 .nef" in said["unread_files"]
+
+
+def test_class_images_of_which_none_can_be_read_are_not_passed_over(project):
+    for file in (project / "reg" / "1_woman").glob("*.png"):
+        file.write_bytes(b"no image")
+    with pytest.raises(NothingToTrain, match="reg"):
+        with_regularization(settings(images=str(project)))
+
+
+def test_class_images_behind_a_link_are_said_once(project, tmp_path):
+    (project / "reg").rename(tmp_path / "elsewhere")
+    (project / "reg").symlink_to(tmp_path / "elsewhere")
+    made = settings(images=str(project), concepts=[{"images": str(tmp_path / "elsewhere"), "class_images": True}])
+    assert with_regularization(made) == made
+    assert "class_folders" not in {problem.code for problem in images_of(made)[1]}
 
 
 def test_an_empty_reg_is_none(project):

@@ -292,14 +292,29 @@ def test_a_run_s_own_folder_can_be_chosen(tmp_path):
     assert names(made(tmp_path, *RUN) / "runs" / "ana-20261121" / "samples") == ["000000-0.png"]
 
 
-@pytest.mark.parametrize("training", ["img", "IMG", "image", "Images"])
+@pytest.mark.parametrize("training", ["img", "IMG", "image", "Images", "train", "train_data", "instance", "Mira 2"])
 def test_of_a_kohya_project_only_the_training_images_are_data(tmp_path, training):
     folder = made(tmp_path, *(name.replace("img/", f"{training}/") for name in PROJECT))
     assert names(folder) == [f"{training}/10_mira woman/a.png"]
     assert "project_folders" in codes(folder)
 
 
-@pytest.mark.parametrize("other", ["Reg", "regularization", "reg_images", "logs", "samples", "output"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        *(
+            "Reg",
+            "regularization",
+            "reg_images",
+            "Regularisation Images",
+            "reg-img",
+            "reg_woman",
+            "class",
+            "class_images",
+        ),
+        *("logs", "samples", "output", "outputs", "loras"),
+    ],
+)
 def test_other_names_of_such_folders_are_known(tmp_path, other):
     assert names(made(tmp_path, "img/5_x/a.png", f"{other}/1_y/b.png")) == ["img/5_x/a.png"]
 
@@ -311,11 +326,33 @@ def test_regularization_images_are_said_to_be_class_images(tmp_path):
     assert "reg" not in problems["project_folders"].message
 
 
-def test_a_project_without_img_is_known_by_the_repeats_on_both_sides(tmp_path):
-    assert names(made(tmp_path, "10_mira/a.png", "reg/1_woman/b.png", "log/c.png")) == ["10_mira/a.png", "log/c.png"]
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("10_mira/a.png", "reg/1_woman/b.png", "log/c.png"),  # without img
+        ("img/a.png", "reg/b.png", "samples/c.png"),  # without repeats
+        ("10_mira/a.png", "reg_1_woman/b.png"),
+        ("mira/a.png", "reg/woman/b.png"),
+        ("a.png", "regularization/b.png"),
+        ("all/project/train/10_mira/a.png", "all/project/reg/1_woman/b.png", "all/project/log/c.png"),  # further down
+        ("img/10_mira/a.png", "img/reg/1_woman/b.png"),
+        ("5_x/a.png", "log/b.png"),
+    ],
+)
+def test_layouts_like_a_project_s_are_known_too(tmp_path, files):
+    assert names(made(tmp_path, *files)) == [files[0]]
 
 
-@pytest.mark.parametrize("files", [("model/a.png", "b/b.png"), ("img/a.png", "reg/b.png"), ("5_x/a.png", "log/b.png")])
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("model/a.png", "b/b.png"),
+        ("images/a.png", "samples/b.png"),
+        ("friends/a.png", "class/b.png", "reg miller/c.png"),
+        ("reg/a.png",),
+        ("reg/1_woman/a.png", "log/b.png"),
+    ],
+)
 def test_without_a_project_s_layout_such_names_mean_nothing(tmp_path, files):
     assert sorted(names(made(tmp_path, *files))) == sorted(files)
-    assert "project_folders" not in codes(tmp_path)
+    assert {"project_folders", "class_folders"}.isdisjoint(codes(tmp_path))

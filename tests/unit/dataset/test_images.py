@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
+from trainer.captioning.from_metadata import prompt_of
 from trainer.dataset.buckets import Size, crop_to
 from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.images import LAB, SRGB, cut, load_image, read_image
@@ -73,6 +74,22 @@ def test_an_image_cut_short_is_an_error_that_names_it(tmp_path):
     path.write_bytes(buffer.getvalue()[:400])
     with pytest.raises(UnreadableImage, match=r"halb\.jpg"):
         load_image(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"), [(b"<html>403</html>", "unsupported format"), (b"", "empty file"), (None, "Is a directory")]
+)
+def test_why_a_file_is_no_image_is_said_in_words_without_its_path(tmp_path, content, cause):
+    file = tmp_path / "a.png"
+    file.mkdir() if content is None else file.write_bytes(content)
+    for read in (read_image, prompt_of):
+        with pytest.raises(UnreadableImage) as refused:
+            read(file)
+        assert refused.value.cause == cause
+    if content is not None:
+        with pytest.raises(UnreadableImage) as refused:
+            read_image(file, content)
+        assert refused.value.cause == cause
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):

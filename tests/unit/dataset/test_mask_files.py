@@ -25,6 +25,17 @@ ARE_MASKS = [
     ("p00.jpg", "masks/p00.jpg.png"),
     ("p00.jpg", "p00_mask.png"),
     ("p00.jpg", "p00-mask.jpg"),
+    ("p00.jpg", "p00 mask.png"),
+    ("p00.jpg", "p00masklabel.png"),
+    ("p00.jpg", "p00-mask-1.png"),
+    ("p00.jpg", "mask_p00.png"),
+    ("p00.jpg", "Masks/P00.PNG"),
+    ("P00.JPG", "p00_Mask.png"),
+    ("p00.jpg", "_masks/p00.png"),
+    ("p00.jpg", "alpha masks/p00.png"),
+    ("p00.jpg", "loss_masks/p00_mask.png"),
+    ("p00.jpg", "mask_images/p00.png"),
+    ("img/day 1/p00.jpg", "mask/p00.png"),
 ]
 
 
@@ -43,6 +54,8 @@ def test_a_mask_under_any_usual_name_is_no_image_and_belongs_to_its_image(tmp_pa
         ("man_in_mask.png", "woman-mask.png"),  # no image is called man_in
         ("masks/venice 1.png", "masks/venice 2.png", "street/a.png"),  # photos of masks
         ("mask.png", "-mask.png", "unmasked/a.png"),
+        ("mask_1.png", "mask 2.png", "masked/a.png", "a.png", "damask.png"),
+        ("day 1/a.png", "day 2/a.png", "masks/a.png"),  # of which?
     ],
 )
 def test_images_that_only_sound_like_masks_are_images(names):

@@ -19,6 +19,7 @@ from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.buckets import Crop, Size
 from trainer.dataset.captions import Item
 from trainer.dataset.errors import UnreadableImage
+from trainer.dataset.formats import cause_of
 from trainer.dataset.images import LoadedImage, cut, read_image, read_mask
 from trainer.engine.data.cache import TensorCache
 from trainer.engine.digests import digest, dtype_name
@@ -252,7 +253,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UnreadableImage(path, str(error)) from None
+        raise UnreadableImage(path, cause_of(path, error)) from None
 
 
 def to_pixels(image: Image.Image, crop: Crop, mirrored: bool = False) -> Tensor:
