@@ -20,6 +20,7 @@ STRANGER_BYTES = 4 << 10  # of who is not logged in: a name and a password
 BODY_BYTES = 16 << 20  # of a question: a mask takes 6 MB
 JSON_VALUES = 200_000  # in a question; of 16 MiB with nothing but lists reading takes 17 s, for all clients
 ADDRESS_BYTES = 8 << 10
+NAME_BYTES = 255  # of a folder or file in an address: systems have no longer ones, and fail at them
 HEADER_BYTES = 8 << 10  # parsing cookies takes time by the square of their length (Python up to 3.11.9)
 UPLOAD_BYTES = 4 << 30  # of all files that are dropped at once
 FILE_BYTES = 512 << 20  # of one
@@ -215,6 +216,8 @@ def _too_long(scope: Scope) -> Refused | None:
     """The refusal of an address or headers beyond what any browser sends here, or None."""
     if len(scope.get("raw_path") or scope["path"]) + len(scope.get("query_string", b"")) > ADDRESS_BYTES:
         return Refused(414, f"The address is longer than {ADDRESS_BYTES >> 10} KiB.", "Open the page itself.")
+    if any(len(name.encode(errors="replace")) > NAME_BYTES for name in scope["path"].split("/")):
+        return Refused(414, f"The address holds a name of more than {NAME_BYTES} bytes.", "Open the page itself.")
     if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
         return Refused(431, f"The headers are longer than {HEADER_BYTES >> 10} KiB.", "Delete the browser's cookies.")
     return None

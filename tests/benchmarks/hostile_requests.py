@@ -102,6 +102,7 @@ def cases() -> dict[str, Callable[[], Pieces]]:
         "10,000 cookies": lambda: request("/", "Cookie: " + "a=b;" * 15_000, method="GET"),
         "a query of 20,000 fields": lambda: request(f"/?{'a&' * 30_000}", method="GET"),
         "a path of 60 kB": lambda: request(f"/atelier/{'a/' * 30_000}", method="GET"),
+        "a name of 5 kB": lambda: request(f"/static/{'a' * 5000}", method="GET"),
         "a header that never ends": lambda: request("/", "A: " + "x" * 50 * MIB, method="GET"),
         "10,000 ranges of a script": lambda: request(
             "/static/img/logo.svg", "Range: bytes=" + "0-1," * 12_000 + "1-2", method="GET"

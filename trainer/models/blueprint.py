@@ -119,6 +119,14 @@ def vae(config: Config) -> frozenset[str] | None:
     return frozenset(names)
 
 
+def later(name: str) -> str:
+    """A VAE tensor's name as today's diffusers has it, from that or an earlier one."""
+    if ".attentions." in name:
+        for ours, earlier in LATER_NAMES.items():
+            name = name.replace(f".{earlier}.", f".{ours}.")
+    return name
+
+
 def clip(layers: int) -> frozenset[str]:
     """The tensors of a CLIP text encoder of so many layers, without its projection, which not every one has."""
     names = {f"text_model.embeddings.{kind}_embedding.weight" for kind in ("token", "position")}

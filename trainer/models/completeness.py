@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer.contract.errors import InvalidSettings
 from trainer.models import blueprint
-from trainer.models.errors import NotABaseModel
+from trainer.models.errors import BaseModelMissing, NotABaseModel
 from trainer.models.headers import AGAIN, Header, read_header
 from trainer.models.lookalikes import OTHER_VAE, refuse_quantized
 
@@ -16,6 +16,8 @@ Config = Mapping[str, Any]
 WORKING = ("unet", "vae", "text_encoder", "text_encoder_2")
 # A component's weights, in the order in which they are looked for: plain or fp16, in one file or in several
 VARIANTS = ("", ".fp16")
+STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and transformers call them
+SHARD = re.compile(r"-0\d*-of-(\d+)(?=\.)")
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 # The text encoders of a file: where they lie, and the layers that are used
 CLIP_LAYERS = 12
@@ -26,7 +28,6 @@ IN_A_FILE: Mapping[str, tuple[tuple[str, int], ...]] = {
     "sdxl": (("conditioner.embedders.0.transformer.", CLIP_LAYERS), ("conditioner.embedders.1.model.", 32)),
 }
 PROJECTED = ("conditioner.embedders.1.model.",)  # of which the projection is used too
-EARLIER = {f".{later}.": f".{earlier}." for later, earlier in blueprint.LATER_NAMES.items()}
 MOST_INDEX_BYTES = 1 << 24
 
 
@@ -94,7 +95,11 @@ def check_part(model: Path, part: str, folder: Path, config: Config, projected: 
             model, f"its {part} has no .safetensors file", f"Download the model's .safetensors files. {other}".strip()
         )
     headers = [_header_of(model, part, file, f"{AGAIN} {other}".strip()) for file in files]
-    names = {name for header in headers for name in header.tensors}
+    names: set[str] = set()
+    for header in headers:  # which of two is meant, nobody can tell
+        if twice := names & header.tensors.keys():
+            raise NotABaseModel(model, f"its {part} holds {min(twice)} twice, in two of its files", AGAIN)
+        names |= header.tensors.keys()
     absent = sorted(_indexed(model, part, files[0]) - {file.name for file in files})
     if absent:
         raise NotABaseModel(model, f"its {part} lacks {', '.join(absent)}", "Download the missing files too.")
@@ -106,7 +111,7 @@ def check_part(model: Path, part: str, folder: Path, config: Config, projected: 
         missing |= {"text_projection.weight"} - names if projected else set()
     else:
         known = (blueprint.unet if part == "unet" else blueprint.vae)(config) or frozenset()
-        missing = {name for name in known - names if _earlier(name) not in names}
+        missing = set(known - set(map(blueprint.later, names)))
     _refuse_missing(model, part, missing, other)
     for header in headers:
         refuse_quantized(header, "", part, model)
@@ -139,6 +144,8 @@ def check_tokenizer(folder: Path, name: str, words: int) -> None:
 def _json(file: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is nothing of the kind."""
     try:
+        if not file.is_file():  # opening a pipe could block forever
+            return {}
         with file.open("rb") as opened:
             found = json.loads(opened.read(MOST_INDEX_BYTES))
     except (OSError, ValueError, RecursionError):
@@ -182,35 +189,42 @@ def _check_vae_file(header: Header) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """A component's weight files, of the first variant that is there: one, or several shards."""
-    found = (
-        sorted([*folder.glob(f"*model{variant}.safetensors"), *folder.glob(f"*model{variant}-0*.safetensors")])
-        for variant in VARIANTS
-    )
-    return next(filter(None, found), [])
+    """A component's weight files, of the first variant that is there: one, or else several shards."""
+    for name in (f"{stem}{variant}" for variant in VARIANTS for stem in STEMS):
+        whole = folder / f"{name}.safetensors"
+        if whole.exists() or whole.is_symlink():
+            return [whole]
+        shards = [(SHARD.search(file.name), file) for file in sorted(folder.glob(f"{name}-0*.safetensors"))]
+        totals = [match[1] for match, _ in shards if match]
+        if totals:
+            return [file for match, file in shards if match and match[1] == totals[0]]
+    return []
 
 
 def _header_of(model: Path, part: str, file: Path, hint: str) -> Header:
     """A weight file's header; what is wrong with it is said of its part."""
     try:
         return read_header(file)
+    except BaseModelMissing:  # a link that leads nowhere, as where the hub's cache was copied without its blobs
+        raise NotABaseModel(model, f"its {part}'s {file.name} is a link to a file that is missing", hint) from None
     except NotABaseModel as error:
         raise NotABaseModel(model, f"its {part} is damaged ({file.name}: {error.seen})", hint) from None
 
 
 def _indexed(model: Path, part: str, first: Path) -> set[str]:
-    """The shards that an index lists, where there is one."""
-    plain = re.sub(r"-0\d*-of-\d+", "", first.name)
-    try:
-        with first.with_name(f"{plain}.index.json").open("rb") as file:
-            listed = json.loads(file.read(MOST_INDEX_BYTES))["weight_map"].values()
-        return {str(name) for name in listed}
-    except FileNotFoundError:
-        match = re.search(r"-0\d*-of-(\d+)\.", first.name)
-        total = int(match[1]) if match else 0
-        return {re.sub(r"-0\d*-of", f"-{number:05}-of", first.name) for number in range(1, min(total, 1000) + 1)}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise NotABaseModel(model, f"its {part}'s {plain}.index.json is damaged", AGAIN) from None
+    """The shards that an index lists, or their names count where there is none; of a whole file nothing is listed."""
+    match = SHARD.search(first.name)
+    if match is None:
+        return set()
+    index = first.with_name(f"{SHARD.sub('', first.name)}.index.json")
+    if not index.exists():
+        digits = len(match[1])
+        numbers = range(1, min(int(match[1][-9:]), 1000) + 1)
+        return {SHARD.sub(f"-{number:0{digits}}-of-{match[1]}", first.name) for number in numbers}
+    listed = _json(index).get("weight_map")
+    if not isinstance(listed, dict):
+        raise NotABaseModel(model, f"its {part}'s {index.name} is damaged", AGAIN)
+    return {str(name) for name in listed.values()}
 
 
 def _refuse_missing(path: Path, part: str, missing: Collection[str], more: str = "") -> None:
@@ -219,14 +233,6 @@ def _refuse_missing(path: Path, part: str, missing: Collection[str], more: str =
         count = f"{len(missing)} tensors are missing" if len(missing) > 1 else "a tensor is missing"
         seen = f"its {part} is incomplete: {count}, {'first ' if len(missing) > 1 else ''}{first}"
         raise NotABaseModel(path, seen, f"{AGAIN} {more}".strip())
-
-
-def _earlier(name: str) -> str:
-    """What earlier versions of diffusers called a tensor of a VAE's attention."""
-    for later, earlier in EARLIER.items():
-        if ".attentions." in name:
-            name = name.replace(later, earlier)
-    return name
 
 
 def unet_config(header: Header, family: str) -> Config:

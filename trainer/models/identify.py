@@ -39,7 +39,10 @@ PENULTIMATE = re.compile(
     r"clip[-_ ]?skip[-_ ]?2|anything|orange|\baom|counterfeit|meina|animefull|\bnai\b|anylora", re.I
 )
 VARIANTS = {"Pony": "pony", "NoobAI": "noob", "Illustrious": "illustrious|ilxl"}
-FLOW = re.compile(r"rectified[-_ .]?flow|flow[-_ .]?match|(?<![a-z])rf(?![a-z])|(?<![a-z])flow(?![a-z])", re.I)
+FLOW = re.compile(
+    r"(?i:rect(?:ified)?[-_ .]?flow|flow[-_ .]?match|reflow|perflow|(?<![a-z])(?:rf|flow)(?![a-z]))"
+    r"|(?<=[a-z])(?:RF|Flow)(?![A-Za-z])"
+)
 V_NAME = re.compile(r"v[-_ ]?pred", re.I)
 # SD 2's two models have the same tensors. ComfyUI takes a standard deviation above 0.09 here for the velocity model;
 # near it, or where the spread is that of no trained model (zeros, fresh random weights), we ask instead
@@ -66,6 +69,7 @@ SECOND_PARTS = ("text_encoder_2", "tokenizer_2")
 CLIP = ("clip_text_model", "clip")
 MOST_CONFIG_BYTES = 1 << 20
 MOST_WORDS = 1 << 20
+MOST_TIMESTEPS = 10_000  # of a noise schedule: all models have 1000
 Config = dict[str, Any]
 
 
@@ -348,6 +352,14 @@ def _prediction_of_folder(folder: Path, scheduler: Config) -> Prediction:
     kind, prediction = str(scheduler.get("_class_name", "")), scheduler.get("prediction_type", "epsilon")
     if kind.startswith(("EDM", "FlowMatch")) or prediction not in ("epsilon", "v_prediction"):
         raise NotABaseModel(folder, f"it uses another noise schedule ({kind:.60}, {prediction!s:.60})", SUPPORTED)
+    other = [name for name in ("use_flow_sigmas", "trained_betas") if scheduler.get(name)]
+    if other:
+        raise NotABaseModel(folder, f"it uses another noise schedule (its scheduler has {other[0]})", SUPPORTED)
+    steps, *betas = (scheduler.get(name) for name in ("num_train_timesteps", "beta_start", "beta_end"))
+    known = type(steps) is int and 1 < steps <= MOST_TIMESTEPS
+    if not known or not all(isinstance(beta, int | float) and 0 < beta < 1 for beta in betas):
+        seen = "its scheduler_config.json holds no noise schedule (num_train_timesteps, beta_start, beta_end)"
+        raise NotABaseModel(folder, seen, "Download that file again.")
     return "v_prediction" if prediction == "v_prediction" else "epsilon"
 
 

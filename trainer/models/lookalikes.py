@@ -132,12 +132,25 @@ def refuse_quantized(header: Header, prefix: str = "", part: str = "", model: Pa
     Raises:
         NotABaseModel: They are rounded more coarsely.
     """
-    kind = _most_bytes(header, prefix)
+    kind = _coarse(header, prefix) if part else _most_bytes(header, prefix)
     whose = f"its {part}'s weights" if part.lower() not in ("", "unet") else "its weights"
     if kind.startswith("F8") or header.has("^scaled_fp8$"):
         raise NotABaseModel(model or header.path, f"{whose} are fp8, too coarse to train on", FULL_PRECISION)
     if kind not in FLOATS or header.has(QUANTIZED):
         raise NotABaseModel(model or header.path, f"{whose} are quantized, too coarse to train on", FULL_PRECISION)
+
+
+def _coarse(header: Header, prefix: str) -> str:
+    """The number format of the first matrix that is no float of 16 bits or more, else that of most bytes.
+
+    A single one suffices: a part is as rounded as its most rounded layer. Positions are counted in whole numbers.
+    """
+    matrices = (
+        entry.dtype
+        for name, entry in header.tensors.items()
+        if name.startswith(prefix) and len(entry.shape) > 1 and not name.endswith("position_ids")
+    )
+    return next((dtype for dtype in matrices if dtype not in FLOATS), _most_bytes(header, prefix))
 
 
 def float_format(header: Header, prefix: str = "") -> str:

@@ -1,6 +1,7 @@
 """Base models as people have them, damaged or odd: each loads as it is, or is refused in a sentence of ours."""
 
 import json
+import os
 import re
 import shutil
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import CHECKOUT
 from trainer.engine.families.parts import clip_tokenizer
+from trainer.models.blueprint import LATER_NAMES
 from trainer.models.identify import identify
 
 LIBRARIES = re.compile(r"state_dict|size mismatch|KeyError|Traceback|report|from_pretrained|HeaderTooLarge|<class|\n")
@@ -115,6 +117,11 @@ def load(path, **model):
     return family
 
 
+def weights_of(family, part):
+    """A part's weights, as they were loaded."""
+    return (family.vae if part == "vae" else family.component(part)).state_dict()
+
+
 def refused(path, *words, late=False, **model):
     """Inspection and loading refuse it, or the latter alone if it is seen late, in a sentence with these words."""
     tried.append(path)
@@ -201,7 +208,10 @@ def test_another_text_encoder_s_vocabulary_cannot_be_replaced(tmp_path):
     refused(path, "tokenizer", "vocabulary")
 
 
-@pytest.mark.parametrize("name", ["SDXL-Rectified-Flow", "animeRF_rf", "sd15_flow-matching", "bigasp flow"])
+@pytest.mark.parametrize(
+    "name",
+    ["SDXL-Rectified-Flow", "animeRF_rf", "sd15_flow-matching", "bigasp flow", "noobRF_v1", "InstaFlow", "RectFlow-xl"],
+)
 @pytest.mark.parametrize("layout", ["file", "folder"])
 def test_a_model_of_flow_by_its_name_is_refused(model, layout, name):
     path = model("sd15", layout)
@@ -269,6 +279,172 @@ def test_a_second_text_encoder_by_transformers_names_is_the_same_one(model, tmp_
     tried.append(odd)
     ours, theirs = (load(one).component("text_encoder_2").state_dict() for one in (path, odd))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("part", PARTS["sd15"])
+def test_shards_are_read_whatever_their_index_says_of_each_tensor(model, part):
+    path = model("sd15", "folder")
+    before = weights_of(load(path), part)
+    first, second = in_two(path / part)
+    index = next((path / part).glob("*.index.json"))
+    index.write_text(json.dumps({"weight_map": {"a": first.name, "b": second.name}}))
+    tried.append(path)
+    for spoil in (lambda: None, index.unlink):
+        spoil()
+        after = weights_of(load(path), part)
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("part", PARTS["sd15"])
+def test_a_tensor_in_two_shards_is_named(model, part):
+    path = model("sd15", "folder")
+    first, second = in_two(path / part)
+    name = min(load_file(first))
+    changed(second, lambda tensors: tensors.update({name: load_file(first)[name] + 1}))
+    refused(path, part, name, "twice")
+
+
+@pytest.mark.parametrize("part", PARTS["sd15"])
+def test_files_beside_a_part_s_own_are_not_read(model, part):
+    path = model("sd15", "folder")
+    (file,) = (path / part).glob("*.safetensors")
+    own = {name.removeprefix("text_model."): tensor for name, tensor in load_file(file).items()}
+    whole = file.read_bytes()
+    in_two(path / part)[0].unlink()  # what is left of an earlier download, with its index
+    file.write_bytes(whole)
+    save_file({name: tensor * 0 for name, tensor in own.items()}, file.with_name("zz_model.safetensors"))
+    tried.append(path)
+    read = {name.removeprefix("text_model."): tensor for name, tensor in weights_of(load(path), part).items()}
+    assert all(torch.equal(read[name], own[name.removeprefix("text_model.")].float()) for name in read)
+
+
+@pytest.mark.parametrize("part", PARTS["sd15"])
+@pytest.mark.parametrize("kind", [torch.float8_e5m2, torch.int8, torch.int32])
+def test_one_rounded_layer_is_one_too_many(model, part, kind):
+    path = model("sd15", "folder")
+    (file,) = (path / part).glob("*.safetensors")
+    changed(file, lambda tensors: tensors.update({victim(tensors): tensors[victim(tensors)].to(kind)}))
+    refused(path, "too coarse")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["unet/{}.safetensors.index.json", "tokenizer/vocab.json", "unet/{}.safetensors"])
+def test_a_pipe_is_not_waited_for(model, name):
+    path = model("sd15", "folder")
+    pipe = path / name.format("diffusion_pytorch_model")
+    if "index" in name:
+        in_two(path / "unet")
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    if "unet" in name:
+        refused(path, "unet")
+    else:
+        assert load(path).tokenize(["fox"]).max() < 49_408
+
+
+def test_a_link_that_leads_nowhere_is_told_of_its_part(model):
+    path = model("sd15", "folder")
+    (file,) = (path / "unet").glob("*.safetensors")
+    file.unlink()
+    file.symlink_to("nowhere")
+    refused(path, "its unet's", "missing")
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_vae_by_the_names_of_earlier_versions_is_the_same_one(model, as_file):
+    path = model("sd15", "folder")
+    before = load(path).vae.state_dict()
+    (file,) = (path / "vae").glob("*.safetensors")
+    renamed = {}
+    for name, tensor in load_file(file).items():
+        for later, earlier in LATER_NAMES.items():
+            name = name.replace(f".{later}.", f".{earlier}.")
+        renamed[name] = tensor
+    save_file(renamed, file)
+    tried.append(path)
+    after = (load(path, vae=str(file)) if as_file else load(path)).vae.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+HOSTILE = {
+    "unet": ("block_out_channels", "norm_num_groups", "cross_attention_dim", "attention_head_dim"),
+    "vae": ("block_out_channels", "norm_num_groups"),
+    "text_encoder": ("hidden_size", "num_attention_heads"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+@pytest.mark.parametrize("value", [[], {}, "x", -1, 0, [["a"]]])
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in HOSTILE.items() for name in names])
+def test_a_configuration_of_no_model_is_told_of_its_part(model, part, name, value):
+    path = model("sd15", "folder")
+    file = path / part / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    try:
+        load(path)  # some values are none of the library's concern
+    except TrainerError:
+        refused(path, late=True)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"tokenizer_config.json": {"pad_token": 5, "model_max_length": "x"}},
+        {"tokenizer_config.json": {"model_max_length": 10**30}},
+        {"tokenizer_config.json": []},
+        {"tokenizer_config.json": {"bos_token": "A NEW ONE", "eos_token": "ANOTHER", "pad_token": "A THIRD"}},
+        {"vocab.json": {"a": 0, "b": 1}, "tokenizer.json": {}},
+    ],
+)
+def test_clip_s_text_encoder_is_given_clip_s_words_whatever_the_folder_says(model, spoilt):
+    path = model("sd15", "folder")
+    before = tiny.load(path).tokenize(["a red fox"])
+    for name, text in spoilt.items():
+        (path / "tokenizer" / name).write_text(json.dumps(text))
+    tried.append(path)
+    assert torch.equal(tiny.load(path).tokenize(["a red fox"]), before)
+
+
+def test_another_vocabulary_with_a_word_too_many_is_refused(tmp_path):
+    path = tiny.model(tmp_path / "model")
+    file = path / "tokenizer" / "tokenizer.json"
+    known = json.loads(file.read_text())
+    known["added_tokens"].append(known["added_tokens"][0] | {"id": 5000, "content": "fox", "special": False})
+    file.write_text(json.dumps(known))
+    refused(path, "tokenizer", late=True)
+
+
+def test_a_text_encoder_of_another_width_is_refused(model, whole):
+    path = model("sd15", "folder")
+    shutil.rmtree(path / "text_encoder")
+    shutil.copytree(whole("sd2", "folder") / "text_encoder", path / "text_encoder")
+    refused(path, "text encoder", "width", late=True)
+
+
+def test_a_unet_that_predicts_its_variance_too_is_refused(model):
+    path = model("sd15", "file")
+    last = [f"model.diffusion_model.out.2.{what}" for what in ("weight", "bias")]
+    changed(path, lambda tensors: tensors.update({name: torch.cat([tensors[name]] * 2) for name in last}))
+    refused(path, "predicts 8", late=True)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"use_flow_sigmas": True},
+        {"trained_betas": [0.1] * 1000},
+        {"num_train_timesteps": 10**9},
+        {"num_train_timesteps": 0},
+        {"beta_start": -1},
+        {"beta_end": float("nan")},
+        {"beta_start": None},
+    ],
+)
+def test_a_schedule_that_is_none_of_ours_is_refused(model, kind):
+    path = model("sd15", "folder")
+    file = path / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | kind))
+    refused(path, "schedule")
 
 
 def test_the_corpus_is_large():

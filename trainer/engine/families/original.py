@@ -15,6 +15,8 @@ from diffusers.loaders.single_file_utils import (
 )
 from torch import Tensor
 
+from trainer.models import blueprint
+
 State = Mapping[str, Tensor]
 HEAD = 64  # channels per attention head in every OpenCLIP and CLIP text encoder, and in the UNets of SD 2.x and SDXL
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -47,8 +49,13 @@ def vae(tensors: State, template: Mapping[str, Any]) -> State:
     """The VAE's tensors by diffusers' names, from a whole model or a file of its own, in either layout."""
     own = _below(tensors, VAE) or dict(tensors)
     if any(name.startswith("encoder.down_blocks.") for name in own):
-        return own
+        return later(own)
     return _known(convert_ldm_vae_checkpoint(own, template))
+
+
+def later(state: State) -> dict[str, Tensor]:
+    """A VAE's tensors, those of its attention by today's names: diffusers called them otherwise up to version 0.17."""
+    return {blueprint.later(name): tensor for name, tensor in state.items()}
 
 
 def vae_widths(state: State) -> dict[str, Any]:

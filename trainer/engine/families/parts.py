@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from trainer.engine.families import original
 from trainer.engine.frozen.malloc import without_holes
 from trainer.engine.frozen.quantized import QuantizedWeight, quantize_weight
 from trainer.engine.frozen.streaming import blocks_of, stream
-from trainer.models.completeness import has_vocabulary, weight_files
+from trainer.models.completeness import CLIP_WORDS, has_vocabulary, weight_files
 from trainer.models.errors import NotABaseModel, NotNumbers
 from trainer.models.identify import BaseModel
 
@@ -40,6 +41,7 @@ CPU = torch.device("cpu")
 TILE_PX = 512  # side of what is decoded at once: small enough to matter, large enough for its norms to be the image's
 LONGEST_CAPTION = 77  # tokens that CLIP has positions for
 UNREADABLE = (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError)  # what libraries raise
+HOSTILE = (*UNREADABLE, TypeError, LookupError, ArithmeticError, StrictDataclassError)  # and of configurations
 
 
 PART_NAMES: dict[type, str] = {UNet2DConditionModel: "UNet", AutoencoderKL: "VAE"}
@@ -104,6 +106,7 @@ def load_parts(model: BaseModel, vae: Path | None, storage: Storage) -> Parts:
     other = load_vae(vae, template["vae"], storage.vae_dtype) if vae is not None else None
     with _reading(model.path):
         parts = load(model.path, template, storage, other)
+        _check_fit(parts)
     if vae is not None:
         made, read = parts.vae.config.latent_channels, parts.unet.config.in_channels
         if made != read:
@@ -112,6 +115,26 @@ def load_parts(model: BaseModel, vae: Path | None, storage: Storage) -> Parts:
         module.requires_grad_(requires_grad=False).eval()
     parts.read_unet = _reading(model.path)(parts.read_unet)
     return parts
+
+
+def _check_fit(parts: Parts) -> None:
+    """Refuse parts of different models: the UNet predicts what it reads, and reads what the text encoders make.
+
+    Raises:
+        Unfit: They do not fit together.
+    """
+    unet = parts.unet.config
+    if unet.out_channels != unet.in_channels:
+        raise Unfit(f"its UNet reads {unet.in_channels} channels and predicts {unet.out_channels}")
+    encoders = [cast("Any", encoder).config for encoder in parts.text_encoders]
+    width = sum(encoder.hidden_size for encoder in encoders)
+    if unet.cross_attention_dim != width:
+        raise Unfit(f"its UNet reads text of width {unet.cross_attention_dim}, its text encoder makes {width}")
+    if unet.addition_embed_type == "text_time":
+        pooled = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim  # six numbers of a size
+        if pooled != encoders[-1].projection_dim:
+            made = encoders[-1].projection_dim
+            raise Unfit(f"its UNet reads captions of width {pooled}, its second text encoder makes {made}")
 
 
 @contextmanager
@@ -126,55 +149,77 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _from_folder(folder: Path, template: dict[str, Any], storage: Storage, vae: AutoencoderKL | None) -> Parts:
-    local = {"local_files_only": True}
-    unet = UNet2DConditionModel.load_config(folder / "unet", **local)
     encoders: list[nn.Module] = []
     tokenizers: list[CLIPTokenizer] = []
     for number, kind in enumerate(template["text_encoders"]):
         suffix = "_2" if number else ""
         cls: Any = CLIPTextModelWithProjection if kind.get("projection") else CLIPTextModel
-        encoders.append(_pretrained(cls, folder / f"text_encoder{suffix}", storage.dtype))
-        words = cast("Any", encoders[-1]).config.vocab_size
-        if has_vocabulary(folder / f"tokenizer{suffix}", words):
-            tokenizers.append(CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}", **local))
-        else:  # CLIP's own, which ships with us
-            tokenizers.append(clip_tokenizer(template["tokenizers"][number]["pad_token"]))
-    files = weight_files(folder / "unet")
-    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
-    bare, weights = _matched(lambda: UNet2DConditionModel.from_config(unet), tensors)
+        encoders.append(_part(cls, folder / f"text_encoder{suffix}", storage.dtype))
+        pad = template["tokenizers"][number]["pad_token"]
+        tokenizers.append(_tokenizer(folder / f"tokenizer{suffix}", cast("Any", encoders[-1]).config, pad))
+    unet = folder / "unet"
+    bare, weights = _matched(partial(_configured, UNet2DConditionModel, unet), _tensors(unet))
     return Parts(
         name=folder.name,
         unet=bare,
         read_unet=partial(_fill_unet, bare, weights, storage),
-        unet_files=files,
-        vae=vae or _channels_last(_pretrained(AutoencoderKL, folder / "vae", storage.vae_dtype)),
+        unet_files=weight_files(unet),
+        vae=vae or _channels_last(_part(AutoencoderKL, folder / "vae", storage.vae_dtype)),
         text_encoders=encoders,
         tokenizers=tokenizers,
         scheduler=json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")),
     )
 
 
-def _pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - diffusers' and transformers' models
-    """A component from its folder, whichever variant of its weights lies there.
+def _part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - diffusers' and transformers' models
+    """A component from its folder: of the very files that were inspected, and of nothing else.
 
     Raises:
-        Unfit: A weight is missing, which the libraries would fill at random, or of another shape.
-        NotNumbers: One is NaN or infinite.
+        Unfit: A weight is missing, or of another shape, or the configuration is none of such a component.
+        NotNumbers: A weight is NaN or infinite.
     """
-    variant = "fp16" if ".fp16" in weight_files(folder)[0].name else None
-    kind = {"dtype": dtype} if cls.__module__.startswith("transformers") else {"torch_dtype": dtype}
+    weights = original.later(_tensors(folder)) if cls is AutoencoderKL else _tensors(folder)
+    return _filled(partial(_configured, cls, folder), weights, Storage(dtype))
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a component's weight files."""
+    return {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
+
+
+def _configured(cls: Any, folder: Path) -> Any:  # noqa: ANN401
+    """A component as its configuration describes it.
+
+    Raises:
+        Unfit: It describes none.
+    """
     try:
-        made, told = cls.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, variant=variant, output_loading_info=True, **kind
-        )
-    except (RuntimeError, ValueError) as error:
+        if cls.__module__.startswith("transformers"):
+            return cls(CLIPTextConfig.from_pretrained(folder, local_files_only=True))
+        return cls.from_config(cls.load_config(folder, local_files_only=True))
+    except HOSTILE as error:
         if out_of_memory(error):
             raise
-        raise Unfit(f"the weights of its {folder.name} do not fit its config.json") from error
-    lost = sorted(map(str, [*told["missing_keys"], *told.get("mismatched_keys", ())]))
-    if lost:
-        raise Unfit(f"its {folder.name} lacks {len(lost)} tensors, first {lost[0]}")
-    return _finite(made, folder.name)
+        raise Unfit(f"the config.json of its {folder.name} describes no such part") from error
+
+
+def _tokenizer(folder: Path, encoder: CLIPTextConfig, pad_token: str) -> CLIPTokenizer:
+    """The tokenizer of a text encoder: CLIP's own, which ships with us, unless the encoder has other words.
+
+    Raises:
+        Unfit: The folder's cannot be read, or has words that the encoder does not know.
+    """
+    if encoder.vocab_size == CLIP_WORDS or not has_vocabulary(folder, encoder.vocab_size):
+        return clip_tokenizer(pad_token)
+    try:
+        made = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        made.model_max_length = min(made.model_max_length, encoder.max_position_embeddings)
+        highest = max(made.get_vocab().values())
+    except HOSTILE as error:
+        raise Unfit(f"its {folder.name} cannot be read") from error
+    if highest >= encoder.vocab_size:
+        raise Unfit(f"its {folder.name} has more words than the {encoder.vocab_size} of its text encoder")
+    return made
 
 
 def all_weight_files(path: Path) -> list[Path]:
@@ -183,17 +228,6 @@ def all_weight_files(path: Path) -> list[Path]:
         return [path]
     parts = (path / "unet", path / "vae", path / "text_encoder", path / "text_encoder_2", path)
     return [file for part in parts for file in weight_files(part)]
-
-
-def _finite(module: Any, part: str) -> Any:  # noqa: ANN401 - diffusers' and transformers' models
-    """The module, if its weights are finite; a single NaN would make every loss NaN.
-
-    Raises:
-        NotNumbers: One is NaN or infinite.
-    """
-    for name, weight in module.state_dict().items():
-        check_finite(weight, part, name)
-    return module
 
 
 def check_finite(weight: Tensor, part: str, name: str) -> None:
@@ -233,7 +267,7 @@ def load_vae(path: Path, template: dict[str, Any], dtype: torch.dtype) -> Autoen
     """
     try:
         if path.is_dir():
-            return cast("AutoencoderKL", _channels_last(_pretrained(AutoencoderKL, path, dtype)))
+            return cast("AutoencoderKL", _channels_last(_part(AutoencoderKL, path, dtype)))
         tensors = load_file(path)
         if any("encoder.conv_in.weight" in name for name in tensors):
             return _original_vae(tensors, template, dtype)
