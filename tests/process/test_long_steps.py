@@ -5,7 +5,6 @@ them on a CPU.
 """
 
 import os
-import signal
 import time
 from contextlib import suppress
 from itertools import pairwise
@@ -132,11 +131,12 @@ def test_a_page_that_is_ended_with_its_trainer_finds_it_interrupted(tmp_path, ho
         in_a_long_step(run)
         trainer = run.process()
         assert trainer in kill_after([trainer, *everyone(site.process.pid)], grace)
+        site.process.wait()
         hook(0)
         site.start()
         resumes_from_its_checkpoint(run)
     finally:
-        site.process.kill()
+        site.kill()
 
 
 def test_a_group_that_is_killed_leaves_the_last_checkpoint(new_run, hook, grace):

@@ -82,7 +82,7 @@ def hold() -> None:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """A process that is started meanwhile gets such signals once it has a handler for them, from its first moment on."""
+    """A process that is started meanwhile gets such signals once it has a handler for them, and none before."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
