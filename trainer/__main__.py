@@ -10,11 +10,12 @@ import sys
 
 from trainer.contract import stops
 
-if __name__ == "__main__" and sys.argv[1:]:
-    stops.hold()  # the imports below take a moment, in which SIGTERM would end the process without a word
+if __name__ == "__main__":
+    stops.hold()  # the imports below take a moment, in which a signal would end the process without a word
 
 import gc
 import os
+import select
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -82,15 +83,25 @@ def _work(run: RunFolder, group: Group, first: bool) -> int:
 def _awaited() -> RunFolder | None:
     """The run that comes on standard input; its log then takes what this process says."""
     _load_libraries()
-    path, _, home = os.fsdecode(sys.stdin.buffer.read()).partition("\0")
-    if not path:
-        return None
+    with stops.heard(_leave) as heard:
+        path, _, home = os.fsdecode(sys.stdin.buffer.read()).partition("\0")
+        if not path:
+            return None
+        stops.hold()  # until the run's are heard
     os.environ[HOME] = home  # as for a trainer that is started with its run
     run = RunFolder(Path(path))
+    if heard.times:
+        run.request("end")
     with open_plain(run.log_file, "a+b") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     return run
+
+
+def _leave(_times: int) -> None:
+    """Asked to end without a run, end; one that waits to be read is read and stopped."""
+    if not select.select([sys.stdin], [], [], 0)[0]:
+        sys.exit(stops.ENDED_BY_SIGNAL)
 
 
 def _load_libraries() -> None:

@@ -9,9 +9,9 @@ import time
 
 import psutil
 import pytest
+from endings import begun, console, is_saved, steps
 from site_at_work import Site, quick_run, until
 
-from trainer.contract.events import RunFinished
 from trainer.contract.home import CHECKOUT, Home
 from trainer.runs import process
 from trainer.runs.queue import Queue
@@ -19,54 +19,7 @@ from trainer.runs.queue import Queue
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows sends no signals")
 LONG = {"views": 2000}
 SLOW = {**LONG, "accumulation": 128}  # a step takes seconds
-# Beside a trainer: from step 5 on each takes half a minute
-SLOW_STEPS = """
-import sys, time
-
-if "trainer" in sys.orig_argv:
-    from trainer.engine import loop
-
-    plain = loop.learn
-
-    def slow(training, *rest):
-        if training.step >= 4:
-            time.sleep(30)
-        return plain(training, *rest)
-
-    loop.learn = slow
-"""
 ENDINGS = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
-
-
-def steps(run):
-    return run.view().steps
-
-
-def begun(run):
-    until(lambda: steps(run), "the first step")
-
-
-def console(run, *, output=subprocess.PIPE, before=None, **variables):
-    """A console that resumes, or begins, the run."""
-    given = ["train", "--resume", str(run.path), "--home", str(run.home.root)]
-    command = [sys.executable, "-m", "trainer.console.main", *given]
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "200", **variables}
-    return subprocess.Popen(
-        command, cwd=CHECKOUT, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True, preexec_fn=before
-    )
-
-
-def is_saved(run):
-    """It is stopped, its last checkpoint is that of its last step, and a LoRA file is there."""
-    view = run.view()
-    assert isinstance(view.ended, RunFinished), view.ended
-    assert view.ended.reason == "stopped"
-    assert run.status() == "stopped"
-    last = view.ended.step
-    assert last
-    assert view.checkpoints[-1].step == last
-    assert list(run.path.glob(f"*-{last:06}.safetensors"))
-    assert not list(run.path.rglob("*.part"))
 
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda one: one.name)
@@ -259,27 +212,4 @@ def test_the_page_ends_alone_and_the_training_continues(tmp_path, monkeypatch):
         site.process.kill()
     child.terminate()
     assert child.wait(60) == 0
-    is_saved(run)
-
-
-def test_a_step_longer_than_the_grace_leaves_the_last_checkpoint(new_run, monkeypatch, tmp_path):
-    """Ended by SIGTERM and, while the step still runs, by SIGKILL, as systemd and docker do with the whole group."""
-
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(SLOW_STEPS)
-    run = new_run(dataset=LONG, output={"checkpoint_every": 2})
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))
-    child = process.start(run)
-    until(lambda: any(kept.step == 4 for kept in run.view().checkpoints), "the checkpoint")
-    monkeypatch.delenv("PYTHONPATH")
-    child.terminate()
-    time.sleep(2.0)
-    assert child.poll() is None, "the step still runs"
-    os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    assert run.status() == "interrupted"
-    again = process.start(run)
-    until(lambda: len(steps(run)) > 4, "it resumes")
-    again.terminate()
-    assert again.wait(60) == 0
     is_saved(run)

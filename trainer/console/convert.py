@@ -12,8 +12,8 @@ from rich.console import Console
 
 from trainer.console.flags import Flags, Parser
 from trainer.console.progress import wait
+from trainer.contract import stops
 from trainer.contract.home import user_path
-from trainer.contract.stops import ENDED_BY_SIGNAL
 
 USAGE = "MODEL.ckpt [TARGET]"
 
@@ -36,11 +36,13 @@ def run(flags: Flags, console: Console) -> int:
     source = flags["source"]
     target = flags["target"] if "target" in flags else source.with_suffix(".safetensors")
     command = [sys.executable, "-P", "-m", "trainer.tools.convert", str(source), str(target)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:  # noqa: S603 - an argument list
+    with stops.held_back():
+        started = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603 - an argument list
+    with started as child:
         code = wait(child, f"Converting {source.name}", console)
         said = child.stdout.read() if child.stdout else b""
     for line in said.decode(errors="replace").splitlines():
         console.print(line, markup=False, soft_wrap=True)
-    if code == ENDED_BY_SIGNAL:
+    if code == stops.ENDED_BY_SIGNAL:
         console.print("Stopped; nothing was written.")
     return code

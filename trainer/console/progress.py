@@ -52,7 +52,7 @@ def follow(
                 asked = heard.times
                 if asked > 1 and process.force_quit(work):
                     return stops.ENDED_BY_SIGNAL
-                work.request("stop")
+                work.request("end" if heard.by_system else "stop")
                 console.print(f"{stopping}… (Ctrl-C again ends at once)")
             bar.tick()
             time.sleep(POLL_SECONDS)

@@ -16,9 +16,10 @@ ENDED_BY_SIGNAL = 130  # the exit code of what Ctrl-C ended, as shells have it
 
 @dataclass
 class Heard:
-    """How often this process was asked to end."""
+    """How often this process was asked to end, and by whom first."""
 
     times: int = 0
+    by_system: bool = False  # not by Ctrl-C: whoever asked ends it for good before long
 
 
 @contextmanager
@@ -33,6 +34,7 @@ def heard(asked: Callable[[int], None]) -> Iterator[Heard]:
     def _hear(number: int, _frame: FrameType | None) -> None:
         if number == HANG_UP and count.times:
             return
+        count.by_system = count.by_system if count.times else number != signal.SIGINT
         count.times += 1
         asked(count.times)
 
@@ -49,6 +51,18 @@ def interrupt() -> None:
     _install(signal.default_int_handler)
 
 
+def interrupt_once() -> None:
+    """From now on the first such signal does so; the next ones would break off what cleans up behind it."""
+    count = Heard()
+
+    def _interrupt(_number: int, _frame: FrameType | None) -> None:
+        count.times += 1
+        if count.times == 1:
+            raise KeyboardInterrupt
+
+    _install(_interrupt)
+
+
 def end_quietly() -> None:
     """From now on every such signal ends this process with a word: it has not begun."""
 
@@ -61,9 +75,22 @@ def end_quietly() -> None:
 
 
 def hold() -> None:
-    """Keep SIGTERM back until there is a handler for it; who calls this comes to `heard` soon."""
+    """Keep such signals back until there is a handler for them; who calls this installs one soon."""
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """A process that is started meanwhile gets such signals once it has a handler for them, and none before."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _install(handler: Callable[[int, FrameType | None], object]) -> dict[signal.Signals, Any]:
@@ -73,5 +100,5 @@ def _install(handler: Callable[[int, FrameType | None], object]) -> dict[signal.
     heeded = [number for number in ASKING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in heeded}
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)
     return before

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from trainer.contract import stops
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.contract.wording import for_console, setting
@@ -25,13 +26,16 @@ from trainer.runs.sheets import strip_name
 
 
 def main(arguments: list[str]) -> int:
-    """Generate the strip; 0 when it is there, 2 when there is a reason why not."""
+    """Generate the strip; 0 when it is there, 2 when there is a reason why not, 130 if it was ended."""
     folder, file = arguments
     try:
+        stops.interrupt_once()  # so that no half-written file stays
         generate(RunFolder.find(Home.find(), folder), file)
     except TrainerError as error:
         print(for_console(f"{error.message} {error.hint}"), file=sys.stderr)  # noqa: T201
         return 2
+    except KeyboardInterrupt:
+        return stops.ENDED_BY_SIGNAL
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import IO, Self
 
 import psutil
 
+from trainer.contract import stops
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import CHECKOUT, HOME, Home
 from trainer.contract.ours import open_plain
@@ -184,17 +185,18 @@ def _popen(
     path = _with_checkout(os.environ.get("PYTHONPATH", ""))
     environment = {**MEMORY_KEPT, **SAME_SUMS, **os.environ, "PYTHONUTF8": "1", "PYTHONPATH": path}
     environment |= {HOME: str(home.root)} if home else {}  # a folder does not tell it: links, and runs that were moved
-    return subprocess.Popen(  # noqa: S603 - an argument list, no shell
-        # -P: a torch.py in the folder where the user stands is not ours
-        [sys.executable, "-P", "-m", module, *arguments],
-        cwd=CHECKOUT,
-        stdin=stdin,
-        stdout=output,
-        stderr=output,
-        env=environment,
-        creationflags=_detached_flags(),
-        start_new_session=os.name == "posix",
-    )
+    with stops.held_back():
+        return subprocess.Popen(  # noqa: S603 - an argument list, no shell
+            # -P: a torch.py in the folder where the user stands is not ours
+            [sys.executable, "-P", "-m", module, *arguments],
+            cwd=CHECKOUT,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            creationflags=_detached_flags(),
+            start_new_session=os.name == "posix",
+        )
 
 
 def force_quit(folder: WorkFolder) -> bool:

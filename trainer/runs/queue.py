@@ -103,9 +103,12 @@ class Queue:
                 self._start_first(runs)
 
     def take_over(self) -> None:
-        """Start the next run after a trainer that was killed, which could not do so itself."""
+        """Start the next run after a trainer that was killed, which could not do so itself.
+
+        One that was asked to end before, and had a step too long for it, counts as ended by the system.
+        """
         last = max(RunFolder.all(self.home), key=_seen, default=None)
-        killed = last is not None and last.process_file.exists()
+        killed = last is not None and last.process_file.exists() and last.asked_for("end") is None
         if last is None or killed or not _holds(last):
             self.advance()
 

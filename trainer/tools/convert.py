@@ -60,8 +60,8 @@ BESIDE_WEIGHTS: list[Any] = [
 def main(arguments: Sequence[str]) -> int:
     """Convert SOURCE to TARGET, and print what was written; 0 on success, 2 on an error the user can act on."""
     source, target = map(Path, arguments)
-    stops.interrupt()  # so that no half-written file stays
     try:
+        stops.interrupt_once()  # so that no half-written file stays
         convert(source, target)
     except (TrainerError, OSError) as raised:
         error = of_system(raised) if isinstance(raised, OSError) else raised

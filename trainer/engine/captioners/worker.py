@@ -35,6 +35,17 @@ class Worker:
     def work(self) -> None:
         """Caption what is to be captioned, put it into the overlay, and log how it ended."""
         began = time.monotonic()
+        try:
+            self._caption_all()
+            stopped = False
+        except Stopped:
+            stopped = True
+        self.job.apply()
+        seen, seconds = len(self.job.results().done), time.monotonic() - began
+        self.log.write(RunFinished(reason="stopped" if stopped else "completed", step=seen, seconds=seconds))
+
+    def _caption_all(self) -> None:
+        """Find out what is to be captioned, and do it."""
         self.report("load", 0, 0)
         (items, problems), settings = self.job.look(), self.job.settings()
         self._pass_over([problem for problem in problems if problem.code == UnreadableImage.code])
@@ -44,15 +55,8 @@ class Worker:
             self.job.note(kept=len(items) - len(wanted))
         known = [item for item in items if item.name not in earlier.applied]
         waiting = [item for item in wanted if item.name not in earlier.done]
-        try:
-            if waiting:
-                self._caption(open_captioner(settings, known, self.report), waiting)
-            stopped = False
-        except Stopped:
-            stopped = True
-        self.job.apply()
-        seen, seconds = len(self.job.results().done), time.monotonic() - began
-        self.log.write(RunFinished(reason="stopped" if stopped else "completed", step=seen, seconds=seconds))
+        if waiting:
+            self._caption(open_captioner(settings, known, self.report), waiting)
 
     def _pass_over(self, broken: list[Problem]) -> None:
         """Warn of the images that cannot be opened at all."""
@@ -90,7 +94,7 @@ class Worker:
 
 
 def main(arguments: list[str]) -> int:
-    """Caption the job's images; returns 0 when it ended well, 2 when it failed with a reason."""
+    """Caption the job's images; returns 0 when it ended well, 2 when it failed with a reason, 130 if ended at once."""
     job = CaptionJob(Path(arguments[0]).absolute())
     failures: list[str] = []
 
@@ -100,18 +104,26 @@ def main(arguments: list[str]) -> int:
             raise Terminated
         job.request("end")
 
-    with stops.heard(asked_to_end), job.alone(), EventLog(job.events_file) as log:
-        job.claim()
-
-        def failed(code: str, message: str, hint: str) -> None:
-            """Log why it failed; the technical details go to log.txt."""
-            failures.append(code)
-            log.write(RunFailed(code=code, message=message, hint=hint))
-            traceback.print_exc()
-
-        with isolated("Captioning", failed, "Details are in log.txt. Start it again to resume."):
-            Worker(job, log).work()
+    try:
+        with stops.heard(asked_to_end), job.alone(), EventLog(job.events_file) as log:
+            _work(job, log, failures)
+    except Terminated:
+        return stops.ENDED_BY_SIGNAL
     return 2 if failures else 0
+
+
+def _work(job: CaptionJob, log: EventLog, failures: list[str]) -> None:
+    """Do it; the code of what made it fail is added to `failures`."""
+
+    def failed(code: str, message: str, hint: str) -> None:
+        """Log why it failed; the technical details go to log.txt."""
+        failures.append(code)
+        log.write(RunFailed(code=code, message=message, hint=hint))
+        traceback.print_exc()
+
+    job.claim()
+    with isolated("Captioning", failed, "Details are in log.txt. Start it again to resume."):
+        Worker(job, log).work()
 
 
 if __name__ == "__main__":
