@@ -69,6 +69,7 @@ SECOND_PARTS = ("text_encoder_2", "tokenizer_2")
 CLIP = ("clip_text_model", "clip")
 MOST_CONFIG_BYTES = 1 << 20
 MOST_WORDS = 1 << 20
+USUAL_NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}
 MOST_TIMESTEPS = 10_000  # of a noise schedule: all models have 1000
 Config = dict[str, Any]
 
@@ -355,7 +356,8 @@ def _prediction_of_folder(folder: Path, scheduler: Config) -> Prediction:
     other = [name for name in ("use_flow_sigmas", "trained_betas") if scheduler.get(name)]
     if other:
         raise NotABaseModel(folder, f"it uses another noise schedule (its scheduler has {other[0]})", SUPPORTED)
-    steps, *betas = (scheduler.get(name) for name in ("num_train_timesteps", "beta_start", "beta_end"))
+    # What is not there at all is missed when the model is loaded
+    steps, *betas = (scheduler.get(name, usual) for name, usual in USUAL_NOISE.items())
     known = type(steps) is int and 1 < steps <= MOST_TIMESTEPS
     if not known or not all(isinstance(beta, int | float) and 0 < beta < 1 for beta in betas):
         seen = "its scheduler_config.json holds no noise schedule (num_train_timesteps, beta_start, beta_end)"
