@@ -87,4 +87,4 @@ def test_it_is_asked_for_and_then_exact(stage, disk, stopped, tmp_path, name, an
     finally:
         shutil.rmtree(disk, ignore_errors=True)
         (disk.parent / "kept").rename(disk)
-    assert not note("inputs moved before a resume", wrong)
+    assert not note("files moved before a resume", wrong)
