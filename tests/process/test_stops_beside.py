@@ -75,7 +75,8 @@ def slow_captions(tmp_path, seconds):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5])
-def test_captioning_that_is_ended_while_it_loads_is_stopped(home, folder, ending, seconds):
+def test_captioning_that_is_ended_while_it_loads_is_stopped(home, folder, tmp_path, monkeypatch, ending, seconds):
+    monkeypatch.setenv("PYTHONPATH", slow_captions(tmp_path, 2.0))  # so that it cannot be done by then
     job = job_of(home, folder)
     child = process.work(job, MODULE)
     time.sleep(seconds)
