@@ -1,4 +1,6 @@
-"""Notices of the page, as HTML cards."""
+"""Notices of the page, as HTML cards, and lists of facts."""
+
+from collections.abc import Sequence
 
 from app.kit.failures import link
 from app.kit.wording import Problem, html_of
@@ -24,3 +26,9 @@ def good_card(text: str) -> str:
 def alert_card(text: str) -> str:
     """Returns a card for a problem; `text` is HTML."""
     return f'<div class="notice failure" role="alert">{text}</div>'
+
+
+def facts_list(rows: Sequence[tuple[str, str]]) -> str:
+    """Returns names and their values, both as HTML, as a list of facts."""
+    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)
+    return f'<dl class="facts">{listed}</dl>'

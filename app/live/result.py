@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.kit.action_errors import carded
-from app.kit.cards import alert_card, good_card, problem_card
+from app.kit.cards import alert_card, facts_list, good_card, problem_card
 from app.kit.component import PRIVATE
 from app.kit.text import label, language, say
 from app.kit.wording import html_of
@@ -134,12 +134,11 @@ def facts(run: RunFolder, lora: Lora, tongue: str) -> str:
         ("SHA-256", f'<code title="{escape(digest)}">{escape(digest[:16])}…</code>'),
         (say(tongue, "result.where"), f"<code>{escape(str(run.path / name))}</code>"),
     ]
-    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)
     link = (
         f'<a class="download" href="{run_url(run, name)}" download>'
         f"{say(tongue, 'result.download', file=escape(lora.file))}</a>"
     )
-    return f'{link}<dl class="facts">{listed}</dl>'
+    return link + facts_list(rows)
 
 
 def strip(run: RunFolder, file: str, tongue: str) -> str:

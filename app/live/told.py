@@ -7,6 +7,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.kit.action_errors import reported
+from app.kit.cards import facts_list
 from app.kit.component import PRIVATE
 from app.kit.text import label, say
 from trainer.contract.errors import TrainerError
@@ -66,5 +67,4 @@ def facts(said: Told, tongue: str) -> str:
     rows = [(say(tongue, LABELS.get(name, f"told.{name}")), escape(text)) for name, text in said.names.items()]
     tags = ", ".join(f"{escape(tag)} ({times})" for tag, times in said.tags.items())
     rows.append((say(tongue, "told.tags"), tags or say(tongue, "told.no_tags")))
-    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)
-    return f'<dl class="facts">{listed}</dl><p class="quiet">{say(tongue, "told.settings")}</p>'
+    return f'{facts_list(rows)}<p class="quiet">{say(tongue, "told.settings")}</p>'
