@@ -76,6 +76,7 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
         known = [*captions, *prompts, *prior_prompts, *(item.caption for item in class_items), ""]
         # Before the images, which then have the text encoders' memory
         text = learn_text(family, config, known, dtype=dtype, cache=cache, progress=progress)
+        cache.missed = ahead.finish  # waited for before an image is encoded
         data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
         if ladder.tiled:
             family.decode_in_tiles()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import CHECKOUT
 from trainer.engine.families.parts import clip_tokenizer
+from trainer.engine.families.read_ahead import ReadAhead
 from trainer.models.blueprint import LATER_NAMES
 from trainer.models.identify import identify
 
@@ -117,6 +118,13 @@ def load(path, **model):
     return family
 
 
+def ready_to_encode(path, **model):
+    """The model as it is before a training encodes its first image."""
+    family = tiny.load(path, model=model, objective={"prediction": "v_prediction"})
+    with ReadAhead(family.unet_files) as ahead:
+        ahead.finish()
+
+
 def weights_of(family, part):
     """A part's weights, as they were loaded."""
     return (family.vae if part == "vae" else family.component(part)).state_dict()
@@ -125,7 +133,8 @@ def weights_of(family, part):
 def refused(path, *words, late=False, **model):
     """Inspection and loading refuse it, or the latter alone if it is seen late, in a sentence with these words."""
     tried.append(path)
-    for act in (lambda: load(path, **model), *(() if late else (lambda: identify(path, "vae" not in model),))):
+    acts = [lambda: ready_to_encode(path, **model), lambda: identify(path, "vae" not in model)]
+    for act in acts[:1] if late else acts:
         with pytest.raises(TrainerError) as error:
             act()
         said = f"{error.value.message} {error.value.hint}"
