@@ -17,7 +17,7 @@ from trainer.contract.ours import check
 from trainer.contract.settings.config import TrainConfig
 from trainer.engine.adapters.lora import Adapter
 from trainer.engine.data.batches import TextStates
-from trainer.engine.families.base import Family, RenderOptions
+from trainer.engine.families.base import Conditioning, Family, RenderOptions
 from trainer.planning.preview_schedule import MOST_STRIP_PROMPTS
 from trainer.runs.folder import RunFolder
 from trainer.runs.sheets import STRENGTHS, strength_sheet, strip_name
@@ -55,12 +55,31 @@ class Renderer:
             negative = self.text([self.config.preview.negative_prompt], self.accelerator.device)
             return self.family.render(positive, negative, preview_options(self.config, indices))
 
+    @torch.no_grad()
+    def paint_at(self, adapter: Adapter, chosen: Sequence[tuple[int, float]]) -> list[Image.Image]:
+        """Returns an image for each prompt number and strength of the adapter, all generated together."""
+        indices, strengths = zip(*chosen, strict=True)
+        positive, negative = [], []
+        with self.accelerator.autocast():
+            for index, strength in chosen:
+                with adapter.scaled(strength):
+                    positive.append(self.text([self.prompts[index]], self.accelerator.device))
+                    negative.append(self.text([self.config.preview.negative_prompt], self.accelerator.device))
+            with adapter.scaled(*strengths):
+                return self.family.render(
+                    Conditioning.stack(positive), Conditioning.stack(negative), preview_options(self.config, indices)
+                )
+
+    @property
+    def most_together(self) -> int:
+        """How many images are generated together."""
+        options = preview_options(self.config, ())
+        return max(1, TOGETHER // (options.width * options.height))
+
     def groups(self) -> Iterator[range]:
         """Yields the prompt numbers in groups that are generated together."""
-        options = preview_options(self.config, ())
-        most = max(1, TOGETHER // (options.width * options.height))
-        for first in range(0, len(self.prompts), most):
-            yield range(first, min(first + most, len(self.prompts)))
+        for first in range(0, len(self.prompts), self.most_together):
+            yield range(first, min(first + self.most_together, len(self.prompts)))
 
 
 def render_strip(renderer: Renderer, adapter: Adapter, target: Path, keep_going: Callable[[int, int], bool]) -> None:
@@ -70,15 +89,16 @@ def render_strip(renderer: Renderer, adapter: Adapter, target: Path, keep_going:
         renderer: Generates the prompts; if it has none, there is no strip.
         adapter: Without dropout.
         target: The PNG, replaced if it is there.
-        keep_going: Called before each image with the number done and their total; if it answers no, there is no strip.
+        keep_going: Called before images that are generated together, with the number done and the total; if it answers
+            no, there is no strip.
     """
     prompts = renderer.prompts[:MOST_STRIP_PROMPTS]
+    wanted = list(product(range(len(prompts)), STRENGTHS))
     rendered: list[Image.Image] = []
-    for index, strength in product(range(len(prompts)), STRENGTHS):
-        if not keep_going(len(rendered), len(prompts) * len(STRENGTHS)):
+    while len(rendered) < len(wanted):
+        if not keep_going(len(rendered), len(wanted)):
             return
-        with adapter.scaled(strength):
-            rendered += renderer.paint(index)
+        rendered += renderer.paint_at(adapter, wanted[len(rendered) :][: renderer.most_together])
     if rendered:
         atomic_write(target, strength_sheet(prompts, rendered))
 

@@ -1,12 +1,15 @@
 import math
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from trainer.contract.settings.config import validated
 from trainer.contract.settings.learning import AdapterSettings
+from trainer.engine import previews
 from trainer.engine.adapters.fused import fuse
 from trainer.engine.adapters.lora import attach
 from trainer.engine.adapters.lora_file import client_delta, export, put_into
@@ -21,6 +24,7 @@ from trainer.models.lora_layers import read_lora
 from trainer.models.lora_names import kohya_name
 from trainer.runs import process
 from trainer.runs.errors import RunBusy, RunError, RunMissing
+from trainer.runs.sheets import STRENGTHS
 
 
 def load(tiny_model, dtype=torch.float32):
@@ -243,18 +247,19 @@ def test_while_the_run_is_trained_no_second_model_is_loaded(new_run):
     assert not run.log_file.exists()
 
 
-def painter(tiny_model, tmp_path, prompts, text_encoder=False):
+def painter(tiny_model, tmp_path, prompts, text_encoder=False, precision="fp32", guidance_scale=1.0):
     """A painter of a fresh model, and the adapter that it shows."""
     config = validated(
         {
-            "model": {"base_model": str(tiny_model), "precision": "fp32", "device": "cpu"},
+            "model": {"base_model": str(tiny_model), "precision": precision, "device": "cpu"},
             "dataset": {"resolution": 64},
             "adapter": {"rank": 4, "alpha": 2.0, "text_encoder": text_encoder},
-            "preview": {"steps": 2, "guidance_scale": 1.0},
+            "preview": {"steps": 2, "guidance_scale": guidance_scale},
         }
     )
+    AcceleratorState._reset_state()  # it knows one precision for the whole process
     accelerator, dtype = make_accelerator(config.model)
-    family = load(tiny_model)
+    family = load(tiny_model, dtype)
     text = learn_text(
         family, config, prompts, dtype=dtype, cache=TensorCache(tmp_path / "cache"), progress=lambda _done, _all: None
     )
@@ -263,20 +268,44 @@ def painter(tiny_model, tmp_path, prompts, text_encoder=False):
     return Renderer(config, family, text, tuple(prompts), accelerator), adapter
 
 
-def test_a_strip_shows_the_first_prompt_and_counts_its_images(tiny_model, tmp_path):
-    told = []
+@pytest.mark.parametrize(("at_once", "told"), [(64, [0]), (4, [0, 4]), (1, [0, 1, 2, 3, 4, 5])])
+def test_a_strip_shows_the_first_prompt_and_counts_its_images(tiny_model, tmp_path, monkeypatch, at_once, told):
+    monkeypatch.setattr(previews, "TOGETHER", at_once * 64 * 64)
+    seen = []
     drawer, adapter = painter(tiny_model, tmp_path, ["ball", "box", "hat"])
-    render_strip(drawer, adapter, tmp_path / "x.png", lambda done, total: told.append((done, total)) or True)
-    assert told == [(done, 6) for done in range(6)]
+    render_strip(drawer, adapter, tmp_path / "x.png", lambda done, total: seen.append((done, total)) or True)
+    assert seen == [(done, 6) for done in told]
     assert (tmp_path / "x.png").is_file()
 
 
-def test_a_strip_called_off_leaves_the_one_that_was_there(tiny_model, tmp_path):
+def test_a_strip_called_off_leaves_the_one_that_was_there(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(previews, "TOGETHER", 64 * 64)
     drawer, adapter = painter(tiny_model, tmp_path, ["ball"])
     (tmp_path / "x.png").write_bytes(b"old")
     render_strip(drawer, adapter, tmp_path / "x.png", lambda done, _total: done < 2)
     assert (tmp_path / "x.png").read_bytes() == b"old"
     assert all(live.scaling == 0.5 for live in adapter.layers.values())
+
+
+def pixels(image):
+    return np.asarray(image, np.int16)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_at_every_strength_together_is_what_it_is_alone(tiny_model, tmp_path, scale, precision, text_encoder):
+    """In bfloat16 the layers are fused, and a batch of another size rounds otherwise."""
+    drawer, adapter = painter(tiny_model, tmp_path, ["ball", "box"], text_encoder, precision, scale)
+    learnt(adapter, size=1.0)
+    chosen = [(index, strength) for index in (1, 0) for strength in STRENGTHS]
+    together = drawer.paint_at(adapter, chosen)
+    for (index, strength), image in zip(chosen, together, strict=True):
+        with adapter.scaled(strength):
+            (alone,) = drawer.paint(index)
+        off = np.abs(pixels(image) - pixels(alone))
+        assert (off.max() <= 1) if precision == "fp32" else (off.mean() < 4), (index, strength, off.mean(), off.max())
+    assert len({image.tobytes() for image in together}) == len(chosen)
 
 
 def test_without_prompts_there_is_no_strip(tiny_model, tmp_path):

@@ -19,7 +19,7 @@ from peft.tuners import lora
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from trainer.engine.adapters.lora import Adapter, LiveLayer
+from trainer.engine.adapters.lora import NAME, Adapter, LiveLayer, PerSample
 from trainer.engine.families.base import Family
 from trainer.engine.frozen.lean_layers import Entry, Gate, Geglu, Normed, NormedInGroups
 
@@ -165,8 +165,14 @@ class _Forward:
             ready = self.entry.ahead(kept) if self.entry else kept
             return cast("Tensor", self.base(ready.movedim(-1, 1) if spatial else ready))
         down, up = self.weights.of(self.number)
+        scaling = self.live.layer.scaling[NAME]
+        if isinstance(scaling, PerSample):
+            ready = kept.to(self.flat_weight.dtype)
+            ready = self.entry.ahead(ready) if self.entry else ready
+            made = F.linear(ready, self.flat_weight, self.base.bias) + ready @ down.t() @ up.t() * scaling
+            return made.movedim(-1, 1) if spatial else made
         made: Tensor = LoraFunction.apply(  # type: ignore[no-untyped-call]
-            kept.to(self.flat_weight.dtype), self.flat_weight, self.base.bias, down, up, self.live.scaling, self.entry
+            kept.to(self.flat_weight.dtype), self.flat_weight, self.base.bias, down, up, scaling, self.entry
         )
         made = made.view(*kept.shape[:-1], -1)
         return made.movedim(-1, 1) if spatial else made

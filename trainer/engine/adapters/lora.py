@@ -1,6 +1,6 @@
 """LoRA layers on a family's modules, by peft: attach, group, save, restore."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -18,6 +18,18 @@ from trainer.models.errors import UnsupportedModel
 from trainer.models.lora_names import Component, Slot, trained_components
 
 NAME = "default"  # peft's name of the one adapter
+
+
+class PerSample:
+    """A scaling of its own for each sample of a batch; CFG repeats the batch, and the scalings with it."""
+
+    def __init__(self, scalings: Sequence[float]) -> None:
+        self._scalings = scalings
+
+    def __rmul__(self, added: Tensor) -> Tensor:
+        """What a layer adds, (k·B, …) for B scalings, times them: peft multiplies by its scaling from the right."""
+        scalings = torch.tensor(self._scalings, dtype=added.dtype, device=added.device)
+        return added * scalings.repeat(len(added) // len(scalings)).view(-1, *[1] * (added.ndim - 1))
 
 
 @dataclass(frozen=True)
@@ -83,12 +95,16 @@ class Adapter:
                 live.layer.enable_adapters(enabled=True)
 
     @contextmanager
-    def scaled(self, factor: float) -> Iterator[None]:
-        """The adapter at `factor` times its strength, for as long as this lasts."""
+    def scaled(self, *factors: float) -> Iterator[None]:
+        """The adapter at `factor` times its strength, for as long as this lasts; for use without gradients.
+
+        With several factors each sample of a batch has its own.
+        """
         before = {name: live.scaling for name, live in self.layers.items()}
         try:
             for name, live in self.layers.items():
-                live.layer.scaling[NAME] = before[name] * factor
+                made = [before[name] * factor for factor in factors]
+                live.layer.scaling[NAME] = made[0] if len(made) == 1 else PerSample(made)
             yield
         finally:
             for name, live in self.layers.items():
