@@ -1,15 +1,16 @@
-"""Step 6: two figures of the shipped model: VAE reconstruction, and whether a caption generates its own image."""
+"""Step 6: figures of the shipped model: VAE reconstruction, and whether a caption generates its own image."""
 
 from __future__ import annotations
 
 import argparse
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 
 from assets.pocket.build.common import (
     BASE_STYLES,
     MODEL,
+    PLAIN_STYLE,
     SEED,
     WORK,
     Pictures,
@@ -19,7 +20,7 @@ from assets.pocket.build.common import (
     load_pictures,
     sheet,
 )
-from assets.pocket.build.unet import base_latents, draw
+from assets.pocket.build.unet import NOISE, Lessons, Painter, composing_error, draw, load_shipped_weights
 from assets.pocket.build.vae import psnr_db
 
 NEAREST, CAPTIONS = 5, 100
@@ -77,47 +78,71 @@ def load_shipped() -> StableDiffusionPipeline:
     return pipe
 
 
-def retrieval(
-    pipe: StableDiffusionPipeline, pictures: Pictures, guidance: float, steps: int, count: int
+@torch.no_grad()
+def own_latents(pipe: StableDiffusionPipeline, pictures: Pictures, style: str) -> torch.Tensor:
+    """The scaled latents of a style's images in the order of `concepts()`, (N, 1024)."""
+    rows = pictures.rows({(style, icon) for icon in concepts()})
+    order = {pictures.names[row][1]: i for i, row in enumerate(rows)}
+    mean = torch.cat(
+        [pipe.vae.encode(pictures.batch(rows[i : i + 32])).latent_dist.mean for i in range(0, len(rows), 32)]
+    )
+    return mean[[order[icon] for icon in concepts()]].flatten(1) * pipe.vae.config.scaling_factor
+
+
+@torch.no_grad()
+def meets(
+    pipe: StableDiffusionPipeline, own: torch.Tensor, style: str | None, *, guidance: float, steps: int, count: int
 ) -> tuple[float, float]:
-    """Share of captions whose own image is among the five nearest of its style in latent space, and chance."""
-    latents: dict[str, torch.Tensor] = {}
-    for style in BASE_STYLES:
-        rows = pictures.rows({(style, icon) for icon in concepts()})
-        order = {pictures.names[row][1]: i for i, row in enumerate(rows)}
-        mean, _, factor = base_latents(pipe.vae, pictures, rows)
-        latents[style] = (mean / factor)[[order[icon] for icon in concepts()]].flatten(1)
-    every = [(style, place) for style in BASE_STYLES for place in range(len(concepts()))]
-    drawn_by_seed = torch.randperm(len(every), generator=torch.Generator().manual_seed(SEED))[:count].tolist()
-    hits = 0
+    """How a caption's image meets its own image: RMS distance in latents, and whether it is among the nearest.
+
+    Args:
+        pipe: The model.
+        own: What `own_latents` gives for the style that is meant.
+        style: The style that the captions name, if they name one.
+        guidance: The CFG scale.
+        steps: Steps of generation.
+        count: Captions tried, chosen by seed.
+
+    Returns:
+        The mean RMS distance, and the share of captions whose own image is among the `NEAREST` of its style.
+    """
+    chosen = torch.randperm(len(own), generator=torch.Generator().manual_seed(SEED))[:count].tolist()
+    distances, hits = 0.0, 0
     for start in range(0, count, 20):
-        chosen = [every[i] for i in drawn_by_seed[start : start + 20]]
-        made = draw(pipe, [caption(concepts()[place], style) for style, place in chosen], guidance, steps, seed=start)
-        with torch.no_grad():
-            found = pipe.vae.encode(made.contiguous(memory_format=torch.channels_last)).latent_dist.mean.flatten(1)
-        for (style, place), latent in zip(chosen, found, strict=True):
-            distance = (latents[style] - latent).square().sum(1)
+        places = chosen[start : start + 20]
+        made = draw(pipe, [caption(concepts()[place], style) for place in places], guidance, steps, seed=start)
+        latents = pipe.vae.encode(made.contiguous(memory_format=torch.channels_last)).latent_dist.mean.flatten(1)
+        found = latents * pipe.vae.config.scaling_factor
+        for place, latent in zip(places, found, strict=True):
+            distance = (own - latent).square().mean(1).sqrt()
+            distances += float(distance[place])
             hits += int(place in distance.topk(NEAREST, largest=False).indices.tolist())
-    return hits / count, NEAREST / len(concepts())
+    return distances / count, hits / count
 
 
 def check(guidance: float, steps: int, count: int) -> None:
-    """Print both figures and save the sheet of 40 prompts."""
+    """Print the figures and save the sheet of 40 prompts."""
     torch.manual_seed(0)
     pictures, pipe = load_pictures(), load_shipped()
     heldout = heldout_for_vae(pictures)
     vae: AutoencoderKL = pipe.vae.to(memory_format=torch.channels_last)
-    print(
-        f"VAE: {psnr_db(vae, pictures, heldout):.2f} dB PSNR on {len(heldout)} held-out pictures (bar: 27)", flush=True
-    )
+    print(f"VAE: {psnr_db(vae, pictures, heldout):.2f} dB PSNR on {len(heldout)} held-out images (bar: 27)", flush=True)
+    painter = Painter()
+    load_shipped_weights(painter)
+    error = composing_error(painter.eval(), Lessons(pipe.tokenizer, vae), DDPMScheduler(**NOISE), count=512)
+    print(f"x0 error at timesteps from 700: {error:.3f} RMS (bar: 0.20)", flush=True)
     prompts = [caption(icon, BASE_STYLES[i % 2]) for i, icon in enumerate(SHEET_CONCEPTS)]
     made = [draw(pipe, prompts[i : i + 20], guidance, steps, seed=i) for i in range(0, len(prompts), 20)]
     sheet(torch.cat(made), 10, WORK / "sheets" / "check.png")
-    share, chance = retrieval(pipe, pictures, guidance, steps, count)
-    print(
-        f"Captions: {share:.0%} of {count} find their own picture among the {NEAREST} nearest of their style "
-        f"(bar: 60 %, chance {chance:.1%}); guidance {guidance}, {steps} steps"
-    )
+    for style in (None, *BASE_STYLES):
+        own = own_latents(pipe, pictures, style or PLAIN_STYLE)
+        distance, share = meets(pipe, own, style, guidance=guidance, steps=steps, count=count)
+        print(
+            f"Captions {f'in {style} style' if style else 'without a style'}: {distance:.3f} RMS to their own image "
+            f"(bar: {0.33 if style else 0.4}), {share:.0%} of {count} have it among the {NEAREST} nearest of its style "
+            f"(chance {NEAREST / len(own):.1%}); guidance {guidance}, {steps} steps",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

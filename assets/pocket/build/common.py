@@ -22,6 +22,15 @@ SEED = 20261122
 # Iconify icon sets, pinned; the prompt's style words are in every base caption.
 ICON_SETS = {"noto": "noto@1.2.9", "fluent": "fluent-emoji-flat@1.2.6", "openmoji": "openmoji@1.2.29"}
 BASE_STYLES = ("noto", "fluent")
+PLAIN_STYLE = "noto"  # what a caption without a style's name means
+# People write "a red apple", and a trigger word shifts every other word: the words must mean the same in any place
+LEAD_INS = (
+    "{article} {words}",
+    "the {words}",
+    "{article} {words} emoji",
+    "a picture of {article} {words}",
+    "one {words}",
+)
 
 
 def concepts() -> list[str]:
@@ -35,9 +44,16 @@ def phrase(icon: str) -> str:
     return icon.replace("-", " ")
 
 
-def caption(icon: str, style: str) -> str:
-    """The base caption of an image: "red apple, noto style"."""
-    return f"{phrase(icon)}, {style} style"
+def caption(icon: str, style: str | None) -> str:
+    """The base caption of an image: "red apple, noto style"; without a style "red apple"."""
+    return phrase(icon) if style is None else f"{phrase(icon)}, {style} style"
+
+
+def other_captions(icon: str, style: str | None) -> list[str]:
+    """A base caption as people write it, one for each of `LEAD_INS`: "a red apple, noto style"."""
+    words, style_words = phrase(icon), "" if style is None else f", {style} style"
+    article = "an" if words.startswith(("a", "e", "i", "o", "um", "up")) else "a"
+    return [lead_in.format(article=article, words=words) + style_words for lead_in in LEAD_INS]
 
 
 @dataclass(frozen=True)

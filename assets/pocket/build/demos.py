@@ -5,6 +5,7 @@ The demo presets train on `train`; `measure` is held out and only compared with.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from assets.pocket.build.common import MODEL, phrase
@@ -59,17 +60,17 @@ STYLE_MEASURE = [
 CHARACTER_MEASURE = ("smiling-cat-with-heart-eyes", "crying-cat")
 
 
-def save(folder: Path, style: str, icons: list[str]) -> None:
+def save(folder: Path, icons: Sequence[str], drawings: Mapping[str, str]) -> None:
     """Write each icon as PNG with a caption of its content."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawings = load_icons(style)
     for icon in icons:
         draw(drawings[icon], DEMO_PX).save(folder / f"{icon}.png", optimize=True)
         (folder / f"{icon}.txt").write_text(f"{phrase(icon)}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    save(DEMO / "style" / "train", "openmoji", STYLE_TRAIN)
-    save(DEMO / "style" / "measure", "openmoji", STYLE_MEASURE)
-    save(DEMO / "character" / "train", "noto", [icon for icon in CAT_FACES if icon not in CHARACTER_MEASURE])
-    save(DEMO / "character" / "measure", "noto", list(CHARACTER_MEASURE))
+    openmoji, noto = load_icons("openmoji"), load_icons("noto")
+    save(DEMO / "style" / "train", STYLE_TRAIN, openmoji)
+    save(DEMO / "style" / "measure", STYLE_MEASURE, openmoji)
+    save(DEMO / "character" / "train", [icon for icon in CAT_FACES if icon not in CHARACTER_MEASURE], noto)
+    save(DEMO / "character" / "measure", CHARACTER_MEASURE, noto)

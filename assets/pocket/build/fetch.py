@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Mapping
 
 from assets.pocket.build.common import ICON_SETS, WORK
 
@@ -14,10 +15,10 @@ MERGES_WHEEL = "open_clip_torch==3.3.0"
 MERGES_MEMBER = "open_clip/bpe_simple_vocab_16e6.txt.gz"
 
 
-def fetch() -> None:
-    """Fill `work/icons/<style>/icons.json` and `work/bpe.txt.gz`; existing files stay."""
+def fetch_icons(sets: Mapping[str, str]) -> None:
+    """Download these packages of icons to `work/icons/<style>`; existing folders stay."""
     WORK.mkdir(exist_ok=True)
-    for style, package in ICON_SETS.items():
+    for style, package in sets.items():
         target = WORK / "icons" / style
         if target.exists():
             continue
@@ -27,14 +28,20 @@ def fetch() -> None:
         with tarfile.open(archive) as tar:
             tar.extractall(target, filter="data")
         archive.unlink()
-    if not (WORK / "bpe.txt.gz").exists():
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(WORK), MERGES_WHEEL]
-        subprocess.run(command, check=True)
-        wheel = next(WORK.glob("open_clip_torch-*.whl"))
-        with zipfile.ZipFile(wheel) as archive_file:
-            (WORK / "bpe.txt.gz").write_bytes(archive_file.read(MERGES_MEMBER))
-        wheel.unlink()
+
+
+def fetch_merges() -> None:
+    """Fill `work/bpe.txt.gz`, if it is not there."""
+    if (WORK / "bpe.txt.gz").exists():
+        return
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(WORK), MERGES_WHEEL]
+    subprocess.run(command, check=True)
+    wheel = next(WORK.glob("open_clip_torch-*.whl"))
+    with zipfile.ZipFile(wheel) as archive_file:
+        (WORK / "bpe.txt.gz").write_bytes(archive_file.read(MERGES_MEMBER))
+    wheel.unlink()
 
 
 if __name__ == "__main__":
-    fetch()
+    fetch_icons(ICON_SETS)
+    fetch_merges()

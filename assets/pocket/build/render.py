@@ -11,6 +11,7 @@ from PIL import Image
 
 from assets.pocket.build.common import BASE_STYLES, ICON_SETS, PICTURE_PX, WORK, concepts
 
+ICON_PX = 16  # Iconify's side of icons of which a set says none
 OVERSAMPLING = 4  # rendered larger and averaged, so that thin outlines keep their weight
 # Skin tones and flags are never rendered; cats' faces only for the character demo.
 SKIP = re.compile(r"skin-tone|^flag-|^regional-indicator|^keycap|^input-|-button$")
@@ -35,7 +36,7 @@ def load_icons(style: str) -> dict[str, str]:
         name: f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {box} {box}">{icon["body"]}</svg>'
         for name, icon in icons["icons"].items()
         if not icon.get("hidden")
-        for box in [icon.get("width", icons["width"])]
+        for box in [icon.get("width", icons.get("width", ICON_PX))]
     }
 
 

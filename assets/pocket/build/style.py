@@ -1,31 +1,31 @@
-"""A distance between drawing styles, independent of content: how edges, darkness and saturation are distributed.
+"""How far images have gone from one drawing style towards another, whatever they show.
 
-Histograms of an image's inked pixels at two sizes, projected onto the two axes that best separate Noto, Fluent and
-OpenMoji (Fisher's linear discriminant). The axes are fitted on images of no demo concept, and committed.
+Histograms of an image's inked pixels at two sizes (how edges, darkness and saturation are distributed), projected onto
+the axis that best separates the style's images from the base's images of the same content (Fisher's linear
+discriminant). Every style has an axis of its own: axes fitted on a few styles are blind to the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 
-from assets.pocket.build.common import HERE, ICON_SETS, MODEL, PICTURE_PX, concepts, load_pictures
-from assets.pocket.build.demos import STYLE_MEASURE, STYLE_TRAIN
+from assets.pocket.build.common import PICTURE_PX
 
 Floats = NDArray[np.float32]
-AXES = HERE / "style-axes.safetensors"
-FIXTURE = MODEL.parents[1] / "tests" / "fixtures" / "styles.png"  # rows: styles; columns: STYLE_MEASURE
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 EDGE_BINS = [0, 0.004, 0.01, 0.02, 0.035, 0.06, 0.1, 0.15, 0.25, 0.4, 0.6, 1.01]
 DARK_BINS = [0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9, 1.01]
 SATURATION_BINS = [0, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 1.01]
 BRIGHT_BINS = [0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97, 1.01]
-RIDGE = 0.1
+RIDGE = 1.0  # of the mean variance: some forty images cannot show 338 variances
 
 
-def features(picture: Image.Image) -> Floats:
+def histograms(picture: Image.Image) -> Floats:
     """Square-rooted shares, (338,) float32, of an image scaled to 64 px."""
     small = picture.convert("RGB").resize((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
     pixels = np.asarray(small, dtype=np.float32) / 255
@@ -61,37 +61,38 @@ def _neighbourhood(plane: Floats) -> tuple[Floats, Floats]:
     return shifted.min(axis=0), shifted.max(axis=0)
 
 
-def place(picture: Image.Image) -> Floats:
-    """The position of an image on the two style axes, (2,) float32, in within-style standard deviations."""
-    position: Floats = features(picture) @ load_file(AXES)["axes"]
-    return position
+@dataclass(frozen=True)
+class StyleAxis:
+    """The direction in which a style's images lie from the base's of the same content; `direction` is (D,)."""
 
+    direction: Floats
+    features: Callable[[Image.Image], Floats]
 
-def style_distance(pictures: list[Image.Image], others: list[Image.Image]) -> float:
-    """Mean distance between all pairs of two sets, in within-style standard deviations."""
-    here, there = (np.stack([place(picture) for picture in group]) for group in (pictures, others))
-    return float(np.linalg.norm(here[:, None] - there[None], axis=2).mean())
+    @classmethod
+    def fit(
+        cls,
+        style: Sequence[Image.Image],
+        base: Sequence[Image.Image],
+        features: Callable[[Image.Image], Floats] = histograms,
+    ) -> StyleAxis:
+        """The axis between a style's images, at least two, and the base's of the same content."""
+        there, here = (np.stack([features(picture) for picture in group]) for group in (style, base))
+        within = (np.cov(there.T) + np.cov(here.T)) / 2
+        spread = within + RIDGE * np.trace(within) / len(within) * np.eye(len(within))
+        direction = np.linalg.solve(spread, there.mean(axis=0) - here.mean(axis=0))
+        return cls((direction / np.sqrt(direction @ spread @ direction)).astype(np.float32), features)
 
+    def places(self, pictures: Sequence[Image.Image]) -> Floats:
+        """The images' positions, (N,)."""
+        made: Floats = np.stack([self.features(picture) for picture in pictures]) @ self.direction
+        return made
 
-def fit() -> None:
-    """Fit the axes on concepts of no demo, and save them with the real images that the test compares."""
-    pictures = load_pictures()
-    row = {name: i for i, name in enumerate(pictures.names)}
-    free = [icon for icon in concepts() if icon not in STYLE_TRAIN + STYLE_MEASURE]
-    groups = [
-        np.stack([features(Image.fromarray(pictures.pixels[row[style, icon]])) for icon in free]) for style in ICON_SETS
-    ]
-    within = np.mean([np.cov(group.T) for group in groups], axis=0)
-    within += RIDGE * np.trace(within) / len(within) * np.eye(len(within))
-    whiten = np.linalg.cholesky(np.linalg.inv(within))
-    means = np.stack([group.mean(axis=0) for group in groups]) @ whiten
-    directions = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)[2][:2]
-    save_file({"axes": np.ascontiguousarray(whiten @ directions.T, dtype=np.float32)}, AXES)
-    grid = np.concatenate(
-        [np.concatenate([pictures.pixels[row[style, icon]] for icon in STYLE_MEASURE], axis=1) for style in ICON_SETS]
-    )
-    Image.fromarray(grid).save(FIXTURE, optimize=True)
+    def progress(
+        self, before: Sequence[Image.Image], after: Sequence[Image.Image], real: Sequence[Image.Image]
+    ) -> float:
+        """The share of the way from the images before to real images of the style that those after have gone.
 
-
-if __name__ == "__main__":
-    fit()
+        Real images should be others than those of `fit`, on which the axis is too sure of itself.
+        """
+        start, now, end = (float(self.places(group).mean()) for group in (before, after, real))
+        return (now - start) / (end - start)

@@ -1,7 +1,8 @@
-"""Step 4: train UNet and text encoder together, from scratch, on the base images' latents.
+"""Step 4: train UNet and text encoder together on the base images' latents, from scratch or from the shipped weights.
 
 v-prediction, because at high noise levels an epsilon target hardly depends on the image, and there the prompt
-decides. It can be stopped and resumed: `python -m assets.pocket.build.unet`.
+decides. It can be stopped and resumed: `python -m assets.pocket.build.unet`. With `--first N` it starts from the
+weights in `assets/pocket`, which have had N of the updates already.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from assets.pocket.build.common import (
     BASE_STYLES,
+    MODEL,
+    PLAIN_STYLE,
     SEED,
     WORK,
     Ema,
@@ -33,7 +36,7 @@ from assets.pocket.build.common import (
     concepts,
     load_checkpoint,
     load_pictures,
-    phrase,
+    other_captions,
     save_checkpoint,
     sheet,
 )
@@ -41,14 +44,15 @@ from assets.pocket.build.tokenizer import MAX_TOKENS, build_tokenizer, token_ids
 from assets.pocket.build.vae import new_vae
 
 BATCH, PEAK_LR, WARMUP_STEPS, EMPTY_CAPTIONS, SNR_GAMMA = 16, 6e-4, 200, 0.1, 5.0
+FLAT_SHARE = 0.4  # of all updates, at the peak learning rate; then it falls to 0
 # The content is decided above this timestep (below it, the noisy image shows it already): most samples go there
-COMPOSING_TIMESTEP, COMPOSING_SHARE = 600, 0.7
-PLAIN_CAPTIONS = 0.1  # share without the style's name, so that "red apple" alone generates an apple too
+COMPOSING_TIMESTEP, COMPOSING_SHARE = 600, 0.55
+OTHER_CAPTIONS = 0.2  # share of the captions with one of `LEAD_INS`
 TEXT_WIDTH = 192
 MUON_LEAST_WIDTH = 64
 NOISE = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 SHEET_PROMPTS = [
-    f"{words}, {style} style"
+    words + ending
     for words in (
         "red apple",
         "panda",
@@ -59,7 +63,7 @@ SHEET_PROMPTS = [
         "octopus",
         "guitar",
     )
-    for style in BASE_STYLES
+    for ending in ("", *(f", {style} style" for style in BASE_STYLES))
 ]
 
 
@@ -108,10 +112,21 @@ class Painter(nn.Module):
 
 
 def trained_vae() -> AutoencoderKL:
-    """The autoencoder of step 3, averaged weights, float32."""
+    """The autoencoder of step 3, averaged weights, or else the shipped one; float32."""
     vae = new_vae().to(memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False)
-    vae.load_state_dict(load_file(WORK / "vae" / "ema.safetensors"))
+    trained = WORK / "vae" / "ema.safetensors"
+    vae.load_state_dict(
+        load_file(trained if trained.exists() else MODEL / "vae" / "diffusion_pytorch_model.safetensors")
+    )
     return vae
+
+
+def load_shipped_weights(painter: Painter) -> None:
+    """Fill UNet and text encoder with the weights in `assets/pocket`."""
+    unet = UNet2DConditionModel.from_pretrained(MODEL / "unet", torch_dtype=torch.float32)
+    text_encoder = CLIPTextModel.from_pretrained(MODEL / "text_encoder", dtype=torch.float32)
+    painter.unet.load_state_dict(unet.state_dict())
+    painter.text_encoder.load_state_dict(text_encoder.state_dict())
 
 
 @torch.no_grad()
@@ -124,9 +139,45 @@ def base_latents(vae: AutoencoderKL, pictures: Pictures, rows: list[int]) -> tup
     return mean * factor, std * factor, factor
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """Warm-up, then a linear decay to a fiftieth of the peak."""
-    return PEAK_LR * min((step + 1) / WARMUP_STEPS, 1.0) * max(1 - step / steps, 0.02)
+def learning_rate(step: int, first: int, steps: int) -> float:
+    """Warm-up from `first`, the peak for `FLAT_SHARE` of all updates, then a linear fall to 0."""
+    warm = min((step - first + 1) / WARMUP_STEPS, 1.0)
+    return PEAK_LR * warm * min((1 - step / steps) / (1 - FLAT_SHARE), 1.0)
+
+
+class Lessons:
+    """What is learned: every picture with its style's name, and those of `PLAIN_STYLE` without it, too.
+
+    So a third of the samples has a plain caption, which always means the same style.
+    """
+
+    def __init__(self, tokenizer: CLIPTokenizer, vae: AutoencoderKL) -> None:
+        pictures = load_pictures()
+        rows = pictures.rows({(style, icon) for style in BASE_STYLES for icon in concepts()})
+        mean, std, self.factor = base_latents(vae, pictures, rows)
+        named = [pictures.names[row] for row in rows]
+        plain = [i for i, (style, _) in enumerate(named) if style == PLAIN_STYLE]
+        every = [*range(len(rows)), *plain]
+        self.mean, self.std = mean[every], std[every]
+        words: list[tuple[str, str | None]] = [(icon, style) for style, icon in named]
+        words += [(named[i][1], None) for i in plain]
+        self.plain_from = len(rows)
+        texts = [[caption(icon, style), *other_captions(icon, style)] for icon, style in words]
+        ids = torch.tensor(token_ids(tokenizer, [text for group in texts for text in group]))
+        self.ids = ids.view(len(texts), -1, ids.shape[1])
+        self.empty = torch.tensor(token_ids(tokenizer, [""]))
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Latents (B, 4, 16, 16) and token ids (B, 32) of an update; every lesson once in each pass."""
+        passes, place = divmod(step * BATCH, len(self.mean))
+        seeds = (torch.Generator().manual_seed(SEED + passes + i) for i in (0, 1))
+        order = [torch.randperm(len(self.mean), generator=seed) for seed in seeds]
+        chosen = torch.cat(order)[place : place + BATCH]
+        latents = self.mean[chosen] + self.std[chosen] * torch.randn_like(self.std[chosen])
+        other = torch.randint(1, self.ids.shape[1], (BATCH,))
+        form = torch.where(torch.rand(BATCH) < OTHER_CAPTIONS, other, torch.zeros_like(other))
+        ids = self.ids[chosen, form]
+        return latents, torch.where(torch.rand(BATCH, 1) < EMPTY_CAPTIONS, self.empty, ids)
 
 
 def draw_timesteps(count: int, total: int) -> Tensor:
@@ -212,36 +263,40 @@ def draw(pipe: StableDiffusionPipeline, prompts: list[str], guidance: float, ste
     return images.float() * 2 - 1
 
 
-def train(steps: int, report_every: int) -> None:
-    """Train to `steps`, continuing from `work/painter` where it stopped."""
+@torch.no_grad()
+def composing_error(painter: Painter, lessons: Lessons, noise: DDPMScheduler, count: int = 128) -> float:
+    """RMS error of the predicted x0 at timesteps from 700, over fixed samples; 1 is the latents' own spread."""
+    seed = torch.Generator().manual_seed(SEED)
+    chosen = torch.randperm(len(lessons.mean), generator=seed)[:count]
+    t = torch.randint(700, noise.config.num_train_timesteps, (count,), generator=seed)
+    eps = torch.randn(lessons.mean[chosen].shape, generator=seed)
+    noisy = noise.add_noise(lessons.mean[chosen], eps, t)
+    with torch.autocast("cpu", torch.bfloat16):
+        v = painter(noisy.contiguous(memory_format=torch.channels_last), t, lessons.ids[chosen, 0]).float()
+    alpha = noise.alphas_cumprod[t].view(-1, 1, 1, 1)
+    x0 = alpha.sqrt() * noisy - (1 - alpha).sqrt() * v  # Salimans & Ho 2022, appendix D
+    return float((x0 - lessons.mean[chosen]).square().mean().sqrt())
+
+
+def train(steps: int, first: int, report_every: int) -> None:
+    """Train to `steps`, continuing from `work/painter`, or with `first` > 0 from the shipped weights."""
     torch.manual_seed(SEED)
-    pictures, vae, tokenizer = load_pictures(), trained_vae(), build_tokenizer()
-    rows = pictures.rows({(style, icon) for style in BASE_STYLES for icon in concepts()})
-    mean, std, factor = base_latents(vae, pictures, rows)
-    ids = torch.tensor(
-        token_ids(tokenizer, [caption(icon, style) for style, icon in (pictures.names[r] for r in rows)])
-    )
-    plain = torch.tensor(token_ids(tokenizer, [phrase(pictures.names[r][1]) for r in rows]))
-    empty = torch.tensor(token_ids(tokenizer, [""]))
+    vae, tokenizer = trained_vae(), build_tokenizer()
+    lessons, noise = Lessons(tokenizer, vae), DDPMScheduler(**NOISE)
     painter = Painter().to(memory_format=torch.channels_last)
-    optimizers = Optimizers(painter)
-    ema, noise = Ema(painter), DDPMScheduler(**NOISE)
-    first = load_checkpoint(WORK / "painter", painter, ema, optimizers.every)
+    if first:
+        load_shipped_weights(painter)
+    optimizers, ema = Optimizers(painter), Ema(painter)
+    begun = load_checkpoint(WORK / "painter", painter, ema, optimizers.every) or first
     size = sum(p.numel() for p in painter.parameters()) / 1e6
-    print(f"{len(rows)} pictures, {size:.1f} M parameters, factor {factor:.3f}, steps {first}..{steps}", flush=True)
+    print(f"{len(lessons.mean)} lessons, {size:.1f} M, factor {lessons.factor:.3f}, steps {begun}..{steps}", flush=True)
     since, total = time.monotonic(), 0.0
-    for step in range(first, steps):
+    for step in range(begun, steps):
         torch.manual_seed(SEED + step)
-        epoch, place = divmod(step * BATCH, len(rows))
-        order = [torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED + epoch + i)) for i in (0, 1)]
-        chosen = torch.cat(order)[place : place + BATCH]
-        latents = mean[chosen] + std[chosen] * torch.randn_like(std[chosen])
-        chance = torch.rand(BATCH, 1)
-        words = torch.where(chance < EMPTY_CAPTIONS + PLAIN_CAPTIONS, plain[chosen], ids[chosen])
-        loss = painter_loss(painter, latents, torch.where(chance < EMPTY_CAPTIONS, empty, words), noise)
+        loss = painter_loss(painter, *lessons.batch(step), noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(painter.parameters(), 1.0)
-        optimizers.step(learning_rate(step, steps))
+        optimizers.step(learning_rate(step, first, steps))
         ema.update(painter, step)
         total += loss.item()
         if (step + 1) % 100 == 0:
@@ -252,14 +307,17 @@ def train(steps: int, report_every: int) -> None:
             save_checkpoint(WORK / "painter", painter, ema, optimizers.every, step + 1)
             averaged = Painter()
             averaged.load_state_dict(ema.average)
-            drawn = draw(pipeline(averaged.eval(), vae, tokenizer, factor), SHEET_PROMPTS, guidance=2.5, steps=20)
-            sheet(drawn, 8, WORK / "sheets" / f"painter-{step + 1:06}.png")
+            error = composing_error(averaged.eval(), lessons, noise)
+            print(f"{step + 1}: x0 error from t = 700 {error:.4f} RMS", flush=True)
+            drawn = draw(pipeline(averaged, vae, tokenizer, lessons.factor), SHEET_PROMPTS, guidance=2.5, steps=20)
+            sheet(drawn, 6, WORK / "sheets" / f"painter-{step + 1:06}.png")
             since = time.monotonic()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--first", type=int, default=0, help="updates of the shipped weights, to start from")
     parser.add_argument("--report-every", type=int, default=500)
     arguments = parser.parse_args()
-    train(arguments.steps, arguments.report_every)
+    train(arguments.steps, arguments.first, arguments.report_every)

@@ -92,7 +92,7 @@ class ObjectiveSettings(Section):
         ge=1,
         le=1000,
         unit="of 1000",
-        description="Timesteps are sampled below this one; above about 600 they decide content, below it style.",
+        description="Timesteps are sampled below this one; above about 600 they decide composition and colors.",
     )
 
     keep_from_timestep: int = setting(
@@ -100,8 +100,8 @@ class ObjectiveSettings(Section):
         ge=1,
         le=1000,
         unit="of 1000",
-        description="From this timestep on the target is the base model's own prediction: content stays the base's, "
-        "style is learned below. 1000: learn everything.",
+        description="Keep colors and composition: from this timestep on the target is the base model's own prediction. "
+        "A style with colors of its own needs 1000: learn everything.",
     )
     keep_uncaptioned: bool = setting(
         False,

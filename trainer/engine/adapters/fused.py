@@ -166,15 +166,15 @@ class _Forward:
             return cast("Tensor", self.base(ready.movedim(-1, 1) if spatial else ready))
         down, up = self.weights.of(self.number)
         scaling = self.live.layer.scaling[NAME]
+        kept = kept.to(self.flat_weight.dtype)
         if isinstance(scaling, PerSample):
-            ready = kept.to(self.flat_weight.dtype)
-            ready = self.entry.ahead(ready) if self.entry else ready
+            ready = self.entry.ahead(kept) if self.entry else kept
             made = F.linear(ready, self.flat_weight, self.base.bias) + ready @ down.t() @ up.t() * scaling
-            return made.movedim(-1, 1) if spatial else made
-        made: Tensor = LoraFunction.apply(  # type: ignore[no-untyped-call]
-            kept.to(self.flat_weight.dtype), self.flat_weight, self.base.bias, down, up, scaling, self.entry
-        )
-        made = made.view(*kept.shape[:-1], -1)
+        else:
+            made = LoraFunction.apply(  # type: ignore[no-untyped-call]
+                kept, self.flat_weight, self.base.bias, down, up, scaling, self.entry
+            )
+            made = made.view(*kept.shape[:-1], -1)
         return made.movedim(-1, 1) if spatial else made
 
 
