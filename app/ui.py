@@ -15,6 +15,7 @@ from gradio.components.navbar import Navbar
 
 from app import api, help
 from app.dataset import page as dataset_page
+from app.kit.component import asset
 from app.kit.text import I18N, label
 from app.kit.theme import STYLES, THEME
 from app.live import panel
@@ -45,7 +46,7 @@ def build(home: Home, feed: Feed) -> gr.Blocks:
     """Returns all pages."""
     demo = gr.Blocks(title="Atelier", analytics_enabled=False, fill_width=True)
     with demo:
-        header("/")
+        header(demo, "/")
         with gr.Row(elem_id="train", equal_height=False):
             form = TrainForm(home)
             live = panel.Panel(home, feed)
@@ -59,13 +60,14 @@ def build(home: Home, feed: Feed) -> gr.Blocks:
     }
     for name, made in others.items():
         with demo.route(name.capitalize(), f"/{name}", show_in_navbar=False):
-            header(f"/{name}")
+            header(demo, f"/{name}")
             made()
     return demo
 
 
-def header(here: str) -> None:
-    """Place the name and the links to the other pages."""
+def header(demo: gr.Blocks, here: str) -> None:
+    """Place the name and the links to the other pages, and what every page does."""
+    demo.load(None, None, None, js=asset("sharp.js"), api_visibility="private")
     Navbar(main_page_name=False)  # Gradio's own is left empty: ours speaks the reader's language
     with gr.Row(elem_id="header"):
         gr.Markdown("# Atelier", elem_id="title")

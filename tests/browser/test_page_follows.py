@@ -66,6 +66,7 @@ def test_save_now_and_preview_now_add_a_checkpoint_and_images(page: Page, site: 
     until(lambda: any(sample.step > 0 for sample in run.view().samples), "a preview")
     board = page.get_by_role("region", name="Previews by prompt and step")
     expect(board.get_by_role("img")).to_have_count(2)
+    expect(board.get_by_role("img").last).to_have_css("image-rendering", "pixelated")  # 64 px shown at twice that
 
 
 def test_a_pause_frees_the_machine_and_continue_completes(page: Page, site: Site):

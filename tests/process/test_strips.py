@@ -5,7 +5,7 @@ import shutil
 import numpy
 import pytest
 import warm
-from PIL import Image, ImageOps
+from PIL import Image
 
 from trainer.__main__ import main
 from trainer.contract.events import Phase, Warned, read_events
@@ -34,7 +34,7 @@ def cell(strip, column):
 def preview(run, step, index):
     """A preview at the size of a strip's cell."""
     with Image.open(run.samples / f"{step:06}-{index}.png") as image:
-        return numpy.asarray(ImageOps.contain(image, (CELL_PX, CELL_PX), Image.Resampling.LANCZOS)).astype(float)
+        return numpy.asarray(image.resize((CELL_PX, CELL_PX), Image.Resampling.NEAREST)).astype(float)
 
 
 def difference(one, other):
@@ -93,7 +93,7 @@ def test_the_stronger_the_farther_from_the_base(finished):
 
 def test_the_progress_of_the_strip_is_told(finished):
     told = [(event.done, event.total) for event in events(finished, Phase) if event.name == "preview"]
-    assert told == [(done, 6) for done in range(6)]
+    assert told == [(0, 6)], "images as small as these are generated together"
 
 
 def test_drawn_again_from_the_file_the_strip_is_the_same_and_nothing_else_changes(finished):

@@ -78,7 +78,10 @@ def _blank(width_px: int, rows: int, cell_px: int) -> tuple[Image.Image, ImageDr
 
 
 def _fitted(image: Image.Image) -> Image.Image:
-    """The image, scaled to fill a cell and stay inside it."""
+    """The image, scaled to fill a cell and stay inside it; a small one in whole pixels, which keeps it sharp."""
+    times = CELL_PX // max(image.size)
+    if times > 1:
+        return image.convert("RGB").resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
     return ImageOps.contain(image.convert("RGB"), (CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
 
 

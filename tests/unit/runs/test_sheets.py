@@ -66,6 +66,17 @@ def test_the_first_image_stands_left_of_the_newest(run):
     assert colored(image, GREEN) is None
 
 
+def test_a_small_image_is_enlarged_in_whole_pixels(run):
+    first, last = drawn(run, 0), drawn(run, 40)
+    board = Image.effect_noise((64, 64), 90).convert("RGB")
+    board.save(run.path / last.file)
+    image = sheet(run, first, last)
+    left = GAP_PX + CELL_PX + GAP_PX // 2
+    cell = image.crop((left, TOP_PX, left + CELL_PX, TOP_PX + CELL_PX))
+    assert cell.resize((64, 64), Image.Resampling.NEAREST).tobytes() == board.tobytes()
+    assert cell.tobytes() == board.resize((CELL_PX, CELL_PX), Image.Resampling.NEAREST).tobytes()
+
+
 @pytest.mark.parametrize("size", [(64, 64), (512, 512), (300, 100), (100, 300), (512, 768), (1, 192)])
 def test_an_image_of_any_shape_fills_its_cell_and_stays_inside(run, size):
     left, top, right, bottom = colored(sheet(run, drawn(run, 0), drawn(run, 40, color=GREEN, size=size)), GREEN)
