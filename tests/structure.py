@@ -15,7 +15,7 @@ ORDER = (
     ("trainer.models",),
     ("trainer.doctor",),
     ("trainer.runs",),
-    ("trainer.captioning", "trainer.planning"),
+    ("trainer.captioning", "trainer.planning", "trainer.projects"),
     ("trainer.engine",),
     ("trainer.tools", "trainer.console", "app"),
     ("trainer.__main__",),

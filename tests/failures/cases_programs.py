@@ -16,6 +16,7 @@ import app.ui
 from failures.book import case
 from trainer.captioning import catalogue, jobs
 from trainer.contract.settings.config import validated
+from trainer.projects.project import Project
 from trainer.runs import process
 from trainer.runs.folder import RunFolder
 
@@ -266,6 +267,12 @@ def a_lora_file_in_the_place_of_settings(scene):
 def a_run_that_is_not_there(scene):
     RunFolder.create(scene.home, validated({"output": {"name": "ana"}}))
     return scene.console("--resume", "anna", "--home", scene.home.root)
+
+
+@case("runs", "project_missing")
+def a_project_that_is_not_there(scene):
+    Project.create(scene.home, "ana")
+    return scene.console("--project", "anna", "--home", scene.home.root)
 
 
 @case("runs", "run_busy")

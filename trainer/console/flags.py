@@ -15,8 +15,9 @@ from trainer.contract.pasted import bare, path_of
 from trainer.contract.presets import FOLDER, load_preset, overlay
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS, TrainConfig
-from trainer.contract.toml import RENAMED, Values, read_settings
+from trainer.contract.toml import BESIDE_SETTINGS, RENAMED, Values, read_settings
 from trainer.contract.wording import action, setting
+from trainer.projects.project import Project
 
 Flags = dict[str, Any]  # what the user typed and nothing else, by the flags' names with _ for -
 
@@ -141,9 +142,12 @@ def given(flags: Flags, home: Home) -> tuple[TrainConfig, dict[str, str]]:
     layers: dict[str, Values] = {}
     if flags.get("preset"):
         layers[f"preset {flags['preset']}"] = _preset(flags["preset"], home)
+    if flags.get("project"):
+        layers = Project.named(home, flags["project"]).layers(flags.get("preset", ""))
     if flags.get("config"):
         values = read_settings(flags["config"])
-        values.pop("intent", None)  # a copied preset's sentence
+        for name in BESIDE_SETTINGS:
+            values.pop(name, None)
         layers[f"file {flags['config'].name}"] = values
     layers["flag"] = given_settings(flags)
     return overlay(layers)

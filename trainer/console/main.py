@@ -9,7 +9,7 @@ if __name__ == "__main__":
 
 from collections.abc import Sequence
 
-from trainer.console import caption, convert, doctor, export_dataset, models, presets, strength, train
+from trainer.console import caption, convert, doctor, export_dataset, models, presets, projects, strength, train
 from trainer.console.errors import FAILED, show_error
 from trainer.console.flags import PAGE_FLAGS, PROGRAM, Flags, Parser, did_you_mean
 from trainer.console.screen import Screen
@@ -18,7 +18,7 @@ from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.system_errors import of_system
 
 # By their modules' names; the module's docstring is the command's help
-MODULES = (train, caption, doctor, export_dataset, models, presets, convert, strength)
+MODULES = (train, caption, doctor, export_dataset, models, presets, projects, convert, strength)
 COMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in MODULES}
 # Flags that chose the command before there were words for it, and still do; of several the first here counts
 CHOOSING = ("--caption", "--list-presets", "--models", "--export-dataset", "--doctor")

@@ -13,7 +13,7 @@ from trainer.console.plan import show_model, show_overlays, show_plan, show_prev
 from trainer.contract.errors import InvalidSettings, isolated
 from trainer.contract.events import Event, Lora, RunFailed, RunFinished, RunStarted, RunView, Sample, Step
 from trainer.contract.home import Home
-from trainer.contract.pasted import host_of
+from trainer.contract.pasted import bare, host_of
 from trainer.contract.settings.config import TrainConfig, validated
 from trainer.contract.stops import ENDED_BY_SIGNAL
 from trainer.contract.system_errors import FileGone
@@ -52,6 +52,7 @@ def add_flags(parser: Parser) -> None:
     """Add all flags of a training, those used most first."""
     add_settings(parser, listed=True)
     add = parser.add_argument
+    add("--project", metavar="NAME", type=bare, help="Train a project of the page as it stands; flags count more.")
     add("--check", action="store_true", help="Show the plan and every setting with its origin; train nothing.")
     add("--resume", metavar="RUN", help="Resume a run (its name or folder) from its last checkpoint.")
     moved = "Resume with files that were moved: old and new path, of a file or folder; for each."
@@ -114,7 +115,7 @@ def resolve(flags: Flags, home: Home) -> tuple[TrainConfig, dict[str, str]]:
     Raises:
         InvalidSettings: Neither preset nor file, or a value that is not allowed.
     """
-    if not flags.get("preset") and not flags.get("config"):
+    if not {"preset", "config", "project"} & flags.keys():
         raise InvalidSettings(
             "No preset given.", hint=f"Try {action('preset', 'pocket-style')}, or {action('presets')}."
         )

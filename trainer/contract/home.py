@@ -47,6 +47,11 @@ class Home:
         return self.root / "presets" / "own"
 
     @property
+    def projects(self) -> Path:
+        """One folder per project, with what was entered."""
+        return self.root / "projects"
+
+    @property
     def queue_file(self) -> Path:
         """Runs that wait for the present one to end."""
         return self.root / "queue.json"

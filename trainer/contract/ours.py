@@ -1,7 +1,8 @@
 """The program's own folders (home, runs, checkpoints, cache, overlays): nothing in them may lead elsewhere.
 
 A link there would have us write to, shorten or delete a file of somebody else's; a pipe or device would never answer.
-The home's folders `runs`, `cache`, `datasets`, `presets` and `thumbnails` may be links, to another disk for example.
+The home's folders `runs`, `cache`, `datasets`, `presets`, `projects` and `thumbnails` may be links, to another disk for
+example.
 """
 
 import os

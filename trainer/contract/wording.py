@@ -18,6 +18,7 @@ CONSOLE = {
     "models": "python launch.py models",
     "preset": "--preset {}",
     "presets": "python launch.py presets",
+    "projects": "`python launch.py projects` lists them",
     "flags": "`python launch.py {} --help` lists every flag",
     "convert": 'convert it: python launch.py convert "{}"',
     "settings": "`python launch.py train --help` lists every setting with its range",

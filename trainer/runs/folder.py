@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from trainer.contract.errors import InvalidSettings
 from trainer.contract.files import atomic_write
 from trainer.contract.home import HOME, Home, user_path
 from trainer.contract.ours import check, check_below
@@ -115,6 +116,12 @@ class RunFolder(WorkFolder):
     def checkpoints(self) -> Path:
         """Folder of resumable states."""
         return self.path / "checkpoints"
+
+    def project(self) -> str:
+        """The project that the run belongs to, empty for none."""
+        with suppress(InvalidSettings, OSError):
+            return str(read_toml(self.config_file).get("project", ""))
+        return ""
 
     def config(self) -> TrainConfig:
         """The run's settings, its files where they are now.

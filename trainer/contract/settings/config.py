@@ -18,6 +18,9 @@ class TrainConfig(Section):
     preset: str = Field(
         "", description="The preset this run started from.", json_schema_extra={"level": "advanced", "unit": ""}
     )
+    project: str = Field(
+        "", description="The project this run belongs to.", json_schema_extra={"level": "advanced", "unit": ""}
+    )
     goal: Literal["style", "character", "concept"] = Field(
         "style", description="What the LoRA learns.", json_schema_extra={"level": "advanced", "unit": ""}
     )

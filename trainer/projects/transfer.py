@@ -1,0 +1,71 @@
+"""A project as one TOML file, to keep or to take to another computer; and back."""
+
+from pathlib import Path
+
+import tomlkit
+
+from trainer.contract.errors import FileExists
+from trainer.contract.files import atomic_write
+from trainer.contract.home import Home
+from trainer.contract.presets import FOLDER, list_presets
+from trainer.contract.schema import all_settings
+from trainer.contract.settings.config import validated
+from trainer.contract.toml import BESIDE_SETTINGS, read_settings
+from trainer.projects.project import TOP, Entered, Project, entered_of
+
+
+def exported(project: Project) -> str:
+    """The project as TOML text that stands alone: the values of a preset of the user's own are written out.
+
+    Raises:
+        NotOurs: A link or no plain file lies in its place.
+        NewerVersion: A later version of this program wrote it.
+    """
+    entered = project.read()
+    builtin = {preset.name for preset in list_presets(FOLDER)[0]}
+    values = dict(entered.values)
+    if entered.preset and entered.preset not in builtin:
+        layers = list(project.layers().values())
+        values = {**entered_of(layers[0]).values, **values}
+        del values["preset"]
+    return f"name = {tomlkit.item(project.name).as_string()}\n{Entered(values).toml()}"
+
+
+def export_to(project: Project, target: Path) -> None:
+    """Write the project to a new file.
+
+    Raises:
+        FileExists: There is one already.
+        OSError: As the system reports it.
+    """
+    if target.exists():
+        raise FileExists(path=target)
+    atomic_write(target, exported(project).encode())
+
+
+def import_project(home: Home, source: Path, name: str = "") -> Project:
+    """A new project of a file: of an exported project, of a copied `project.toml`, or of any file of our settings.
+
+    What was half entered stays so; images and models that are not on this computer are asked for when it is trained.
+
+    Args:
+        home: Where it is made.
+        source: The file, which stays as it is.
+        name: What it is called; else as the file says, or the file's own name.
+
+    Raises:
+        InvalidSettings: The file cannot be read, is no TOML, or holds a setting that does not exist.
+        ForeignFile: It is another program's.
+        NewerVersion: A later version of this program wrote it.
+    """
+    values = read_settings(source)
+    entered = entered_of(values)
+    known = {info.place for info in all_settings()}
+    for place, value in entered.values.items():
+        if place not in known and place not in TOP:
+            section, _, key = place.rpartition(".")
+            validated({section: {key: value}})  # refuses it in our words, with the nearest that there is
+    for key, value in values.items():
+        if key not in {"project", *BESIDE_SETTINGS, *TOP} and not isinstance(value, dict):
+            validated({key: value})
+    return Project.create(home, name or str(values.get("name") or source.stem), entered.values)
