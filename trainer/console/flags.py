@@ -16,6 +16,7 @@ from trainer.contract.presets import FOLDER, load_preset, overlay
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS, TrainConfig
 from trainer.contract.toml import BESIDE_SETTINGS, RENAMED, Values, read_settings
+from trainer.contract.vocabulary import Found, search
 from trainer.contract.wording import action, setting
 from trainer.projects.project import Project
 
@@ -70,7 +71,8 @@ class Parser(argparse.ArgumentParser):
         if word in PAGE_FLAGS:
             hint = "It is a flag of the page, which opens where no other flags are given. "
         else:
-            hint = did_you_mean(word, [*self._option_string_actions, *("" if self._command else PAGE_FLAGS)])
+            known = [*self._option_string_actions, *("" if self._command else PAGE_FLAGS)]
+            hint = elsewhere(word, known) or did_you_mean(word, known)
         hint += f"{action('flags', self._command or 'train')}."
         raise InvalidSettings(f"{message[:1].upper()}{message[1:]}.", hint=hint)
 
@@ -79,6 +81,14 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
     """Returns "Did you mean train? " for a misspelt word, nothing where none is near."""
     close = get_close_matches(word, [one for one in known if one != word], n=1)
     return f"Did you mean {as_mark(close[0])}? " if close else ""
+
+
+def elsewhere(flag: str, known: Collection[str]) -> str:
+    """Returns what a flag of another program is called here, or what stands for it; else nothing."""
+    found = search(flag) if flag.startswith("--") else Found()
+    if found.exact and f"--{found.places[0]}" in known:
+        return f"Here that is {setting(found.places[0])}. "
+    return "".join(f"{sentence} " for _, sentence in found.instead)
 
 
 def as_mark(word: str) -> str:
