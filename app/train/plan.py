@@ -14,7 +14,7 @@ from trainer.dataset.captions import first_caption
 from trainer.dataset.class_images import class_images_of
 from trainer.dataset.overlay import with_overlays
 from trainer.dataset.scan import images_of
-from trainer.dataset.views import plan
+from trainer.dataset.views import limit_of, plan
 from trainer.doctor.masks import mask_problems
 from trainer.models.compatible import check_chosen
 from trainer.models.errors import ModelError
@@ -78,6 +78,11 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
             batch=config.dataset.batch_size * config.dataset.accumulation,
         )
     ]
+    limit = limit_of(made.images, config.dataset)
+    if limit:
+        values = {"asked": limit.asked, "setting": setting_name(limit.place, tongue), "views": limit.views}
+        values |= {"images": made.images, "each": config.dataset.views, "shown": f"{made.views_per_image:.4g}"}
+        parts.append(f"⚠ {say(tongue, 'plan.limit', **values)}")
     parts += [f"⚠ {say(tongue, 'plan.rounded', px=px, trained=trained)}" for px, trained in rounded(config).items()]
     captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
     previews = known.preview_plan(config, made, captions, config.model.processes)

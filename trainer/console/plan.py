@@ -16,7 +16,7 @@ from trainer.contract.wording import for_console
 from trainer.dataset.class_images import class_images_of
 from trainer.dataset.overlay import overlays_in
 from trainer.dataset.problems import Problem
-from trainer.dataset.views import Plan
+from trainer.dataset.views import Plan, limit_of
 from trainer.models.hub import look
 from trainer.models.hub_errors import HubError
 from trainer.models.identify import identify
@@ -83,6 +83,14 @@ def show_plan(config: TrainConfig, made: Plan, problems: Sequence[Problem], grou
         f"learning strength {strength:.2g}; writes up to {config.output.files} LoRA files, "
         f"the last one {escape(config.output.name)}.safetensors."
     )
+    limit = limit_of(made.images, config.dataset)
+    if limit:
+        console.print(
+            f"{made.images} images × {config.dataset.views} views would be {limit.asked}; "
+            f"--{limit.place} {limit.views} makes it {made.views_per_image:.4g} each.",
+            style="yellow",
+            markup=False,
+        )
     for wanted, trained in rounded(config).items():
         console.print(
             f"Resolution {wanted} px is trained at {trained} px: this model takes no sizes between.", style="yellow"

@@ -56,6 +56,24 @@ class Plan:
         return self.total_views / self.images
 
 
+class Limit(NamedTuple):
+    """A setting that has images shown more or less often than asked for: its name, its views, and those asked for."""
+
+    place: str
+    views: int
+    asked: int
+
+
+def limit_of(images: int, settings: DatasetSettings) -> Limit | None:
+    """The setting that rules how often these images are shown, if it is not `dataset.views`."""
+    asked = images * settings.views
+    if asked < settings.min_total_views:
+        return Limit("dataset.min_total_views", settings.min_total_views, asked)
+    if asked > max(settings.max_total_views, images):
+        return Limit("dataset.max_total_views", settings.max_total_views, asked)
+    return None
+
+
 def plan(images: int, settings: DatasetSettings, weights: Sequence[float] = ()) -> Plan:
     """Views from the settings, kept between their limits but never under one view per image."""
     wanted = min(max(images * settings.views, settings.min_total_views), settings.max_total_views)

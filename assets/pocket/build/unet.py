@@ -316,7 +316,7 @@ def train(steps: int, first: int, report_every: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--steps", type=int, default=34_000)
     parser.add_argument("--first", type=int, default=0, help="updates of the shipped weights, to start from")
     parser.add_argument("--report-every", type=int, default=500)
     arguments = parser.parse_args()

@@ -4,7 +4,7 @@ import pytest
 
 from trainer.contract.settings.dataset import DatasetSettings
 from trainer.dataset.buckets import Size, buckets, crop_to, nearest_bucket
-from trainer.dataset.views import Plan, View, micro_batches, plan, views_of_step
+from trainer.dataset.views import Plan, View, limit_of, micro_batches, plan, views_of_step
 
 GRIDS = [(512, 64), (1024, 64), (768, 32), (128, 16), (64, 4), (500, 64), (2048, 8)]
 TRIO = [Size(832, 1216), Size(1024, 1024), Size(1216, 832)]
@@ -109,6 +109,21 @@ def test_views_and_steps_follow_from_images_and_settings(images, settings, views
     made = plan(images, DatasetSettings(**settings))
     assert (made.total_views, made.steps) == (views, steps)
     assert made.views_per_image == views / images
+
+
+@pytest.mark.parametrize(
+    ("images", "settings", "limit"),
+    [
+        (10, {"views": 6}, None),
+        (10, {"views": 10, "min_total_views": 100, "max_total_views": 100}, None),
+        (6, {"views": 80, "min_total_views": 2000}, ("dataset.min_total_views", 2000, 480)),
+        (300, {"views": 100, "max_total_views": 2000}, ("dataset.max_total_views", 2000, 30_000)),
+        (300, {"views": 1, "max_total_views": 20}, None),
+        (300, {"views": 2, "max_total_views": 20}, ("dataset.max_total_views", 20, 600)),
+    ],
+)
+def test_the_setting_that_rules_the_views_is_named(images, settings, limit):
+    assert limit_of(images, DatasetSettings(**settings)) == limit
 
 
 def test_every_pass_shows_every_image_once():

@@ -121,5 +121,8 @@ def test_a_project_is_trained_by_its_name_and_flags_count_more(home, images, cap
     assert main(flags) == 0
     said = capsys.readouterr().out
     assert "project ana" in said
+    assert "5 images × 38 views would be 190; --dataset.min_total_views 2000 makes it 400 each." in " ".join(
+        (main([*flags, "--dataset.min_total_views", "2000"]), capsys.readouterr().out)[1].split()
+    )
     assert main([*flags, "--preset", "sdxl-style"]) == 0
     assert "preset sdxl-style" in capsys.readouterr().out

@@ -180,6 +180,18 @@ def test_the_plan_says_steps_batch_and_files(home, folder):
     assert "writes 2 files" in told
 
 
+@pytest.mark.parametrize(
+    ("tongue", "said"),
+    [
+        ("en", "3 × 8 views would be 24: “Minimum total views” of 100 makes it 33.33 each"),
+        ("de", "„Mindestzahl aller Ansichten“ von 100 macht daraus je 33.33"),
+    ],
+)
+def test_the_plan_says_why_views_are_more_than_asked_for(home, folder, tongue, said):
+    inputs = named(home, "pocket-style", dataset_images=str(folder), dataset_views=8, dataset_min_total_views=100)
+    assert said in plan.sentence(home, plan.read(home, "pocket-style", inputs), tongue)
+
+
 def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
     inputs = named(home, "pocket-style", dataset_images=str(folder), dataset_views=66, preview_every=99)
     config = plan.read(home, "pocket-style", inputs)
