@@ -13,6 +13,7 @@ from trainer.contract.units import duration, size
 from trainer.dataset.captions import first_caption
 from trainer.dataset.class_images import class_images_of
 from trainer.dataset.overlay import with_overlays
+from trainer.dataset.problems import NO_CAPTION
 from trainer.dataset.scan import images_of
 from trainer.dataset.views import limit_of, plan
 from trainer.doctor.masks import mask_problems
@@ -114,9 +115,10 @@ def cautions(home: Home, config: TrainConfig, tongue: str) -> list[str]:
     Raises:
         TrainerError: The images cannot be used.
     """
-    items, _ = images_of(config.dataset)
-    masks = [explained(problem, tongue) for problem in mask_problems(items, config, home)]
-    return [*(_far(far, tongue) for far in far_strengths(config)), *masks]
+    items, problems = images_of(config.dataset)
+    uncalled = [problem for problem in problems if problem.code == NO_CAPTION and not config.dataset.trigger_word]
+    notes = [explained(problem, tongue) for problem in [*uncalled, *mask_problems(items, config, home)]]
+    return [*(_far(far, tongue) for far in far_strengths(config)), *notes]
 
 
 def _far(far: Far, tongue: str) -> str:

@@ -18,6 +18,7 @@ CONSOLE = {
     "models": "python launch.py models",
     "preset": "--preset {}",
     "presets": "python launch.py presets",
+    "caption": "python launch.py caption DIR",
     "projects": "`python launch.py projects` lists them",
     "flags": "`python launch.py {} --help` lists every flag",
     "convert": 'convert it: python launch.py convert "{}"',

@@ -4,14 +4,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer.contract.wording import named
+from trainer.contract.wording import action, named, setting
 from trainer.dataset.captions import Item
 from trainer.dataset.errors import UnreadableImage
 from trainer.dataset.unread_files import advice, in_words
 
+NO_CAPTION = "no_caption"
 NAMED = 5  # masks that a message names, the rest is counted
 
 
@@ -71,13 +72,24 @@ def without_caption(bare: Sequence[Path], total: int, base: Path) -> list[Proble
         return []
     return [
         Problem(
-            "no_caption",
+            NO_CAPTION,
             f"{len(bare)} of {total} images have no caption (first: {relative(bare[0], base)}).",
             "They are trained on the trigger word alone; a .txt file of the same name is an image's caption.",
             tuple(bare),
             "The trigger word then stands for all that they show, not only for the subject.",
         )
     ]
+
+
+def uncalled(problem: Problem, trigger_word: str) -> Problem:
+    """Images without a caption, where no trigger word calls up what they show either."""
+    if problem.code != NO_CAPTION or trigger_word:
+        return problem
+    hint = (
+        f"No trigger word is set either, so no word would call up what they show: set "
+        f"{setting('dataset.trigger_word')}, or caption them: {action('caption')}."
+    )
+    return replace(problem, hint=hint, why="What they show would come with every prompt, whatever it says.")
 
 
 def without_image(names: Iterable[str], file: Path, folder: Path) -> list[Problem]:

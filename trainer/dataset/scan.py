@@ -23,6 +23,7 @@ from trainer.dataset.problems import (
     not_read,
     relative,
     repeats_reported,
+    uncalled,
     unreadable,
     without_caption,
     without_image,
@@ -75,7 +76,7 @@ def images_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
             continue
         weight = settings.concepts[number - 1].weight if number else 1.0
         items += [replace(item, concept=number, weight=item.weight * weight) for item in survey.trained(folder)]
-        problems += survey.problems
+        problems += [uncalled(problem, rules.trigger_word) for problem in survey.problems]
     return items, problems
 
 

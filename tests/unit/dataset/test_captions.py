@@ -20,7 +20,7 @@ from trainer.dataset.captions import (
 )
 from trainer.dataset.errors import FolderMissing, NoImages, NothingToTrain
 from trainer.dataset.formats import ORIENTATION_TAG
-from trainer.dataset.scan import look, scan
+from trainer.dataset.scan import images_of, look, scan
 
 
 def draw(path, size=(8, 4), caption=None, **options):
@@ -100,6 +100,22 @@ def test_images_without_captions_are_counted_in_one_problem_and_stay_usable(tmp_
     assert problem.code == "no_caption"
     assert "2 of 3" in problem.message
     assert "b.png" in problem.message
+
+
+@pytest.mark.parametrize("where", ["the folder", "a concept"])
+def test_without_captions_and_without_a_trigger_word_the_remedy_is_either(tmp_path, where):
+    draw(tmp_path / "own" / "a.png", caption="mimi, a bear" if where == "a concept" else "")
+    draw(tmp_path / "other" / "b.png")
+    values = {"images": str(tmp_path / "own")}
+    if where == "a concept":
+        values["concepts"] = [{"images": str(tmp_path / "other"), "trigger_word": ""}]
+    for word, said in (("mimi", "on the trigger word alone"), ("", "No trigger word is set either")):
+        own = {"trigger_word": word} if where == "the folder" else {}
+        if where == "a concept":
+            values["concepts"][0]["trigger_word"] = word
+        (problem,) = images_of(DatasetSettings(**values, **own))[1]
+        assert problem.code == "no_caption"
+        assert said in problem.hint
 
 
 def test_a_folder_without_images_is_refused_with_what_it_holds(tmp_path):

@@ -192,6 +192,15 @@ def test_the_plan_says_why_views_are_more_than_asked_for(home, folder, tongue, s
     assert said in plan.sentence(home, plan.read(home, "pocket-style", inputs), tongue)
 
 
+def test_what_nothing_would_call_up_is_said_before_train(home, folder):
+    for file in folder.glob("*.txt"):
+        file.unlink()
+    for word, said in (("", True), ("mimi", False)):
+        inputs = named(home, "pocket-style", dataset_images=str(folder), dataset_trigger_word=word)
+        cautions = " ".join(plan.cautions(home, plan.read(home, "pocket-style", inputs), "en"))
+        assert ("caption them: “Automatic captions” on the Dataset page" in cautions) == said
+
+
 def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
     inputs = named(home, "pocket-style", dataset_images=str(folder), dataset_views=66, preview_every=99)
     config = plan.read(home, "pocket-style", inputs)
