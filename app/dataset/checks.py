@@ -15,6 +15,7 @@ from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
 from trainer.dataset.errors import DatasetError
 from trainer.dataset.overlay import existing_overlay, overlay_file
+from trainer.dataset.problems import uncalled
 from trainer.dataset.scan import look
 from trainer.doctor.examine import Finding, examine
 
@@ -60,6 +61,7 @@ class Check:
         with isolated("The check", self._fail, hint="Check the images again."):
             repeats = config.dataset.folder_repeats
             items, problems = look(folder, existing_overlay(home, folder), folder_repeats=repeats)
+            problems = [uncalled(problem, config.dataset.trigger_word) for problem in problems]
             self.findings = examine(items, problems, config, home, self._report)
         self.finished.set()
 
