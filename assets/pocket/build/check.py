@@ -104,20 +104,20 @@ def meets(
         count: Captions tried, chosen by seed.
 
     Returns:
-        The mean RMS distance, and the share of captions whose own image is among the `NEAREST` of its style.
+        The RMS distance over all captions, and the share whose own image is among the `NEAREST` of its style.
     """
     chosen = torch.randperm(len(own), generator=torch.Generator().manual_seed(SEED))[:count].tolist()
-    distances, hits = 0.0, 0
+    squares, hits = 0.0, 0
     for start in range(0, count, 20):
         places = chosen[start : start + 20]
         made = draw(pipe, [caption(concepts()[place], style) for place in places], guidance, steps, seed=start)
         latents = pipe.vae.encode(made.contiguous(memory_format=torch.channels_last)).latent_dist.mean.flatten(1)
         found = latents * pipe.vae.config.scaling_factor
         for place, latent in zip(places, found, strict=True):
-            distance = (own - latent).square().mean(1).sqrt()
-            distances += float(distance[place])
+            distance = (own - latent).square().mean(1)
+            squares += float(distance[place])
             hits += int(place in distance.topk(NEAREST, largest=False).indices.tolist())
-    return distances / count, hits / count
+    return (squares / count) ** 0.5, hits / count
 
 
 def check(guidance: float, steps: int, count: int) -> None:
