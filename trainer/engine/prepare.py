@@ -76,8 +76,9 @@ def prepare(run: RunFolder, log: EventLog, ladder: Ladder) -> Training:
         known = [*captions, *prompts, *prior_prompts, *(item.caption for item in class_items), ""]
         # Before the images, which then have the text encoders' memory
         text = learn_text(family, config, known, dtype=dtype, cache=cache, progress=progress)
-        cache.missed = ahead.finish  # waited for before an image is encoded
-        data = encode_dataset(items, family, config.dataset, dtype=dtype, cache=cache, progress=progress)
+        data = encode_dataset(
+            items, family, config.dataset, dtype=dtype, cache=cache, progress=progress, ready=ahead.finish
+        )
         if ladder.tiled:
             family.decode_in_tiles()
         reports = {"generating": report("protect"), "encoding": progress}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -111,10 +111,11 @@ def encode_dataset(
     dtype: torch.dtype,
     cache: TensorCache,
     progress: Progress,
+    ready: Callable[[], None] = lambda: None,
 ) -> EncodedDataset:
     """VAE posteriors of all images, cut for the model's grid; see `encode`."""
     cuts = choose_cuts(items, family, settings)
-    return encode(cuts, family, settings, dtype=dtype, cache=cache, progress=progress)
+    return encode(cuts, family, settings, dtype=dtype, cache=cache, progress=progress, ready=ready)
 
 
 def encode(
@@ -125,14 +126,15 @@ def encode(
     dtype: torch.dtype,
     cache: TensorCache,
     progress: Progress,
+    ready: Callable[[], None] = lambda: None,
 ) -> EncodedDataset:
-    """VAE posteriors of all images that can be decoded, from the cache where it has them.
+    """VAE posteriors of all images that can be decoded, from the cache where it has them; else `ready` is called first.
 
     Raises:
         NothingToTrain: None can.
         NonFiniteLatents: The VAE overflowed.
     """
-    made = Encoder(family, settings, dtype, cache).encode(cuts, progress)
+    made = Encoder(family, settings, dtype, cache, ready).encode(cuts, progress)
     broken = {one.cut.item.path: one.error for one in made if one.error}  # at one of its sizes is at all
     whole = [one for one in made if one.cut.item.path not in broken]
     if not whole:

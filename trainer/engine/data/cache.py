@@ -39,7 +39,7 @@ class TensorCache:
         check(folder, folder=True)
         self.folder = folder
         self.writes = writes  # one process of several does
-        self.missed = missed  # called for everything that is not there
+        self._missed = missed  # called for everything that is not there
         self.used: set[Path] = set()
         self._unwritten: dict[str, dict[str, Tensor]] = {}  # what this process made and may not write
         self._recent: OrderedDict[str, dict[str, Tensor]] = OrderedDict()  # what was recalled last comes last
@@ -56,7 +56,7 @@ class TensorCache:
         """The tensors under `key`, if they are there and whole."""
         tensors = self._stored(key)
         if tensors is None:
-            self.missed()
+            self._missed()
         return tensors
 
     def recall(self, key: str) -> dict[str, Tensor]:

@@ -99,8 +99,16 @@ class Posteriors(Mapping[tuple[int, bool], Encoded]):
 class Encoder:
     """Encodes cuts for one model and its settings."""
 
-    def __init__(self, family: Family, settings: DatasetSettings, dtype: torch.dtype, cache: TensorCache) -> None:
+    def __init__(
+        self,
+        family: Family,
+        settings: DatasetSettings,
+        dtype: torch.dtype,
+        cache: TensorCache,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
         self._family, self._settings, self._cache = family, settings, cache
+        self._ready = ready  # called by the thread that encodes, which a signal reaches, before it does
         self._made: set[str] = set()
         self._how = (settings.background, family.encoder_key("vae"), dtype_name(dtype))
 
@@ -210,6 +218,7 @@ class Encoder:
             chosen = order[start : start + room]
             if not any(mirrored in prepared.missing for prepared, mirrored in chosen):
                 continue
+            self._ready()
             pixels = torch.stack([self._shown(prepared, mirrored) for prepared, mirrored in chosen])
             posterior = self._family.encode_image(normalised(pixels))
             for (prepared, mirrored), mean, std in zip(chosen, posterior.mean, posterior.std, strict=True):
