@@ -1,7 +1,11 @@
 """A veteran's word finds its setting, or what stands for it here."""
 
+import re
+from itertools import takewhile
+
 import pytest
 
+from trainer.contract.home import CHECKOUT
 from trainer.contract.schema import all_settings
 from trainer.contract.vocabulary import ELSEWHERE, NAMES, kohya_name, search, words_of
 
@@ -153,3 +157,13 @@ def test_no_word_stands_for_two_things():
     """Of what has no setting; a setting may share a word with another, and both are shown."""
     words = [words_of(word) for theirs, _ in ELSEWHERE for word in theirs.split(",")]
     assert len(words) == len(set(words))
+
+
+def test_the_table_for_users_of_kohyas_scripts_says_the_same():
+    text = (CHECKOUT / "assets" / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in text.partition("### For users of kohya's scripts")[2].splitlines()[4:]]
+    told = [(theirs, ours) for theirs, ours in takewhile(lambda row: len(row) == 2, rows)]
+    assert len(told) > 10
+    for theirs, ours in told:
+        for name in re.findall(r"`(\w+)`", theirs):
+            assert f"--{search(name).places[0]}" in ours, name
