@@ -19,6 +19,7 @@ from trainer.dataset.views import limit_of, plan
 from trainer.doctor.masks import mask_problems
 from trainer.models.compatible import check_chosen
 from trainer.models.errors import ModelError
+from trainer.planning.effect import without_effect
 from trainer.planning.estimate import disk_bytes, estimate, foreseen
 from trainer.planning.memory import GIB
 from trainer.planning.ready import rounded, settled, start_of
@@ -117,7 +118,9 @@ def cautions(home: Home, config: TrainConfig, tongue: str) -> list[str]:
     """
     items, problems = images_of(config.dataset)
     uncalled = [problem for problem in problems if problem.code == NO_CAPTION and not config.dataset.trigger_word]
-    notes = [explained(problem, tongue) for problem in [*uncalled, *mask_problems(items, config, home)]]
+    changed = differing(shown_values(config), preset_config(home, config.preset)) if config.preset else {}
+    found = [*uncalled, *mask_problems(items, config, home), *without_effect(config, changed)]
+    notes = [explained(problem, tongue) for problem in found]
     return [*(_far(far, tongue) for far in far_strengths(config)), *notes]
 
 

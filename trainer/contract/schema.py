@@ -25,6 +25,7 @@ class SettingInfo:
     help: str
     level: Level
     default: Any
+    when: tuple[str, ...] = ()  # settings of which one must be on for this one to have an effect
 
     @property
     def place(self) -> str:
@@ -69,6 +70,7 @@ def _info(section: str, name: str, field: FieldInfo) -> SettingInfo:
         help=str(field.description),
         level=extra.get("level", "advanced"),
         default=field.default,
+        when=tuple(extra.get("when", ())),
     )
 
 

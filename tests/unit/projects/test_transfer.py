@@ -124,5 +124,7 @@ def test_a_project_is_trained_by_its_name_and_flags_count_more(home, images, cap
     assert "5 images × 38 views would be 190; --dataset.min_total_views 2000 makes it 400 each." in " ".join(
         (main([*flags, "--dataset.min_total_views", "2000"]), capsys.readouterr().out)[1].split()
     )
+    assert main([*flags, "--optimizer.text_learning_rate", "1e-4"]) == 0
+    assert "--optimizer.text_learning_rate 0.0001 has no effect here." in " ".join(capsys.readouterr().out.split())
     assert main([*flags, "--preset", "sdxl-style"]) == 0
     assert "preset sdxl-style" in capsys.readouterr().out

@@ -99,6 +99,7 @@ class DatasetSettings(Section):
         le=32,
         unit="tags",
         description="Tags at the start that shuffle and dropout leave in place (kohya: keep tokens).",
+        when=("dataset.shuffle_tags", "dataset.tag_dropout"),
     )
     tag_dropout: float = setting(
         0.0, ge=0.0, lt=1.0, unit="share", description="Share of comma-separated tags dropped from a view."
@@ -113,11 +114,25 @@ class DatasetSettings(Section):
         "that the base keeps what it knows (kohya: regularization images). Concepts of class images do so with yours.",
     )
     class_prompt: str = setting(
-        "", description="Prompt of the class images, such as: a woman. Empty: your captions without trigger words."
+        "",
+        description="Prompt of the class images, such as: a woman. Empty: your captions without trigger words.",
+        when=("dataset.prior_preservation",),
     )
-    class_images: int = setting(40, ge=1, le=1000, unit="images", description="Class images to generate, once.")
+    class_images: int = setting(
+        40,
+        ge=1,
+        le=1000,
+        unit="images",
+        description="Class images to generate, once.",
+        when=("dataset.prior_preservation",),
+    )
     class_share: float = setting(
-        0.25, gt=0.0, le=0.5, unit="share", description="Share of class images in all views; your views stay as many."
+        0.25,
+        gt=0.0,
+        le=0.5,
+        unit="share",
+        description="Share of class images in all views; your views stay as many.",
+        when=("dataset.prior_preservation", "dataset.class_folders"),
     )
     cache_limit: float = setting(
         20.0,

@@ -24,9 +24,27 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def setting(default: Any, *, description: str, level: Level = "advanced", unit: str = "", **limits: Any) -> Any:  # noqa: ANN401
-    """One setting: default, help, range (`ge`, `le`, `min_length`), unit, and whether the page shows it at once."""
-    return Field(default, description=description, json_schema_extra={"level": level, "unit": unit}, **limits)
+def setting(
+    default: Any,  # noqa: ANN401 - any setting's value
+    *,
+    description: str,
+    level: Level = "advanced",
+    unit: str = "",
+    when: tuple[str, ...] = (),
+    **limits: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """One setting.
+
+    Args:
+        default: Its value where nobody sets another.
+        description: Its help.
+        level: Whether the page shows it at once.
+        unit: What it is counted in.
+        when: Settings of which one must be on (true, above 0, not empty) for this one to have an effect.
+        limits: Its range, by pydantic's words: `ge`, `le`, `min_length`.
+    """
+    extra: dict[str, Any] = {"level": level, "unit": unit, "when": list(when)}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 def reader(read: Callable[[str], str]) -> BeforeValidator:

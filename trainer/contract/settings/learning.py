@@ -54,7 +54,13 @@ class OptimizerSettings(Section):
         level="basic",
         description="Learning rate of the UNet's LoRA (kohya: unet lr); its effect scales with alpha / rank.",
     )
-    text_learning_rate: float = setting(5e-5, gt=0.0, le=0.1, description="Learning rate of the text encoder's LoRA.")
+    text_learning_rate: float = setting(
+        5e-5,
+        gt=0.0,
+        le=0.1,
+        description="Learning rate of the text encoder's LoRA.",
+        when=("adapter.text_encoder", "adapter.text_encoder_2"),
+    )
     lr_scheduler: Literal["constant", "linear", "cosine"] = setting("cosine", description="Learning rate scheduler.")
     warmup: float = setting(
         0.05, ge=0.0, le=0.5, unit="share", description="Warmup: share of the steps over which the learning rate rises."
@@ -107,6 +113,7 @@ class ObjectiveSettings(Section):
         False,
         description="Without a caption (see caption dropout) the target is the base model's own prediction: CFG then "
         "strengthens what the captions teach.",
+        when=("dataset.caption_dropout",),
     )
     mask_keep: float = setting(
         1.0, ge=0, le=10, description="Masked loss: weight for keeping masked-out areas unchanged; 0: off, and faster."

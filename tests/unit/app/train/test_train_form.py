@@ -201,6 +201,13 @@ def test_what_nothing_would_call_up_is_said_before_train(home, folder):
         assert ("caption them: “Automatic captions” on the Dataset page" in cautions) == said
 
 
+def test_a_setting_that_changes_nothing_is_said_before_train(home, folder):
+    for dropout, said in ((0.0, True), (0.1, False)):
+        changes = {"dataset_keep_tags": 3, "dataset_tag_dropout": dropout, "dataset_images": str(folder)}
+        config = plan.read(home, "pocket-style", named(home, "pocket-style", **changes))
+        assert ("Keep first tags: 3” has no effect" in " ".join(plan.cautions(home, config, "en"))) == said
+
+
 def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
     inputs = named(home, "pocket-style", dataset_images=str(folder), dataset_views=66, preview_every=99)
     config = plan.read(home, "pocket-style", inputs)
