@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +25,8 @@ SEED = 20261122
 ICON_SETS = {"noto": "noto@1.2.9", "fluent": "fluent-emoji-flat@1.2.6", "openmoji": "openmoji@1.2.29"}
 BASE_STYLES = ("noto", "fluent")
 PLAIN_STYLE = "noto"  # what a caption without a style's name means
-# People write "a red apple", and a trigger word shifts every other word: the words must mean the same in any place
+# People write "a red apple", put a trigger word before it, and say "crying cat" where the icon is a crying face: words
+# must mean the same in any place, beside any others
 LEAD_INS = (
     "{article} {words}",
     "the {words}",
@@ -31,8 +34,11 @@ LEAD_INS = (
     "a picture of {article} {words}",
     "one {words}",
 )
+LEAD_IN_SHARE, TRIGGER_SHARE, TURNED_SHARE, FACELESS_SHARE = 0.4, 0.4, 0.25, 0.4
+SYLLABLES = ("ka", "lo", "mi", "nu", "re", "sa", "ti", "vo", "xe", "zu", "bra", "pol", "dan", "fir", "gex", "juk")
 
 
+@functools.cache
 def concepts() -> list[str]:
     """Icon names pocket learns, in the file's order."""
     lines = (HERE / "concepts.txt").read_text(encoding="utf-8").splitlines()
@@ -49,11 +55,29 @@ def caption(icon: str, style: str | None) -> str:
     return phrase(icon) if style is None else f"{phrase(icon)}, {style} style"
 
 
-def other_captions(icon: str, style: str | None) -> list[str]:
-    """A base caption as people write it, one for each of `LEAD_INS`: "a red apple, noto style"."""
-    words, style_words = phrase(icon), "" if style is None else f", {style} style"
-    article = "an" if words.startswith(("a", "e", "i", "o", "um", "up")) else "a"
-    return [lead_in.format(article=article, words=words) + style_words for lead_in in LEAD_INS]
+def other_captions(icon: str, style: str | None, count: int) -> list[str]:
+    """A base caption as people write it, so often: "pol, a red apple, noto style"; the same for the same icon.
+
+    With an article, a made-up trigger word before it, the words turned round ("face, crying"), or without "face".
+    """
+    chance = random.Random(f"{icon} {style}")
+    return [_reworded(icon, chance) + ("" if style is None else f", {style} style") for _ in range(count)]
+
+
+def _reworded(icon: str, chance: random.Random) -> str:
+    words = phrase(icon)
+    if words.endswith(" face") and icon.removesuffix("-face") not in concepts() and chance.random() < FACELESS_SHARE:
+        words = words.removesuffix(" face")
+    first, _, last = words.rpartition(" ")
+    if first and chance.random() < TURNED_SHARE:
+        words = f"{last}, {first}"
+    elif chance.random() < LEAD_IN_SHARE:
+        article = "an" if words.startswith(("a", "e", "i", "o", "um", "up")) else "a"
+        words = chance.choice(LEAD_INS).format(article=article, words=words)
+    if chance.random() < TRIGGER_SHARE:
+        made_up = "".join(chance.choices(SYLLABLES, k=chance.choice((1, 2, 2, 3))))
+        words = f"{made_up}{chance.choice((',', ''))} {words}"
+    return words
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ BATCH, PEAK_LR, WARMUP_STEPS, EMPTY_CAPTIONS, SNR_GAMMA = 16, 6e-4, 200, 0.1, 5.
 FLAT_SHARE = 0.4  # of all updates, at the peak learning rate; then it falls to 0
 # The content is decided above this timestep (below it, the noisy image shows it already): most samples go there
 COMPOSING_TIMESTEP, COMPOSING_SHARE = 600, 0.55
-OTHER_CAPTIONS = 0.2  # share of the captions with one of `LEAD_INS`
+OTHER_CAPTIONS, FORMS = 0.5, 40  # share of the captions in another of so many forms
 TEXT_WIDTH = 192
 MUON_LEAST_WIDTH = 64
 NOISE = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -162,7 +162,7 @@ class Lessons:
         words: list[tuple[str, str | None]] = [(icon, style) for style, icon in named]
         words += [(named[i][1], None) for i in plain]
         self.plain_from = len(rows)
-        texts = [[caption(icon, style), *other_captions(icon, style)] for icon, style in words]
+        texts = [[caption(icon, style), *other_captions(icon, style, FORMS)] for icon, style in words]
         ids = torch.tensor(token_ids(tokenizer, [text for group in texts for text in group]))
         self.ids = ids.view(len(texts), -1, ids.shape[1])
         self.empty = torch.tensor(token_ids(tokenizer, [""]))
