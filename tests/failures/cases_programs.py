@@ -88,6 +88,11 @@ def a_preset_that_is_not_there(scene):
     return scene.refused(preset="oli")
 
 
+@case("settings", "without_effect")
+def a_setting_that_changes_nothing(scene):
+    return scene.noted("without_effect", "--dataset.keep_tags", 3)
+
+
 @case("settings", "invalid_settings")
 def no_preset(scene):
     return scene.console("--images", scene.images())

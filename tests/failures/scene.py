@@ -32,7 +32,10 @@ from trainer.console.main import main
 from trainer.contract.errors import TrainerError
 from trainer.contract.events import RunFailed, Warned, read_events
 from trainer.contract.home import CHECKOUT, Home
+from trainer.contract.settings.config import TrainConfig
 from trainer.contract.wording import for_console
+from trainer.dataset.problems import Problem
+from trainer.dataset.views import Plan
 from trainer.doctor.examine import Finding, examine
 from trainer.engine import loop
 from trainer.runs import process
@@ -97,6 +100,24 @@ class Scene:
         """What the console says before a training on good images and the built-in model, with these flags."""
         given = ["--preset", "pocket-style", "--home", self.home.root, "--images", self.images(), *flags]
         return self.console(*given, "--check")
+
+    def noted(self, problem: str, *flags: object) -> Seen:
+        """What the console notes in the plan of a training that is possible with these flags."""
+        found: list[Problem] = []
+        show_plan = train.show_plan
+
+        def shown(config: TrainConfig, made: Plan, problems: list[Problem], *rest: Any) -> None:
+            found.extend(problems)
+            show_plan(config, made, problems, *rest)
+
+        with self.patch.context() as patch:
+            patch.setattr(train, "show_plan", shown)
+            given = ["--preset", "pocket-style", "--home", self.home.root, "--images", self.images(), *flags, "--check"]
+            assert main([str(one) for one in given]) == 0
+        output = " ".join(self._output().split())
+        (one,) = (each for each in found if each.code == problem)
+        assert for_console(f"Note: {one.message} {one.hint}") in output
+        return self.seen(problem, on_page(one.message, "en"), on_page(one.hint, "en"))
 
     def refused(self, *flags: object, preset: str = "pocket-style", **settings: Any) -> Seen:
         """What console and page say of settings, by their names with `__` for the dot: one thing, each in its words."""

@@ -217,9 +217,8 @@ def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
         for step in (1, 2, 3):
             log.write(Step(step=step, epoch=0, loss=0.1, lr=1e-3, grad_norm=1.0, seconds=60.0, memory_gib=1.5))
     told = plan.sentence(home, config, "en")
-    assert (
-        "about 55 min" in told
-    )  # 3 images x 66 views at batch 8: 24.75 steps of a minute, and 18 previews of 40 passes
+    # 3 images x 66 views at batch 8: 24.75 steps of a minute, and 18 previews of 16 passes
+    assert "about 37 min" in told
     assert "needs 1.5 GiB" in told
 
 
