@@ -168,6 +168,8 @@ class Project:
             return Entered()
         except (ValueError, RecursionError, FileTooLarge):
             return Entered(unreadable=True)
+        if any(name in values and not isinstance(values[name], dict) for name in SECTIONS):
+            return Entered(unreadable=True)  # the next change would have no place for what is there
         return entered_of(values)
 
     def enter(self, changes: Mapping[str, Any]) -> Entered:
@@ -176,10 +178,14 @@ class Project:
         A file that cannot be read is kept beside under a name with the time.
 
         Raises:
-            InvalidSettings: It would be more than any settings are.
+            InvalidSettings: A field is no setting's, or it would be more than any settings are.
             NotOurs: A link or no plain file lies in its place.
             NewerVersion: A later version of this program wrote it.
         """
+        for place in changes:
+            section, _, name = place.partition(".")
+            if place not in TOP and (section not in SECTIONS or not name or "." in name):
+                raise InvalidSettings(f"There is no setting {place}.", hint="Nothing was changed.")
         with self._changing():
             before = self.read()
             values = {**before.values, **{place: _plain(value) for place, value in changes.items()}}
@@ -222,7 +228,7 @@ class Project:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         check(self.path, folder=True)
-        check(self.path / LOCK)
+        check(self.path / LOCK, changed=True)
         with FileLock(self.path / LOCK, timeout=LOCK_SECONDS):
             sweep(self.path)
             yield

@@ -1,10 +1,11 @@
 """A project as one TOML file, to keep or to take to another computer; and back."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import tomlkit
 
-from trainer.contract.errors import FileExists
+from trainer.contract.errors import FileExists, UnknownPreset
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home
 from trainer.contract.presets import FOLDER, list_presets
@@ -25,9 +26,9 @@ def exported(project: Project) -> str:
     builtin = {preset.name for preset in list_presets(FOLDER)[0]}
     values = dict(entered.values)
     if entered.preset and entered.preset not in builtin:
-        layers = list(project.layers().values())
-        values = {**entered_of(layers[0]).values, **values}
-        del values["preset"]
+        with suppress(UnknownPreset):  # it is gone: its name is all that is left
+            values = {**entered_of(next(iter(project.layers().values()))).values, **values}
+            del values["preset"]
     return f"name = {tomlkit.item(project.name).as_string()}\n{Entered(values).toml()}"
 
 

@@ -123,7 +123,7 @@ def test_the_one_changed_last_is_the_first(home):
 
 
 @pytest.mark.parametrize(
-    "content", [b"rank = ", b"\xff\xfe\x00", b"[a]\n[a]\n", b"x" * (5 << 20), b"a = " + b"[" * 9999]
+    "content", [b"rank = ", b"\xff\xfe\x00", b"[a]\n[a]\n", b"x" * (5 << 20), b"a = " + b"[" * 9999, b"dataset = 5\n"]
 )
 def test_what_cannot_be_read_is_kept_aside_and_never_overwritten(project, content):
     project.file.write_bytes(content)
@@ -169,6 +169,25 @@ def test_a_link_in_the_folder_leads_nowhere(project, tmp_path, name):
     with pytest.raises(NotOurs):
         project.enter({"adapter.rank": 2})
     assert outside.read_text() == "[adapter]\nrank = 9\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="hard links need rights on Windows")
+def test_a_lock_that_is_another_file_too_is_not_emptied(project, tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    (project.path / ".project.lock").unlink(missing_ok=True)
+    os.link(outside, project.path / ".project.lock")
+    with pytest.raises(NotOurs):
+        project.enter({"adapter.rank": 2})
+    assert outside.read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["dataset", "dataset.", "", "format", "x.y", "dataset.a.b", ".rank"])
+def test_a_field_of_no_setting_is_refused_and_what_was_there_stays(project, place):
+    project.enter({"dataset.images": "/x"})
+    with pytest.raises(InvalidSettings, match="There is no setting"):
+        project.enter({"adapter.rank": 2, place: "y"})
+    assert project.read().values == {"dataset.images": "/x"}
 
 
 def test_too_much_is_refused_and_what_was_there_stays(project):

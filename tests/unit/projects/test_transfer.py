@@ -58,6 +58,19 @@ def test_a_preset_of_one_s_own_goes_along(home, other, tmp_path):
     assert made.name == "ana"
 
 
+def test_a_preset_that_is_gone_keeps_nobody_from_leaving(home, other, tmp_path):
+    project = Project.create(home, "ana", {"preset": "gone", "adapter.alpha": 2.0})
+    made = import_project(other, written(tmp_path, exported(project)))
+    assert made.read().values == {"preset": "gone", "adapter.alpha": 2.0}
+
+
+def test_a_project_s_file_is_settings_for_config_too(home, images, capsys):
+    file = Project.create(home, "ana", {"preset": "pocket-style", "adapter.rank": 4}).file
+    flags = ["--config", str(file), "--preset", "pocket-style", "--images", str(images), "--home", str(home.root)]
+    assert main(["train", *flags, "--check"]) == 0
+    assert "file project.toml" in capsys.readouterr().out
+
+
 def test_an_older_file_of_settings_is_a_project_too(other, tmp_path):
     text = 'preset = "pocket-style"\n[optimizer]\nschedule = "linear"\n[dataset]\nprotect = true\n'
     made = import_project(other, written(tmp_path, text))
