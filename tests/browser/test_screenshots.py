@@ -1,4 +1,7 @@
-"""Images of every page for the documents; made only with ATELIER_SCREENSHOTS=DIR, the folder that they show."""
+"""Images of every page for the documents; made only with ATELIER_SCREENSHOTS=DIR, the folder that they show.
+
+It is made, and deleted in the end, so nothing may be there yet.
+"""
 
 import os
 import re
@@ -23,6 +26,7 @@ pytestmark = pytest.mark.skipif(not SHOWN, reason="made by hand, with ATELIER_SC
 @pytest.fixture(scope="module")
 def server():
     """A server whose home and images lie where a reader's might."""
+    Path(SHOWN).mkdir(parents=True)  # fails if it is there: somebody else's would be deleted in the end
     shutil.copytree(CHECKOUT / "assets" / "demo" / "style" / "train", Path(SHOWN) / "Pictures" / "emoji")
     site = Site(Path(SHOWN) / "atelier")
     site.start()
