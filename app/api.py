@@ -9,7 +9,8 @@ import gradio as gr
 from gradio.events import api
 
 from app.kit.action_errors import reported
-from app.kit.form import SETTINGS, api_name, shown
+from app.kit.form import api_name, shown
+from app.kit.settings_list import SETTINGS
 from app.kit.wording import on_page
 from app.live.monitor import Watch, Watches
 from app.train.plan import read

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, TypedDict
 
-from app.dataset.grid import Answer, Asked, answer
+from app.dataset.grid import Asked
+from app.kit.questions import Answer, answer
 from app.kit.text import say
 from app.kit.wording import explained
 from trainer.captioning.catalogue import CAPTIONERS, caption_settings

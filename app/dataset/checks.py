@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TypedDict
 
 from app.dataset.folder import ImageFolder
-from app.dataset.grid import Answer, GridData, answer, made
+from app.dataset.grid import GridData, made
 from app.dataset.image import AsTrained
+from app.kit.questions import Answer, answer
 from app.kit.text import say
 from app.kit.wording import on_page
 from trainer.contract.errors import isolated

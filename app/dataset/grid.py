@@ -1,23 +1,19 @@
 """What the grid of the Dataset page shows of an image folder, and what its script asks of the server: plain data."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 from urllib.parse import urlencode
 
-import gradio as gr
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, field_validator
 
 from app.dataset.folder import CHOICES, Choice, ImageFolder
-from app.kit.text import language, say, words
-from app.kit.wording import explained
+from app.kit.questions import Answer, answer
+from app.kit.text import say, words
 from app.server.files import thumbnail_url
-from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home, user_path
-from trainer.contract.settings.fields import invalid
-from trainer.contract.system_errors import system_explained
 from trainer.dataset.bulk_edit import Edit, changed
 from trainer.dataset.captions import Item
 from trainer.dataset.encodings import plain
@@ -86,42 +82,6 @@ class Preview(TypedDict):
     count: int
     of: int
     examples: list[tuple[str, str, str]]  # name, caption, and what it would be
-
-
-Answer = Callable[[dict[str, Any], gr.Request], Any]
-Question = TypeVar("Question", bound=BaseModel)
-
-
-def answer(kind: type[Question], respond: Callable[[Question, str], Any]) -> Answer:
-    """Returns a function that the script may call: its question is read as `kind`; an error becomes {"error": …}.
-
-    Args:
-        kind: What the question holds.
-        respond: Answers it in a language.
-    """
-
-    def answered(question: dict[str, Any], request: gr.Request) -> Any:  # noqa: ANN401 - whatever the script reads
-        """The answer, or the error."""
-        try:
-            with system_explained():
-                return respond(_read(kind, question), language(request))
-        except TrainerError as error:
-            return {"error": explained(error, language(request))}
-
-    answered.__name__ = respond.__name__  # by which the script calls it
-    return answered
-
-
-def _read(kind: type[Question], question: object) -> Question:
-    """What was asked.
-
-    Raises:
-        InvalidSettings: It is no such question; the page's own script asks none.
-    """
-    try:
-        return kind.model_validate(question)
-    except ValidationError as error:
-        raise invalid(error, {}) from None
 
 
 def opened(images: ImageFolder, tongue: str) -> GridData:

@@ -13,7 +13,8 @@ from PIL import Image
 from pydantic import Field
 
 from app.dataset.folder import ImageFolder
-from app.dataset.grid import Answer, Asked, GridData, answer, item_of, made
+from app.dataset.grid import Asked, GridData, item_of, made
+from app.kit.questions import Answer, answer
 from app.kit.text import say
 from app.train.presets import preset_config
 from trainer.contract.errors import InvalidSettings

@@ -1,14 +1,10 @@
 """The Dataset page: the images of a folder with their captions, to be edited in place."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
-
 import gradio as gr
-from gradio.components.base import server
 
 from app.dataset import captioning, checks, grid, image
 from app.dataset.folder import ImageFolder
-from app.dataset.grid import Answer, GridData, opened
+from app.dataset.grid import GridData, opened
 from app.kit.cards import problem_card
 from app.kit.component import Element, asset
 from app.kit.text import label, language, say
@@ -27,13 +23,6 @@ class CaptionGrid(Element):
         f"dataset/{name}.js" for name in ("grid", "tags", "picture", "mask", "checks", "captioner", "start")
     )
     TEMPLATE = asset("dataset/page.html")
-
-    def serve(self, functions: Iterable[Answer]) -> None:
-        """Let the script call these functions by their names."""
-        marked: Callable[[Any], Any] = server
-        for function in functions:
-            self.server_fns.append(marked(function))
-            setattr(self, function.__name__, function)
 
 
 def build(home: Home, demo: gr.Blocks) -> None:

@@ -1,10 +1,13 @@
 """Elements of our own: templates and a script from `assets/` over Gradio's HTML component."""
 
 import json
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gradio as gr
+from gradio.components.base import server
 
+from app.kit.questions import Answer
 from trainer.contract.home import CHECKOUT
 
 # Of an event that is the page's own: no endpoint for programs, and nothing that blinks
@@ -46,3 +49,10 @@ class Element(gr.HTML):
     def postprocess(self, value: Any) -> str:  # noqa: ANN401
         """Returns the value as one JSON text: the browser's framework would watch each number of a list separately."""
         return json.dumps(self.EMPTY if value is None else value, allow_nan=False, separators=(",", ":"))
+
+    def serve(self, functions: Iterable[Answer]) -> None:
+        """Let the script call these functions by their names."""
+        marked: Callable[[Any], Any] = server
+        for function in functions:
+            self.server_fns.append(marked(function))
+            setattr(self, function.__name__, function)

@@ -1,4 +1,4 @@
-"""Settings as controls: every setting the engine declares gets one, so that adding a setting needs no edit here."""
+"""Settings as controls: the few that matter as Gradio's, all others as one list, so that adding one needs no edit."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,61 +7,51 @@ import gradio as gr
 from gradio.blocks import Block
 from gradio.components import Component
 
-from app.kit.text import label, setting_label
-from trainer.contract.schema import SettingInfo, all_settings
+from app.kit.settings_list import SETTINGS, SettingsList, element_id, help_of
+from app.kit.text import setting_label
+from trainer.contract.schema import SettingInfo
 from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
 from trainer.contract.toml import flat
 
-SETTINGS = {info.place: info for info in all_settings()}
-SEARCH = """(wanted) => {
-    const words = wanted.trim().toLowerCase();
-    for (const row of document.querySelectorAll('.advanced .setting-row'))
-        row.style.display = row.textContent.toLowerCase().includes(words) ? '' : 'none';
-    for (const one of document.querySelectorAll('.advanced .section'))
-        one.style.display = [...one.querySelectorAll('.setting-row')].some((row) => !row.style.display) ? '' : 'none';
-}"""
+REST = "rest"  # the list among the inputs of an event
 
 
 @dataclass
 class Form:
-    """The page's inputs: one control per setting, and beside each a button that is there while it differs."""
+    """The page's inputs: a control for each of some settings, and the list of all others."""
 
     preset: gr.Dropdown
-    usual: dict[str, Any]  # what the controls show at first, by place
+    usual: dict[str, Any]  # what they show at first, by place
+    rest: SettingsList
     controls: dict[str, Component] = field(default_factory=dict)
-    resets: dict[str, gr.Button] = field(default_factory=dict)
 
     def add(self, place: str, **options: Any) -> None:  # noqa: ANN401 - whatever the component takes
-        """One setting with its reset button, in the present layout."""
+        """A setting's control, in the present layout."""
         with gr.Column(elem_classes="setting-row", min_width=160):
             self.controls[place] = control(place, **{"value": self.usual[place], **options})
-            self.resets[place] = gr.Button("", size="sm", visible=False, elem_classes="reset")
 
     def named(self) -> dict[str, Block]:
-        """The inputs by the names that the API gives them."""
-        return {"preset": self.preset, **{api_name(place): one for place, one in self.controls.items()}}
+        """The inputs by the names that the API gives them, and the list."""
+        return {"preset": self.preset, **{api_name(p): one for p, one in self.controls.items()}, REST: self.rest}
 
     def filled(self, config: TrainConfig, **kept: Any) -> dict[Block, Any]:  # noqa: ANN401 - settings' values
-        """What every control shows for these settings; `kept` by API name stays as it is."""
-        return {self.controls[place]: kept.get(api_name(place), value) for place, value in shown_values(config).items()}
+        """What every input shows for these settings; `kept` by API name stays as it is."""
+        values = {place: kept.get(api_name(place), value) for place, value in shown_values(config).items()}
+        own: dict[Block, Any] = {
+            self.controls[place]: value for place, value in values.items() if place in self.controls
+        }
+        return {**own, self.rest: {place: value for place, value in values.items() if place not in self.controls}}
 
 
-def advanced(form: Form, elsewhere: tuple[str, ...]) -> None:
-    """Every setting that is not `elsewhere`, by section, with a search field."""
-    with gr.Accordion(label("train.advanced"), open=False, elem_classes="advanced"):
-        search = gr.Textbox(label=label("train.search"), elem_id="search")
-        for section in SECTIONS:
-            places = [place for place, info in SETTINGS.items() if info.section == section and place not in elsewhere]
-            with gr.Column(elem_classes="section"):
-                gr.Markdown(label(f"section.{section}"), elem_classes="section-name")
-                with gr.Row(elem_classes="fields"):
-                    for place in places:
-                        form.add(place)
-        search.change(None, search, None, js=SEARCH, api_visibility="private")
+def whole(named: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of an event with those of the list among them, all by API name."""
+    rest = named.get(REST, {})
+    own = {name: value for name, value in named.items() if name != REST}
+    return {**own, **{api_name(place): value for place, value in rest.items()}}
 
 
 def control(place: str, **options: Any) -> Component:  # noqa: ANN401 - whatever the component takes
-    """The control of one setting, with its help and range."""
+    """The control of a number or a text, with its help and range."""
     info = SETTINGS[place]
     shared: dict[str, Any] = {
         "label": setting_label(info),
@@ -71,35 +61,17 @@ def control(place: str, **options: Any) -> Component:  # noqa: ANN401 - whatever
         "interactive": True,
         **options,
     }
-    match info.kind:
-        case "text" if "choices" in options:
-            return gr.Dropdown(allow_custom_value=True, **shared)
-        case "switch":
-            return gr.Checkbox(**shared)
-        case "choice":
-            return gr.Dropdown(choices=list(info.choices), **shared)
-        case "whole" | "number":
-            # Bounds are left to the settings' own check, whose message names value and range
-            return gr.Number(precision=0 if info.kind == "whole" else None, **shared)
-        case "texts":
-            return gr.Textbox(lines=3, **shared)
-        case _:
-            return gr.Textbox(**shared)
-
-
-def help_of(info: SettingInfo) -> str:
-    """A setting's help and range."""
-    return " ".join(filter(None, [info.help, f"({info.range_text})" if info.range_text else ""]))
+    if "choices" in options:
+        return gr.Dropdown(allow_custom_value=True, **shared)
+    if info.kind in ("whole", "number"):
+        # Bounds are left to the settings' own check, whose message names value and range
+        return gr.Number(precision=0 if info.kind == "whole" else None, **shared)
+    return gr.Textbox(**shared)
 
 
 def api_name(place: str) -> str:
     """A setting's parameter name in the API: "adapter_rank"."""
     return place.replace(".", "_")
-
-
-def element_id(place: str) -> str:
-    """The HTML id of a setting's control."""
-    return "setting-" + place.replace(".", "-").replace("_", "-")
 
 
 def shown(info: SettingInfo, value: Any) -> Any:  # noqa: ANN401 - any setting's value

@@ -45,7 +45,7 @@ def setting_name(place: str, language: str) -> str:
 
 def section_name(section: str, language: str) -> str:
     """Returns what the page calls a group of settings."""
-    return say(language, f"section.{section}").removeprefix("### ")
+    return say(language, f"section.{section}")
 
 
 def _worded(mark: re.Match[str], language: str) -> str:

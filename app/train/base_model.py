@@ -27,7 +27,6 @@ from trainer.runs.folder import RunFolder
 if TYPE_CHECKING:
     from trainer.models.installed import Found
 
-DECIDING = ("family", "resolution", "preset", "goal")  # what `remedy_of` wants to know of the form
 Remedy = str | int | None  # a preset to use instead, or a resolution in px
 
 
@@ -39,40 +38,33 @@ class BaseModelField:
         with gr.Row(elem_classes="fields"):
             form.add("model.base_model", choices=base_models(home))
         self.line = gr.HTML(elem_id="model-line", apply_default_css=False)
+        self.asked = gr.State({})  # of the model of the hub that was asked for last, what the hub said
         self.remedy = gr.Button(visible=False, size="sm", elem_id="model-remedy", elem_classes="remedy")
 
-    def wire(self, goal: gr.Radio) -> dict[str, Any]:
-        """Update line and button with the inputs; returns the inputs that decide them."""
-        controls = self.form.controls
-        base = controls["model.base_model"]
-        asked = gr.State({})  # of the model of the hub that was asked for last, what the hub said
-        deciding = (controls["model.family"], controls["dataset.resolution"], self.form.preset, goal)
-        shown: dict[str, Any] = {"base_model": base, **dict(zip(DECIDING, deciding, strict=True))}
-
-        def describe(request: gr.Request, asked: dict[str, str], base_model: str, **shown: Any) -> Any:  # noqa: ANN401
-            """What the chosen model is, and what to set for it."""
-            tongue = language(request)
-            model = model_of(base_model)
-            remedy = remedy_of(self.home, model, **shown)
-            button = gr.update(visible=remedy is not None, value=remedy_label(remedy, tongue))
-            return line_html(base_model, model, asked, tongue), button
+    def wire(self) -> None:
+        """Ask the hub about a model that is not downloaded yet; list the models there are now."""
+        base = self.form.controls["model.base_model"]
 
         def ask(request: gr.Request, base_model: str) -> dict[str, str]:
-            """Ask the hub about a model that is not downloaded yet."""
+            """What the hub says of the model."""
             return asked_of_hub(base_model, language(request))
 
         def list_models() -> Any:  # noqa: ANN401 - an update
             """The models there are now."""
             return gr.update(choices=base_models(self.home, models_here()))
 
-        gr.on(
-            None, describe, inputs_kwargs={"asked": asked, **shown}, outputs=[self.line, self.remedy],
-            trigger_mode="always_last", **PRIVATE,
-        )  # fmt: skip
         # Only who leaves the field asks the hub: all else on the page stays on this computer
-        base.blur(ask, base, asked, trigger_mode="always_last", **PRIVATE)  # type: ignore[attr-defined]
+        base.blur(ask, base, self.asked, trigger_mode="always_last", **PRIVATE)  # type: ignore[attr-defined]
         gr.on(None, list_models, None, base, **PRIVATE)
-        return shown
+
+    def described(self, base_model: str, asked: dict[str, str], tongue: str, **deciding: Any) -> dict[Any, Any]:  # noqa: ANN401
+        """What the chosen model is, and what to set for it; `deciding` as `remedy_of` takes it."""
+        model = model_of(base_model)
+        remedy = remedy_of(self.home, model, **deciding)
+        return {
+            self.line: line_html(base_model, model, asked, tongue),
+            self.remedy: gr.update(visible=remedy is not None, value=remedy_label(remedy, tongue)),
+        }
 
 
 def base_models(home: Home, found: Sequence[Found] = ()) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """The Train page's form: images, what it is, train."""
 
-from functools import partial
 from html import escape
 from typing import Any
 
@@ -8,15 +7,15 @@ import gradio as gr
 
 from app.kit.cards import alert_card, explanation, problem_card
 from app.kit.component import PRIVATE
-from app.kit.form import SETTINGS, Form, advanced, api_name, shown_values
+from app.kit.form import REST, Form, api_name, shown_values, whole
+from app.kit.settings_list import SETTINGS, Marks, SettingsList
 from app.kit.text import label, language, say
 from app.kit.wording import on_page
 from app.train import images
-from app.train.base_model import DECIDING, BaseModelField, model_of, remedy_of
+from app.train.base_model import BaseModelField, model_of, remedy_of
 from app.train.plan import (
     cautions,
     differing,
-    info_of,
     model_problems,
     read,
     sentence,
@@ -51,7 +50,9 @@ class TrainForm:
                 preset_choices(home), value=EXAMPLE, label=label("train.preset"), elem_id="preset", render=False
             )
             usual = shown_values(preset_config(home, EXAMPLE))
-            self.form = Form(self.preset, {**usual, "dataset.images": ""})
+            rest = {place: value for place, value in usual.items() if place not in ON_THE_PAGE}
+            listed = SettingsList(ON_THE_PAGE, rest, elem_id="settings", render=False)
+            self.form = Form(self.preset, {**usual, "dataset.images": ""}, listed)
             with gr.Column(elem_classes="step"):
                 example, self.look_closer = images.build(home, self.form)
             with gr.Column(elem_classes="step"):
@@ -77,14 +78,15 @@ class TrainForm:
                 self.smaller = gr.Button(visible=False, size="sm", elem_id="plan-smaller", elem_classes="remedy")
                 self.start = gr.Button(label("train.start"), variant="primary", elem_id="start", size="lg")
                 self.problem = gr.HTML(elem_id="problem", apply_default_css=False)
-                advanced(self.form, ON_THE_PAGE)
+                self.form.rest.render()  # type: ignore[no-untyped-call]
+                self.marks = Marks({}, elem_id="marks")
                 PresetBox(home, self.preset, self.form.named(), self.everything, self.show)
         self._wire(example)
 
     @property
     def everything(self) -> list[Any]:
         """All controls, what describes the preset, and the learning strength to keep."""
-        return [self.preset, self.goal, self.intent, self.strength, *self.form.controls.values()]
+        return [self.preset, self.goal, self.intent, self.strength, *self.form.controls.values(), self.form.rest]
 
     def show(self, config: TrainConfig, tongue: str, **kept: Any) -> dict[Any, Any]:  # noqa: ANN401
         """Fill the form with these settings; `kept` by API name stays.
@@ -104,89 +106,73 @@ class TrainForm:
 
     def _wire(self, example: gr.Button) -> None:
         home, controls = self.home, self.form.controls
-        users = {api_name(place): controls[place] for place in OF_THE_USER if place in controls}
 
-        def choose(request: gr.Request, preset: str, **users: Any) -> Any:  # noqa: ANN401
+        def choose(request: gr.Request, preset: str, **named: Any) -> Any:  # noqa: ANN401
             """Show the preset's values; what is the user's own stays."""
-            return self.show(preset_config(home, preset), language(request), **{k: v for k, v in users.items() if v})
+            return self.show(preset_config(home, preset), language(request), **users_own(named))
 
-        def choose_goal(request: gr.Request, goal: str, preset: str, base_model: str, **users: Any) -> Any:  # noqa: ANN401
+        def choose_goal(request: gr.Request, goal: str, preset: str, **named: Any) -> Any:  # noqa: ANN401
             """Show the preset for this goal, of the same base model if there is one; a model that suits it stays."""
-            chosen = preset_for(home, goal, preset)
-            kept = {"model_base_model": base_model} if alike(home, chosen, preset) else {}
-            return choose(request, chosen, **users, **kept)
+            chosen, base = preset_for(home, goal, preset), named["model_base_model"]
+            kept = {"model_base_model": base} if alike(home, chosen, preset) else {}
+            return self.show(preset_config(home, chosen), language(request), **users_own(named), **kept)
 
-        def suit(request: gr.Request, base_model: str, **named: Any) -> Any:  # noqa: ANN401
+        def suit(request: gr.Request, goal: str, preset: str, **named: Any) -> Any:  # noqa: ANN401
             """Set what the base model needs; the model and what is the user's own stay."""
-            deciding = {name: named.pop(name) for name in DECIDING}
-            remedy = remedy_of(home, model_of(base_model), **deciding)
+            base = named["model_base_model"]
+            remedy = remedy_of(home, model_of(base), preset=preset, goal=goal, **model_of_rest(named))
             if isinstance(remedy, str):
-                return choose(request, remedy, **named, model_base_model=base_model)
-            return {controls["dataset.resolution"]: remedy} if remedy else gr.skip()
-
-        def preset_value(place: str, preset: str) -> Any:  # noqa: ANN401 - any setting's value
-            """Returns the preset's value of one setting."""
-            return shown_values(preset_config(home, preset))[place]
+                config = preset_config(home, remedy)
+                return self.show(config, language(request), **users_own(named), model_base_model=base)
+            return {self.form.rest: {**named[REST], "dataset.resolution": remedy}} if remedy else gr.skip()
 
         def take_example(request: gr.Request) -> Any:  # noqa: ANN401
             """The built-in images, model and preset."""
             return self.show(preset_config(home, EXAMPLE), language(request), output_name="example")
 
-        chosen: dict[str, Any] = {"preset": self.preset, **users}
-        self.preset.input(choose, inputs_kwargs=chosen, outputs=self.everything, **PRIVATE)
-        shown = self.model.wire(self.goal)
-        asked = {"goal": self.goal, "base_model": shown["base_model"], **chosen}
-        self.goal.input(choose_goal, inputs_kwargs=asked, outputs=self.everything, **PRIVATE)
-        self.model.remedy.click(suit, inputs_kwargs={**shown, **users}, outputs=self.everything, **PRIVATE)
-        example.click(take_example, None, self.everything, **PRIVATE)
-        self.resets_to_preset = {
-            place: button.click(partial(preset_value, place), self.preset, controls[place], **PRIVATE)
-            for place, button in self.form.resets.items()
-        }
+        def shrink(preset: str, **named: Any) -> Any:  # noqa: ANN401
+            """Use the smaller resolution that fits."""
+            fits_at = smaller(home, preset, whole(named))
+            return {**named[REST], "dataset.resolution": fits_at} if fits_at else gr.skip()
+
+        inputs, everything = self.form.named(), self.everything
+        with_goal = {"goal": self.goal, **inputs}
+        self.preset.input(choose, inputs_kwargs=inputs, outputs=everything, **PRIVATE)
+        self.goal.input(choose_goal, inputs_kwargs=with_goal, outputs=everything, **PRIVATE)
+        self.model.remedy.click(suit, inputs_kwargs=with_goal, outputs=everything, **PRIVATE)
+        self.smaller.click(shrink, inputs_kwargs=inputs, outputs=self.form.rest, **PRIVATE)
+        example.click(take_example, None, everything, **PRIVATE)
+        self.model.wire()
         self._keep_strength()
-        self._follow()
+        self._follow([*controls.values(), self.form.rest])
 
-    def _follow(self) -> None:
+    def _follow(self, inputs: list[Any]) -> None:
         """Update plan, marks and problems with every change of an input."""
-        marked = gr.State({})
-        resets, controls = self.form.resets, self.form.controls
 
-        def check(request: gr.Request, seen: dict[str, Any], preset: str, **named: Any) -> Any:  # noqa: ANN401
+        def check(request: gr.Request, asked: dict[str, str], goal: str, preset: str, **named: Any) -> Any:  # noqa: ANN401
             """Show what Train will do or why it cannot; which settings differ from the preset, and which are wrong."""
-            tongue = language(request)
-            planned, wrong = self._planned(preset, named, tongue)
-            fits_at = smaller(self.home, preset, named)
-            differs = differing({p: named[api_name(p)] for p in SETTINGS}, preset_config(self.home, preset))
-            marks = {p: str(value) for p, value in differs.items() if p not in OF_THE_USER}
-            had, had_wrong = seen.get("marks", {}), seen.get("wrong", {})
-            updates: dict[Any, Any] = {
+            tongue, values = language(request), whole(named)
+            planned, wrong = self._planned(preset, values, tongue)
+            fits_at = smaller(self.home, preset, values)
+            differs = differing({p: values[api_name(p)] for p in SETTINGS}, preset_config(self.home, preset))
+            usual = {place: value for place, value in differs.items() if place not in OF_THE_USER}
+            deciding = {"preset": preset, "goal": goal, **model_of_rest(named)}
+            return {
                 self.plan: planned,
-                self.look_closer: images.dataset_link(preset, named, tongue),
+                self.look_closer: images.dataset_link(preset, values, tongue),
                 self.smaller: gr.update(visible=bool(fits_at), value=say(tongue, "plan.smaller", px=fits_at)),
-                marked: {"marks": marks, "wrong": wrong, "fits_at": fits_at},
+                self.marks: {"usual": usual, "wrong": wrong},
+                **self.model.described(values["model_base_model"], asked, tongue, **deciding),
             }
-            for place in resets:
-                if marks.get(place) != had.get(place):
-                    text = say(tongue, "train.reset", value=marks.get(place) or "–")
-                    updates[resets[place]] = gr.update(visible=place in marks, value=text)
-                if wrong.get(place) != had_wrong.get(place):
-                    updates[controls[place]] = gr.update(info=info_of(place, wrong))
-            return updates
 
         gr.on(
-            [one.change for one in (self.preset, *controls.values())],  # type: ignore[attr-defined]
+            [one.change for one in (self.preset, self.goal, self.model.asked, *inputs)],
             check,
-            inputs_kwargs={"seen": marked, **self.form.named()},
-            outputs=[self.plan, self.look_closer, self.smaller, marked, *resets.values(), *controls.values()],
+            inputs_kwargs={"asked": self.model.asked, "goal": self.goal, **self.form.named()},
+            outputs=[self.plan, self.look_closer, self.smaller, self.marks, self.model.line, self.model.remedy],
             trigger_mode="always_last",
             **PRIVATE,
         )
-
-        def shrink(seen: dict[str, Any]) -> Any:  # noqa: ANN401 - a number or nothing
-            """Use the smaller resolution that fits."""
-            return seen.get("fits_at") or gr.skip()
-
-        self.smaller.click(shrink, marked, controls["dataset.resolution"], **PRIVATE)
 
     def _planned(self, preset: str, named: dict[str, Any], tongue: str) -> tuple[str, dict[str, str]]:
         """The plan or the problem as HTML, and what is wrong with which setting."""
@@ -231,5 +217,15 @@ class TrainForm:
         noted: dict[str, Any] = {"fn": note, "inputs": values, "outputs": self.strength, **PRIVATE, "queue": False}
         for event in (rate.input, self.keep.input):  # type: ignore[attr-defined]
             event(**noted)
-        for place in SHAPE[:3]:
-            self.resets_to_preset[place].then(**noted)
+
+
+def users_own(named: dict[str, Any]) -> dict[str, Any]:
+    """What a preset leaves as it is, of an event's inputs, by API name."""
+    values = whole(named)
+    own = {api_name(place): values[api_name(place)] for place in OF_THE_USER if api_name(place) in values}
+    return {name: value for name, value in own.items() if value}
+
+
+def model_of_rest(named: dict[str, Any]) -> dict[str, Any]:
+    """Family and resolution, of an event's inputs."""
+    return {"family": named[REST]["model.family"], "resolution": named[REST]["dataset.resolution"]}

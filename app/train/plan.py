@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from app.kit.form import SETTINGS, api_name, config_of, help_of, shown_values
+from app.kit.form import api_name, config_of, shown_values
+from app.kit.settings_list import SETTINGS
 from app.kit.text import say
 from app.kit.wording import explained, on_page, setting_name
 from app.train.presets import preset_config
@@ -195,8 +196,3 @@ def _same(one: Any, other: Any) -> bool:  # noqa: ANN401 - any setting's value
     if isinstance(other, str):
         return (one or "").strip() == other.strip()
     return bool(one == other)
-
-
-def info_of(place: str, wrong: dict[str, str]) -> str:
-    """The text under a setting's name: what is wrong with it, or its help."""
-    return f"⚠ {wrong[place]}" if place in wrong else help_of(SETTINGS[place])

@@ -11,6 +11,7 @@ import gradio as gr
 from app.kit.action_errors import carded
 from app.kit.cards import good_card
 from app.kit.component import PRIVATE
+from app.kit.form import whole
 from app.kit.text import label, language, say
 from app.kit.wording import html_of
 from app.train.plan import settings_of
@@ -64,10 +65,10 @@ class PresetBox:
 
     def _save(self, request: gr.Request, preset: str, name: str, intent: str, **named: Any) -> Any:  # noqa: ANN401
         """Save what the form holds under this name; only the preset that is being changed is replaced."""
-        requested = (name or "").strip()
-        config = settings_of(self.home, preset, named)
+        requested, values = (name or "").strip(), whole(named)
+        config = settings_of(self.home, preset, values)
         made = save_preset(self.home.presets, requested, config, intent or "", replace=requested == preset)
-        kept = {key: named[key] for key in ("dataset_images", "output_name") if named[key]}
+        kept = {key: values[key] for key in ("dataset_images", "output_name") if values[key]}
         return self._shown(made.name, "preset.saved", language(request), **kept)
 
     def _rename(self, request: gr.Request, preset: str, name: str) -> Any:  # noqa: ANN401

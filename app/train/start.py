@@ -10,6 +10,7 @@ import gradio as gr
 from app.kit.action_errors import carded, reported
 from app.kit.cards import good_card
 from app.kit.component import PRIVATE, asset
+from app.kit.form import whole
 from app.kit.text import language, say
 from app.live.panel import Panel
 from app.train.base_model import earlier
@@ -39,7 +40,7 @@ def wire(form: TrainForm, panel: Panel, demo: gr.Blocks) -> None:
 
     def begin(request: gr.Request, preset: str, **named: Any) -> Any:  # noqa: ANN401 - settings of many kinds
         """Train with these settings, now or after the queued runs."""
-        run = start_run(home, read(home, preset, named))
+        run = start_run(home, read(home, preset, whole(named)))
         if run.process() is None:
             return {form.problem: good_card(say(language(request), "queue.added", name=run.path.name))}
         return {form.problem: "", panel.shown: run.path.name}

@@ -29,7 +29,7 @@ def fill_example(page: Page, name: str, views: int = 4, whole: bool = False) -> 
 
 def quicken(page: Page) -> None:
     """Draw previews in three steps."""
-    page.get_by_role("button", name="Advanced").click()
+    page.get_by_text("Everything: all other settings").click()
     field(page, "spinbutton", "Preview steps").fill("3")
     field(page, "spinbutton", "Preview steps").blur()
 

@@ -16,7 +16,8 @@ from typing import Any
 from PIL import Image
 
 from app.dataset import captioning, checks, grid, image
-from app.kit.form import SETTINGS, api_name
+from app.kit.form import api_name
+from app.kit.settings_list import SETTINGS
 from app.live.feed import parts_of
 from app.live.monitor import Watch
 from app.live.result import facts

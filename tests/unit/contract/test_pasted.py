@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tiny import images
 
-from app.kit.form import SETTINGS, config_of, shown
+from app.kit.form import config_of, shown
+from app.kit.settings_list import SETTINGS
 from app.train.images import dataset_link
 from trainer.captioning.catalogue import caption_settings
 from trainer.console.flags import given

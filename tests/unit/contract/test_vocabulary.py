@@ -88,7 +88,7 @@ INSTEAD = {
     "flux": "SDXL are",
     "torch compile": "Not needed",
     "max_data_loader_n_workers": "encoded once",
-    "resume": "train --resume",
+    "resume": "Any run can be resumed",
     "ema": "Not here yet",
     "textual inversion": "Not here yet",
 }

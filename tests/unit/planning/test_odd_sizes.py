@@ -5,7 +5,8 @@ import math
 import pytest
 from tiny import images
 
-from app.kit.form import SETTINGS, api_name, shown_values
+from app.kit.form import api_name, shown_values
+from app.kit.settings_list import SETTINGS
 from app.train.plan import model_problems, sentence
 from trainer.console.main import main
 from trainer.contract.errors import InvalidSettings

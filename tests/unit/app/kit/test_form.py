@@ -1,6 +1,7 @@
 import pytest
 
-from app.kit.form import SETTINGS, config_of, control, shown_values
+from app.kit.form import config_of, control, shown_values
+from app.kit.settings_list import SETTINGS, row
 from app.train.form import ON_THE_PAGE
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.presets import FOLDER, load_preset, overlay
@@ -14,6 +15,13 @@ def test_every_setting_has_a_control():
 
 
 @pytest.mark.parametrize("place", SETTINGS)
+def test_a_setting_has_name_help_and_range_in_the_list(place):
+    made = row(SETTINGS[place], "en", listed=True)
+    assert made["label"]
+    assert SETTINGS[place].range_text in made["help"]
+
+
+@pytest.mark.parametrize("place", ON_THE_PAGE)
 def test_a_control_has_name_help_and_the_default(place):
     made = control(place)
     assert made.label

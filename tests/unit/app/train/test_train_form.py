@@ -1,5 +1,6 @@
 import hashlib
 import inspect
+import json
 import re
 from html import unescape
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from app.api import register, state_of
-from app.kit.form import SETTINGS, api_name, shown_values
+from app.kit.form import api_name, shown_values, whole
+from app.kit.settings_list import SETTINGS, rows
 from app.live.monitor import Watch, Watches
 from app.train import plan
 from app.train.base_model import base_models
@@ -60,6 +62,11 @@ def named(home, preset, **changes):
     """What the inputs hold when this preset was chosen and some were changed."""
     values = shown_values(preset_config(home, preset))
     return {api_name(place): value for place, value in values.items()} | changes
+
+
+def inputs_of(form, shown):
+    """What an event is given once these updates were made."""
+    return {name: shown[one] for name, one in form.form.named().items() if name != "preset"}
 
 
 # images
@@ -261,8 +268,10 @@ def test_where_nothing_fits_the_plan_has_a_button_for_the_size_that_does(form, h
     while blocks.parent is not None:
         blocks = blocks.parent
     clicks = [one for one in blocks.fns.values() if (form.smaller._id, "click") in one.targets]
-    assert [one.outputs for one in clicks] == [[form.form.controls["dataset.resolution"]]]
-    assert clicks[0].fn({"fits_at": 448}) == 448
+    assert [one.outputs for one in clicks] == [[form.form.rest]]
+    inputs = inputs_of(form, form.show(preset_config(home, "sd15-style"), "en"))
+    made = clicks[0].fn("sd15-style", **inputs)
+    assert made == {**inputs["rest"], "dataset.resolution": 448}
 
 
 def test_where_nothing_fits_at_any_size_the_plan_says_what_else_to_do(home, monkeypatch):
@@ -308,8 +317,6 @@ def test_what_contradicts_stands_at_every_field_concerned(form, home, folder):
     told, wrong = form._planned("pocket-style", inputs, "en")
     assert set(wrong) == {"objective.min_timestep", "objective.max_timestep"}
     assert "900" in told
-    assert plan.info_of("objective.min_timestep", wrong).startswith("⚠")
-    assert plan.info_of("adapter.rank", wrong) == plan.info_of("adapter.rank", {})
 
 
 @pytest.mark.parametrize("name, value", [("adapter_rank", 999), ("dataset_views", 0), ("output_name", "a/b")])
@@ -334,15 +341,16 @@ def test_a_goal_has_a_preset_of_the_same_model_if_there_is_one(home, goal, prese
 def test_the_example_is_ready_to_train(form, home):
     config = preset_config(home, EXAMPLE)
     filled = form.show(config, "en", output_name="example")
-    values = {place: filled[control] for place, control in form.form.controls.items()}
-    read = plan.read(home, EXAMPLE, {api_name(place): value for place, value in values.items()})
+    read = plan.read(home, EXAMPLE, whole(inputs_of(form, filled)))
     assert read.output.name == "example"
     assert "24 images" in plan.sentence(home, read, "en")
 
 
-def test_every_setting_is_on_the_form_once_with_a_reset_button(form):
-    assert set(form.form.controls) == set(form.form.resets) == set(SETTINGS)
-    assert len(form.form.named()) == len(SETTINGS) + 1
+def test_every_setting_is_on_the_form_once(form):
+    listed = {one["place"] for one in rows("en", form.form.controls) if one["listed"]}
+    assert listed | set(form.form.controls) == set(SETTINGS)
+    assert not listed & set(form.form.controls)
+    assert json.loads(form.form.rest.value).keys() == listed
 
 
 def test_own_presets_come_first_and_are_marked(home):
@@ -383,7 +391,7 @@ def test_a_run_goes_on_with_its_own_settings_from_the_chosen_file_under_a_new_na
     run = RunFolder.create(home, plan.read(home, "pocket-style", values))
     file = lora(run.path / "Bär & 7-000002.safetensors")
     shown = form.show(continuation(home, run, file.name), "en")
-    inputs = {api_name(place): shown[control] for place, control in form.form.controls.items()}
+    inputs = whole(inputs_of(form, shown))
     changed = {name for name, value in inputs.items() if value != values[name]}
     assert changed == {"adapter_start_from", "output_name"}
     assert (inputs["adapter_start_from"], inputs["output_name"]) == (str(file.resolve()), "Bär & 8")

@@ -1,0 +1,170 @@
+"""Every setting that has no control of its own on the page, as one list: by section, with a search over all of them."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, TypedDict
+
+from pydantic import BaseModel
+
+from app.kit.component import Element, asset
+from app.kit.questions import Answer, answer
+from app.kit.text import ENGLISH, say, words
+from app.kit.wording import on_page, section_name, setting_name
+from trainer.contract.schema import SettingInfo, all_settings
+from trainer.contract.settings.config import SECTIONS
+from trainer.contract.vocabulary import kohya_name, search
+
+SETTINGS = {info.place: info for info in all_settings()}
+RATES_UP_TO = 0.1  # a number with such a limit is a learning rate, whose steps are factors
+SHARE_STEP, SIZE_STEP, NUMBER_STEP = 0.05, 64, 0.5
+
+
+class Nothing(BaseModel):
+    """A question without anything in it."""
+
+
+class RowData(TypedDict):
+    """One setting, ready for JSON."""
+
+    place: str
+    id: str
+    section: str
+    label: str
+    help: str
+    kohya: str  # its name there; empty where it is ours, or there is none
+    kind: str
+    choices: list[str]
+    unit: str
+    low: float | None
+    high: float | None
+    step: float  # of the arrow keys; 0: by factors
+    when: list[str]  # settings of which one must be on for this one to have an effect
+    listed: bool  # in the list; else it has a control of its own on the page
+
+
+class SettingsList(Element):
+    """The list; its value is what each of its settings shows, by "section.setting".
+
+    Args:
+        elsewhere: Settings that have a control of their own.
+        value: What the others show at first.
+    """
+
+    SCRIPTS = ("settings/rows.js", "settings/search.js", "settings/list.js")
+    TEMPLATE = asset("settings/list.html")
+
+    def __init__(self, elsewhere: Collection[str], value: Any, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(value, **options)
+
+        def settings_rows(_asked: Nothing, tongue: str) -> dict[str, Any]:
+            """What the list is made of, in the reader's language."""
+            return {"rows": rows(tongue, elsewhere), "sections": sections(tongue), "words": words(tongue, "settings.")}
+
+        self.serve([answer(Nothing, settings_rows), *answers()])
+
+    def preprocess(self, payload: str | None) -> Any:  # noqa: ANN401 - the class above returns its text
+        """Returns what the settings show, by "section.setting"."""
+        shown = json.loads(payload or "{}")
+        return {place: shown[place] for place in shown if place in SETTINGS}
+
+
+class Marks(Element):
+    """What is said beside settings: its value is `MarksData`."""
+
+    SCRIPTS = ("settings/marks.js",)
+
+
+class MarksData(TypedDict):
+    """What is said beside settings, by "section.setting"."""
+
+    usual: dict[str, Any]  # the preset's value, where another is shown
+    wrong: dict[str, str]
+
+
+class Wanted(BaseModel):
+    """A search."""
+
+    wanted: str
+
+
+class FoundData(TypedDict):
+    """What a search found, ready for JSON."""
+
+    places: list[str]
+    instead: list[str]  # what stands for the words here
+    nearest: list[str]  # words that there are
+
+
+def answers() -> list[Answer]:
+    """The functions that the list's script calls."""
+
+    def settings_search(asked: Wanted, tongue: str) -> FoundData:
+        """The settings that are meant, by anyone's word."""
+        labels = {place: setting_name(place, tongue) for place in SETTINGS}
+        found = search(asked.wanted, labels)
+        instead = [stands_for(word, text, tongue) for word, text in found.instead]
+        return {"places": list(found.places), "instead": instead, "nearest": list(found.nearest)}
+
+    return [answer(Wanted, settings_search)]
+
+
+def stands_for(word: str, text: str, tongue: str) -> str:
+    """What stands here for another program's word, as "xformers: Not needed: …" in this language."""
+    key = f"elsewhere.{word}"
+    return f"{word}: {say(tongue, key) if key in ENGLISH else text}"
+
+
+def rows(tongue: str, elsewhere: Collection[str]) -> list[RowData]:
+    """Every setting; those `elsewhere` are not in the list."""
+    return [row(info, tongue, info.place not in elsewhere) for info in SETTINGS.values()]
+
+
+def row(info: SettingInfo, tongue: str, listed: bool) -> RowData:
+    """One setting in this language."""
+    return {
+        "place": info.place,
+        "id": element_id(info.place),
+        "section": info.section,
+        "label": setting_name(info.place, tongue),
+        "help": on_page(help_of(info), tongue),
+        "kohya": kohya_name(info.place),
+        "kind": info.kind,
+        "choices": list(info.choices),
+        "unit": info.unit,
+        "low": limit(info.bounds, "from", "above"),
+        "high": limit(info.bounds, "to", "below"),
+        "step": step_of(info),
+        "when": list(info.when),
+        "listed": listed,
+    }
+
+
+def sections(tongue: str) -> dict[str, str]:
+    """What each section is called, in order."""
+    return {section: section_name(section, tongue) for section in SECTIONS}
+
+
+def limit(bounds: Mapping[str, float], *names: str) -> float | None:
+    """A setting's lowest or highest value, by the words for it."""
+    return next((bounds[word] for word in names if word in bounds), None)
+
+
+def step_of(info: SettingInfo) -> float:
+    """By how much an arrow key changes a setting; 0: to the next of 1, 1.5, 2, 3, 5, 7 times a power of ten."""
+    if info.kind == "number" and limit(info.bounds, "to") == RATES_UP_TO:
+        return 0
+    if info.unit == "px":
+        return SIZE_STEP
+    if info.kind == "number":
+        return SHARE_STEP if info.unit == "share" else NUMBER_STEP
+    return 1
+
+
+def help_of(info: SettingInfo) -> str:
+    """A setting's help and range."""
+    return " ".join(filter(None, [info.help, f"({info.range_text})" if info.range_text else ""]))
+
+
+def element_id(place: str) -> str:
+    """The HTML id of a setting's control."""
+    return "setting-" + place.replace(".", "-").replace("_", "-")

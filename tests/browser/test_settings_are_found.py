@@ -1,0 +1,64 @@
+"""The list of all settings: found by anyone's word, marked where changed, and only what applies."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+from the_page import field, fill_example
+
+
+@pytest.fixture
+def listed(page: Page) -> Page:
+    fill_example(page, "suche")
+    return page
+
+
+def test_a_veteran_s_word_leads_to_the_setting(listed: Page):
+    search = field(listed, "searchbox", "Find a setting")
+    search.fill("te lr")
+    listed.get_by_role("button", name=re.compile("^Text encoder learning rate")).click()
+    expect(field(listed, "spinbutton", "Text encoder learning rate")).to_be_focused()
+    search.fill("network dim")
+    expect(listed.get_by_role("button", name=re.compile(r"^Rank"))).to_contain_text("now 16")
+    search.press("Enter")
+    expect(field(listed, "spinbutton", "Rank")).to_be_focused()
+
+
+def test_a_word_without_a_setting_says_what_stands_for_it(listed: Page):
+    search = field(listed, "searchbox", "Find a setting")
+    search.fill("xformers")
+    expect(listed.get_by_text("PyTorch's own attention is used")).to_be_visible()
+    search.fill("prodgy")
+    listed.get_by_role("button", name="prodigy", exact=True).click()
+    expect(listed.get_by_text("AdamW is used")).to_be_visible()
+
+
+def test_a_changed_setting_is_marked_and_one_click_goes_back(listed: Page):
+    for name, role in (("Warmup", "spinbutton"), ("Rank", "spinbutton")):
+        control = field(listed, role, name)
+        before = control.input_value()
+        control.press("ArrowUp")
+        expect(control).not_to_have_value(before)
+        listed.get_by_role("button", name=f"reset to {before}", exact=False).first.click()
+        expect(control).to_have_value(before)
+        expect(control).to_be_focused()
+
+
+def test_a_learning_rate_steps_by_factors(listed: Page):
+    rate = field(listed, "spinbutton", "Learning rate")
+    rate.fill("0.0001")
+    for after in ("0.00015", "0.0002", "0.0003", "0.0005", "0.0007", "0.001"):
+        rate.press("ArrowUp")
+        expect(rate).to_have_value(after)
+    rate.press("ArrowDown")
+    expect(rate).to_have_value("0.0007")
+
+
+def test_only_what_applies_is_shown_and_what_is_wrong_is_said_at_its_field(listed: Page):
+    prompt = field(listed, "textbox", "Class prompt")
+    expect(prompt).to_be_hidden()
+    field(listed, "checkbox", "Prior preservation").check()
+    expect(prompt).to_be_visible()
+    expect(listed.get_by_text("tells the subject from its class").first).to_be_visible()
+    prompt.fill("a drawing")
+    expect(listed.get_by_text("tells the subject from its class")).to_have_count(0)
