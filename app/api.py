@@ -8,14 +8,14 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
+from app.desk.begin import start_run
+from app.desk.plan import read
+from app.desk.presets import EXAMPLE, preset_config
 from app.kit.action_errors import reported
 from app.kit.form import api_name, shown
-from app.kit.settings_list import SETTINGS
+from app.kit.rows import SETTINGS
 from app.kit.wording import on_page
 from app.live.monitor import Watch, Watches
-from app.train.plan import read
-from app.train.presets import EXAMPLE, preset_config
-from app.train.start import start_run
 from trainer.contract.errors import TrainerError
 from trainer.contract.events import RunFailed
 from trainer.contract.home import Home
@@ -111,9 +111,10 @@ def _start(home: Home) -> Callable[..., str]:
         unknown = sorted(given.keys() - {api_name(place) for place in SETTINGS})
         if unknown:
             raise gr.Error(f"There is no parameter {unknown[0]}; the Help page lists them all.", print_exception=False)
-        usual = flat(preset_config(home, preset))
-        values = {api_name(place): shown(info, usual[place]) for place, info in SETTINGS.items()}
-        return start_run(home, read(home, preset, {**values, **given})).path.name
+        base = preset_config(home, preset)
+        usual = flat(base)
+        values = {place: given.get(api_name(place), shown(info, usual[place])) for place, info in SETTINGS.items()}
+        return start_run(home, read(home, values, preset, base.goal)).path.name
 
     settings = [
         inspect.Parameter(

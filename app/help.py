@@ -6,7 +6,7 @@ import gradio as gr
 
 from app.kit.component import PRIVATE
 from app.kit.failures import folded, table
-from app.kit.settings_list import element_id
+from app.kit.rows import element_id
 from app.kit.text import label, language, say
 from app.kit.wording import on_page, section_name, setting_name
 from trainer.contract.home import CHECKOUT, Home

@@ -18,7 +18,7 @@ from app.dataset import page as dataset_page
 from app.kit.component import asset
 from app.kit.text import I18N, label
 from app.kit.theme import STYLES, THEME
-from app.live import panel
+from app.live import page as live_page
 from app.live.feed import Feed
 from app.live.monitor import Watches
 from app.runs import page as runs_page
@@ -27,8 +27,8 @@ from app.server.errors import AddressElsewhere, PasswordMissing, PortRefused, Po
 from app.server.files import routes
 from app.server.limits import FILE_BYTES
 from app.server.safety import login, middleware
-from app.train import start
-from app.train.form import TrainForm
+from app.settings import page as settings_page
+from app.start import page as start_page
 from trainer.contract import stops, streams, temporary
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
@@ -39,7 +39,8 @@ from trainer.contract.units import error_lines, shown
 LOCAL, USER = "127.0.0.1", "atelier"
 SHORTEST = 8  # characters of a password
 PORTS = range(7860, 7880)
-NAV = {"nav.train": "/", "nav.dataset": "/dataset", "nav.runs": "/runs", "nav.help": "/help"}
+ROOMS = {"nav.start": "/", "nav.dataset": "/dataset", "nav.settings": "/settings", "nav.live": "/live"}
+BESIDE = {"nav.runs": "/runs", "nav.help": "/help"}  # what belongs to no project
 
 
 def build(home: Home, feed: Feed) -> gr.Blocks:
@@ -47,14 +48,12 @@ def build(home: Home, feed: Feed) -> gr.Blocks:
     demo = gr.Blocks(title="Atelier", analytics_enabled=False, fill_width=True)
     with demo:
         header(demo, "/")
-        with gr.Row(elem_id="train", equal_height=False):
-            form = TrainForm(home)
-            live = panel.Panel(home, feed)
-        panel.wire(live, demo)
-        start.wire(form, live, demo)
+        start_page.page(home)
         api.register(home, feed.watches)
     others: dict[str, Callable[[], None]] = {
         "dataset": lambda: dataset_page.build(home, demo),
+        "settings": lambda: settings_page.page(home),
+        "live": lambda: live_page.page(home, feed, demo),
         "runs": lambda: runs_page.build(home, feed.watches, demo),
         "help": lambda: help.build(home),
     }
@@ -67,14 +66,16 @@ def build(home: Home, feed: Feed) -> gr.Blocks:
 
 def header(demo: gr.Blocks, here: str) -> None:
     """Place the name and the links to the other pages, and what every page does."""
-    demo.load(None, None, None, js=asset("sharp.js"), api_visibility="private")
+    for script in ("sharp.js", "press.js"):
+        demo.load(None, None, None, js=asset(script), api_visibility="private")
     Navbar(main_page_name=False)  # Gradio's own is left empty: ours speaks the reader's language
     with gr.Row(elem_id="header"):
         gr.Markdown("# Atelier", elem_id="title")
-        with gr.Row(elem_id="nav"):
-            for key, path in NAV.items():
-                classes = ["nav", "here"] if path == here else ["nav"]
-                gr.Button(label(key), link=path, link_target="_self", size="sm", min_width=60, elem_classes=classes)
+        for name, links in (("rooms", ROOMS), ("nav", BESIDE)):
+            with gr.Row(elem_id=name):
+                for key, path in links.items():
+                    classes = ["nav", "here"] if path == here else ["nav"]
+                    gr.Button(label(key), link=path, link_target="_self", size="sm", min_width=40, elem_classes=classes)
 
 
 def free_port(host: str, requested: int | None) -> int:

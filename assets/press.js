@@ -2,6 +2,8 @@
 // the button was a moment ago counts, and so does one that the button slips away from. gr.Blocks runs this function
 // once the page is loaded.
 () => {
+  const ROOMS = ["#start-room", "#settings-room", "#bar", "#panel"]; // what grows as answers come
+  const BUTTONS = ROOMS.map((room) => `${room} button`).join();
   const AIMED = 1000; // ms in which who presses has not yet followed a button that moved
   const STEADY = 5; // px the pointer may move within a press; moving further cancels it
   const OTHERS = "a, button, input, textarea, select, label, summary, [tabindex]"; // what a press may be meant for
@@ -9,7 +11,7 @@
   let pressed = null;
 
   function look() { // on the page, not in the window: scrolling moves nothing
-    for (const button of document.querySelectorAll("#form button, #panel button")) {
+    for (const button of document.querySelectorAll(BUTTONS)) {
       const { left, top, right, bottom, width } = button.getBoundingClientRect();
       const now = { left: left + scrollX, top: top + scrollY, right: right + scrollX, bottom: bottom + scrollY };
       const known = places.get(button);
@@ -25,7 +27,7 @@
     const other = event.target.closest(OTHERS);
     if (other) return places.has(other) ? other : null;
     const x = event.clientX + scrollX, y = event.clientY + scrollY;
-    return [...document.querySelectorAll("#form button, #panel button")].find((button) => {
+    return [...document.querySelectorAll(BUTTONS)].find((button) => {
       const { before, moved } = places.get(button) ?? { moved: -Infinity };
       if (performance.now() - moved > AIMED || button.disabled) return false;
       return before.left <= x && x <= before.right && before.top <= y && y <= before.bottom;
@@ -33,7 +35,7 @@
   }
 
   const sizes = new ResizeObserver(look);
-  for (const part of document.querySelectorAll("#form, #form .step, #panel, #panel > *")) sizes.observe(part);
+  for (const part of document.querySelectorAll(ROOMS.flatMap((room) => [room, `${room} > *`]).join())) sizes.observe(part);
   document.addEventListener("pointerdown", (event) => {
     look();
     const button = event.isPrimary && event.button === 0 ? meant(event) : null;

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from app.dataset.folder import ImageFolder
 from app.dataset.grid import Asked, GridData, item_of, made
+from app.desk.presets import preset_config
 from app.kit.questions import Answer, answer
 from app.kit.text import say
-from app.train.presets import preset_config
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home

@@ -1,14 +1,18 @@
 """The Dataset page: the images of a folder with their captions, to be edited in place."""
 
+from contextlib import suppress
+
 import gradio as gr
 
 from app.dataset import captioning, checks, grid, image
 from app.dataset.folder import ImageFolder
 from app.dataset.grid import GridData, opened
+from app.desk.element import Opened, opened_project
+from app.desk.presets import EXAMPLE, preset_titles
+from app.desk.state import Desk
 from app.kit.cards import problem_card
 from app.kit.component import Element, asset
 from app.kit.text import label, language, say
-from app.train.presets import EXAMPLE, preset_choices
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 
@@ -37,11 +41,19 @@ def build(home: Home, demo: gr.Blocks) -> None:
 
     def arrive(request: gr.Request) -> tuple[str, str, GridData | None]:
         """Show the folder that the address names, why it cannot be shown, and its first images."""
-        folder = str(request.query_params.get("images", "")).strip()
+        folder = str(request.query_params.get("images", "")).strip() or images_of(home, request)
         return folder, *first_page(home, folder, language(request))
 
     gr.on([open_button.click, images.submit], None, images, None, js=OPEN, api_visibility="private")
     demo.load(arrive, None, [images, problem, shown], api_visibility="private", show_progress="hidden")
+
+
+def images_of(home: Home, request: gr.Request) -> str:
+    """The image folder of the project that the address names, else of the one that changed last."""
+    asked = Opened(project=str(request.query_params.get("project", "")))
+    with suppress(TrainerError):
+        return str(Desk.of(home, opened_project(home, asked)).values["dataset.images"])
+    return ""
 
 
 def first_page(home: Home, folder: str, tongue: str) -> tuple[str, GridData | None]:
@@ -54,7 +66,7 @@ def first_page(home: Home, folder: str, tongue: str) -> tuple[str, GridData | No
         return problem_card(error, tongue), None
     return "", {
         **opened(images, tongue),
-        "presets": preset_choices(home),
+        "presets": preset_titles(home, tongue),
         "preset": EXAMPLE,
         "captioners": captioning.captioners(),
     }

@@ -56,3 +56,13 @@ class Element(gr.HTML):
         for function in functions:
             self.server_fns.append(marked(function))
             setattr(self, function.__name__, function)
+
+
+class Leads(Element):
+    """Its value is an address of ours, to which the browser goes when it changes."""
+
+    SCRIPTS = ("leads.js",)
+
+    def postprocess(self, value: Any) -> str:  # noqa: ANN401 - an address or None
+        """The address."""
+        return str(value or "")

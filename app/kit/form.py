@@ -1,68 +1,29 @@
-"""Settings as controls: the few that matter as Gradio's, all others as one list, so that adding one needs no edit."""
+"""Settings and what the page shows of them, both ways; the few that matter as Gradio's controls."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
-from gradio.blocks import Block
 from gradio.components import Component
 
-from app.kit.settings_list import SETTINGS, SettingsList, element_id, help_of
+from app.kit.rows import SETTINGS, element_id, help_of
 from app.kit.text import setting_label
 from trainer.contract.schema import SettingInfo
 from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
 from trainer.contract.toml import flat
 
-REST = "rest"  # the list among the inputs of an event
-
-
-@dataclass
-class Form:
-    """The page's inputs: a control for each of some settings, and the list of all others."""
-
-    preset: gr.Dropdown
-    usual: dict[str, Any]  # what they show at first, by place
-    rest: SettingsList
-    controls: dict[str, Component] = field(default_factory=dict)
-
-    def add(self, place: str, **options: Any) -> None:  # noqa: ANN401 - whatever the component takes
-        """A setting's control, in the present layout."""
-        with gr.Column(elem_classes="setting-row", min_width=160):
-            self.controls[place] = control(place, **{"value": self.usual[place], **options})
-
-    def named(self) -> dict[str, Block]:
-        """The inputs by the names that the API gives them, and the list."""
-        return {"preset": self.preset, **{api_name(p): one for p, one in self.controls.items()}, REST: self.rest}
-
-    def filled(self, config: TrainConfig, **kept: Any) -> dict[Block, Any]:  # noqa: ANN401 - settings' values
-        """What every input shows for these settings; `kept` by API name stays as it is."""
-        values = {place: kept.get(api_name(place), value) for place, value in shown_values(config).items()}
-        own: dict[Block, Any] = {
-            self.controls[place]: value for place, value in values.items() if place in self.controls
-        }
-        return {**own, self.rest: {place: value for place, value in values.items() if place not in self.controls}}
-
-
-def whole(named: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of an event with those of the list among them, all by API name."""
-    rest = named.get(REST, {})
-    own = {name: value for name, value in named.items() if name != REST}
-    return {**own, **{api_name(place): value for place, value in rest.items()}}
-
 
 def control(place: str, **options: Any) -> Component:  # noqa: ANN401 - whatever the component takes
-    """The control of a number or a text, with its help and range."""
+    """The control of a number or a text, with its help and range; empty until the project's value is known."""
     info = SETTINGS[place]
     shared: dict[str, Any] = {
         "label": setting_label(info),
         "info": help_of(info),
-        "value": shown(info, info.default),
+        "value": None,  # the desk fills it in
         "elem_id": element_id(place),
         "interactive": True,
         **options,
     }
-    if "choices" in options:
-        return gr.Dropdown(allow_custom_value=True, **shared)
     if info.kind in ("whole", "number"):
         # Bounds are left to the settings' own check, whose message names value and range
         return gr.Number(precision=0 if info.kind == "whole" else None, **shared)
@@ -85,7 +46,7 @@ def shown_values(config: TrainConfig) -> dict[str, Any]:
     return {place: shown(info, values[place]) for place, info in SETTINGS.items()}
 
 
-def config_of(values: dict[str, Any], preset: str, goal: str) -> TrainConfig:
+def config_of(values: Mapping[str, Any], preset: str, goal: str) -> TrainConfig:
     """The settings that the controls show.
 
     Args:

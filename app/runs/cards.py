@@ -102,7 +102,7 @@ def card(glance: Glance, language: str) -> str:
 
 def train_url(name: str) -> str:
     """The address of the page that shows this run."""
-    return f"/?run={quote(name, safe='')}"
+    return f"/live?run={quote(name, safe='')}"
 
 
 def _image(glance: Glance, language: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from app.kit.settings_list import SETTINGS
+from app.kit.rows import SETTINGS
 from app.kit.text import say
 from app.kit.wording import html_of, section_name, setting_name
 from app.runs.cards import (

@@ -7,7 +7,8 @@ from playwright.sync_api import expect
 
 
 def test_a_card_leads_to_its_row_in_help(page):
-    page.goto("/")
+    page.goto("/?new=1")
+    page.get_by_role("radio", name=re.compile("^Just try it")).check()
     page.get_by_label("Image folder").first.fill("/no/such/folder")
     page.locator("#start").click()
     with page.context.expect_page() as opened:

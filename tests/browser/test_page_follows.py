@@ -16,7 +16,7 @@ def training(site: Site, page: Page, name: str, views: dict[str, int]) -> RunFol
     """A run in its first steps, shown by the page."""
     run = site.train(name, dataset=views)
     until(lambda: reached(run, 2), "two steps are done")
-    page.goto("/")
+    page.goto("/live")
     shows(page, name, "Training")
     return run
 
@@ -33,7 +33,7 @@ def test_a_reload_shows_the_same_run_going_on(page: Page, site: Site):
 def test_two_tabs_show_the_same_run_and_both_go_on(page: Page, site: Site):
     training(site, page, "doppelt", LONG)
     other = page.context.new_page()
-    other.goto("/")
+    other.goto("/live")
     shows(other, "doppelt", "Training")
     seen = [step(page), step(other)]
     until(lambda: step(page) > seen[0] and step(other) > seen[1], "both tabs count on")
@@ -58,7 +58,7 @@ def test_stop_and_save_leaves_a_file(page: Page, site: Site):
 def test_save_now_and_preview_now_add_a_checkpoint_and_images(page: Page, site: Site):
     calm = {"preview": {"every": 100_000}, "output": {"checkpoint_every": 100_000}}
     run = site.train("zwischen", dataset=LONG, **calm)
-    page.goto("/")
+    page.goto("/live")
     shows(page, "zwischen", "step 1")
     press(page, "Save now")
     press(page, "Preview now")
@@ -74,7 +74,7 @@ def test_a_pause_frees_the_machine_and_continue_completes(page: Page, site: Site
     until(lambda: reached(run, 2), "two steps are done")
     trainer = run.process()
     trainer.suspend()  # else it may be through before a slow page is there
-    page.goto("/")
+    page.goto("/live")
     shows(page, "pause", "Training")
     press(page, "Pause")
     until(lambda: run.asked_for("pause") is not None, "it is asked to")
@@ -110,7 +110,7 @@ def test_a_killed_server_ends_no_training_and_shows_it_again_once_started(page: 
     until(lambda: reached(run, done + 3), "three more steps")
     site.start()
     again = window().new_page()
-    again.goto("/")
+    again.goto("/live")
     shows(again, "zäh", "Training")
     before = step(again)
     until(lambda: step(again) > before, "the new page counts on")

@@ -11,8 +11,22 @@ from site_at_work import DEMO, Site, failure, quick_run
 
 from trainer.contract.home import Home
 
-PAGES = {"train": "/", "dataset": f"/dataset?images={DEMO}", "runs": "/runs", "help": "/help"}
-CONTENT = {"train": "Completed", "dataset": "8 images", "runs": "Completed", "help": "Getting started"}
+PAGES = {
+    "start": "/",
+    "dataset": f"/dataset?images={DEMO}",
+    "settings": "/settings",
+    "live": "/live",
+    "runs": "/runs",
+    "help": "/help",
+}
+CONTENT = {
+    "start": "Just try it",
+    "dataset": "8 images",
+    "settings": "Min-SNR gamma",
+    "live": "Completed",
+    "runs": "Completed",
+    "help": "Getting started",
+}
 GRAVE = ("serious", "critical")
 
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from safetensors import safe_open
 from site_at_work import DEMO, Site, failure, until
-from the_page import field, fill_example, press, quicken, shows, status
+from the_page import field, fill_example, press, room, shows, status
 
 from trainer.dataset.errors import NoImages
 from trainer.runs.queue import Queue
@@ -22,7 +22,6 @@ def digest(folder: Path) -> str:
 
 def test_the_built_in_example_trains_from_two_clicks_to_a_file(page: Page, site: Site, tmp_path):
     fill_example(page, "probe", views=4, whole=True)
-    quicken(page)
     press(page, "Train")
     shows(page, "probe", "")
     board = page.get_by_role("region", name="Previews by prompt and step")
@@ -57,12 +56,12 @@ def test_a_folder_with_umlauts_and_spaces_is_trained_on_and_only_read(page: Page
 
 def test_a_result_is_trained_on_by_two_clicks(page: Page, site: Site):
     first = site.train("ana")
-    page.goto("/")
+    page.goto("/live")
     shows(page, "ana", "Completed")
     press(page, "Continue training")
-    expect(page.get_by_role("button", name="Train", exact=True)).to_be_focused()
-    expect(field(page, "textbox", "Name")).to_have_value("ana 2")
     expect(page.get_by_text("Continues from ana.safetensors.")).to_be_visible()
+    room(page, "Start")
+    expect(field(page, "textbox", "Name")).to_have_value("ana 2")
     press(page, "Train")
     second = site.run("ana-2-")  # the first one is called ana-2026…, by its date
     assert second.config().adapter.start_from == str(first.path / "ana.safetensors")
@@ -91,29 +90,30 @@ PRESS = """([id, above, before, between, away]) => {
 }"""  # in one go, as no browser can be told to: the form's next answer comes when it likes
 
 
+@pytest.mark.parametrize(("before", "between"), [(0, 0), (60, 0), (0, 60)], ids=["calm", "before", "while held"])
+def test_a_press_of_train_counts_once_and_the_button_stays_while_the_plan_grows(page: Page, site, before, between):
+    fill_example(page, "gedrückt")
+    expect(page.locator("#bar")).to_contain_text("= 12 steps")
+    place = page.locator("#start").bounding_box()
+    assert page.evaluate(PRESS, ["start", "bar", before, between, 0]) == 1
+    assert page.locator("#start").bounding_box() == place
+    run = site.run("gedrückt")
+    until(lambda: run.process() or run.view().ended, "a trainer takes it")
+    assert len(list(site.home.runs.glob("*"))) == 1
+
+
 @pytest.mark.parametrize(
-    ("before", "between", "away", "starts"),
+    ("before", "between", "away", "presses"),
     [
-        pytest.param(0, 0, 0, 1, id="it stays"),
         pytest.param(60, 0, 0, 1, id="it moved before"),
         pytest.param(0, 60, 0, 1, id="it moves while held"),
-        pytest.param(0, 60, 40, 0, id="taken back"),
+        pytest.param(0, 60, 90, 0, id="taken back"),
     ],
 )
-def test_a_press_of_train_counts_once_although_the_button_moves(page: Page, site: Site, before, between, away, starts):
-    fill_example(page, "gedrückt")
-    expect(page.locator("#plan")).to_contain_text("= 12 steps")
-    assert page.evaluate(PRESS, ["start", "plan", before, between, away]) == starts
-    if starts:
-        run = site.run("gedrückt")
-        until(lambda: run.process() or run.view().ended, "a trainer takes it")
-        assert len(list(site.home.runs.glob("*"))) == 1
-
-
-@pytest.mark.parametrize(("before", "between"), [(60, 0), (0, 60)], ids=["it moved before", "it moves while held"])
-def test_a_press_of_another_button_counts_once_too(page: Page, before, between):
+def test_a_press_of_a_button_that_moves_counts_once(page: Page, before, between, away, presses):
     fill_example(page, "daneben")
-    assert page.evaluate(PRESS, ["example", "header", before, between, 0]) == 1
+    expect(page.locator("#example")).to_be_visible()
+    assert page.evaluate(PRESS, ["example", "header", before, between, away]) == presses
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "empty"])
@@ -144,8 +144,8 @@ def test_of_two_trainings_the_second_waits_and_is_trained_although_the_first_fai
     second = site.run("zweiter")
     until(lambda: first.status() == "failed", "the first one fails")
     until(lambda: second.status() == "completed", f"the second one completes: {failure(second)}")
-    page.goto(f"/?run={first.path.name}")
+    page.goto(f"/live?run={first.path.name}")
     shows(page, "erster", "Failed")
     expect(page.locator("#panel").get_by_role("alert")).to_contain_text(str(folder))
-    page.goto(f"/?run={second.path.name}")
+    page.goto(f"/live?run={second.path.name}")
     shows(page, "zweiter", "Completed")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 from site_at_work import CHECKOUT, Site, reached, until
-from the_page import field, fill_example, press, shows
+from the_page import field, fill_example, press, room, shows
 
 FOLDER = CHECKOUT / "assets" / "screenshots"
 SHOWN = os.environ.get("ATELIER_SCREENSHOTS", "")
@@ -52,7 +52,10 @@ def test_every_page_has_its_image(window, site: Site, scheme):
     fill_example(page, "emoji", views=38, whole=True)
     field(page, "textbox", "Image folder").fill(str(images))
     expect(page.get_by_text("24 images ×")).to_be_visible()
-    take("train")
+    take("start")
+    room(page, "Settings")
+    expect(field(page, "spinbutton", "Rank")).to_have_value("16")
+    take("settings")
     press(page, "Train")
     run = site.run("emoji")
     until(lambda: reached(run, 70), "a curve and two columns of previews")

@@ -4,12 +4,14 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
-from the_page import field, fill_example
+from the_page import field, fill_example, room
 
 
 @pytest.fixture
 def listed(page: Page) -> Page:
     fill_example(page, "suche")
+    room(page, "Settings")
+    expect(field(page, "spinbutton", "Rank")).to_have_value("16")
     return page
 
 

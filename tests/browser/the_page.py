@@ -12,26 +12,31 @@ def field(page: Page, role: str, name: str) -> Locator:
     return page.get_by_role(role, name=re.compile(f"^{name}"))
 
 
+def room(page: Page, name: str) -> None:
+    """Go to a room of the project, as a person does."""
+    page.locator("#rooms").get_by_role("link", name=name, exact=True).click()
+    page.wait_for_url(re.compile({"Start": r"/\?"}.get(name, f"/{name.lower()}")))
+
+
 def fill_example(page: Page, name: str, views: int = 4, whole: bool = False) -> None:
-    """Fill in the built-in example, smaller and under another name; with one quick preview if not `whole`."""
-    page.goto("/")
+    """Make a project of the built-in example, smaller and under another name; with one quick preview if not `whole`."""
+    page.goto("/?new=1")
     page.get_by_role("button", name="Try it with the built-in example").click()
     expect(field(page, "textbox", "Image folder")).to_have_value(re.compile("style"))
     expect(field(page, "textbox", "Name")).not_to_have_value("")
     field(page, "textbox", "Name").fill(name)
+    room(page, "Settings")
     field(page, "spinbutton", "Views per image").fill(str(views))
-    field(page, "spinbutton", "Views per image").blur()
+    quicken(page)
     if not whole:
-        quicken(page)
         field(page, "textbox", "Preview prompts").fill("bell")
-        field(page, "textbox", "Preview prompts").blur()
+    room(page, "Start")
+    expect(field(page, "textbox", "Name")).to_have_value(name)
 
 
 def quicken(page: Page) -> None:
-    """Draw previews in three steps."""
-    page.get_by_text("Everything: all other settings").click()
+    """Generate previews in three steps; in the room Settings."""
     field(page, "spinbutton", "Preview steps").fill("3")
-    field(page, "spinbutton", "Preview steps").blur()
 
 
 def press(page: Page, name: str) -> None:

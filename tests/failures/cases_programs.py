@@ -82,7 +82,7 @@ def a_disk_with_too_little_room_for_all_of_a_run(scene):
 def a_preset_that_is_not_there(scene):
     scene.patch.setattr("trainer.contract.presets.FOLDER", scene.folder / "presets")
     scene.patch.setattr("trainer.console.flags.FOLDER", scene.folder / "presets")
-    scene.patch.setattr("app.train.presets.FOLDER", scene.folder / "presets")
+    scene.patch.setattr("app.desk.presets.FOLDER", scene.folder / "presets")
     scene.home.presets.mkdir(parents=True)
     (scene.home.presets / "oil.toml").write_text('intent = "Oil."\n')
     return scene.refused(preset="oli")

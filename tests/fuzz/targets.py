@@ -16,14 +16,15 @@ from typing import Any
 from PIL import Image
 
 from app.dataset import captioning, checks, grid, image
-from app.kit.form import api_name
-from app.kit.settings_list import SETTINGS
+from app.desk.changes import entered, made
+from app.desk.images import images_html
+from app.desk.plan import read
+from app.desk.state import Desk, state_of
+from app.kit.rows import SETTINGS
 from app.live.feed import parts_of
 from app.live.monitor import Watch
 from app.live.result import facts
 from app.runs.cards import card, look
-from app.train.images import images_html
-from app.train.plan import read
 from trainer.captioning.from_metadata import of_comfy, of_parameters, plain_prompt, prompt_of
 from trainer.captioning.jobs import CaptionJob
 from trainer.contract.errors import TrainerError
@@ -43,7 +44,7 @@ Target = Callable[[Path, bytes], None]
 REQUEST: Any = SimpleNamespace(headers={}, query_params={})
 CAPTION_FILES = ("a.txt", "a.png.txt", "captions.toml", "metadata.jsonl", "captions.csv", "captions.json")
 WITH_CAPTIONS = {"shuffle_tags": True, "tag_dropout": 0.5, "trigger_word": "ana", "folder_repeats": False}
-_usual = {api_name(place): info.default for place, info in SETTINGS.items()}
+_usual = {place: info.default for place, info in SETTINGS.items()}
 
 
 def header(folder: Path, data: bytes) -> None:
@@ -116,14 +117,16 @@ def form(folder: Path, data: bytes) -> None:
     """What the Train page's form, or a program in its place, sends: values by the settings' names."""
     given = _json(data)
     _image(folder / "pictures")
-    named = {**_usual, "dataset_images": str(folder / "pictures")}
+    values = {**_usual, "dataset.images": str(folder / "pictures")}
     for name, value in given.items():
-        if name in named:
-            named[name] = value
+        if name in values:
+            values[name] = value
     home = Home(folder)
     with suppress(TrainerError):
-        read(home, "pocket-style", named)
-    images = named["dataset_images"]
+        read(home, values, "pocket-style", "style")
+    with suppress(TrainerError):
+        state_of(home, made(home, None, entered(Desk.of(home, None), given, None)), "en")
+    images = values["dataset.images"]
     if isinstance(images, str) and not Path(images).is_absolute():
         images_html(home, folder / "pictures", "en")
 

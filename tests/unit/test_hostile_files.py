@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from app.dataset.folder import ImageFolder
+from app.desk.images import images_html, keep_dropped
 from app.kit.cards import problem_card
 from app.live.chart import chart_data
 from app.live.feed import parts_of
@@ -22,8 +23,7 @@ from app.live.result import facts
 from app.runs.cards import card, look
 from app.runs.comparison import comparison
 from app.server.files import routes, thumbnail_url
-from app.train.images import images_html, keep_dropped
-from app.train.preset_box import own_list
+from app.settings.preset_box import own_list
 from trainer.captioning.from_metadata import prompt_of
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.events import EventLog, Lora, Phase, RunFailed, RunStarted, RunView, Sample, Step, Warned

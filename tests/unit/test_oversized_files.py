@@ -11,12 +11,12 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from app.api import _known_of
+from app.desk.models import earlier
 from app.live.feed import Feed
 from app.live.monitor import Watch, Watches
 from app.live.parts import log_tail
 from app.runs.page import Runs
 from app.server.files import routes, thumbnail_url
-from app.train.base_model import earlier
 from trainer.contract import summary
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.events import EventLog, Phase, RunFinished, Step

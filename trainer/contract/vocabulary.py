@@ -142,7 +142,10 @@ ELSEWHERE: tuple[tuple[str, str], ...] = (
         "Every run has its own folder in `runs/` of the home folder.",
     ),
     ("save model as, safetensors, ckpt", "LoRA files are .safetensors, always."),
-    ("resume, save state to continue, backup", "Any run can be resumed: the page Runs has a button, the console a flag of this name."),
+    (
+        "resume, save state to continue, backup",
+        "Any run can be resumed: the page Runs has a button, the console a flag of this name.",
+    ),
     (
         "random crop, color aug, face crop aug range, crop jitter, hue, rotation",
         "Not here: crops are set image by image on the page Dataset.",

@@ -119,6 +119,21 @@ class Project:
                 project.enter(values or {})
                 return project
 
+    def renamed(self, wanted: str) -> Project:
+        """The project under another name, which gets a number if it is taken; its runs keep the name they were given.
+
+        Raises:
+            InvalidSettings: No folder can be called so on every system.
+        """
+        name = _checked(wanted)
+        if name == self.name:
+            return self
+        taken = {path.name.casefold() for path in self.home.projects.iterdir()} - {self.name.casefold()}
+        number = 1
+        while (found := name if number == 1 else f"{name} {number}").casefold() in taken:
+            number += 1
+        return Project(self.path.rename(self.path.with_name(found)), self.home)
+
     @classmethod
     def named(cls, home: Home, name: str) -> Project:
         """A project of the home by its name alone.

@@ -9,7 +9,7 @@ import pytest
 from app import help as page
 from app.help import DOCS, FAILURES, PARTS, SETTINGS, allowed, contents_table, default, settings_table, text_of
 from app.kit.failures import table
-from app.kit.settings_list import element_id
+from app.kit.rows import element_id
 from app.kit.text import TABLES, label
 from app.kit.wording import setting_name
 from trainer.contract.home import Home

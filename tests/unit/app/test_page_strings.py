@@ -7,7 +7,7 @@ import pytest
 from app.help import contents_table, settings_table, text_of
 from app.kit.cards import problem_card
 from app.kit.failures import CODES, FAILURES, table
-from app.kit.settings_list import help_of
+from app.kit.rows import help_of
 from app.kit.text import TABLES
 from app.kit.wording import on_page, setting_name
 from trainer.contract.errors import TrainerError

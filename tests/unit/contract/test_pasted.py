@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tiny import images
 
+from app.desk.images import dataset_link
 from app.kit.form import config_of, shown
-from app.kit.settings_list import SETTINGS
-from app.train.images import dataset_link
+from app.kit.rows import SETTINGS
 from trainer.captioning.catalogue import caption_settings
 from trainer.console.flags import given
 from trainer.console.main import main, parsed
@@ -212,8 +212,8 @@ def test_a_run_is_found_by_its_pasted_folder(tmp_path):
 
 @POSIX
 def test_the_train_page_links_to_the_pasted_folder(folder):
-    named = {"dataset_images": f'"{folder}"', "dataset_trigger_word": "", "dataset_resolution": 512}
-    assert "my+photos" in dataset_link("pocket-style", named, "en")
+    values = {"dataset.images": f'"{folder}"', "dataset.trigger_word": "", "dataset.resolution": 512}
+    assert "my+photos" in dataset_link(values, "pocket-style")
 
 
 @POSIX

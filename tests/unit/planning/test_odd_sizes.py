@@ -5,9 +5,9 @@ import math
 import pytest
 from tiny import images
 
+from app.desk.plan import model_problems, sentence
 from app.kit.form import api_name, shown_values
-from app.kit.settings_list import SETTINGS
-from app.train.plan import model_problems, sentence
+from app.kit.rows import SETTINGS
 from trainer.console.main import main
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import Home

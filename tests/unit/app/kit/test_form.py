@@ -1,8 +1,7 @@
 import pytest
 
 from app.kit.form import config_of, control, shown_values
-from app.kit.settings_list import SETTINGS, row
-from app.train.form import ON_THE_PAGE
+from app.kit.rows import SETTINGS, row
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.presets import FOLDER, load_preset, overlay
 from trainer.contract.settings.config import SECTIONS, validated
@@ -16,13 +15,13 @@ def test_every_setting_has_a_control():
 
 @pytest.mark.parametrize("place", SETTINGS)
 def test_a_setting_has_name_help_and_range_in_the_list(place):
-    made = row(SETTINGS[place], "en", listed=True)
+    made = row(SETTINGS[place], "en")
     assert made["label"]
     assert SETTINGS[place].range_text in made["help"]
 
 
-@pytest.mark.parametrize("place", ON_THE_PAGE)
-def test_a_control_has_name_help_and_the_default(place):
+@pytest.mark.parametrize("place", ["adapter.rank", "optimizer.learning_rate", "output.name"])
+def test_a_control_has_name_and_help(place):
     made = control(place)
     assert made.label
     assert SETTINGS[place].help in made.info
@@ -56,8 +55,3 @@ def test_further_folders_stand_one_per_line_alone_or_with_their_rules():
     dataset = config_of(values, "", "style").dataset
     assert [concept.model_dump(exclude_defaults=True) for concept in dataset.concepts] == [{"images": "/ana"}, ben]
     assert dataset.further_resolutions == (384, 256)
-
-
-def test_the_page_shows_settings_that_are_there():
-    assert set(ON_THE_PAGE) <= set(SETTINGS)
-    assert {place for place, info in SETTINGS.items() if info.level == "basic"} == set(ON_THE_PAGE)

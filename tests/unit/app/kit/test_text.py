@@ -14,6 +14,8 @@ SAME = {
     "setting.model.vae": {"de", "ja", "zh-CN"},
     "setting.optimizer.beta1": {"de"},
     "setting.optimizer.beta2": {"de"},
+    "nav.start": {"de"},
+    "nav.live": {"de"},
     "live.pause": {"de"},
     "compare.prompt": {"de"},
 }

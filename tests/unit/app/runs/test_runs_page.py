@@ -106,7 +106,7 @@ class Tags(HTMLParser):
 def test_a_card_tells_name_model_preset_steps_state_and_time(new):
     run = new(started(base="/models/sd-v1-5"), step(1), step(2), COMPLETED, preset="sd15-style")
     html = drawn(run)
-    assert f'<a href="/?run={run.path.name}"' in html
+    assert f'<a href="/live?run={run.path.name}"' in html
     for words in (">ana</a>", "sd15 · sd-v1-5 · sd15-style", "Completed", "step 2 of 240", "trained for 2 min"):
         assert words in html
     assert date(run.config_file.stat().st_mtime, "en") in html
@@ -186,7 +186,7 @@ def test_names_prompts_and_messages_never_become_markup(new):
 
 
 def test_the_address_of_a_run_holds_any_name():
-    assert train_url('a&b="ä /?') == "/?run=a%26b%3D%22%C3%A4%20%2F%3F"
+    assert train_url('a&b="ä /?') == "/live?run=a%26b%3D%22%C3%A4%20%2F%3F"
 
 
 def test_settings_that_cannot_be_read_are_told_beside_what_is_known(new):

@@ -1,26 +1,22 @@
-"""Step 1 of the Train page: which images. A folder, typed or pasted, or files dropped here."""
+"""Which images: what is in a folder, and a folder for dropped files."""
 
 import re
 import shutil
 import time
 from collections import Counter
+from collections.abc import Mapping
 from html import escape
 from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import gradio as gr
-
-from app.kit.action_errors import carded
-from app.kit.cards import alert_card, problem_card
-from app.kit.component import PRIVATE
-from app.kit.form import Form
-from app.kit.text import label, language, say
+from app.kit.cards import problem_card
+from app.kit.text import say
 from app.kit.wording import html_of
 from app.server.files import thumbnail_url
 from trainer.contract.errors import TrainerError
-from trainer.contract.home import Home, user_path
+from trainer.contract.home import Home
 from trainer.contract.ours import check_all
 from trainer.contract.pasted import pasted
 from trainer.dataset import caption_files, formats, mask_files
@@ -38,53 +34,14 @@ COMPANION = re.compile(  # a.txt, a.png.txt, a.mask.png and a_mask.png belong to
 )
 
 
-def build(home: Home, form: Form) -> tuple[gr.Button, gr.HTML]:
-    """Build the step; returns the button of the built-in example, and the place of the link to the Dataset page."""
-    with gr.Row(elem_classes="head"):
-        gr.Markdown(label("train.pictures"), elem_classes="heading")
-        example = gr.Button(label("train.example"), size="sm", elem_id="example", min_width=120)
-    with gr.Row(elem_classes="fields"):
-        form.add("dataset.images", placeholder="/home/me/Pictures/ana")
-    drop = gr.File(
-        label=label("train.drop"),
-        show_label=False,
-        file_count="multiple",
-        file_types=["image", *DROPPED],
-        height=112,
-        elem_id="drop",
-    )
-    found = gr.HTML(elem_id="pictures", apply_default_css=False)
-    look_closer = gr.HTML(elem_id="pictures-link", apply_default_css=False)
-    images = form.controls["dataset.images"]
-
-    def describe(typed: str, request: gr.Request) -> str:
-        """Show thumbnails of the folder, how many images and captions, and what is wrong."""
-        return images_html(home, user_path(typed), language(request)) if (typed or "").strip() else ""
-
-    def take(files: list[str] | None, typed: str, request: gr.Request) -> Any:  # noqa: ANN401 - updates of many kinds
-        """Keep dropped files in a folder of the home, which becomes the image folder; more are added to it."""
-        try:
-            folder = keep_dropped(home, [Path(file) for file in files or []], Path(typed) if typed else None)
-        except OSError as error:
-            problem = say(language(request), "train.drop_failed", cause=escape(str(error)))
-            return None, gr.skip(), alert_card(problem)
-        return None, str(folder), gr.skip()
-
-    images.change(carded(found, describe), images, found, **PRIVATE)  # type: ignore[attr-defined]
-    drop.upload(take, [drop, images], [drop, images, found], **PRIVATE).then(
-        carded(found, describe), images, found, **PRIVATE
-    )
-    return example, look_closer
-
-
-def dataset_link(preset: str, named: dict[str, Any], tongue: str) -> str:
-    """Returns a link to the Dataset page, which then checks what these settings train; empty without a folder."""
-    folder = Path(pasted(named["dataset_images"] or "")).expanduser()
+def dataset_link(values: Mapping[str, Any], preset: str) -> str:
+    """Returns the address of the Dataset page, which then checks what is trained; empty without a folder."""
+    folder = Path(pasted(str(values["dataset.images"] or ""))).expanduser()
     if not folder.name or not folder.is_dir():
         return ""
-    chosen = {"preset": preset, "trigger": named["dataset_trigger_word"], "resolution": named["dataset_resolution"]}
-    address = urlencode({"images": str(folder), **{key: value for key, value in chosen.items() if value}})
-    return f'<p class="counted"><a href="/dataset?{escape(address)}">{say(tongue, "train.see_captions")}</a></p>'
+    resolution, trigger = values["dataset.resolution"], values["dataset.trigger_word"]
+    chosen = {"preset": preset, "trigger": trigger, "resolution": resolution}
+    return f"/dataset?{urlencode({'images': str(folder), **{key: value for key, value in chosen.items() if value}})}"
 
 
 def images_html(home: Home, folder: Path, tongue: str) -> str:

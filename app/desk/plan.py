@@ -1,12 +1,12 @@
 """What pressing Train will do, in one sentence, or what is wrong with the settings."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from app.kit.form import api_name, config_of, shown_values
-from app.kit.settings_list import SETTINGS
+from app.desk.presets import preset_config
+from app.kit.form import config_of, shown_values
 from app.kit.text import say
 from app.kit.wording import explained, on_page, setting_name
-from app.train.presets import preset_config
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
@@ -24,33 +24,31 @@ from trainer.planning.effect import without_effect
 from trainer.planning.estimate import disk_bytes, estimate, foreseen
 from trainer.planning.memory import GIB
 from trainer.planning.ready import rounded, settled, start_of
-from trainer.planning.strength import Far, far_strengths, learning_strength
+from trainer.planning.strength import Far, far_strengths
 
 
-def settings_of(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
-    """Returns the settings that the page's inputs hold.
+def read(home: Home, values: Mapping[str, Any], preset: str, goal: str) -> TrainConfig:
+    """Returns what the page shows as settings ready for a run, with what was edited in the images' room.
 
-    Raises:
-        InvalidSettings: Naming what is wrong.
-    """
-    values = {place: named[api_name(place)] for place in SETTINGS}
-    return config_of(values, preset, preset_config(home, preset).goal)
-
-
-def read(home: Home, preset: str, named: dict[str, Any]) -> TrainConfig:
-    """Returns the settings ready for a run, with what was edited on the Dataset page.
+    Args:
+        home: Holds what was edited.
+        values: What each setting shows, by place.
+        preset: Name of the preset they started from.
+        goal: What is trained.
 
     Raises:
         TrainerError: Naming what is wrong.
     """
-    config = settled(settings_of(home, preset, named))
+    config = settled(config_of(values, preset, goal))
     return config.model_copy(update={"dataset": with_overlays(config.dataset, home)})
 
 
-def model_problems(home: Home, preset: str, named: dict[str, Any], tongue: str) -> dict[str, str]:
+def model_problems(values: Mapping[str, Any], preset: str, goal: str, tongue: str) -> dict[str, str]:
     """Returns what is wrong with the base model or with settings beside it, by place; known before there are images."""
+    if not str(values["model.base_model"]).strip():
+        return {}
     try:
-        check_chosen(settings_of(home, preset, named))
+        check_chosen(config_of(values, preset, goal))
     except InvalidSettings as error:
         return wrong_settings(error, tongue)
     except ModelError as error:
@@ -63,15 +61,15 @@ def wrong_settings(error: InvalidSettings, tongue: str) -> dict[str, str]:
     return {place: on_page(text, tongue) for place, text in error.places.items()}
 
 
-def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
-    """Steps, time, memory and files of these settings.
+def parts(home: Home, config: TrainConfig, tongue: str) -> list[str]:
+    """Steps, time, memory and files of these settings, as plain texts, the steps first.
 
     Raises:
         TrainerError: The images cannot be used.
     """
     items, _ = images_of(config.dataset)
     made, known = plan(len(items), config.dataset), estimate(home, config)
-    parts = [
+    said = [
         say(
             tongue,
             "plan.steps",
@@ -85,30 +83,30 @@ def sentence(home: Home, config: TrainConfig, tongue: str) -> str:
     if limit:
         values = {"asked": limit.asked, "setting": setting_name(limit.place, tongue), "views": limit.views}
         values |= {"images": made.images, "each": config.dataset.views, "shown": f"{made.views_per_image:.4g}"}
-        parts.append(f"⚠ {say(tongue, 'plan.limit', **values)}")
-    parts += [f"⚠ {say(tongue, 'plan.rounded', px=px, trained=trained)}" for px, trained in rounded(config).items()]
+        said.append(f"⚠ {say(tongue, 'plan.limit', **values)}")
+    said += [f"⚠ {say(tongue, 'plan.rounded', px=px, trained=trained)}" for px, trained in rounded(config).items()]
     captions = [first_caption(item, config.dataset, config.model.seed) for item in items]
     previews = known.preview_plan(config, made, captions, config.model.processes)
     if made.base_views:
         own, share = class_images_of(config.dataset, config.model.seed), f"{config.dataset.class_share:.0%}"
         key, count = ("plan.class_images", len(own)) if own else ("plan.protect", config.dataset.class_images)
-        parts.append(say(tongue, key, images=count, share=share))
+        said.append(say(tongue, key, images=count, share=share))
     if known.seconds_per_step is not None:
         seconds = known.seconds_per_step * made.steps / (1 - previews.share)
-        parts.append(say(tongue, "plan.time", duration=duration(seconds)))
+        said.append(say(tongue, "plan.time", duration=duration(seconds)))
     else:
-        parts.append(say(tongue, "plan.time_unknown"))
+        said.append(say(tongue, "plan.time_unknown"))
     key, sign = ("plan.previews_many", "⚠ ") if previews.many else ("plan.previews", "")
-    parts.append(sign + say(tongue, key, images=previews.images, share=previews.percent))
-    parts += _memory(config, known.memory_gib, tongue)
+    said.append(sign + say(tongue, key, images=previews.images, share=previews.percent))
+    said += _memory(config, known.memory_gib, tongue)
     if known.bytes_per_file is not None:
-        parts.append(say(tongue, "plan.files_of", files=config.output.files, size=size(known.bytes_per_file)))
+        said.append(say(tongue, "plan.files_of", files=config.output.files, size=size(known.bytes_per_file)))
     else:
-        parts.append(say(tongue, "plan.files", files=config.output.files))
+        said.append(say(tongue, "plan.files", files=config.output.files))
     needed = disk_bytes(config, made.steps, captions)
     if needed is not None:
-        parts.append(say(tongue, "plan.disk", size=size(needed)))
-    return " · ".join(parts)
+        said.append(say(tongue, "plan.disk", size=size(needed)))
+    return said
 
 
 def cautions(home: Home, config: TrainConfig, tongue: str) -> list[str]:
@@ -146,10 +144,10 @@ def started(config: TrainConfig, tongue: str) -> list[str]:
     return [say(tongue, "plan.start_from", file=start.file.path.name), *fresh]
 
 
-def smaller(home: Home, preset: str, named: dict[str, Any]) -> int | None:
+def smaller(values: Mapping[str, Any], preset: str, goal: str) -> int | None:
     """The resolution in px that would fit where this one does not."""
     try:
-        made = foreseen(settings_of(home, preset, named))
+        made = foreseen(config_of(values, preset, goal))
     except TrainerError:
         return None
     return made.smaller if made else None
@@ -181,12 +179,7 @@ def _memory(config: TrainConfig, measured: float | None, tongue: str) -> list[st
     return said
 
 
-def strength(config: TrainConfig) -> float:
-    """Returns the learning strength: learning rate x alpha / rank."""
-    return learning_strength(config.optimizer.learning_rate, config.adapter.alpha, config.adapter.rank)
-
-
-def differing(values: dict[str, Any], base: TrainConfig) -> dict[str, Any]:
+def differing(values: Mapping[str, Any], base: TrainConfig) -> dict[str, Any]:
     """The preset's value wherever a control shows another; `values` by place."""
     usual = shown_values(base)
     return {place: usual[place] for place in values if not _same(values[place], usual[place])}

@@ -1,8 +1,6 @@
 import hashlib
 import inspect
-import json
 import re
-from html import unescape
 from types import SimpleNamespace
 from urllib.parse import parse_qsl, urlsplit
 
@@ -12,17 +10,20 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from app.api import register, state_of
-from app.kit.form import api_name, shown_values, whole
-from app.kit.settings_list import SETTINGS, rows
+from app.api import register
+from app.api import state_of as status_of
+from app.desk import plan
+from app.desk.begin import continuation, next_name, start_run
+from app.desk.changes import taken_up
+from app.desk.element import answers
+from app.desk.images import dataset_link, images_html, keep_dropped
+from app.desk.models import base_models
+from app.desk.presets import intent_of, preset_config, preset_for, preset_titles
+from app.desk.state import Desk, state_of
+from app.kit.form import api_name, shown_values, typed
+from app.kit.rows import SETTINGS
 from app.live.monitor import Watch, Watches
-from app.train import plan
-from app.train.base_model import base_models
-from app.train.form import TrainForm
-from app.train.images import dataset_link, images_html, keep_dropped
-from app.train.preset_box import own_list
-from app.train.presets import EXAMPLE, intent_html, preset_choices, preset_config, preset_for
-from app.train.start import continuation, next_name, start_run
+from app.settings.preset_box import own_list
 from trainer.console.main import main
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.events import EventLog, RunFailed, Step
@@ -32,6 +33,7 @@ from trainer.contract.settings.config import validated
 from trainer.dataset.errors import FolderMissing
 from trainer.dataset.overlay import Entry, change, overlay_file
 from trainer.planning.memory import GIB, MemoryPlan, Savings
+from trainer.projects.project import Project
 from trainer.runs import process
 from trainer.runs.errors import RunMissing
 from trainer.runs.folder import RunFolder
@@ -53,20 +55,29 @@ def folder(tmp_path):
     return made
 
 
-@pytest.fixture
-def form(home, in_blocks):
-    return in_blocks(lambda: TrainForm(home))
-
-
 def named(home, preset, **changes):
-    """What the inputs hold when this preset was chosen and some were changed."""
-    values = shown_values(preset_config(home, preset))
-    return {api_name(place): value for place, value in values.items()} | changes
+    """What the page shows, by place, when this preset was chosen and some settings, by API name, were changed."""
+    places = {api_name(place): place for place in SETTINGS}
+    return shown_values(preset_config(home, preset)) | {places[name]: value for name, value in changes.items()}
 
 
-def inputs_of(form, shown):
-    """What an event is given once these updates were made."""
-    return {name: shown[one] for name, one in form.form.named().items() if name != "preset"}
+def read(home, preset, values):
+    """The settings of a run."""
+    return plan.read(home, values, preset, preset_config(home, preset).goal)
+
+
+def sentence(home, config, tongue):
+    """The plan as one text."""
+    return " · ".join(plan.parts(home, config, tongue))
+
+
+def planned(home, preset, values):
+    """The plan or the problem as text, and what is wrong with which setting."""
+    changed = {place: typed(SETTINGS[place], value) for place, value in values.items()}
+    project = Project.create(home, values={**changed, "preset": preset})
+    state = state_of(home, project, "en")
+    said = state["plan"]
+    return " ".join([said["problem"], said["first"], said["second"], *said["notes"]]), state["wrong"]
 
 
 # images
@@ -89,8 +100,7 @@ def test_files_that_are_not_read_are_counted_beneath_the_images(home, folder):
 
 def test_the_data_set_is_looked_at_as_it_will_be_trained(home, folder):
     values = named(home, "sd15-character", dataset_images=str(folder), dataset_trigger_word="ana & co")
-    html = dataset_link("sd15-character", values | {"dataset_resolution": 640}, "en")
-    address = urlsplit(unescape(re.search('href="([^"]+)"', html)[1]))
+    address = urlsplit(dataset_link(values | {"dataset.resolution": 640}, "sd15-character"))
     assert (address.path, dict(parse_qsl(address.query))) == (
         "/dataset",
         {"images": str(folder), "preset": "sd15-character", "trigger": "ana & co", "resolution": "640"},
@@ -99,7 +109,7 @@ def test_the_data_set_is_looked_at_as_it_will_be_trained(home, folder):
 
 @pytest.mark.parametrize("images", ["", "  ", None, "/no/such/folder"])
 def test_without_a_folder_no_link_leads_to_it(home, images):
-    assert dataset_link("pocket-style", named(home, "pocket-style", dataset_images=images), "en") == ""
+    assert dataset_link(named(home, "pocket-style", dataset_images=images), "pocket-style") == ""
 
 
 def test_a_wrong_folder_is_named_with_what_to_do(home, tmp_path):
@@ -181,8 +191,8 @@ def test_a_folder_of_the_user_s_is_never_added_to(home, folder):
 
 
 def test_the_plan_says_steps_batch_and_files(home, folder):
-    config = plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=str(folder), dataset_views=8))
-    told = plan.sentence(home, config, "en")
+    config = read(home, "pocket-style", named(home, "pocket-style", dataset_images=str(folder), dataset_views=8))
+    told = sentence(home, config, "en")
     assert told.startswith("3 images × 8 views = 3 steps at batch 8")
     assert "writes 2 files" in told
 
@@ -196,7 +206,7 @@ def test_the_plan_says_steps_batch_and_files(home, folder):
 )
 def test_the_plan_says_why_views_are_more_than_asked_for(home, folder, tongue, said):
     inputs = named(home, "pocket-style", dataset_images=str(folder), dataset_views=8, dataset_min_total_views=100)
-    assert said in plan.sentence(home, plan.read(home, "pocket-style", inputs), tongue)
+    assert said in sentence(home, read(home, "pocket-style", inputs), tongue)
 
 
 def test_what_nothing_would_call_up_is_said_before_train(home, folder):
@@ -204,26 +214,26 @@ def test_what_nothing_would_call_up_is_said_before_train(home, folder):
         file.unlink()
     for word, said in (("", True), ("mimi", False)):
         inputs = named(home, "pocket-style", dataset_images=str(folder), dataset_trigger_word=word)
-        cautions = " ".join(plan.cautions(home, plan.read(home, "pocket-style", inputs), "en"))
+        cautions = " ".join(plan.cautions(home, read(home, "pocket-style", inputs), "en"))
         assert ("caption them: “Automatic captions” on the Dataset page" in cautions) == said
 
 
 def test_a_setting_that_changes_nothing_is_said_before_train(home, folder):
     for dropout, said in ((0.0, True), (0.1, False)):
         changes = {"dataset_keep_tags": 3, "dataset_tag_dropout": dropout, "dataset_images": str(folder)}
-        config = plan.read(home, "pocket-style", named(home, "pocket-style", **changes))
+        config = read(home, "pocket-style", named(home, "pocket-style", **changes))
         assert ("Keep first tags: 3” has no effect" in " ".join(plan.cautions(home, config, "en"))) == said
 
 
 def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):
     inputs = named(home, "pocket-style", dataset_images=str(folder), dataset_views=66, preview_every=99)
-    config = plan.read(home, "pocket-style", inputs)
-    assert "known after the first steps" in plan.sentence(home, config, "en")
+    config = read(home, "pocket-style", inputs)
+    assert "known after the first steps" in sentence(home, config, "en")
     run = RunFolder.create(home, config)
     with EventLog(run.events_file) as log:
         for step in (1, 2, 3):
             log.write(Step(step=step, epoch=0, loss=0.1, lr=1e-3, grad_norm=1.0, seconds=60.0, memory_gib=1.5))
-    told = plan.sentence(home, config, "en")
+    told = sentence(home, config, "en")
     # 3 images x 66 views at batch 8: 24.75 steps of a minute, and 18 previews of 16 passes
     assert "about 37 min" in told
     assert "needs 1.5 GiB" in told
@@ -251,49 +261,44 @@ def test_the_plan_says_what_saves_memory(monkeypatch, tmp_path, free, savings, w
     made = MemoryPlan(savings, {"base": 3 * GIB, "activations": 2 * GIB}, free * GIB, besides)
     monkeypatch.setattr(plan, "foreseen", lambda _config: made)
     config = validated({"dataset": {"images": "assets/demo/style/train", "batch_size": 2}})
-    told = plan.sentence(Home(tmp_path), config, "en")
+    told = sentence(Home(tmp_path), config, "en")
     assert all(word in told for word in words)
     assert ("system RAM" in told) == savings.stream
 
 
-def test_where_nothing_fits_the_plan_has_a_button_for_the_size_that_does(form, home, monkeypatch):
+def test_where_nothing_fits_the_plan_has_a_button_for_the_size_that_does(home, monkeypatch):
     made = MemoryPlan(Savings("full", 1, 2, "4bit"), {"base": 5 * GIB}, 4 * GIB, processes=2, smaller=448)
     monkeypatch.setattr(plan, "foreseen", lambda _config: made)
     config = validated({"dataset": {"images": "assets/demo/style/train"}})
-    told = plan.sentence(home, config, "en")
+    told = sentence(home, config, "en")
     assert "in each of 2 processes" in told
     assert "close other programs" not in told
-    assert plan.smaller(home, "sd15-style", named(home, "sd15-style")) == 448
-    blocks = form.smaller.parent
-    while blocks.parent is not None:
-        blocks = blocks.parent
-    clicks = [one for one in blocks.fns.values() if (form.smaller._id, "click") in one.targets]
-    assert [one.outputs for one in clicks] == [[form.form.rest]]
-    inputs = inputs_of(form, form.show(preset_config(home, "sd15-style"), "en"))
-    made = clicks[0].fn("sd15-style", **inputs)
-    assert made == {**inputs["rest"], "dataset.resolution": 448}
+    project = Project.create(home, values={"preset": "sd15-style"})
+    assert state_of(home, project, "en")["smaller"] == "Train at 448 px, which fits into memory"
+    choose = {one.__name__: one for one in answers(home)}["desk_choose"]
+    made = choose({"project": project.name, "what": "smaller"}, ENGLISH)
+    assert made["values"]["dataset.resolution"] == 448
+    assert project.read().values["dataset.resolution"] == 448
 
 
 def test_where_nothing_fits_at_any_size_the_plan_says_what_else_to_do(home, monkeypatch):
     made = MemoryPlan(Savings("full", 1, 2, "4bit"), {"base": 5 * GIB}, 4 * GIB)
     monkeypatch.setattr(plan, "foreseen", lambda _config: made)
-    assert "close other programs" in plan.sentence(
-        home, validated({"dataset": {"images": "assets/demo/style/train"}}), "en"
-    )
-    assert plan.smaller(home, "sd15-style", named(home, "sd15-style")) is None
+    assert "close other programs" in sentence(home, validated({"dataset": {"images": "assets/demo/style/train"}}), "en")
+    assert plan.smaller(named(home, "sd15-style"), "sd15-style", "style") is None
 
 
 def test_captions_edited_on_the_dataset_page_are_trained(home, folder):
     inputs = named(home, "pocket-style", dataset_images=str(folder))
-    assert plan.read(home, "pocket-style", inputs).dataset.captions == ""
+    assert read(home, "pocket-style", inputs).dataset.captions == ""
     change(home, folder, {"2.png": Entry("a dog")})
-    assert plan.read(home, "pocket-style", inputs).dataset.captions == str(overlay_file(home, folder))
+    assert read(home, "pocket-style", inputs).dataset.captions == str(overlay_file(home, folder))
 
 
 def test_a_missing_folder_is_an_error(home, tmp_path):
-    config = plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=str(tmp_path / "no")))
+    config = read(home, "pocket-style", named(home, "pocket-style", dataset_images=str(tmp_path / "no")))
     with pytest.raises(FolderMissing):
-        plan.sentence(home, config, "en")
+        sentence(home, config, "en")
 
 
 # what differs, what is wrong
@@ -311,18 +316,18 @@ def test_a_changed_setting_is_marked_with_the_presets_value(home):
     assert plan.differing(values, config) == {"adapter.rank": 32, "dataset.flip": True}
 
 
-def test_what_contradicts_stands_at_every_field_concerned(form, home, folder):
+def test_what_contradicts_stands_at_every_field_concerned(home, folder):
     inputs = named(home, "pocket-style", dataset_images=str(folder), objective_min_timestep=900,
                    objective_max_timestep=300)  # fmt: skip
-    told, wrong = form._planned("pocket-style", inputs, "en")
+    told, wrong = planned(home, "pocket-style", inputs)
     assert set(wrong) == {"objective.min_timestep", "objective.max_timestep"}
     assert "900" in told
 
 
 @pytest.mark.parametrize("name, value", [("adapter_rank", 999), ("dataset_views", 0), ("output_name", "a/b")])
-def test_a_value_out_of_range_is_named_at_its_field(form, home, folder, name, value):
+def test_a_value_out_of_range_is_named_at_its_field(home, folder, name, value):
     inputs = named(home, "pocket-style", dataset_images=str(folder), **{name: value})
-    _, wrong = form._planned("pocket-style", inputs, "en")
+    _, wrong = planned(home, "pocket-style", inputs)
     assert [api_name(place) for place in wrong] == [name]
 
 
@@ -338,26 +343,17 @@ def test_a_goal_has_a_preset_of_the_same_model_if_there_is_one(home, goal, prese
         assert chosen.model.base_model == preset_config(home, present).model.base_model
 
 
-def test_the_example_is_ready_to_train(form, home):
-    config = preset_config(home, EXAMPLE)
-    filled = form.show(config, "en", output_name="example")
-    read = plan.read(home, EXAMPLE, whole(inputs_of(form, filled)))
-    assert read.output.name == "example"
-    assert "24 images" in plan.sentence(home, read, "en")
-
-
-def test_every_setting_is_on_the_form_once(form):
-    listed = {one["place"] for one in rows("en", form.form.controls) if one["listed"]}
-    assert listed | set(form.form.controls) == set(SETTINGS)
-    assert not listed & set(form.form.controls)
-    assert json.loads(form.form.rest.value).keys() == listed
+def test_the_example_is_ready_to_train(home):
+    choose = {one.__name__: one for one in answers(home)}["desk_choose"]
+    made = choose({"what": "example"}, ENGLISH)
+    assert (made["project"], made["plan"]["problem"]) == ("example", "")
+    assert made["plan"]["first"].startswith("24 images")
 
 
 def test_own_presets_come_first_and_are_marked(home):
     save_preset(home.presets, "mine & co", validated({"adapter": {"rank": 4}}), "for <i>me</i>")
-    assert preset_choices(home)[0] == ("mine & co", "mine & co")
-    assert "(your own)" in intent_html(home, "mine & co", "en")
-    assert "<i>" not in intent_html(home, "mine & co", "en")
+    assert preset_titles(home, "en")[0] == ("mine & co", "mine & co")
+    assert intent_of(home, "mine & co", "en") == "for <i>me</i> (your own)"
     listed = own_list(home, "en")
     assert "mine%20%26%20co.toml" in listed
     assert ">mine &amp; co<" in listed
@@ -367,8 +363,8 @@ def test_own_presets_come_first_and_are_marked(home):
 
 def test_the_base_models_are_the_built_in_one_the_presets_and_those_used_before(home):
     RunFolder.create(home, validated({"model": {"base_model": "/models/mine"}}))
-    names = [name for name, _ in base_models(home)]
-    assert names[0] == "pocket"
+    names = [one["name"] for one in base_models(home, "en", ())]
+    assert names[-1] == "pocket"
     assert "/models/mine" in names
     assert len(names) == len(set(names))
 
@@ -385,33 +381,33 @@ def lora(path, rank=8, alpha=4.0):
     return path
 
 
-def test_a_run_goes_on_with_its_own_settings_from_the_chosen_file_under_a_new_name(form, home, folder):
+def test_a_run_goes_on_with_its_own_settings_from_the_chosen_file_under_a_new_name(home, folder):
     values = named(home, "pocket-style", dataset_images=str(folder), adapter_rank=8, adapter_alpha=4.0,
                    output_name="Bär & 7")  # fmt: skip
-    run = RunFolder.create(home, plan.read(home, "pocket-style", values))
+    run = RunFolder.create(home, read(home, "pocket-style", values))
     file = lora(run.path / "Bär & 7-000002.safetensors")
-    shown = form.show(continuation(home, run, file.name), "en")
-    inputs = whole(inputs_of(form, shown))
-    changed = {name for name, value in inputs.items() if value != values[name]}
+    shown = Desk.of(home, taken_up(home, run, file.name)).values
+    inputs = {api_name(place): value for place, value in shown.items()}
+    changed = {name for name, value in inputs.items() if value != values[name.replace("_", ".", 1)]}
     assert changed == {"adapter_start_from", "output_name"}
     assert (inputs["adapter_start_from"], inputs["output_name"]) == (str(file.resolve()), "Bär & 8")
-    told, wrong = form._planned("pocket-style", inputs, "en")
+    told, wrong = planned(home, "pocket-style", shown)
     assert wrong == {}
     assert "Continues from Bär &amp; 7-000002.safetensors." in told
     fresh, layers = map(int, re.search(r"(\d+) of (\d+) trained layers are not in it and start fresh\.", told).groups())
     assert fresh == layers - 1
 
 
-def test_the_plan_marks_rank_and_alpha_that_are_not_the_files(form, home, folder, tmp_path):
+def test_the_plan_marks_rank_and_alpha_that_are_not_the_files(home, folder, tmp_path):
     file = lora(tmp_path / "small.safetensors", rank=4, alpha=1.0)
     inputs = named(home, "pocket-style", dataset_images=str(folder), adapter_start_from=str(file), adapter_rank=8,
                    adapter_alpha=1.0)  # fmt: skip
-    told, wrong = form._planned("pocket-style", inputs, "en")
+    told, wrong = planned(home, "pocket-style", inputs)
     assert wrong == {"adapter.rank": "small.safetensors has 4."}
     assert "small.safetensors has rank 4; the run has rank 8." in told
 
 
-def test_page_and_console_say_of_a_file_to_continue_the_same(form, home, folder, tmp_path, capsys, monkeypatch):
+def test_page_and_console_say_of_a_file_to_continue_the_same(home, folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "10000")
     given = ["--preset", "pocket-style", "--home", str(home.root), "--images", str(folder), "--adapter.rank", "8"]
     given += ["--adapter.alpha", "4", "--check", "--adapter.start_from"]
@@ -424,18 +420,18 @@ def test_page_and_console_say_of_a_file_to_continue_the_same(form, home, folder,
     said = f"The LoRA file {other} is a LoHa, which cannot be continued."
     assert f"Error (lora_refused): {said}" in capsys.readouterr().out
     inputs = named(home, "pocket-style", dataset_images=str(folder), adapter_start_from=str(other), adapter_rank=8)
-    told, wrong = form._planned("pocket-style", inputs, "en")
+    told, wrong = planned(home, "pocket-style", inputs)
     assert wrong == {"adapter.start_from": "other.safetensors is a LoHa, which cannot be continued."}
     assert said in told
     assert "help#lora_refused" in told
 
 
 @pytest.mark.parametrize("preset", ["", "deleted since"])
-def test_settings_of_a_preset_that_is_not_there_are_shown_beside_the_goals_usual_one(form, preset):
+def test_settings_of_a_preset_that_is_not_there_are_shown_over_the_goals_usual_one(home, preset):
     config = validated({"preset": preset, "goal": "character", "adapter": {"rank": 5}})
-    shown = form.show(config, "en")
-    assert shown[form.preset]["value"] == "pocket-character"
-    assert shown[form.form.controls["adapter.rank"]] == 5
+    shown = Desk.of(home, taken_up(home, RunFolder.create(home, config), None))
+    assert shown.entered.preset == "pocket-character"
+    assert shown.values["adapter.rank"] == 5
 
 
 def test_a_run_does_not_go_on_from_a_file_outside_its_folder(home):
@@ -499,7 +495,7 @@ def test_status_and_runs_tell_state_step_and_error(api, home):
     assert (told["state"], told["step"], told["loss"], told["error"]) == ("failed", 3, 0.25, "The disk is full.")
     assert api.status("") == told
     assert api.runs() == [told]
-    assert state_of(Watch(run))["state"] == "waiting"
+    assert status_of(Watch(run))["state"] == "waiting"
 
 
 def test_requests_reach_the_run(api, home):
@@ -527,4 +523,4 @@ def test_a_run_of_images_that_cannot_be_used_is_not_made(home, tmp_path):
 
 def test_settings_without_a_folder_are_no_run(home):
     with pytest.raises(InvalidSettings, match="No image folder"):
-        plan.read(home, "pocket-style", named(home, "pocket-style", dataset_images=""))
+        read(home, "pocket-style", named(home, "pocket-style", dataset_images=""))

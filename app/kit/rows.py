@@ -1,14 +1,12 @@
-"""Every setting that has no control of its own on the page, as one list: by section, with a search over all of them."""
+"""Every setting as a row of the page: names, range, steps; and the search over all of them."""
 
-import json
-from collections.abc import Collection, Mapping
-from typing import Any, TypedDict
+from collections.abc import Mapping
+from typing import TypedDict
 
 from pydantic import BaseModel
 
-from app.kit.component import Element, asset
 from app.kit.questions import Answer, answer
-from app.kit.text import ENGLISH, say, words
+from app.kit.text import ENGLISH, say
 from app.kit.wording import on_page, section_name, setting_name
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS
@@ -17,10 +15,6 @@ from trainer.contract.vocabulary import kohya_name, search
 SETTINGS = {info.place: info for info in all_settings()}
 RATES_UP_TO = 0.1  # a number with such a limit is a learning rate, whose steps are factors
 SHARE_STEP, SIZE_STEP, NUMBER_STEP = 0.05, 64, 0.5
-
-
-class Nothing(BaseModel):
-    """A question without anything in it."""
 
 
 class RowData(TypedDict):
@@ -39,46 +33,7 @@ class RowData(TypedDict):
     high: float | None
     step: float  # of the arrow keys; 0: by factors
     when: list[str]  # settings of which one must be on for this one to have an effect
-    listed: bool  # in the list; else it has a control of its own on the page
-
-
-class SettingsList(Element):
-    """The list; its value is what each of its settings shows, by "section.setting".
-
-    Args:
-        elsewhere: Settings that have a control of their own.
-        value: What the others show at first.
-    """
-
-    SCRIPTS = ("settings/rows.js", "settings/search.js", "settings/list.js")
-    TEMPLATE = asset("settings/list.html")
-
-    def __init__(self, elsewhere: Collection[str], value: Any, **options: Any) -> None:  # noqa: ANN401
-        super().__init__(value, **options)
-
-        def settings_rows(_asked: Nothing, tongue: str) -> dict[str, Any]:
-            """What the list is made of, in the reader's language."""
-            return {"rows": rows(tongue, elsewhere), "sections": sections(tongue), "words": words(tongue, "settings.")}
-
-        self.serve([answer(Nothing, settings_rows), *answers()])
-
-    def preprocess(self, payload: str | None) -> Any:  # noqa: ANN401 - the class above returns its text
-        """Returns what the settings show, by "section.setting"."""
-        shown = json.loads(payload or "{}")
-        return {place: shown[place] for place in shown if place in SETTINGS}
-
-
-class Marks(Element):
-    """What is said beside settings: its value is `MarksData`."""
-
-    SCRIPTS = ("settings/marks.js",)
-
-
-class MarksData(TypedDict):
-    """What is said beside settings, by "section.setting"."""
-
-    usual: dict[str, Any]  # the preset's value, where another is shown
-    wrong: dict[str, str]
+    basic: bool  # one of those that everybody sees
 
 
 class Wanted(BaseModel):
@@ -114,12 +69,12 @@ def stands_for(word: str, text: str, tongue: str) -> str:
     return f"{word}: {say(tongue, key) if key in ENGLISH else text}"
 
 
-def rows(tongue: str, elsewhere: Collection[str]) -> list[RowData]:
-    """Every setting; those `elsewhere` are not in the list."""
-    return [row(info, tongue, info.place not in elsewhere) for info in SETTINGS.values()]
+def rows(tongue: str) -> list[RowData]:
+    """Every setting in this language."""
+    return [row(info, tongue) for info in SETTINGS.values()]
 
 
-def row(info: SettingInfo, tongue: str, listed: bool) -> RowData:
+def row(info: SettingInfo, tongue: str) -> RowData:
     """One setting in this language."""
     return {
         "place": info.place,
@@ -135,7 +90,7 @@ def row(info: SettingInfo, tongue: str, listed: bool) -> RowData:
         "high": limit(info.bounds, "to", "below"),
         "step": step_of(info),
         "when": list(info.when),
-        "listed": listed,
+        "basic": info.level == "basic",
     }
 
 

@@ -7,33 +7,27 @@ from headers import sd2, sd15, sdxl
 from huggingface_hub import constants
 from PIL import Image
 
-from app.kit.form import api_name, shown_values
-from app.kit.text import TABLES
-from app.train.base_model import (
+from app.desk.models import (
     asked_of_hub,
     base_models,
-    label_of,
-    line_html,
+    line_of,
     model_of,
     preset_of,
     remedy_label,
     remedy_of,
 )
-from app.train.form import TrainForm
-from app.train.presets import alike, preset_config, preset_for
+from app.desk.presets import alike, preset_config, preset_for
+from app.desk.state import state_of
+from app.kit.text import TABLES
 from trainer.contract.presets import FOLDER, list_presets, save_preset
 from trainer.contract.settings.config import validated
 from trainer.contract.units import size as in_words
 from trainer.models.hub import fetch, look
 from trainer.models.installed import HUB, Found
+from trainer.projects.project import Project
 
 HUB_NAME = "ana/small-model"
 POCKET = {"family": "auto", "resolution": 64, "preset": "pocket-style", "goal": "style"}
-
-
-@pytest.fixture
-def form(home, in_blocks):
-    return in_blocks(lambda: TrainForm(home))
 
 
 @pytest.fixture
@@ -55,11 +49,14 @@ def model(tmp_path, tensors, name="ana", **options):
     return model_of(str(headers.write(tmp_path / f"{name}.safetensors", tensors, **options)))
 
 
-def told(form, base_model, **changes):
+def told(home, base_model, **changes):
     """What is wrong at which field, before there is a folder of images."""
-    values = shown_values(preset_config(form.home, "pocket-style")) | {"dataset.images": ""}
-    named = {api_name(place): value for place, value in values.items()} | {"model_base_model": str(base_model)}
-    return form._planned("pocket-style", named | changes, "en")[1]
+    return shown(home, {"dataset.images": "", "model.base_model": str(base_model), **changes})["wrong"]
+
+
+def shown(home, changes):
+    """What the page shows of a project with this preset and these changes."""
+    return state_of(home, Project.create(home, values={"preset": "pocket-style", **changes}), "en")
 
 
 # the list
@@ -68,18 +65,18 @@ def told(form, base_model, **changes):
 def test_the_list_offers_found_models_by_name_kind_size_and_program(home, tmp_path):
     ours, cached = model(tmp_path, sdxl(), "pony [v6]"), model(tmp_path, sd15())
     found = [Found(ours.path, "Forge", "pony [v6]", ours), Found(cached.path, HUB, HUB_NAME, cached)]
-    offered = {value: label for label, value in base_models(home, found)}
-    assert offered[str(ours.path)] == label_of(found[0]) == "pony [v6] — SDXL (Pony), 263 MB, Forge"
-    assert offered[HUB_NAME].startswith(f"{HUB_NAME} — SD 1.x, ")
-    assert next(iter(offered)) == "pocket"
-    assert len(offered) == len(base_models(home, found))
+    offered = {one["name"]: f"{one['label']}: {one['about']}" for one in base_models(home, "en", found)}
+    assert offered[str(ours.path)] == "pony [v6]: SDXL (Pony) · 263 MB · Forge"
+    assert offered[HUB_NAME].startswith(f"{HUB_NAME}: SD 1.x · ")
+    assert list(offered)[-1] == "pocket"
+    assert len(offered) == len(base_models(home, "en", found))
 
 
 def test_a_found_model_that_a_preset_names_is_listed_once_with_what_it_is(home, tmp_path):
     ours = model(tmp_path, sd15())
     save_preset(home.presets, "mine", validated({"model": {"base_model": str(ours.path)}}), "")
     found = Found(ours.path, "Forge", "ana", ours)
-    assert [label for label, value in base_models(home, [found]) if value == str(ours.path)] == [label_of(found)]
+    assert [one["label"] for one in base_models(home, "en", [found]) if one["name"] == str(ours.path)] == ["ana"]
 
 
 # the line
@@ -89,71 +86,66 @@ def test_a_found_model_that_a_preset_names_is_listed_once_with_what_it_is(home, 
 def test_the_line_says_what_a_model_on_this_computer_is(tmp_path, typed):
     file = headers.write(tmp_path / "ana.safetensors", sdxl())
     typed = typed.format(file)
-    assert "SDXL, predicts noise, 1024 px, fp16, 263 MB" in line_html(typed, model_of(typed), {}, "en")
+    assert "SDXL, predicts noise, 1024 px, fp16, 263 MB" in line_of(typed, model_of(typed), "en")
 
 
 @pytest.mark.parametrize("typed", ["", None, "/no/such.safetensors", "no such model"])
 def test_the_line_is_empty_where_there_is_no_model(typed):
     assert model_of(typed) is None
-    assert line_html(typed, None, {}, "en") == ""
+    assert line_of(typed, None, "en") == ""
 
 
 def test_of_a_model_still_to_be_fetched_the_line_says_how_much_once_the_hub_was_asked(hub):
-    assert "it will be downloaded" in line_html(HUB_NAME, model_of(HUB_NAME), {}, "en")
+    assert "it will be downloaded" in line_of(HUB_NAME, model_of(HUB_NAME), "en")
     assert hub.requests == []
     asked = asked_of_hub(f" {HUB_NAME} ", "en")
     size = len(hub.repositories[HUB_NAME].files["ana.safetensors"])
-    assert f"{in_words(size)} will be downloaded" in line_html(HUB_NAME, None, asked, "en")
-    assert "MB" not in line_html("ben/other", None, asked, "en")
+    assert f"{in_words(size)} will be downloaded" in asked
 
 
 def test_of_a_model_of_the_hub_that_is_here_the_hub_is_not_asked(hub):
     fetch(look(HUB_NAME), lambda _done, _total: None)
     hub.requests.clear()
-    assert "In the Hugging Face cache: SD 1.x" in line_html(HUB_NAME, model_of(HUB_NAME), {}, "en")
-    assert asked_of_hub(HUB_NAME, "en") == {}
+    assert "In the Hugging Face cache: SD 1.x" in line_of(HUB_NAME, model_of(HUB_NAME), "en")
+    assert asked_of_hub(HUB_NAME, "en") == ""
     assert hub.requests == []
 
 
 @pytest.mark.usefixtures("hub")
-def test_the_hubs_refusal_is_a_sentence_of_the_line_with_everything_escaped(monkeypatch):
-    asked = asked_of_hub("ana/other", "en")
-    assert "No model ana/other on the Hugging Face hub" in line_html("ana/other", None, asked, "en")
+def test_the_hubs_refusal_is_a_sentence_of_the_line(monkeypatch):
+    assert "No model ana/other on the Hugging Face hub" in asked_of_hub("ana/other", "en")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE is set" in asked_of_hub(HUB_NAME, "en")[HUB_NAME]
-    assert "<b>" not in line_html(HUB_NAME, None, {HUB_NAME: "<b>"}, "en")
+    assert "HF_HUB_OFFLINE is set" in asked_of_hub(HUB_NAME, "en")
 
 
 @pytest.mark.parametrize("typed", ["pocket", "/no/such.safetensors", "", None])
 def test_of_a_path_the_hub_is_not_asked(hub, typed):
-    assert asked_of_hub(typed, "en") == {}
+    assert asked_of_hub(typed, "en") == ""
     assert hub.requests == []
 
 
 # problems
 
 
-def test_what_is_wrong_with_the_model_stands_at_its_field_before_there_are_images(form, tmp_path):
-    assert told(form, "pocket") == {}
-    (problem,) = told(form, "/no/such.safetensors").values()
+def test_what_is_wrong_with_the_model_stands_at_its_field_before_there_are_images(home, tmp_path):
+    assert told(home, "pocket") == {}
+    (problem,) = told(home, "/no/such.safetensors").values()
     assert problem.startswith("No base model at /no/such.safetensors. Give a .safetensors file")
     (tmp_path / "page.safetensors").write_text("<html>")
-    assert "it is a web page" in told(form, tmp_path / "page.safetensors")["model.base_model"]
+    assert "it is a web page" in told(home, tmp_path / "page.safetensors")["model.base_model"]
 
 
-def test_a_setting_that_the_model_rules_out_is_marked(form, tmp_path):
+def test_a_setting_that_the_model_rules_out_is_marked(home, tmp_path):
     file = headers.write(tmp_path / "ana.safetensors", sdxl())
-    assert set(told(form, file, model_clip_skip=2)) == {"model.clip_skip"}
-    assert set(told(form, file, model_family="sd2")) == {"model.base_model", "model.family"}
+    assert set(told(home, file, **{"model.clip_skip": 2})) == {"model.clip_skip"}
+    assert set(told(home, file, **{"model.family": "sd2"})) == {"model.base_model", "model.family"}
 
 
-def test_with_images_the_plan_says_it_too(form, tmp_path):
+def test_with_images_the_plan_says_it_too(home, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "ana.png")
-    values = shown_values(preset_config(form.home, "pocket-style"))
-    named = {api_name(place): value for place, value in values.items()}
-    named |= {"dataset_images": str(tmp_path), "model_base_model": "/no/such.safetensors"}
-    card, wrong = form._planned("pocket-style", named, "en")
-    assert "No base model at /no/such.safetensors." in card
+    state = shown(home, {"dataset.images": str(tmp_path), "model.base_model": "/no/such.safetensors"})
+    assert "No base model at /no/such.safetensors." in state["plan"]["problem"]
+    wrong = state["wrong"]
     assert set(wrong) == {"model.base_model"}
 
 
@@ -202,9 +194,10 @@ def test_only_the_resolution_is_put_right_where_the_rest_suits(home, tmp_path):
 
 
 @pytest.mark.parametrize("tongue", TABLES)
-def test_the_button_says_what_it_does_in_every_language(tongue):
-    assert "sdxl-style" in remedy_label("sdxl-style", tongue)
-    assert "1024 px" in remedy_label(1024, tongue)
+def test_the_button_says_what_it_does_in_every_language(home, tongue):
+    assert "SDXL · " in remedy_label(home, "sdxl-style", tongue)
+    assert "1024 px" in remedy_label(home, 1024, tongue)
+    assert remedy_label(home, None, tongue) == ""
 
 
 # presets that stay with the model

@@ -3,7 +3,7 @@
 import gradio as gr
 import pytest
 
-from app.kit.settings_list import SETTINGS, answers, rows, stands_for, step_of
+from app.kit.rows import SETTINGS, answers, rows, stands_for, step_of
 from app.kit.text import ENGLISH
 from trainer.contract.vocabulary import ELSEWHERE
 
@@ -51,7 +51,7 @@ def test_the_catalogue_says_what_the_vocabulary_says():
 
 
 def test_rows_carry_the_name_at_kohya_where_it_is_another():
-    said = {one["place"]: one["kohya"] for one in rows("en", ())}
+    said = {one["place"]: one["kohya"] for one in rows("en")}
     assert said["adapter.rank"] == "network dim"
     assert said["dataset.resolution"] == "resolution, max bucket reso"
     assert said["objective.noise_offset"] == ""

@@ -1,0 +1,1 @@
+"""The room Start: projects, which images, for which model, to learn what."""

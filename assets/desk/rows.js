@@ -1,0 +1,144 @@
+// A setting's field, in the list or Gradio's own, and what stands beside it.
+
+const FACTORS = [1, 1.5, 2, 3, 5, 7, 10]; // between two powers of ten, for learning rates
+
+function makeField(row) {
+  const field = document.createElement({ choice: "select", texts: "textarea" }[row.kind] ?? "input");
+  field.id = row.id;
+  field.className = "desk-input";
+  field.setAttribute("aria-describedby", `${row.id}-help`);
+  if (row.kind === "switch") field.type = "checkbox";
+  else if (row.kind === "choice") field.append(...row.choices.map((choice) => new Option(choice, choice)));
+  else if (row.kind === "texts") field.rows = 3;
+  else if (row.kind === "text") Object.assign(field, { type: "text", spellcheck: false });
+  else Object.assign(field, { type: "number", step: "any", inputMode: "decimal" });
+  return field;
+}
+
+function makeRow(row) {
+  row.node = make("div", "row");
+  row.field = makeField(row);
+  row.mark = make("div", "mark");
+  row.node.dataset.kind = row.kind;
+  const label = Object.assign(make("label", "label", row.label), { htmlFor: row.id });
+  const help = Object.assign(make("p", "help", row.help), { id: `${row.id}-help` });
+  const named = make("div", "named");
+  named.append(label);
+  if (row.kohya) named.append(make("span", "kohya", `kohya: ${row.kohya}`));
+  named.append(help);
+  const holder = make("div", "held");
+  holder.append(row.field);
+  if (row.unit) holder.append(make("span", "unit", row.unit));
+  row.node.append(named, holder, row.mark);
+  return row.node;
+}
+
+// The field that a person sees: ours, or inside Gradio's control. None if it is in another room.
+function fieldOf(row) {
+  if (!row.field?.isConnected) row.field = document.getElementById(row.id)?.querySelector("input, textarea") ?? row.field;
+  return row.field;
+}
+
+const rowOf = (field) => [...rows.values()].find((row) => fieldOf(row) === field);
+
+function read(row) {
+  const field = fieldOf(row);
+  if (row.kind === "switch") return field.checked;
+  if (row.kind === "whole" || row.kind === "number") return field.value === "" ? null : Number(field.value);
+  return field.value;
+}
+
+// Show a value. Gradio's fields hear it as they hear a keyboard.
+function write(row, value) {
+  const field = fieldOf(row);
+  if (!field || row.dirty || same(read(row), value)) return;
+  if (row.kind === "switch") field.checked = Boolean(value);
+  else {
+    const kinds = { TEXTAREA: HTMLTextAreaElement, SELECT: HTMLSelectElement };
+    const kind = kinds[field.tagName] ?? HTMLInputElement;
+    Object.getOwnPropertyDescriptor(kind.prototype, "value").set.call(field, value ?? "");
+    if (!row.node) field.dispatchEvent(new CustomEvent("input", { bubbles: true, detail: "desk" }));
+  }
+}
+
+// Show another value, as if it had been entered.
+function enter(row, value) {
+  row.dirty = false;
+  write(row, value);
+  row.dirty = true;
+  return keep(true);
+}
+
+const applies = (row) =>
+  !row.when.length ||
+  row.when.some((place) =>
+    place === "dataset.class_folders"
+      ? /class_images/.test(state.values["dataset.concepts"])
+      : Boolean(state.values[place]),
+  );
+
+function shownValue(row, value) {
+  if (value === true) return words.on;
+  if (value === false) return words.off;
+  if (same(value, "")) return "–";
+  return row.unit ? `${value} ${row.unit}` : String(value);
+}
+
+function drawMark(row) {
+  const changed = row.place in state.usual;
+  const wrong = state.wrong[row.place];
+  const marked = JSON.stringify([changed && state.usual[row.place], wrong]);
+  const field = fieldOf(row);
+  if (field && !row.mark) {
+    row.mark = make("div", "mark");
+    document.getElementById(row.id).closest(".setting-row")?.append(row.mark);
+  }
+  if (!row.mark || row.mark.shown === marked) return;
+  const inside = row.mark.contains(document.activeElement);
+  row.mark.shown = marked;
+  row.mark.replaceChildren();
+  if (wrong) row.mark.append(make("p", "wrong", `⚠ ${wrong}`));
+  if (changed) {
+    const before = state.usual[row.place];
+    const label = fill(words.reset, { value: shownValue({}, before) });
+    row.mark.append(button("reset", label, () => enter(row, before)));
+  }
+  field.setAttribute("aria-invalid", String(Boolean(wrong)));
+  if (inside) field.focus({ preventScroll: true }); // where a keyboard continues when its button is gone
+}
+
+// Only what applies is shown, and what was changed.
+function drawRows() {
+  for (const row of rows.values()) {
+    if (!fieldOf(row)) continue;
+    write(row, state.values[row.place]);
+    drawMark(row);
+    if (row.node) row.node.hidden = !applies(row) && !(row.place in state.usual);
+  }
+  if (!rows.get("adapter.rank").dirty && !rows.get("adapter.alpha").dirty) held = state.strength ?? held;
+}
+
+// ---- steps of the arrow keys
+
+function stepped({ low, high, step }, value, up) {
+  let next;
+  if (step === 0 && value > 0) {
+    const power = 10 ** Math.floor(Math.log10(value) + 1e-9);
+    const ladder = [power / 10, power].flatMap((unit) => FACTORS.map((factor) => Number((factor * unit).toPrecision(6))));
+    next = up ? ladder.find((rung) => rung > value * 1.001) : ladder.findLast((rung) => rung < value * 0.999);
+  } else if (step === 0) next = 1e-4;
+  else if (step > 1) next = up ? Math.floor(value / step + 1) * step : Math.ceil(value / step - 1) * step;
+  else next = Number((value + (up ? step : -step)).toPrecision(12));
+  return Math.min(Math.max(next, low ?? -Infinity), high ?? Infinity);
+}
+
+function hearArrow(event) {
+  if (event.key !== "ArrowUp" && event.key !== "ArrowDown") return;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.type !== "number") return;
+  const row = rowOf(event.target);
+  if (row || !state) event.preventDefault(); // else a number that nobody has seen yet would go up by 1
+  if (!row) return;
+  row.dirty = false;
+  write(row, stepped(row, Number(event.target.value), event.key === "ArrowUp"));
+  touched(event);
+}

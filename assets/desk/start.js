@@ -1,0 +1,118 @@
+// Choices that set many settings: preset, goal, base model; the projects; the images of the folder.
+
+const GOALS = ["style", "character", "concept"];
+let presets = [];
+
+function makePreset() {
+  const place = part("preset");
+  if (!place) return;
+  const label = Object.assign(make("label", "label", words.preset), { htmlFor: "preset" });
+  const field = Object.assign(make("select", "input"), { id: "preset" });
+  field.append(new Option(words.no_preset, ""));
+  for (const group of presets) {
+    const made = Object.assign(document.createElement("optgroup"), { label: group.label });
+    made.append(...group.presets.map(([name, title]) => new Option(title, name)));
+    field.append(made);
+  }
+  field.onchange = () => field.value && choose("preset", field.value);
+  place.replaceChildren(label, field, make("p", "intent help"));
+}
+
+function makeCard(group, value, label, about, chosen, pressed) {
+  const card = make("label", "pick");
+  const dot = Object.assign(document.createElement("input"), { type: "radio", name: group, value, checked: chosen });
+  dot.onchange = pressed;
+  const text = make("span", "pick-text");
+  text.append(make("span", "pick-label", label), make("span", "pick-about", about));
+  card.append(dot, text);
+  return card;
+}
+
+function makeGoals() {
+  const place = part("goals");
+  if (!place) return;
+  place.setAttribute("role", "radiogroup");
+  place.replaceChildren(
+    ...GOALS.map((goal) => makeCard("goal", goal, words[goal], words[`${goal}_about`], false, () => choose("goal", goal))),
+  );
+}
+
+async function makeModels() {
+  const place = part("models");
+  if (!place) return;
+  const { models } = await server.desk_models({});
+  place.setAttribute("role", "radiogroup");
+  const cards = models.map((model) => {
+    const card = makeCard("model", model.name, model.label, model.about, false, () => choose("model", model.name));
+    card.classList.toggle("toy", model.toy);
+    return card;
+  });
+  const row = rows.get("model.base_model");
+  const other = make("div", "other setting-row");
+  row.field = Object.assign(makeField(row), { placeholder: "/models/my-model.safetensors" });
+  row.field.onchange = () => !state.preset && choose("model", row.field.value); // a chosen preset stays: a button offers another
+  row.field.onblur = () => askHub(row.field.value);
+  const label = Object.assign(make("label", "label", words.other), { htmlFor: row.id });
+  row.mark = make("div", "mark");
+  other.append(label, row.field, row.mark);
+  place.replaceChildren(...cards, other, make("p", "model help"), make("div", "remedy"));
+  drawRows();
+  drawChoices(null);
+}
+
+async function askHub(model) {
+  const { line } = await server.desk_hub({ base_model: model });
+  if (line && part("model")) part("model").textContent = line;
+}
+
+function drawChoices(before) {
+  const chosen = (group, value) => {
+    for (const dot of document.querySelectorAll(`input[name="${group}"]`)) dot.checked = dot.value === value;
+  };
+  chosen("goal", state.goal);
+  chosen("model", state.values["model.base_model"]);
+  const preset = document.getElementById("preset");
+  if (preset && preset.value !== state.preset) preset.value = state.preset;
+  if (part("intent")) part("intent").textContent = state.intent;
+  if (part("model") && state.model !== before?.model) part("model").textContent = state.model;
+  const strength = part("strength");
+  if (strength) strength.textContent = state.strength ? fill(words.strength, { strength: Number(state.strength.toPrecision(2)) }) : "";
+  const remedy = part("remedy");
+  if (remedy) remedy.replaceChildren(...(state.remedy ? [button("soft", state.remedy, () => choose("remedy"))] : []));
+}
+
+async function drawImages() {
+  const folder = state.values["dataset.images"];
+  if (!part("images") || part("images").folder === folder) return;
+  part("images").folder = folder;
+  const { html, error } = await server.desk_images({ images: folder });
+  if (folder !== state.values["dataset.images"]) return; // another folder by now
+  if (error) part("images").replaceChildren(make("p", "wrong", error));
+  else put("images", html);
+}
+
+async function makeRecents() {
+  const place = part("recents");
+  if (!place) return;
+  const { projects } = await server.desk_recent({});
+  const cards = projects.map((one) => {
+    const card = Object.assign(make("a", "recent"), { href: `/?${new URLSearchParams({ project: one.name })}` });
+    if (one.name === state.project) card.setAttribute("aria-current", "true");
+    const pictures = make("span", "recent-pictures");
+    for (const address of one.pictures) pictures.append(Object.assign(new Image(), { src: address, alt: "", loading: "lazy" }));
+    const text = make("span", "recent-text");
+    text.append(make("span", "recent-name", one.name), make("span", "recent-about", one.about));
+    if (one.state) text.append(make("span", "tag", one.state));
+    card.append(pictures, text);
+    return card;
+  });
+  const heading = make("h2", "heading", words.projects);
+  const fresh = Object.assign(make("a", "soft", words.new), { href: "/?new=1" });
+  const example = button("soft", words.example, () => choose("example").then(makeRecents));
+  example.id = "example";
+  const head = make("div", "recents-head");
+  head.append(heading, fresh, example);
+  const list = make("div", "recents-list");
+  list.append(...cards);
+  place.replaceChildren(head, list);
+}
