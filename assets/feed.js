@@ -5,6 +5,8 @@
 const SOONEST = 1000; // ms
 const page = crypto.getRandomValues(new Uint32Array(2)).join("-"); // by which the server counts open pages
 const shown = {}; // what stands in each place
+const BEHIND = 10_000; // ms between two questions of a tab in the background
+let asked = -BEHIND;
 let key = "", frame = "", asking = false, offline = "", timer = 0, pause = SOONEST;
 
 function put(part, html) {
@@ -26,6 +28,7 @@ function take(answer) {
   for (const [part, html] of Object.entries(answer.html)) put(part, html);
   const log = document.querySelector('[data-part="log"]');
   if (log && log.textContent !== answer.log) log.textContent = answer.log;
+  document.title = answer.title || "Atelier";
   tell("chart", answer.chart);
   tell("compare", answer.compare);
   if (answer.frame === frame) return;
@@ -34,7 +37,9 @@ function take(answer) {
 }
 
 async function ask() {
-  if (asking || document.hidden) return; // a tab in the background costs nothing
+  if (asking) return;
+  if (document.hidden && performance.now() - asked < BEHIND) return; // its title alone is seen
+  asked = performance.now();
   asking = true;
   clearTimeout(timer);
   const run = props.value ?? "";
@@ -53,7 +58,7 @@ async function ask() {
     shown.headline = key = ""; // once the server is there again, all is new
   } finally {
     asking = false;
-    timer = setTimeout(ask, pause);
+    timer = setTimeout(ask, document.hidden ? BEHIND : pause);
   }
 }
 

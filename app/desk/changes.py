@@ -18,6 +18,7 @@ from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
 from trainer.projects.project import NEW_NAME, Project
+from trainer.projects.transfer import entered_as_text
 from trainer.runs.folder import RunFolder
 
 NAME = "output.name"
@@ -108,6 +109,15 @@ def with_remedy(desk: Desk) -> Changes:
         usual = preset_config(desk.home, remedy).model.base_model
         return with_preset(desk, remedy, {MODEL: None if base == usual else base})
     return {"dataset.resolution": remedy} if remedy else {}
+
+
+def with_text(desk: Desk, text: str) -> Changes:
+    """What was edited as TOML: what is not in it takes the preset's value again.
+
+    Raises:
+        InvalidSettings: It is no TOML, or holds a setting that does not exist.
+    """
+    return {**dict.fromkeys(desk.entered.values), **entered_as_text(text).values}
 
 
 def with_smaller(desk: Desk) -> Changes:

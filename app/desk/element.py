@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from app.desk import changes
 from app.desk.begin import start_run
+from app.desk.folders import FoldersData, folders_in
 from app.desk.images import images_html
 from app.desk.models import asked_of_hub, base_models
 from app.desk.presets import preset_groups
@@ -34,7 +35,7 @@ RELOAD = "() => window.atelier.reload()"  # the project was changed by the serve
 class DeskElement(Element):
     """Its value is the project's name; empty before anything was entered."""
 
-    SCRIPTS = tuple(f"desk/{name}.js" for name in ("core", "rows", "list", "search", "start", "bar"))
+    SCRIPTS = tuple(f"desk/{name}.js" for name in ("core", "rows", "list", "search", "start", "aside", "browse", "bar"))
 
     def postprocess(self, value: Any) -> str:  # noqa: ANN401 - a name or None
         """The name."""
@@ -73,7 +74,7 @@ class Entered(At):
 class Chosen(At):
     """A choice that sets many settings."""
 
-    what: Literal["preset", "goal", "model", "remedy", "smaller", "example"]
+    what: Literal["preset", "goal", "model", "remedy", "smaller", "example", "text"]
     value: str = ""
 
 
@@ -87,6 +88,12 @@ class Folder(BaseModel):
     """An image folder."""
 
     images: str
+
+
+class Where(BaseModel):
+    """A folder to look into."""
+
+    path: str
 
 
 class Model(BaseModel):
@@ -115,27 +122,22 @@ def _changing(home: Home) -> list[Answer]:
     def desk_choose(asked: Chosen, tongue: str) -> StateData:
         """Keep a choice and all that follows from it."""
         project = None if asked.what == "example" else asked.of(home)
-        found = _of_choice(Desk.of(home, project), asked)
+        found = CHOICES[asked.what](Desk.of(home, project), asked.value)
         project = changes.made(home, project, found)
         return state_of(home, changes.named_by_user(project) if asked.what == "example" else project, tongue)
 
     return [answer(Entered, desk_enter), answer(Chosen, desk_choose)]
 
 
-def _of_choice(desk: Desk, asked: Chosen) -> changes.Changes:
-    match asked.what:
-        case "preset":
-            return changes.with_preset(desk, asked.value)
-        case "goal":
-            return changes.with_goal(desk, asked.value)
-        case "model":
-            return changes.with_model(desk, asked.value)
-        case "remedy":
-            return changes.with_remedy(desk)
-        case "smaller":
-            return changes.with_smaller(desk)
-        case "example":
-            return changes.example()
+CHOICES: dict[str, Callable[[Desk, str], changes.Changes]] = {
+    "preset": changes.with_preset,
+    "goal": changes.with_goal,
+    "model": changes.with_model,
+    "text": changes.with_text,
+    "remedy": lambda desk, _value: changes.with_remedy(desk),
+    "smaller": lambda desk, _value: changes.with_smaller(desk),
+    "example": lambda _desk, _value: changes.example(),
+}
 
 
 def _looking(home: Home) -> list[Answer]:
@@ -169,6 +171,10 @@ def _looking(home: Home) -> list[Answer]:
         found = images_html(home, user_path(asked.images), tongue) if asked.images.strip() else ""
         return {"html": found}
 
+    def desk_folders(asked: Where, _tongue: str) -> FoldersData:
+        """The folders of this computer to choose from."""
+        return folders_in(asked.path)
+
     def desk_hub(asked: Model, tongue: str) -> dict[str, str]:
         """What the hub says of a model that is not downloaded yet: only who leaves the field asks it."""
         return {"line": asked_of_hub(asked.base_model, tongue)}
@@ -179,6 +185,7 @@ def _looking(home: Home) -> list[Answer]:
         answer(Nothing, desk_recent),
         answer(Nothing, desk_models),
         answer(Folder, desk_images),
+        answer(Where, desk_folders),
         answer(Model, desk_hub),
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from app.desk.begin import earlier
-from app.desk.presets import preset_config, preset_title
+from app.desk.presets import order_of, preset_config, preset_title
 from app.kit.text import say
 from app.kit.wording import explained
 from trainer.contract.errors import TrainerError
@@ -44,7 +44,7 @@ def base_models(home: Home, tongue: str, found: Sequence[Found] | None = None) -
         found: The models on this computer; None: looked for.
     """
     made = {one["name"]: one for one in _found(models_here() if found is None else found)}
-    usable, _ = list_presets(home.presets, FOLDER)
+    usable = sorted(list_presets(home.presets, FOLDER)[0], key=lambda one: order_of(one.name))
     names = [config.model.base_model for config in earlier(home)]
     names += [str(one.values.get("model", {}).get("base_model", "")) for one in usable]
     for name in dict.fromkeys(filter(None, names)):

@@ -37,8 +37,13 @@ def preset_groups(home: Home, tongue: str) -> list[PresetGroup]:
         model, _, goal = one.name.partition("-")
         group = made.setdefault(model, {"label": model_title(model, tongue), "presets": []})
         group["presets"].append((one.name, f"{group['label']} · {say(tongue, f'goal.{goal}')}"))
-    order = ["", *MODELS]
-    return [made[model] for model in sorted(made, key=order.index)]
+    return [made[model] for model in sorted(made, key=order_of)]
+
+
+def order_of(preset: str) -> int:
+    """Where a preset stands among others, by its model: the user's own first, the toy model's last."""
+    model = preset.partition("-")[0]
+    return list(MODELS).index(model) if model in MODELS else -1
 
 
 def preset_titles(home: Home, tongue: str) -> list[tuple[str, str]]:

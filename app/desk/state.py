@@ -54,6 +54,7 @@ class StateData(TypedDict):
     plan: PlanData
     model: str
     remedy: str  # what else the model needs, as a button says it
+    text: str  # what was entered, as TOML
     smaller: str  # the size that fits where this one does not, as a button says it
     look_closer: str  # the address of the images' room
 
@@ -164,6 +165,7 @@ def state_of(home: Home, project: Project | None, tongue: str) -> StateData:
         "plan": planned,
         "model": line_of(str(values[MODEL]), model, tongue),
         "remedy": remedy_label(home, remedy_of(home, model, preset=preset, **deciding), tongue),
+        "text": desk.entered.text(),
         "smaller": say(tongue, "plan.smaller", px=fits_at) if fits_at else "",
         "look_closer": dataset_link(values, preset),
     }

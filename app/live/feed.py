@@ -133,6 +133,7 @@ def parts_of(watch: Watch, tongue: str) -> dict[str, Any]:
             "notices": parts.notices(watch, tongue),
             "board": parts.board(watch, tongue),
         },
+        "title": parts.title(watch, tongue),
         "log": parts.log_tail(watch.run),
         "chart": chart_data(watch.view, watch.steps_total, tongue),
         "compare": compare_data(watch, tongue),
@@ -142,7 +143,13 @@ def parts_of(watch: Watch, tongue: str) -> dict[str, Any]:
 def nothing(tongue: str) -> dict[str, Any]:
     """Returns the parts while there is no run."""
     empty = f'<div class="empty">{say(tongue, "live.nothing")}</div>'
-    return {"html": {"headline": empty, "notices": "", "board": ""}, "log": "", "chart": None, "compare": None}
+    return {
+        "html": {"headline": empty, "notices": "", "board": ""},
+        "title": "",
+        "log": "",
+        "chart": None,
+        "compare": None,
+    }
 
 
 class Headline(Element):

@@ -29,6 +29,14 @@ def status_words(status: Status | Literal["reading"], view: RunView, language: s
     return say(language, f"state.{status}")
 
 
+def title(watch: Watch, language: str) -> str:
+    """Returns what the browser's tab says: "42 % ana" while it trains, else its state."""
+    name = watch.run.path.name
+    if watch.status == "running" and watch.steps_total:
+        return f"{100 * watch.step // watch.steps_total} % {name}"
+    return f"{status_words(watch.status, watch.view, language)} · {name}"
+
+
 def headline(watch: Watch, language: str) -> str:
     """Returns state, step, speed and time left, as a status line with a progress bar."""
     status = watch.status

@@ -8,7 +8,8 @@ from app.kit.text import label
 from app.settings.preset_box import PresetBox
 from trainer.contract.home import Home
 
-FOUR = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", "dataset.views")
+VIEWS = "dataset.views"
+FOUR = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", VIEWS)
 
 
 def page(home: Home) -> None:
@@ -24,9 +25,14 @@ def page(home: Home) -> None:
                 for setting in FOUR:
                     with gr.Column(elem_classes=["card", "setting-row"], min_width=240):
                         control(setting)
+                        if setting == VIEWS:
+                            place("epochs")
             with gr.Row(elem_classes=["card", "strength"]):
                 gr.Checkbox(True, label=label("train.keep_strength"), elem_id="keep-strength", container=False)
                 place("strength")
             place("sections")
             box = PresetBox(home)
+        with gr.Column(elem_id="settings-aside", scale=1, min_width=260):
+            place("curve")
+            place("text")
     box.wire(build(home))

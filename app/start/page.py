@@ -35,6 +35,7 @@ def page(home: Home) -> DeskElement:
                 failed = gr.HTML(elem_id="drop-problem", apply_default_css=False)
                 with gr.Column(elem_classes="setting-row"):
                     control("dataset.images", placeholder="/home/me/Pictures/ana")
+                place("browse")
                 place("images")
             with gr.Column(elem_classes="card", min_width=300):
                 gr.Markdown(label("start.model"), elem_classes="heading")

@@ -55,6 +55,9 @@ async function open() {
   drawList(answer.sections);
   makePreset();
   makeGoals();
+  makeEpochs();
+  makeText();
+  makeBrowse();
   take(answer.state);
   makeModels();
   makeRecents();

@@ -49,6 +49,7 @@ function take(answer) {
   props.value = state.project;
   drawRows();
   drawChoices(before);
+  drawAside();
   drawBar();
   drawImages();
 }

@@ -64,3 +64,30 @@ def test_only_what_applies_is_shown_and_what_is_wrong_is_said_at_its_field(liste
     expect(listed.get_by_text("tells the subject from its class").first).to_be_visible()
     prompt.fill("a drawing")
     expect(listed.get_by_text("tells the subject from its class")).to_have_count(0)
+
+
+def test_the_same_is_there_as_toml_and_either_changes_the_other(listed: Page):
+    text = field(listed, "textbox", "As TOML")
+    expect(text).to_have_value(re.compile(r"\[preview\]"))
+    field(listed, "spinbutton", "Rank").fill("12")
+    expect(text).to_have_value(re.compile(r"rank = 12"))
+    text.fill(text.input_value().replace("rank = 12", "rank = 20\ndropout = 0.1"))
+    expect(field(listed, "spinbutton", "Rank")).to_have_value("20")
+    expect(field(listed, "spinbutton", "LoRA dropout")).to_have_value("0.1")
+    text.fill("[adapter]\nrnak = 3")
+    expect(listed.get_by_text("Did you mean")).to_be_visible()
+    text.fill("rank = [")
+    expect(listed.get_by_text("The text is no TOML")).to_be_visible()
+    expect(field(listed, "spinbutton", "Rank")).to_have_value("20")
+
+
+def test_epochs_and_repeats_make_views_whichever_is_edited(listed: Page):
+    views, epochs, repeats = (field(listed, "spinbutton", name) for name in ("Views per image", "epochs", "repeats"))
+    expect(epochs).to_have_value("4")
+    repeats.fill("5")
+    expect(views).to_have_value("20")
+    epochs.fill("10")
+    expect(views).to_have_value("50")
+    views.fill("30")
+    expect(epochs).to_have_value("6")
+    expect(listed.locator("#bar")).to_contain_text("24 images × 30 views")

@@ -65,9 +65,12 @@ class Entered:
 
     def toml(self) -> str:
         """The file's text."""
-        document: Values = {"format": FORMAT, "changes": self.changes}
+        return tomlkit.dumps({"format": FORMAT, "changes": self.changes}) + self.text()
+
+    def text(self) -> str:
+        """What was entered alone, as TOML."""
         nested = self.layer()
-        document |= {name: nested[name] for name in TOP if name in nested}
+        document = {name: nested[name] for name in TOP if name in nested}
         document |= {name: nested[name] for name in [*SECTIONS, *sorted(nested)] if isinstance(nested.get(name), dict)}
         return tomlkit.dumps(document)
 

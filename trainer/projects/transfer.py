@@ -1,17 +1,18 @@
 """A project as one TOML file, to keep or to take to another computer; and back."""
 
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 
 import tomlkit
 
-from trainer.contract.errors import FileExists, UnknownPreset
+from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home
 from trainer.contract.presets import FOLDER, list_presets
 from trainer.contract.schema import all_settings
 from trainer.contract.settings.config import validated
-from trainer.contract.toml import BESIDE_SETTINGS, read_settings
+from trainer.contract.toml import BESIDE_SETTINGS, Values, read_settings
 from trainer.projects.project import TOP, Entered, Project, entered_of
 
 
@@ -60,13 +61,36 @@ def import_project(home: Home, source: Path, name: str = "") -> Project:
         NewerVersion: A later version of this program wrote it.
     """
     values = read_settings(source)
+    return Project.create(home, name or str(values.get("name") or source.stem), known(values).values)
+
+
+def entered_as_text(text: str) -> Entered:
+    """What TOML text says that a person has edited.
+
+    Raises:
+        InvalidSettings: It is no TOML, or holds a setting that does not exist.
+    """
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidSettings(f"The text is no TOML: {error}.", hint="Nothing was changed.") from None
+    return known(values)
+
+
+def known(values: Values) -> Entered:
+    """What a file's values say, all of them settings that there are.
+
+    Raises:
+        InvalidSettings: One does not exist; the nearest that does is named.
+        NewerVersion: They are of a format that is not known here.
+    """
     entered = entered_of(values)
-    known = {info.place for info in all_settings()}
+    places = {info.place for info in all_settings()}
     for place, value in entered.values.items():
-        if place not in known and place not in TOP:
+        if place not in places and place not in TOP:
             section, _, key = place.rpartition(".")
-            validated({section: {key: value}})  # refuses it in our words, with the nearest that there is
+            validated({section: {key: value}})  # refuses it in our words
     for key, value in values.items():
         if key not in {"project", *BESIDE_SETTINGS, *TOP} and not isinstance(value, dict):
             validated({key: value})
-    return Project.create(home, name or str(values.get("name") or source.stem), entered.values)
+    return entered
