@@ -36,6 +36,12 @@
 
   const sizes = new ResizeObserver(look);
   for (const part of document.querySelectorAll(ROOMS.flatMap((room) => [room, `${room} > *`]).join())) sizes.observe(part);
+  let looked = 0;
+  document.addEventListener("pointermove", () => { // also buttons that are new, before one is pressed
+    if (performance.now() - looked < 100) return;
+    looked = performance.now();
+    look();
+  }, { capture: true, passive: true });
   document.addEventListener("pointerdown", (event) => {
     look();
     const button = event.isPrimary && event.button === 0 ? meant(event) : null;

@@ -28,7 +28,13 @@ def page(home: Home) -> None:
                         if setting == VIEWS:
                             place("epochs")
             with gr.Row(elem_classes=["card", "strength"]):
-                gr.Checkbox(True, label=label("train.keep_strength"), elem_id="keep-strength", container=False)
+                gr.Checkbox(
+                    True,
+                    label=label("train.keep_strength"),
+                    elem_id="keep-strength",
+                    container=False,
+                    interactive=True,  # nobody but the desk listens to it
+                )
                 place("strength")
             place("sections")
             box = PresetBox(home)

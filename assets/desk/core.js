@@ -118,6 +118,7 @@ function touched(event) {
 
 async function reload() {
   const answer = await server.desk_open({ project: props.value || state.project });
+  if (part("images")) part("images").folder = null; // what is in it may have changed
   take(answer.state);
 }
 

@@ -91,3 +91,14 @@ def test_epochs_and_repeats_make_views_whichever_is_edited(listed: Page):
     views.fill("30")
     expect(epochs).to_have_value("6")
     expect(listed.locator("#bar")).to_contain_text("24 images × 30 views")
+
+
+def test_the_learning_strength_is_kept_as_long_as_it_is_ticked(listed: Page):
+    rank, rate = (field(listed, "spinbutton", name) for name in ("Rank", "Learning rate"))
+    rank.fill("32")
+    expect(rate).to_have_value("0.0068")
+    listed.get_by_label("Keep the learning strength").uncheck()
+    rank.fill("16")
+    expect(listed.locator("#bar")).to_contain_text("24 images")
+    expect(rank).to_have_value("16")
+    expect(rate).to_have_value("0.0068")

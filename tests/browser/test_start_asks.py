@@ -26,6 +26,7 @@ def test_a_model_brings_its_preset_and_a_goal_the_one_for_it(page: Page):
 def test_dropping_again_adds_and_the_project_keeps_the_folder(page: Page, site: Site):
     page.goto("/?new=1")
     field(page, "textbox", "Name").fill("fallen")
+    field(page, "textbox", "Name").blur()
     files = sorted(DEMO.glob("*.png"))
     for count, chosen in ((2, files[:2]), (3, files[2:3])):
         page.locator("#drop input[type=file]").set_input_files(chosen)

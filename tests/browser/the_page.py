@@ -15,7 +15,7 @@ def field(page: Page, role: str, name: str) -> Locator:
 def room(page: Page, name: str) -> None:
     """Go to a room of the project, as a person does."""
     page.locator("#rooms").get_by_role("link", name=name, exact=True).click()
-    page.wait_for_url(re.compile({"Start": r"/\?"}.get(name, f"/{name.lower()}")))
+    page.wait_for_url(re.compile({"Start": r"/(\?|$)"}.get(name, f"/{name.lower()}")))
 
 
 def fill_example(page: Page, name: str, views: int = 4, whole: bool = False) -> None:

@@ -36,6 +36,7 @@ from trainer.dataset.overlay import Entry, change, entries_of, history, overlay_
 from trainer.dataset.scan import scan
 from trainer.models.identify import identify
 from trainer.models.lora_header import check_start
+from trainer.projects.project import Project
 from trainer.runs.folder import RunFolder
 from trainer.runs.handover import civitai_text
 from trainer.runs.queue import Queue
@@ -125,7 +126,8 @@ def form(folder: Path, data: bytes) -> None:
     with suppress(TrainerError):
         read(home, values, "pocket-style", "style")
     with suppress(TrainerError):
-        state_of(home, made(home, None, entered(Desk.of(home, None), given, None)), "en")
+        project = next(iter(Project.all(home)), None)
+        state_of(home, made(home, project, entered(Desk.of(home, project), given, None)), "en")
     images = values["dataset.images"]
     if isinstance(images, str) and not Path(images).is_absolute():
         images_html(home, folder / "pictures", "en")

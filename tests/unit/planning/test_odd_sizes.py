@@ -5,8 +5,8 @@ import math
 import pytest
 from tiny import images
 
-from app.desk.plan import model_problems, sentence
-from app.kit.form import api_name, shown_values
+from app.desk.plan import model_problems, parts
+from app.kit.form import shown_values
 from app.kit.rows import SETTINGS
 from trainer.console.main import main
 from trainer.contract.errors import InvalidSettings
@@ -28,8 +28,7 @@ def test_what_must_be_a_multiple_is_told_on_the_console_and_at_its_field(tmp_pat
     flags = ["--preset", "pocket-style", "--home", str(tmp_path), f"--{place}", str(value), "--check"]
     assert main(flags) == 2
     assert "must be a multiple of" in capsys.readouterr().out
-    named = {api_name(one): value for one, value in shown_values(validated({})).items()} | {api_name(place): value}
-    assert place in model_problems(Home(tmp_path), "pocket-style", named, "en")
+    assert place in model_problems({**shown_values(validated({})), place: value}, "pocket-style", "style", "en")
     assert place in SETTINGS
 
 
@@ -51,7 +50,7 @@ def test_a_resolution_between_two_of_the_grid_is_said_with_what_it_becomes(tmp_p
     assert main(flags) == 0
     assert "is trained at" not in capsys.readouterr().out
     config = validated({"dataset": {"images": str(folder), "resolution": 100}, "model": {"base_model": "pocket"}})
-    assert "100 px is trained at 96 px" in sentence(Home(tmp_path), config, "en")
+    assert "100 px is trained at 96 px" in " · ".join(parts(Home(tmp_path), config, "en"))
     sd = validated({"model": {"family": "sd15", "base_model": "nobody/knows"}, "dataset": {"resolution": 500}})
     assert rounded(sd) == {500: 448}
     assert rounded(sd.model_copy(update={"dataset": validated({"dataset": {"resolution": 576}}).dataset})) == {}
