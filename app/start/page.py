@@ -9,12 +9,16 @@ import gradio as gr
 from app.desk.changes import made
 from app.desk.element import RELOAD, DeskElement, build, place
 from app.desk.images import DROPPED, keep_dropped
+from app.kit.action_errors import carded, reported
 from app.kit.cards import alert_card
 from app.kit.component import PRIVATE
 from app.kit.form import control
 from app.kit.text import label, language, say
 from trainer.contract.home import Home
 from trainer.projects.project import Project
+
+# The project may get its name while the files are on their way
+WITH_PROJECT = "async (files, project) => [files, await window.atelier.flush()]"
 
 
 def page(home: Home) -> DeskElement:
@@ -60,6 +64,7 @@ def page(home: Home) -> DeskElement:
             return None, gr.skip(), alert_card(problem)
         return None, made(home, found, {"dataset.images": str(folder)}).name, ""
 
-    kept = drop.upload(take, [drop, desk], [drop, desk, failed], **PRIVATE)
+    act = reported(carded(failed, take))
+    kept = drop.upload(act, [drop, desk], [drop, desk, failed], js=WITH_PROJECT, **PRIVATE)
     kept.then(None, None, None, js=RELOAD, api_visibility="private")
     return desk
