@@ -23,8 +23,9 @@ OPEN = "(images) => { location.search = '?' + new URLSearchParams({ images }); }
 class CaptionGrid(Element):
     """A folder's images and captions; its value is what `opened` returns, or None for no folder."""
 
-    SCRIPTS = tuple(
-        f"dataset/{name}.js" for name in ("grid", "tags", "picture", "mask", "checks", "captioner", "start")
+    SCRIPTS = (
+        "elements.js",
+        *(f"dataset/{name}.js" for name in ("grid", "tags", "picture", "mask", "checks", "captioner", "start")),
     )
     TEMPLATE = asset("dataset/page.html")
 

@@ -76,7 +76,7 @@ def with_preset(desk: Desk, preset: str, kept: Changes | None = None) -> Changes
 
 def with_goal(desk: Desk, goal: str) -> Changes:
     """Another goal: its preset, of the same base model if there is one; a model that suits it stays."""
-    preset = desk.entered.preset
+    preset = desk.preset
     if not preset:
         return {"goal": goal}
     chosen = preset_for(desk.home, goal, preset)
@@ -88,7 +88,7 @@ def with_goal(desk: Desk, goal: str) -> Changes:
 
 def with_model(desk: Desk, base_model: str) -> Changes:
     """Another base model, and the preset for it where the present one is for another kind."""
-    model, preset = model_of(base_model), desk.entered.preset
+    model, preset = model_of(base_model), desk.preset
     suits = preset and model is not None and desk.values["model.family"] in ("auto", model.family)
     same_size = model is not None and desk.values["dataset.resolution"] == model.default_size
     chosen = "" if suits and same_size else preset_of_model(desk.home, base_model, desk.goal)
@@ -104,25 +104,27 @@ def with_remedy(desk: Desk) -> Changes:
     values = desk.values
     deciding = {"family": values["model.family"], "resolution": values["dataset.resolution"], "goal": desk.goal}
     base = str(values[MODEL])
-    remedy = remedy_of(desk.home, model_of(base), preset=desk.entered.preset, **deciding)
+    remedy = remedy_of(desk.home, model_of(base), preset=desk.preset, **deciding)
     if isinstance(remedy, str):
         usual = preset_config(desk.home, remedy).model.base_model
         return with_preset(desk, remedy, {MODEL: None if base == usual else base})
     return {"dataset.resolution": remedy} if remedy else {}
 
 
-def with_text(desk: Desk, text: str) -> Changes:
-    """What was edited as TOML: what is not in it takes the preset's value again.
+def with_text(text: str, before: str) -> Changes:
+    """What was edited as TOML: only what differs from the text before, for another tab may have written the rest.
 
     Raises:
         InvalidSettings: It is no TOML, or holds a setting that does not exist.
     """
-    return {**dict.fromkeys(desk.entered.values), **entered_as_text(text).values}
+    now, then = entered_as_text(text).values, entered_as_text(before).values
+    gone = dict.fromkeys(place for place in then if place not in now)
+    return {**gone, **{place: value for place, value in now.items() if place not in then or then[place] != value}}
 
 
 def with_smaller(desk: Desk) -> Changes:
     """The resolution that fits where the present one does not."""
-    fits_at = smaller(desk.values, desk.entered.preset, desk.goal)
+    fits_at = smaller(desk.values, desk.preset, desk.goal)
     return {"dataset.resolution": fits_at} if fits_at else {}
 
 
@@ -169,7 +171,7 @@ def named_by_user(project: Project) -> Project:
         return project
     if project.runs():
         return project
-    with suppress(TrainerError):  # no folder can be called so
+    with suppress(TrainerError, OSError):  # no folder can be called so, or another has it open
         return project.renamed(wanted)
     return project
 

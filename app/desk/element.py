@@ -35,7 +35,10 @@ RELOAD = "() => window.atelier.reload()"  # the project was changed by the serve
 class DeskElement(Element):
     """Its value is the project's name; empty before anything was entered."""
 
-    SCRIPTS = tuple(f"desk/{name}.js" for name in ("core", "rows", "list", "search", "start", "aside", "browse", "bar"))
+    SCRIPTS = (
+        "elements.js",
+        *(f"desk/{name}.js" for name in ("core", "rows", "list", "search", "start", "aside", "browse", "bar")),
+    )
 
     def postprocess(self, value: Any) -> str:  # noqa: ANN401 - a name or None
         """The name."""
@@ -76,6 +79,7 @@ class Chosen(At):
 
     what: Literal["preset", "goal", "model", "remedy", "smaller", "example", "text"]
     value: str = ""
+    before: str = ""  # of a text: what it was when it was begun to be edited
 
 
 class Seen(At):
@@ -122,21 +126,21 @@ def _changing(home: Home) -> list[Answer]:
     def desk_choose(asked: Chosen, tongue: str) -> StateData:
         """Keep a choice and all that follows from it."""
         project = None if asked.what == "example" else asked.of(home)
-        found = CHOICES[asked.what](Desk.of(home, project), asked.value)
+        found = CHOICES[asked.what](Desk.of(home, project), asked)
         project = changes.made(home, project, found)
         return state_of(home, changes.named_by_user(project) if asked.what == "example" else project, tongue)
 
     return [answer(Entered, desk_enter), answer(Chosen, desk_choose)]
 
 
-CHOICES: dict[str, Callable[[Desk, str], changes.Changes]] = {
-    "preset": changes.with_preset,
-    "goal": changes.with_goal,
-    "model": changes.with_model,
-    "text": changes.with_text,
-    "remedy": lambda desk, _value: changes.with_remedy(desk),
-    "smaller": lambda desk, _value: changes.with_smaller(desk),
-    "example": lambda _desk, _value: changes.example(),
+CHOICES: dict[str, Callable[[Desk, Chosen], changes.Changes]] = {
+    "preset": lambda desk, asked: changes.with_preset(desk, asked.value),
+    "goal": lambda desk, asked: changes.with_goal(desk, asked.value),
+    "model": lambda desk, asked: changes.with_model(desk, asked.value),
+    "text": lambda _desk, asked: changes.with_text(asked.value, asked.before),
+    "remedy": lambda desk, _asked: changes.with_remedy(desk),
+    "smaller": lambda desk, _asked: changes.with_smaller(desk),
+    "example": lambda _desk, _asked: changes.example(),
 }
 
 
@@ -151,11 +155,11 @@ def _looking(home: Home) -> list[Answer]:
             "presets": preset_groups(home, tongue),
         }
 
-    def desk_news(asked: Seen, tongue: str) -> StateData | None:
-        """What another tab has entered; None if it is known."""
+    def desk_news(asked: Seen, tongue: str) -> StateData | dict[str, Any]:
+        """What another tab has entered; nothing if it is known."""
         project = asked.of(home)
         if project is None or project.read().changes == asked.changes:
-            return None
+            return {}
         return state_of(home, project, tongue)
 
     def desk_recent(_asked: Nothing, tongue: str) -> dict[str, Any]:

@@ -36,7 +36,9 @@ class FoldersData(TypedDict):
 def beginnings() -> list[Path]:
     """Where one may begin: the user's own folder, and drives."""
     drives = [Path(f"{letter}:\\") for letter in string.ascii_uppercase] if sys.platform == "win32" else list(_mounts())
-    return [Path.home(), *(drive for drive in drives if _is_folder(drive))]
+    with suppress(RuntimeError):  # a service's user may have no folder
+        drives.insert(0, Path.home())
+    return [drive for drive in drives if _is_folder(drive)]
 
 
 def folders_in(path: str) -> FoldersData:

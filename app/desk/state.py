@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from typing import Any, TypedDict
 
 from app.desk import plan
 from app.desk.images import dataset_link
 from app.desk.models import line_of, model_of, remedy_label, remedy_of
-from app.desk.presets import EXAMPLE, intent_of, preset_config
+from app.desk.presets import intent_of, preset_config
 from app.kit.cards import alert_card, explanation, problem_card
 from app.kit.form import config_of, shown, shown_values, typed
 from app.kit.rows import SETTINGS
@@ -76,15 +77,29 @@ class Desk:
         """
         return cls(home, project, project.read() if project else Entered())
 
-    @property
-    def base(self) -> TrainConfig:
-        """What the preset says; without one, the defaults, and no base model: the toy model is nobody's silent choice.
+    @cached_property
+    def preset(self) -> str:
+        """The preset's name; empty if there is none, or none of that name any more."""
+        try:
+            self.check_preset()
+        except TrainerError:
+            return ""
+        return self.entered.preset
+
+    def check_preset(self) -> None:
+        """Refuse a preset that is not there.
 
         Raises:
             UnknownPreset: There is none of that name any more.
         """
         if self.entered.preset:
-            return preset_config(self.home, self.entered.preset)
+            preset_config(self.home, self.entered.preset)
+
+    @cached_property
+    def base(self) -> TrainConfig:
+        """What the preset says; without one, the defaults, and no base model: the toy is nobody's silent choice."""
+        if self.preset:
+            return preset_config(self.home, self.preset)
         defaults = validated({})
         return defaults.model_copy(update={"model": defaults.model.model_copy(update={"base_model": ""})})
 
@@ -93,7 +108,7 @@ class Desk:
         """What is trained: style, character or concept."""
         return str(self.entered.values.get("goal") or self.base.goal)
 
-    @property
+    @cached_property
     def values(self) -> dict[str, Any]:
         """What every setting shows, by place."""
         given = {place: value for place, value in self.entered.values.items() if place in SETTINGS}
@@ -105,6 +120,7 @@ class Desk:
         Raises:
             TrainerError: They cannot be used; what is wrong is named.
         """
+        self.check_preset()
         values = self.values
         if not str(values[MODEL]).strip():
             raise InvalidSettings("No base model is chosen.", hint="Choose what you want to use the LoRA with.")
@@ -140,14 +156,8 @@ def state_of(home: Home, project: Project | None, tongue: str) -> StateData:
         TrainerError: Its file cannot be read.
     """
     desk = Desk.of(home, project)
-    try:
-        values, base, goal = desk.values, desk.base, desk.goal
-    except TrainerError:  # the preset is gone: what was entered is shown over the usual one
-        entered = desk.entered
-        desk = Desk(home, project, Entered({**entered.values, "preset": EXAMPLE}, entered.changes))
-        values, base, goal = desk.values, desk.base, desk.goal
-    preset = desk.entered.preset
-    differs = plan.differing(values, base)
+    values, goal, preset = desk.values, desk.goal, desk.preset
+    differs = plan.differing(values, desk.base)
     planned, wrong = _planned(desk, values, tongue)
     model = model_of(str(values[MODEL]))
     deciding = {"family": values["model.family"], "resolution": values["dataset.resolution"], "goal": goal}
@@ -182,7 +192,11 @@ def _strength(values: Mapping[str, Any]) -> float | None:
 def _planned(desk: Desk, values: Mapping[str, Any], tongue: str) -> tuple[PlanData, dict[str, str]]:
     """The plan or the problem, and what is wrong with which setting."""
     nothing: PlanData = {"first": "", "second": "", "notes": [], "problem": ""}
-    preset, goal = desk.entered.preset, desk.goal
+    preset, goal = desk.preset, desk.goal
+    try:
+        desk.check_preset()
+    except TrainerError as error:
+        return {**nothing, "problem": problem_card(error, tongue)}, {}
     unfinished = "train.no_folder" if not str(values["dataset.images"]).strip() else ""
     if not unfinished and not str(values[MODEL]).strip():
         unfinished = "train.no_model"

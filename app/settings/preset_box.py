@@ -20,6 +20,7 @@ from trainer.contract.home import Home
 from trainer.contract.presets import delete_preset, import_preset, list_presets, rename_preset, save_preset
 from trainer.projects.project import Project
 
+# What was typed is kept first, and the project may have got its name by then
 KEPT = "async (project, ...others) => [await window.atelier.flush(), ...others]"
 
 
@@ -46,9 +47,9 @@ class PresetBox:
         outputs = [desk, self.said, self.listed]
         done = [
             self.save.click(carded(self.said, self._save), [desk, self.name, self.intent], outputs, js=KEPT, **PRIVATE),
-            self.rename.click(carded(self.said, self._rename), [desk, self.name], outputs, **PRIVATE),
-            self.delete.click(carded(self.said, self._delete), desk, outputs, **PRIVATE),
-            self.upload.upload(carded(self.said, self._import), [desk, self.upload], outputs, **PRIVATE),
+            self.rename.click(carded(self.said, self._rename), [desk, self.name], outputs, js=KEPT, **PRIVATE),
+            self.delete.click(carded(self.said, self._delete), desk, outputs, js=KEPT, **PRIVATE),
+            self.upload.upload(carded(self.said, self._import), [desk, self.upload], outputs, js=KEPT, **PRIVATE),
         ]
         for event in done:
             event.then(None, None, None, js=RELOAD, api_visibility="private")

@@ -2,6 +2,7 @@
 // of a function that is given `element`, `props`, `server` and `watch`. Texts of users only ever become textContent or
 // a field's value, never HTML. Only the cards in view exist, and only their captions and thumbnails are fetched.
 
+const PREFIX = "captions";
 const CARD = { width: 230, height: 306, gap: 14 }; // px; the width at least, as in dataset.css
 const BEYOND = 1; // rows above and below the window that are there already
 const PAUSE = 80; // ms between two questions for cards while the page is scrolled
@@ -11,7 +12,6 @@ const part = (name) => element.querySelector(`.captions-${name}`);
 const fields = () => [...element.querySelectorAll(".captions-field")];
 const dirty = (field) => field.value !== (field.sent ?? field).caption; // there is something to save
 const settled = (field) => !field.sent && !dirty(field); // the server has what the field shows
-const fill = (text, values = {}) => text.replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place);
 
 let data = null; // what the server said last
 let words = {};
@@ -22,19 +22,6 @@ const picked = new Set(); // pictures chosen one by one
 const filter = { choice: "all", tags: [], text: "", among: [] };
 let columns = 1;
 let turn = Promise.resolve(); // one change after the other: an answer tells the whole page
-
-function make(kind, name, text = "") {
-  const node = document.createElement(kind);
-  node.className = `captions-${name}`;
-  if (text) node.textContent = text;
-  return node;
-}
-
-function button(name, text, pressed) {
-  const node = Object.assign(make("button", name, text), { type: "button" });
-  node.onclick = pressed;
-  return node;
-}
 
 // Give a list new children; the focus stays with the child of the same key, or goes to the list's heading.
 function refill(list, children) {

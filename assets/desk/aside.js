@@ -74,10 +74,15 @@ function makeText() {
   let waiting = 0;
   const apply = async () => {
     clearTimeout(waiting);
-    if (field.value === state.text) return;
-    const answer = await server.desk_choose({ project: state.project, what: "text", value: field.value });
-    wrong.textContent = answer?.error ? `⚠ ${answer.error}` : "";
-    if (answer && !answer.error) take(answer);
+    const [value, before] = [field.value, field.before ?? ""];
+    if (value === before) return;
+    await flush().catch(() => {});
+    const answer = await peek("desk_choose", { project: state.project, what: "text", value, before });
+    wrong.textContent = answer.error ? `⚠ ${answer.error}` : "";
+    if (answer.error) return;
+    field.before = value;
+    take(answer);
+    TABS.postMessage({ project: state.project });
   };
   field.oninput = () => {
     clearTimeout(waiting);
@@ -89,7 +94,7 @@ function makeText() {
 
 function drawText() {
   const field = document.getElementById("as-toml");
-  if (field && field !== document.activeElement && field.value !== state.text) field.value = state.text;
+  if (field && field !== document.activeElement) field.value = field.before = state.text;
 }
 
 function drawAside() {

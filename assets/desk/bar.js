@@ -27,7 +27,7 @@ function drawProblem(text) {
 }
 
 async function leave(address) {
-  const project = await flush();
+  const project = await flush().catch(() => state.project); // what cannot be kept need not keep anybody here
   const target = new URL(address, location.href);
   if (project && !target.searchParams.has("new")) target.searchParams.set("project", project);
   location.assign(target);
@@ -37,7 +37,7 @@ function hearLinks(event) {
   const link = event.target.closest("#rooms a, #nav a, .desk-recent");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   event.preventDefault();
-  if (link.classList.contains("desk-recent")) flush().then(() => location.assign(link.href));
+  if (link.classList.contains("desk-recent")) flush().finally(() => location.assign(link.href));
   else leave(new URL(link.href).pathname === "/dataset" && state?.look_closer ? state.look_closer : link.href);
 }
 
@@ -45,7 +45,7 @@ async function open() {
   const address = new URLSearchParams(location.search);
   if (address.has("run")) return location.replace(`/live?${new URLSearchParams({ run: address.get("run") })}`);
   const question = { project: address.get("project") ?? "", images: address.get("images") ?? "", new: address.has("new") };
-  const answer = await server.desk_open(question);
+  const answer = await peek("desk_open", question);
   if (answer.error) return drawProblem(answer.error);
   ({ words, presets } = answer);
   for (const row of answer.rows) rows.set(row.place, row);
@@ -59,12 +59,12 @@ async function open() {
   makeText();
   makeBrowse();
   take(answer.state);
-  makeModels();
+  const modelsThere = makeModels();
   makeRecents();
   follow();
   keep(false);
-  const wanted = document.getElementById(address.get("focus"))?.querySelector("input, textarea");
-  wanted?.focus();
+  const wanted = [...rows.values()].find((row) => row.id === address.get("focus"));
+  if (wanted) modelsThere.then(() => fieldOf(wanted)?.focus());
 }
 
 function follow() {

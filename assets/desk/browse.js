@@ -6,8 +6,8 @@ function makeBrowse() {
   const dialog = make("dialog", "dialog");
   dialog.setAttribute("aria-label", words.browse);
   const show = async (path) => {
-    const found = await server.desk_folders({ path });
-    if (!found || found.error) return dialog.replaceChildren(make("p", "wrong", found?.error ?? words.offline));
+    const found = await peek("desk_folders", { path });
+    if (found.error) return dialog.replaceChildren(make("p", "wrong", found.error));
     const list = make("div", "folders");
     if (found.path) list.append(button("folder", `↑ ${found.parent || words.places}`, () => show(found.parent)));
     list.append(...found.folders.map((one) => button("folder", one.name, () => show(one.path))));

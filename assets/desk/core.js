@@ -2,10 +2,11 @@
 // and the files that belong to it, once per page, as the body of a function that is given `element`, `props`, `server`
 // and `watch`. Texts of users only ever become textContent or a field's value; HTML is our server's, which escapes them.
 
+const PREFIX = "desk";
+const AGAIN = 2000; // ms until a server that gave no answer is asked again
 const TABS = new BroadcastChannel("atelier"); // tells other tabs that a project was changed, or has another name
 
 const part = (name) => document.querySelector(`.desk-${name}`);
-const fill = (text, values) => text.replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place);
 const same = (one, other) => (one ?? "") === (other ?? "");
 
 const rows = new Map(); // what the server says of each setting, by its place, with `node` and `field` where they are made
@@ -13,25 +14,10 @@ let words = {};
 let state = null; // what the server said last
 let held = null; // the learning strength to keep when rank or alpha changes
 let busy = 0; // questions on their way: what is typed meanwhile is kept next
+let failed = false; // what was entered last could not be kept
 let unnamed = false; // a name was typed, and a key may follow
 let ready = null; // kept once the server has answered
 let turn = Promise.resolve(); // one change after the other
-
-function make(kind, name, text = "") {
-  const node = document.createElement(kind);
-  node.className = name
-    .split(" ")
-    .map((one) => `desk-${one}`)
-    .join(" ");
-  if (text) node.textContent = text;
-  return node;
-}
-
-function button(name, text, pressed) {
-  const node = Object.assign(make("button", name, text), { type: "button" });
-  node.onclick = pressed;
-  return node;
-}
 
 function put(name, html) {
   const place = part(name);
@@ -40,43 +26,62 @@ function put(name, html) {
 
 // ---- what the server says
 
+// Returns whether there is an answer to show.
 function take(answer) {
-  if (answer?.error) return drawProblem(answer.error);
-  if (!answer) return drawProblem(words.offline);
+  if (!answer || answer.error) {
+    drawProblem(answer?.error ?? words.offline);
+    return false;
+  }
   const before = state;
   state = answer;
-  if (before && before.project !== state.project) rename(before.project);
+  if (before && before.project !== state.project) {
+    drawAddress();
+    if (before.project) TABS.postMessage({ project: before.project, named: state.project });
+  }
   props.value = state.project;
   drawRows();
   drawChoices(before);
   drawAside();
   drawBar();
   drawImages();
+  return true;
 }
 
-function rename(before) {
+function drawAddress() {
   const address = new URL(location);
   address.search = new URLSearchParams({ project: state.project });
   history.replaceState(history.state, "", address);
-  if (before) TABS.postMessage({ project: before, named: state.project });
 }
 
-function ask(what, question) {
+// Ask for something to be looked at; without an answer, why there is none.
+async function peek(what, question = {}) {
+  try {
+    return (await server[what](question)) ?? { error: words.offline, lost: true }; // null: Gradio's word for no answer
+  } catch {
+    return { error: words.offline, lost: true };
+  }
+}
+
+// Change something: one question after the other. What could not be kept is entered still, and is kept next.
+function ask(what, question, unkept = {}) {
   busy += 1;
   turn = turn.then(async () => {
-    try {
-      take(await server[what]({ project: state.project, ...question }));
-      TABS.postMessage({ project: state.project });
-    } catch {
-      drawProblem(words.offline);
-    }
+    const answer = await peek(what, { project: state.project, ...question });
+    failed = !take(answer);
     busy -= 1;
+    if (failed) {
+      Object.assign(state.values, unkept);
+      for (const place of Object.keys(unkept)) rows.get(place).dirty = true;
+      if (answer.lost && Object.keys(unkept).length) setTimeout(() => keep(false), AGAIN);
+      return;
+    }
+    TABS.postMessage({ project: state.project });
     if (!busy) keep(false);
   });
   return turn;
 }
 
-const choose = (what, value = "") => flush().then(() => ask("desk_choose", { what, value }));
+const choose = (what, value = "") => flush().then(() => ask("desk_choose", { what, value }), () => {});
 
 // ---- what is entered
 
@@ -97,15 +102,18 @@ function keep(settled) {
   unnamed ||= "output.name" in changes;
   if (!Object.keys(changes).length && !(settled && unnamed)) return turn;
   if (settled) unnamed = false;
+  const unkept = Object.fromEntries(Object.keys(changes).map((place) => [place, state.values[place]]));
   Object.assign(state.values, changes);
   const keeping = document.querySelector("#keep-strength input")?.checked;
-  return ask("desk_enter", { changes, settled, held: keeping ? held : null });
+  return ask("desk_enter", { changes, settled, held: keeping ? held : null }, unkept);
 }
 
-// Everything that was entered is kept; returns the project's name.
+// Everything that was entered is kept; returns the project's name. It throws where it could not be: nothing else is to
+// be trained than what stands there.
 async function flush() {
   await ready;
   if (state) await keep(true);
+  if (failed) throw new Error(words.offline);
   return state?.project ?? "";
 }
 
@@ -117,19 +125,22 @@ function touched(event) {
 }
 
 async function reload() {
-  const answer = await server.desk_open({ project: props.value || state.project });
+  const answer = await peek("desk_open", { project: props.value || state.project });
   if (part("images")) part("images").folder = null; // what is in it may have changed
-  take(answer.state);
+  take(answer.state ?? answer);
 }
 
 async function look() {
   if (document.hidden || !state?.project) return;
-  const news = await server.desk_news({ project: state.project, changes: state.changes });
-  if (news && !news.error) take(news);
+  const news = await peek("desk_news", { project: state.project, changes: state.changes });
+  if (!news.error && news.project) take(news);
 }
 
 function hearTabs({ data }) {
   if (data.project !== state?.project) return;
-  if (data.named) state.project = data.named;
+  if (data.named) {
+    state.project = props.value = data.named;
+    drawAddress();
+  }
   look();
 }

@@ -58,6 +58,6 @@ async function find() {
   asked += 1;
   const question = asked;
   if (!wanted.trim()) return part("found").replaceChildren();
-  const answer = await server.settings_search({ wanted });
-  if (question === asked) drawFound(answer ?? { error: words.offline }, wanted);
+  const answer = await peek("settings_search", { wanted });
+  if (question === asked) drawFound(answer, wanted);
 }

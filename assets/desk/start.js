@@ -40,7 +40,7 @@ function makeGoals() {
 async function makeModels() {
   const place = part("models");
   if (!place) return;
-  const { models } = await server.desk_models({});
+  const { models = [] } = await peek("desk_models");
   place.setAttribute("role", "radiogroup");
   const cards = models.map((model) => {
     const card = makeCard("model", model.name, model.label, model.about, false, () => choose("model", model.name));
@@ -61,7 +61,7 @@ async function makeModels() {
 }
 
 async function askHub(model) {
-  const { line } = await server.desk_hub({ base_model: model });
+  const { line } = await peek("desk_hub", { base_model: model });
   if (line && part("model")) part("model").textContent = line;
 }
 
@@ -85,7 +85,7 @@ async function drawImages() {
   const folder = state.values["dataset.images"];
   if (!part("images") || part("images").folder === folder) return;
   part("images").folder = folder;
-  const { html, error } = await server.desk_images({ images: folder });
+  const { html, error } = await peek("desk_images", { images: folder });
   if (folder !== state.values["dataset.images"]) return; // another folder by now
   if (error) part("images").replaceChildren(make("p", "wrong", error));
   else put("images", html);
@@ -94,7 +94,7 @@ async function drawImages() {
 async function makeRecents() {
   const place = part("recents");
   if (!place) return;
-  const { projects } = await server.desk_recent({});
+  const { projects = [] } = await peek("desk_recent");
   const cards = projects.map((one) => {
     const card = Object.assign(make("a", "recent"), { href: `/?${new URLSearchParams({ project: one.name })}` });
     if (one.name === state.project) card.setAttribute("aria-current", "true");

@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from site_at_work import DEMO, Site, until
 from the_page import field, fill_example, press, room, shows
 
@@ -117,3 +117,32 @@ def test_an_unreadable_project_is_kept_aside(page: Page, site: Site):
     field(page, "textbox", "Name").fill("wieder da")
     until(lambda: project.read().values.get("output.name") == "wieder da", "it is kept")
     assert [path.read_text() for path in project.path.glob("unreadable *.toml")] == ["rank = ["]
+
+
+def test_what_was_typed_while_the_server_was_away_is_kept_once_it_is_back(browser: Browser, site: Site):
+    page = browser.new_page(base_url=site.url, locale="en-US")  # unguarded: it complains of the lost server
+    fill_example(page, "weg")
+    room(page, "Settings")
+    rank = field(page, "spinbutton", "Rank")
+    expect(rank).to_have_value("16")
+    site.kill()
+    rank.fill("24")
+    expect(page.get_by_role("alert").first).to_contain_text("The server does not respond")
+    site.start()
+    until(lambda: entered(site, "weg").get("adapter.rank") == 24, "it is kept")
+    expect(rank).to_have_value("24")
+    page.context.close()
+
+
+def test_another_tab_follows_a_project_that_gets_its_name(page: Page, site: Site):
+    page.goto("/?new=1")
+    field(page, "textbox", "Trigger word").fill("oma")
+    page.wait_for_url(re.compile("project=Project"))
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(field(other, "textbox", "Trigger word")).to_have_value("oma")
+    field(page, "textbox", "Name").fill("getauft")
+    field(page, "textbox", "Name").blur()
+    other.wait_for_url(re.compile("project=getauft"))
+    field(other, "textbox", "Trigger word").fill("opa")
+    until(lambda: entered(site, "getauft").get("dataset.trigger_word") == "opa", "it is kept in the same project")

@@ -26,6 +26,17 @@ def test_a_veteran_s_word_leads_to_the_setting(listed: Page):
     expect(field(listed, "spinbutton", "Rank")).to_be_focused()
 
 
+def test_a_setting_of_another_room_is_led_to(listed: Page):
+    for word, hit, name in (
+        ("checkpoint", "Base model", "Other file"),
+        ("class tokens", "Trigger word", "Trigger word"),
+    ):
+        field(listed, "searchbox", "Find a setting").fill(word)
+        listed.get_by_role("button", name=re.compile(f"^{hit}")).click()
+        expect(field(listed, "textbox", name)).to_be_focused()
+        room(listed, "Settings")
+
+
 def test_a_word_without_a_setting_says_what_stands_for_it(listed: Page):
     search = field(listed, "searchbox", "Find a setting")
     search.fill("xformers")

@@ -13,14 +13,14 @@ from app.desk.changes import (
     with_text,
 )
 from app.desk.state import Desk, state_of
-from trainer.contract.errors import InvalidSettings
+from trainer.contract.errors import InvalidSettings, UnknownPreset
 from trainer.contract.settings.config import validated
 from trainer.projects.project import Project
 from trainer.runs.folder import RunFolder
 
 
-def project(home, **values):
-    return Project.create(home, values={"preset": "sdxl-style", **values})
+def project(home, preset="sdxl-style", **values):
+    return Project.create(home, values={"preset": preset, **values})
 
 
 def desk(home, **values):
@@ -77,17 +77,31 @@ def test_a_model_brings_a_preset_and_the_toy_only_when_it_is_chosen(home):
     assert with_model(desk(home), "stabilityai/stable-diffusion-xl-base-1.0") == {"model.base_model": None}
 
 
-def test_text_replaces_what_was_entered_and_nothing_else_is_a_setting(home):
-    before = desk(home, **{"adapter.rank": 3, "output.name": "ana"})
-    assert with_text(before, 'preset = "sd15-style"\n[adapter]\nalpha = 2') == {
-        "preset": "sd15-style",
-        "adapter.rank": None,
-        "output.name": None,
-        "adapter.alpha": 2,
-    }
+def test_text_changes_what_was_edited_in_it_and_nothing_else_is_a_setting():
+    before = 'preset = "sdxl-style"\n[adapter]\nrank = 3\n[output]\nname = "ana"'
+    after = 'preset = "sd15-style"\n[adapter]\nalpha = 2\n[output]\nname = "ana"'
+    assert with_text(after, before) == {"preset": "sd15-style", "adapter.rank": None, "adapter.alpha": 2}
     for wrong in ("[adapter]\nrnak = 3", "rank = [", "rank = 3"):
         with pytest.raises(InvalidSettings):
-            with_text(before, wrong)
+            with_text(wrong, before)
+
+
+def test_text_leaves_what_another_tab_has_entered_since(home):
+    found = project(home, **{"adapter.rank": 3})
+    before = found.read().text()
+    found.enter({"dataset.batch_size": 4})
+    made(home, found, with_text(before.replace("rank = 3", "rank = 5"), before))
+    assert found.read().values == {"preset": "sdxl-style", "adapter.rank": 5, "dataset.batch_size": 4}
+
+
+def test_a_project_whose_preset_is_gone_says_so_and_is_not_trained_on_the_toy_model(home):
+    found = project(home, preset="deleted since", **{"dataset.images": str(home.root)})
+    state = state_of(home, found, "en")
+    assert "No preset called" in state["plan"]["problem"]
+    assert state["values"]["model.base_model"] == ""
+    with pytest.raises(UnknownPreset):
+        Desk.of(home, found).config()
+    assert with_goal(Desk.of(home, found), "character") == {"goal": "character"}
 
 
 def test_a_project_nobody_named_takes_the_loras_name_until_something_was_trained(home):
