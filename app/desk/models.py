@@ -45,10 +45,12 @@ def base_models(home: Home, tongue: str, found: Sequence[Found] | None = None) -
     """
     made = {one["name"]: one for one in _found(models_here() if found is None else found)}
     usable = sorted(list_presets(home.presets, FOLDER)[0], key=lambda one: order_of(one.name))
-    names = [config.model.base_model for config in earlier(home)]
-    names += [str(one.values.get("model", {}).get("base_model", "")) for one in usable]
-    for name in dict.fromkeys(filter(None, names)):
-        about = say(tongue, "model.hub" if is_hub_name(name) else "model.before")
+    names = {config.model.base_model: "model.before" for config in earlier(home)}
+    for one in usable:
+        names.setdefault(str(one.values.get("model", {}).get("base_model", "")), "model.absent")
+    names.pop("", None)
+    for name, known in names.items():
+        about = say(tongue, "model.hub" if is_hub_name(name) else known)
         made.setdefault(name, {"name": name, "label": name.rpartition("/")[2], "about": about, "toy": False})
     made.pop(TOY, None)
     toy = say(tongue, "model.toy"), say(tongue, "model.toy_about")

@@ -31,7 +31,7 @@ def status_words(status: Status | Literal["reading"], view: RunView, language: s
 
 def title(watch: Watch, language: str) -> str:
     """Returns what the browser's tab says: "42 % ana" while it trains, else its state."""
-    name = watch.run.path.name
+    name = watch.run.called
     if watch.status == "running" and watch.steps_total:
         return f"{100 * watch.step // watch.steps_total} % {name}"
     return f"{status_words(watch.status, watch.view, language)} · {name}"

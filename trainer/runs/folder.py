@@ -20,6 +20,8 @@ from trainer.runs import moved
 from trainer.runs.errors import RunBusy, RunMissing, spoken
 from trainer.runs.workfolder import WorkFolder
 
+TIME = re.compile(r"-\d{8}-\d{6}(-\d+)?$")  # what follows the LoRA's name in a folder's
+
 
 @dataclass(frozen=True)
 class RunFolder(WorkFolder):
@@ -46,6 +48,11 @@ class RunFolder(WorkFolder):
             os.utime(run.config_file, ns=(now, now))
             return run
         raise FolderMissing(home.runs / stem)
+
+    @property
+    def called(self) -> str:
+        """The LoRA's name as the folder's has it, without the time."""
+        return TIME.sub("", self.path.name)
 
     @classmethod
     def find(cls, home: Home, name: str) -> RunFolder:

@@ -25,6 +25,7 @@ from trainer.contract.units import size as in_words
 from trainer.models.hub import fetch, look
 from trainer.models.installed import HUB, Found
 from trainer.projects.project import Project
+from trainer.runs.folder import RunFolder
 
 HUB_NAME = "ana/small-model"
 POCKET = {"family": "auto", "resolution": 64, "preset": "pocket-style", "goal": "style"}
@@ -70,6 +71,13 @@ def test_the_list_offers_found_models_by_name_kind_size_and_program(home, tmp_pa
     assert offered[HUB_NAME].startswith(f"{HUB_NAME}: SD 1.x · ")
     assert list(offered)[-1] == "pocket"
     assert len(offered) == len(base_models(home, "en", found))
+
+
+def test_a_presets_model_that_is_not_here_was_not_used_before(home):
+    RunFolder.create(home, validated({"model": {"base_model": "/models/mine.safetensors"}}))
+    about = {one["name"]: one["about"] for one in base_models(home, "en", ())}
+    assert about["/models/mine.safetensors"] == "used before"
+    assert about["ponyDiffusionV6XL_v6StartWithThisOne"].startswith("not on this computer")
 
 
 def test_a_found_model_that_a_preset_names_is_listed_once_with_what_it_is(home, tmp_path):

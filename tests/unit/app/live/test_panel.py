@@ -131,6 +131,14 @@ def test_a_running_run_shows_step_speed_clock_and_its_buttons(panel, home):
     assert not visible(shown["force"])
 
 
+def test_the_tab_says_how_far_it_is_under_the_loras_name(panel, home):
+    run = alive(new(home, started(), step(1), step(2), name="ana 2"))
+    assert ask(panel, run)["title"] == "20 % ana-2"
+    write(run, RunFinished(step=2, seconds=2.0, reason="completed"))
+    assert ask(panel, run)["title"].endswith(" · ana-2")
+    assert ask(panel, None)["title"] == ""
+
+
 def test_it_speaks_the_browsers_language(panel, home):
     run = alive(new(home, started(), step(1)))
     told = ask(panel, run, tongue="de")
