@@ -105,6 +105,13 @@ def pytest_configure(config: pytest.Config) -> None:
             config.args = [str(FAULTS)]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is run by hand takes the time it takes."""
+    for item in items:
+        if any(item.get_closest_marker(mark) for mark in ("slow", "gpu", "faults")):
+            item.add_marker(pytest.mark.timeout(0))
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """One line for each reason that left tests out, so that none is overlooked among many; and the table of faults."""
     reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))

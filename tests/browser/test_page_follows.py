@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import Page, expect
 from site_at_work import Site, end, reached, until
-from the_page import press, shows, status, step
+from the_page import closed, press, shows, status, step
 
 from trainer.runs.folder import RunFolder
 
@@ -41,7 +41,7 @@ def test_two_tabs_show_the_same_run_and_both_go_on(page: Page, site: Site):
 
 def test_a_training_goes_on_when_the_browser_is_closed(page: Page, site: Site):
     run = training(site, page, "allein", LONG)
-    page.context.close()
+    closed(page.context)
     done = run.view().steps[-1].step
     until(lambda: reached(run, done + 5), "five more steps")
     assert run.status() == "running"
@@ -103,7 +103,7 @@ def test_a_killed_trainer_is_interrupted_and_continue_goes_on_without_a_gap(page
 
 def test_a_killed_server_ends_no_training_and_shows_it_again_once_started(page: Page, site: Site, window):
     run = training(site, page, "zäh", LONG)
-    page.context.close()
+    closed(page.context)
     site.kill()
     assert site.answers("/") == 0
     done = run.view().steps[-1].step

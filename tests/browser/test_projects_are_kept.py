@@ -6,7 +6,7 @@ import shutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from site_at_work import DEMO, Site, until
-from the_page import field, fill_example, press, room, shows
+from the_page import closed, field, fill_example, press, room, shows
 
 from trainer.projects.project import Project
 
@@ -131,7 +131,7 @@ def test_what_was_typed_while_the_server_was_away_is_kept_once_it_is_back(browse
     site.start()
     until(lambda: entered(site, "weg").get("adapter.rank") == 24, "it is kept")
     expect(rank).to_have_value("24")
-    page.context.close()
+    closed(page.context)
 
 
 def test_another_tab_follows_a_project_that_gets_its_name(page: Page, site: Site):
