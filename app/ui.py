@@ -15,6 +15,7 @@ from gradio.components.navbar import Navbar
 
 from app import api, help
 from app.dataset import page as dataset_page
+from app.desk.element import place
 from app.kit.component import asset
 from app.kit.text import I18N, label
 from app.kit.theme import STYLES, THEME
@@ -31,7 +32,7 @@ from app.settings import page as settings_page
 from app.start import page as start_page
 from trainer.contract import stops, streams, temporary
 from trainer.contract.errors import InvalidSettings, TrainerError
-from trainer.contract.home import Home
+from trainer.contract.home import CHECKOUT, Home
 from trainer.contract.pasted import host_of, path_of
 from trainer.contract.system_errors import system_explained
 from trainer.contract.units import error_lines, shown
@@ -70,7 +71,8 @@ def header(demo: gr.Blocks, here: str) -> None:
         demo.load(None, None, None, js=asset(script), api_visibility="private")
     Navbar(main_page_name=False)  # Gradio's own is left empty: ours speaks the reader's language
     with gr.Row(elem_id="header"):
-        gr.Markdown("# Atelier", elem_id="title")
+        gr.HTML(f"<h1>{asset('mark.svg')}Atelier</h1>", elem_id="title", padding=False, apply_default_css=False)
+        place("project")
         for name, links in (("rooms", ROOMS), ("nav", BESIDE)):
             with gr.Row(elem_id=name):
                 for key, path in links.items():
@@ -169,6 +171,7 @@ def serve(flags: argparse.Namespace) -> None:
         ssr_mode=False,
         run_history=False,
         footer_links=[],
+        favicon_path=CHECKOUT / "assets" / "mark.svg",
         theme=THEME,
         css_paths=STYLES,
         i18n=I18N,
@@ -176,6 +179,8 @@ def serve(flags: argparse.Namespace) -> None:
     sys.stdout.write(f"Atelier is at http://{host}:{port}  (Ctrl-C ends the page; training continues)\n")
     if allowed and not guarded:
         sys.stdout.write("Note: no password is set, and whoever reaches the allowed names may use the page.\n")
+    if flags.listen:
+        sys.stdout.write("Note: a browser announces the end of a training only on localhost and over https.\n")
     sys.stdout.flush()
     demo.block_thread()
 

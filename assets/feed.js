@@ -6,7 +6,10 @@ const SOONEST = 1000; // ms
 const page = crypto.getRandomValues(new Uint32Array(2)).join("-"); // by which the server counts open pages
 const shown = {}; // what stands in each place
 const BEHIND = 10_000; // ms between two questions of a tab in the background
+const bell = element.querySelector(".notify");
+const mute = !window.isSecureContext || !("Notification" in window); // a browser notifies on localhost and https alone
 let asked = -BEHIND;
+let running = false;
 let key = "", frame = "", asking = false, offline = "", timer = 0, pause = SOONEST;
 
 function put(part, html) {
@@ -22,6 +25,26 @@ function tell(name, data) {
   document.dispatchEvent(new CustomEvent(`atelier:${name}`, { detail: data }));
 }
 
+// The end of a training that was seen running, where the browser may say it.
+function notify(answer) {
+  if (mute) return;
+  bell.textContent = answer.notify;
+  bell.hidden = !answer.running || Notification.permission !== "default";
+  if (running && !answer.running && Notification.permission === "granted") {
+    try {
+      new Notification(answer.title, { tag: props.value });
+    } catch {
+      // a phone's browser wants a service worker
+    }
+  }
+  running = answer.running;
+}
+
+bell.onclick = async () => {
+  await Notification.requestPermission();
+  bell.hidden = true;
+};
+
 function take(answer) {
   key = answer.key;
   offline = answer.offline;
@@ -29,6 +52,7 @@ function take(answer) {
   const log = document.querySelector('[data-part="log"]');
   if (log && log.textContent !== answer.log) log.textContent = answer.log;
   document.title = answer.title || "Atelier";
+  notify(answer);
   tell("chart", answer.chart);
   tell("compare", answer.compare);
   if (answer.frame === frame) return;
@@ -64,6 +88,7 @@ async function ask() {
 
 watch("value", () => {
   key = "";
+  running = false;
   ask();
 });
 document.addEventListener("visibilitychange", ask);

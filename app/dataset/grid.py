@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
-from urllib.parse import urlencode
 
 from pydantic import BaseModel, field_validator
 
@@ -64,7 +63,6 @@ class GridData(TypedDict, total=False):
     cloud: list[tuple[str, int]]
     undo: str | None  # what would be undone; None: nothing
     redo: str | None
-    train: str
     cards: list[CardData]
     names: list[str]  # of the images chosen, in order; only when the choice was made
     words: dict[str, str]  # the reader's language; only when the page is opened
@@ -110,7 +108,6 @@ def grid_data(images: ImageFolder, shown: Iterable[str], tongue: str) -> GridDat
         "cloud": list(images.tags.items())[:TAGS_SHOWN],
         "undo": past.done[-1].what if past.done else None,
         "redo": past.undone[-1].what if past.undone else None,
-        "train": f"/?{urlencode({'images': str(images.folder)})}",
         "cards": [_card(images, name, tongue) for name in list(shown)[:AT_ONCE] if name in images.sets["all"]],
     }
 

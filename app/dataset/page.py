@@ -7,7 +7,8 @@ import gradio as gr
 from app.dataset import captioning, checks, grid, image
 from app.dataset.folder import ImageFolder
 from app.dataset.grid import GridData, opened
-from app.desk.element import Opened, opened_project
+from app.desk import element as desk
+from app.desk.in_view import Opened, opened_project
 from app.desk.presets import EXAMPLE, preset_titles
 from app.desk.state import Desk
 from app.kit.cards import problem_card
@@ -32,26 +33,26 @@ class CaptionGrid(Element):
 
 def build(home: Home, demo: gr.Blocks) -> None:
     """The page's components, and what happens when it is opened."""
-    gr.Markdown(label("dataset.heading"), elem_classes="heading")
     with gr.Row(elem_id="dataset-folder"):
-        images = gr.Textbox(label=label("dataset.folder"), scale=4, min_width=260, max_lines=1)
-        open_button = gr.Button(label("dataset.open"), scale=1, min_width=120)
+        images = gr.Textbox(label=label("dataset.folder"), scale=4, min_width=160, max_lines=1)
+        open_button = gr.Button(label("dataset.open"), scale=0, min_width=120, size="md")
     problem = gr.HTML(elem_id="dataset-problem")
     shown = CaptionGrid(elem_id="dataset")
     shown.serve([*grid.answers(home), *image.answers(home), *checks.answers(home), *captioning.answers(home)])
 
     def arrive(request: gr.Request) -> tuple[str, str, GridData | None]:
         """Show the folder that the address names, why it cannot be shown, and its first images."""
-        folder = str(request.query_params.get("images", "")).strip() or images_of(home, request)
+        project, images = (str(request.query_params.get(name, "")).strip() for name in ("project", "images"))
+        folder = (not project and images) or images_of(home, Opened(project=project, images=images))
         return folder, *first_page(home, folder, language(request))
 
     gr.on([open_button.click, images.submit], None, images, None, js=OPEN, api_visibility="private")
+    desk.build(home)
     demo.load(arrive, None, [images, problem, shown], api_visibility="private", show_progress="hidden")
 
 
-def images_of(home: Home, request: gr.Request) -> str:
-    """The image folder of the project that the address names, else of the one that changed last."""
-    asked = Opened(project=str(request.query_params.get("project", "")))
+def images_of(home: Home, asked: Opened) -> str:
+    """The image folder of the project that an address means."""
     with suppress(TrainerError):
         return str(Desk.of(home, opened_project(home, asked)).values["dataset.images"])
     return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -14,6 +13,7 @@ from app.desk import changes
 from app.desk.begin import start_run
 from app.desk.folders import FoldersData, folders_in
 from app.desk.images import images_html
+from app.desk.in_view import Opened, opened_project
 from app.desk.models import asked_of_hub, base_models
 from app.desk.presets import preset_groups
 from app.desk.recent import recents
@@ -24,7 +24,6 @@ from app.kit.questions import Answer, answer
 from app.kit.rows import answers as search_answers
 from app.kit.rows import rows, sections
 from app.kit.text import label, words
-from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home, user_path
 from trainer.projects.project import Project
 
@@ -32,13 +31,13 @@ FLUSH = "async () => [await window.atelier.flush()]"  # what was typed a moment 
 RELOAD = "() => window.atelier.reload()"  # the project was changed by the server
 
 
+PARTS = ("core", "rows", "list", "search", "header", "start", "aside", "drop", "browse", "bar")
+
+
 class DeskElement(Element):
     """Its value is the project's name; empty before anything was entered."""
 
-    SCRIPTS = (
-        "elements.js",
-        *(f"desk/{name}.js" for name in ("core", "rows", "list", "search", "start", "aside", "browse", "bar")),
-    )
+    SCRIPTS = ("elements.js", *(f"desk/{name}.js" for name in PARTS))
 
     def postprocess(self, value: Any) -> str:  # noqa: ANN401 - a name or None
         """The name."""
@@ -57,13 +56,6 @@ class At(BaseModel):
             ProjectMissing: It is gone.
         """
         return Project.named(home, self.project) if self.project else None
-
-
-class Opened(At):
-    """What the address says."""
-
-    images: str = ""
-    new: bool = False
 
 
 class Entered(At):
@@ -89,9 +81,10 @@ class Seen(At):
 
 
 class Folder(BaseModel):
-    """An image folder."""
+    """An image folder, and the word that calls up what is in it."""
 
     images: str
+    trigger_word: str = ""
 
 
 class Where(BaseModel):
@@ -172,7 +165,7 @@ def _looking(home: Home) -> list[Answer]:
 
     def desk_images(asked: Folder, tongue: str) -> dict[str, str]:
         """Thumbnails of the folder, how many images and captions, and what is wrong."""
-        found = images_html(home, user_path(asked.images), tongue) if asked.images.strip() else ""
+        found = images_html(home, user_path(asked.images), asked.trigger_word, tongue) if asked.images.strip() else ""
         return {"html": found}
 
     def desk_folders(asked: Where, _tongue: str) -> FoldersData:
@@ -194,21 +187,9 @@ def _looking(home: Home) -> list[Answer]:
     ]
 
 
-def opened_project(home: Home, asked: Opened) -> Project | None:
-    """The project that an address names, else of its images, else the one that changed last; None: a new one."""
-    if asked.new:
-        return None
-    with suppress(TrainerError):
-        if asked.project:
-            return asked.of(home)
-    if asked.images:
-        return changes.of_images(home, asked.images)
-    return next(iter(Project.all(home)), None)
-
-
-def place(part: str, classes: str = "") -> gr.HTML:
+def place(part: str, elem_id: str | None = None) -> gr.HTML:
     """Where the desk's script puts a part."""
-    return gr.HTML(f'<div class="desk-{part} {classes}"></div>', apply_default_css=False)
+    return gr.HTML(f'<div class="desk-{part}"></div>', apply_default_css=False, padding=False, elem_id=elem_id)
 
 
 def build(home: Home) -> DeskElement:

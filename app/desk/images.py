@@ -21,9 +21,10 @@ from trainer.contract.ours import check_all
 from trainer.contract.pasted import pasted
 from trainer.dataset import caption_files, formats, mask_files
 from trainer.dataset.overlay import existing_overlay
+from trainer.dataset.problems import uncalled
 from trainer.dataset.scan import look
 
-THUMBNAILS = 12
+THUMBNAILS = 13  # and how many more: two rows of seven
 DROPPED = (*formats.SUFFIXES, *caption_files.SUFFIXES)
 IMAGE_SUFFIX, CAPTION_SUFFIX = ("|".join(map(re.escape, known)) for known in (formats.SUFFIXES, caption_files.SUFFIXES))
 MASK_ENDING = "|".join(map(re.escape, (*mask_files.ENDINGS, *mask_files.COMMON)))
@@ -44,8 +45,8 @@ def dataset_link(values: Mapping[str, Any], preset: str) -> str:
     return f"/dataset?{urlencode({'images': str(folder), **{key: value for key, value in chosen.items() if value}})}"
 
 
-def images_html(home: Home, folder: Path, tongue: str) -> str:
-    """Returns what is in the folder as HTML, as far as it can be seen without training."""
+def images_html(home: Home, folder: Path, trigger_word: str, tongue: str) -> str:
+    """Returns what is in the folder as HTML, and what of it matters with this trigger word or none."""
     try:
         items, problems = look(folder, existing_overlay(home, folder))
     except TrainerError as error:
@@ -56,7 +57,8 @@ def images_html(home: Home, folder: Path, tongue: str) -> str:
     )
     more = f'<span class="more">+{len(items) - THUMBNAILS}</span>' if len(items) > THUMBNAILS else ""
     notes = "".join(
-        f'<li>{html_of(p.message, tongue)} <span class="quiet">{html_of(p.hint, tongue)}</span></li>' for p in problems
+        f'<li>{html_of(p.message, tongue)} <span class="quiet">{html_of(p.hint, tongue)}</span></li>'
+        for p in (uncalled(problem, trigger_word) for problem in problems)
     )
     counted = say(tongue, "train.counted", images=len(items), captions=sum(bool(item.caption) for item in items))
     return f'<p class="counted"><strong>{counted}</strong></p><div class="thumbs">{thumbs}{more}</div>' + (

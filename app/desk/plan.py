@@ -1,6 +1,6 @@
 """What pressing Train will do, in one sentence, or what is wrong with the settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.desk.presets import preset_config
@@ -10,11 +10,13 @@ from app.kit.wording import explained, on_page, setting_name
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
+from trainer.contract.settings.dataset import DatasetSettings
 from trainer.contract.units import duration, size
-from trainer.dataset.captions import first_caption
+from trainer.dataset.captions import Item, first_caption
 from trainer.dataset.class_images import class_images_of
+from trainer.dataset.kept import Surveys
 from trainer.dataset.overlay import with_overlays
-from trainer.dataset.problems import NO_CAPTION
+from trainer.dataset.problems import NO_CAPTION, Problem
 from trainer.dataset.scan import images_of
 from trainer.dataset.views import limit_of, plan
 from trainer.doctor.masks import mask_problems
@@ -25,6 +27,8 @@ from trainer.planning.estimate import disk_bytes, estimate, foreseen
 from trainer.planning.memory import GIB
 from trainer.planning.ready import rounded, settled, start_of
 from trainer.planning.strength import Far, far_strengths
+
+SURVEYS = Surveys()
 
 
 def read(home: Home, values: Mapping[str, Any], preset: str, goal: str) -> TrainConfig:
@@ -61,13 +65,21 @@ def wrong_settings(error: InvalidSettings, tongue: str) -> dict[str, str]:
     return {place: on_page(text, tongue) for place, text in error.places.items()}
 
 
-def parts(home: Home, config: TrainConfig, tongue: str) -> list[str]:
-    """Steps, time, memory and files of these settings, as plain texts, the steps first.
+def found_in(dataset: DatasetSettings) -> tuple[list[Item], list[Problem]]:
+    """Returns the images that are trained, and what was noticed in their folders; read again only when a file changed.
 
     Raises:
         TrainerError: The images cannot be used.
     """
-    items, _ = images_of(config.dataset)
+    return images_of(dataset, SURVEYS)
+
+
+def parts(home: Home, config: TrainConfig, items: Sequence[Item], tongue: str) -> list[str]:
+    """Steps, time, memory and files of these settings with these images, as plain texts, the steps first.
+
+    Raises:
+        TrainerError: The images cannot be used.
+    """
     made, known = plan(len(items), config.dataset), estimate(home, config)
     said = [
         say(
@@ -109,18 +121,22 @@ def parts(home: Home, config: TrainConfig, tongue: str) -> list[str]:
     return said
 
 
-def cautions(home: Home, config: TrainConfig, tongue: str) -> list[str]:
+def cautions(home: Home, config: TrainConfig, items: Sequence[Item], tongue: str) -> list[str]:
     """Returns what these settings and images would do that is hardly wanted, as plain texts.
 
     Raises:
-        TrainerError: The images cannot be used.
+        TrainerError: A mask cannot be used.
     """
-    items, problems = images_of(config.dataset)
-    uncalled = [problem for problem in problems if problem.code == NO_CAPTION and not config.dataset.trigger_word]
     changed = differing(shown_values(config), preset_config(home, config.preset)) if config.preset else {}
-    found = [*uncalled, *mask_problems(items, config, home), *without_effect(config, changed)]
+    found = [*mask_problems(items, config, home), *without_effect(config, changed)]
     notes = [explained(problem, tongue) for problem in found]
     return [*(_far(far, tongue) for far in far_strengths(config)), *notes]
+
+
+def uncaptioned(config: TrainConfig, problems: Sequence[Problem], tongue: str) -> str:
+    """Returns how many images would be trained without a word that calls up what they show; empty if none."""
+    bare = sum(len(one.images) for one in problems if one.code == NO_CAPTION)
+    return say(tongue, "plan.uncaptioned", images=bare) if bare and not config.dataset.trigger_word else ""
 
 
 def _far(far: Far, tongue: str) -> str:

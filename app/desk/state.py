@@ -38,6 +38,8 @@ class PlanData(TypedDict):
     second: str  # what it costs, and why
     notes: list[str]  # what to look at before Train
     problem: str  # why it cannot be trained; empty if it can
+    uncaptioned: str  # how many images no word would call up, to be captioned; empty for none
+    images: int  # that are trained; 0 while that is not known
 
 
 class StateData(TypedDict):
@@ -191,7 +193,7 @@ def _strength(values: Mapping[str, Any]) -> float | None:
 
 def _planned(desk: Desk, values: Mapping[str, Any], tongue: str) -> tuple[PlanData, dict[str, str]]:
     """The plan or the problem, and what is wrong with which setting."""
-    nothing: PlanData = {"first": "", "second": "", "notes": [], "problem": ""}
+    nothing: PlanData = {"first": "", "second": "", "notes": [], "problem": "", "uncaptioned": "", "images": 0}
     preset, goal = desk.preset, desk.goal
     try:
         desk.check_preset()
@@ -204,8 +206,10 @@ def _planned(desk: Desk, values: Mapping[str, Any], tongue: str) -> tuple[PlanDa
         return {**nothing, "first": say(tongue, unfinished)}, plan.model_problems(values, preset, goal, tongue)
     try:
         config = desk.config()
-        said = [escape(part) for part in plan.parts(desk.home, config, tongue)]
-        notes = [*plan.started(config, tongue), *(f"⚠ {text}" for text in plan.cautions(desk.home, config, tongue))]
+        items, problems = plan.found_in(config.dataset)
+        said = [escape(part) for part in plan.parts(desk.home, config, items, tongue)]
+        cautions = plan.cautions(desk.home, config, items, tongue)
+        notes = [*plan.started(config, tongue), *(f"⚠ {text}" for text in cautions)]
     except InvalidSettings as error:
         shorter = InvalidSettings(error.message, hint=say(tongue, "train.mend") if error.places else error.hint)
         wrong = plan.wrong_settings(error, tongue)
@@ -218,4 +222,12 @@ def _planned(desk: Desk, values: Mapping[str, Any], tongue: str) -> tuple[PlanDa
         return {**nothing, "problem": problem_card(error, tongue)}, wrong
     first, *rest = said
     second = " · ".join(f"<strong>{part}</strong>" if part.startswith("⚠") else part for part in rest)
-    return {"first": first, "second": second, "notes": [escape(note) for note in notes], "problem": ""}, {}
+    bare = plan.uncaptioned(config, problems, tongue)
+    return {
+        **nothing,
+        "first": first,
+        "second": second,
+        "notes": [escape(note) for note in notes],
+        "uncaptioned": bare,
+        "images": len(items),
+    }, {}

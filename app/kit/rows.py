@@ -1,5 +1,6 @@
 """Every setting as a row of the page: names, range, steps; and the search over all of them."""
 
+import re
 from collections.abc import Mapping
 from typing import TypedDict
 
@@ -12,6 +13,7 @@ from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS
 from trainer.contract.vocabulary import kohya_name, search
 
+KOHYA = re.compile(r" \(kohya: [^)]*\)")
 SETTINGS = {info.place: info for info in all_settings()}
 RATES_UP_TO = 0.1  # a number with such a limit is a learning rate, whose steps are factors
 SHARE_STEP, SIZE_STEP, NUMBER_STEP = 0.05, 64, 0.5
@@ -116,8 +118,9 @@ def step_of(info: SettingInfo) -> float:
 
 
 def help_of(info: SettingInfo) -> str:
-    """A setting's help and range."""
-    return " ".join(filter(None, [info.help, f"({info.range_text})" if info.range_text else ""]))
+    """A setting's help and range; without kohya_ss's name for it, which stands beside the setting's own."""
+    text = KOHYA.sub("", info.help)
+    return " ".join(filter(None, [text, f"({info.range_text})" if info.range_text else ""]))
 
 
 def element_id(place: str) -> str:

@@ -134,6 +134,8 @@ def parts_of(watch: Watch, tongue: str) -> dict[str, Any]:
             "board": parts.board(watch, tongue),
         },
         "title": parts.title(watch, tongue),
+        "running": watch.status == "running",
+        "notify": say(tongue, "live.notify"),
         "log": parts.log_tail(watch.run),
         "chart": chart_data(watch.view, watch.steps_total, tongue),
         "compare": compare_data(watch, tongue),
@@ -146,6 +148,8 @@ def nothing(tongue: str) -> dict[str, Any]:
     return {
         "html": {"headline": empty, "notices": "", "board": ""},
         "title": "",
+        "running": False,
+        "notify": "",
         "log": "",
         "chart": None,
         "compare": None,
@@ -156,7 +160,7 @@ class Headline(Element):
     """The run's state; its value is the name of the run that is shown. Its script brings all parts their news."""
 
     SCRIPTS = ("feed.js",)
-    TEMPLATE = '<div data-part="headline"></div>'
+    TEMPLATE = '<div data-part="headline"></div><button type="button" class="notify" hidden></button>'
 
     def postprocess(self, value: Any) -> str:  # noqa: ANN401 - a name or None
         """The name."""

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from app.desk.changes import taken_up
+from app.desk.element import build
 from app.kit.action_errors import reported
 from app.kit.component import PRIVATE, Leads
 from app.live import panel
@@ -19,7 +20,8 @@ def page(home: Home, feed: Feed, demo: gr.Blocks) -> None:
     """The page's components, and what its result's buttons do."""
     live = panel.Panel(home, feed)
     panel.wire(live, demo)
-    leads = Leads("", elem_id="leads")
+    build(home)
+    leads = Leads("", elem_id="leads-again")
 
     def again(run: str) -> str:
         """The address of the project with the shown run's settings."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.desk.in_view import run_in_view
 from app.kit.action_errors import reported
 from app.kit.component import PRIVATE
 from app.kit.text import label, language
@@ -112,13 +113,10 @@ def wire(panel: Panel, demo: gr.Blocks) -> None:
     panel.waiting.wire()
 
     def attach(request: gr.Request) -> str:
-        """The run that the address names, else the one that is being trained, else the newest."""
+        """The run that the address means."""
         queue.take_over()
-        runs = RunFolder.all(home)
-        requested = str(request.query_params.get("run", ""))
-        if any(run.path.name == requested for run in runs):
-            return requested
-        active = queue.active()
-        return active.path.name if active else runs[0].path.name if runs else ""
+        run, project = (str(request.query_params.get(name, "")) for name in ("run", "project"))
+        shown = run_in_view(home, run, project)
+        return shown.path.name if shown is not None else ""
 
     demo.load(attach, None, panel.shown, **PRIVATE)

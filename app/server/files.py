@@ -20,11 +20,13 @@ from starlette.staticfiles import NotModifiedResponse
 
 from app.server.access import logged_in
 from app.server.safety import refusal
-from trainer.contract.errors import isolated
+from trainer.contract.errors import TrainerError, isolated
 from trainer.contract.files import atomic_write
 from trainer.contract.home import Home
 from trainer.dataset.buckets import Size
 from trainer.dataset.images import read_image
+from trainer.projects.project import Project
+from trainer.projects.transfer import exported
 from trainer.runs.folder import RunFolder
 
 THUMB_PX = 256
@@ -68,15 +70,32 @@ def routes(home: Home) -> list[Route]:
             return Response(_placeholder(), media_type="image/jpeg", headers={"cache-control": ASK})
         return _file(request, _thumbnails(home), f"{key}.jpg", "image/jpeg", FOREVER)
 
+    return [
+        *_toml_routes(home),
+        Route("/atelier/run/{run}/{name:path}", guarded(run_file)),
+        Route("/atelier/thumb/{key}.jpg", guarded(thumbnail)),
+        Route("/atelier/{rest:path}", guarded(_missing)),
+    ]
+
+
+def _toml_routes(home: Home) -> list[Route]:
+    """What the user can take along as TOML."""
+
     def preset(request: Request) -> Response:
         """One of the user's presets, as a file."""
         return _file(request, home.presets, f"{request.path_params['name']}.toml", "application/toml", ASK)
 
+    def project(request: Request) -> Response:
+        """A project as a file that stands alone."""
+        try:
+            text = exported(Project.named(home, request.path_params["name"]))
+        except TrainerError:
+            return _missing(request)
+        return Response(text, media_type="application/toml", headers={"cache-control": ASK})
+
     return [
         Route("/atelier/preset/{name}.toml", guarded(preset)),
-        Route("/atelier/run/{run}/{name:path}", guarded(run_file)),
-        Route("/atelier/thumb/{key}.jpg", guarded(thumbnail)),
-        Route("/atelier/{rest:path}", guarded(_missing)),
+        Route("/atelier/project/{name}.toml", guarded(project)),
     ]
 
 

@@ -1,12 +1,19 @@
 """The room Settings: the four that matter, then everything, found by anyone's word."""
 
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
 import gradio as gr
 
 from app.desk.element import build, place
+from app.kit.action_errors import carded, reported
+from app.kit.component import PRIVATE, Leads
 from app.kit.form import control
 from app.kit.text import label
 from app.settings.preset_box import PresetBox
 from trainer.contract.home import Home
+from trainer.projects.transfer import import_project
 
 VIEWS = "dataset.views"
 FOUR = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", VIEWS)
@@ -41,4 +48,15 @@ def page(home: Home) -> None:
         with gr.Column(elem_id="settings-aside", scale=1, min_width=260):
             place("curve")
             place("text")
+            words: Any = label("project.import")  # its type says str, but it is translated like every button's
+            upload = gr.UploadButton(words, file_types=[".toml"], size="sm", min_width=90)
+            failed = gr.HTML(apply_default_css=False)
+    leads = Leads("", elem_id="leads-import")
     box.wire(build(home))
+
+    def take(file: str) -> Any:  # noqa: ANN401 - updates
+        """Make a project of a file, and go there."""
+        project = import_project(home, Path(file))
+        return {leads: f"/settings?{urlencode({'project': project.name})}", failed: ""}
+
+    upload.upload(reported(carded(failed, take)), upload, [leads, failed], **PRIVATE)

@@ -25,31 +25,33 @@ def page(home: Home) -> DeskElement:
     """The page's components, and what happens when files are dropped."""
     with gr.Column(elem_id="start-room"):
         place("recents")
-        with gr.Row(elem_classes="questions", equal_height=True):
-            with gr.Column(elem_classes="card", min_width=300):
+        with gr.Row(elem_classes="questions"):
+            with gr.Column(elem_classes="card", scale=11):
                 gr.Markdown(label("start.images"), elem_classes="heading")
-                drop = gr.File(
-                    label=label("train.drop"),
-                    show_label=False,
-                    file_count="multiple",
-                    file_types=["image", *DROPPED],
-                    height=120,
-                    elem_id="drop",
-                )
+                with gr.Column(elem_id="drop-area"):
+                    drop = gr.File(
+                        label=label("train.drop"),
+                        show_label=False,
+                        file_count="multiple",
+                        file_types=["image", *DROPPED],
+                        height=84,
+                        elem_id="drop",
+                    )
+                    place("drop", elem_id="drop-words")
                 failed = gr.HTML(elem_id="drop-problem", apply_default_css=False)
-                with gr.Column(elem_classes="setting-row"):
-                    control("dataset.images", placeholder="/home/me/Pictures/ana")
-                place("browse")
                 place("images")
-            with gr.Column(elem_classes="card", min_width=300):
+                with gr.Column(elem_classes="setting-row"), gr.Row(elem_id="folder-line"):
+                    control("dataset.images", info=None, placeholder="/home/me/Pictures/ana", min_width=120)
+                    place("browse")
+            with gr.Column(elem_classes="card", scale=11):
                 gr.Markdown(label("start.model"), elem_classes="heading")
                 place("models")
-            with gr.Column(elem_classes="card", min_width=260):
+            with gr.Column(elem_classes="card", scale=8):
                 gr.Markdown(label("start.goal"), elem_classes="heading")
                 place("goals")
                 for setting in ("output.name", "dataset.trigger_word"):
                     with gr.Column(elem_classes="setting-row"):
-                        control(setting)
+                        control(setting, info=None)
                 place("preset")
     desk = build(home)
 

@@ -55,6 +55,11 @@ element.addEventListener("named", async () => {
   part("detail").value = "detailed";
   drawCaptioning();
   watchCaptioning(await peek("captioning"));
+  if (location.hash !== "#caption") return;
+  const panel = part("captioner").closest("details");
+  panel.open = true;
+  panel.scrollIntoView({ block: "nearest" });
+  panel.querySelector("summary").focus({ preventScroll: true });
 });
 part("captioner").onchange = drawCaptioner;
 part("caption-stop").onclick = async () => watchCaptioning(await peek("caption_stop"));

@@ -8,6 +8,9 @@ const BEYOND = 1; // rows above and below the window that are there already
 const PAUSE = 80; // ms between two questions for cards while the page is scrolled
 const AGAIN = 2000; // ms until a server that gave no answer is asked again
 
+const above = () =>
+  document.getElementById("header").offsetHeight +
+  (getComputedStyle(part("bar")).position === "sticky" ? part("bar").offsetHeight : 0); // px that lie over the cards
 const part = (name) => element.querySelector(`.captions-${name}`);
 const fields = () => [...element.querySelectorAll(".captions-field")];
 const dirty = (field) => field.value !== (field.sent ?? field).caption; // there is something to save
@@ -90,7 +93,7 @@ function choose(change) {
   Object.assign(filter, change);
   ask("show", { shown: [] }).then((answer) => {
     if (answer?.error) return;
-    const top = part("body").getBoundingClientRect().top - part("bar").offsetHeight;
+    const top = part("body").getBoundingClientRect().top - above();
     if (top < 0) scrollBy(0, top);
   });
 }
@@ -244,9 +247,10 @@ function go(at, caret = null) {
   if (at < 0 || at >= names.length) return false;
   const row = CARD.height + CARD.gap;
   const top = part("grid").getBoundingClientRect().top + Math.floor(at / columns) * row;
-  const clear = getComputedStyle(part("bar")).position === "sticky" ? part("bar").offsetHeight + 8 : 8;
+  const clear = above() + 8;
+  const end = innerHeight - document.getElementById("bar").offsetHeight - 8;
   if (top < clear) scrollBy(0, top - clear);
-  else if (top + CARD.height > innerHeight - 8) scrollBy(0, top + CARD.height - innerHeight + 8);
+  else if (top + CARD.height > end) scrollBy(0, top + CARD.height - end);
   place();
   const field = shown.get(names[at])?.querySelector(".captions-field");
   field?.focus({ preventScroll: true });
@@ -329,7 +333,6 @@ function draw() {
   write("summary", data.summary);
   drawChoices();
   drawSteps();
-  part("train").href = data.train;
   const narrowed = filter.tags.length || filter.text || filter.among.length;
   write("empty", names.length ? "" : narrowed ? words["empty.found"] : words[`empty.${filter.choice}`]);
   place();
@@ -338,7 +341,7 @@ function draw() {
 }
 
 function name() {
-  for (const text of ["train", "pick-all", "pick-none", "leave-out", "take-in"]) write(text, words[text.replace("-", "_")]);
+  for (const text of ["pick-all", "pick-none", "leave-out", "take-in"]) write(text, words[text.replace("-", "_")]);
   part("choices").setAttribute("aria-label", words.choose);
   part("search").setAttribute("aria-label", words.search);
   part("search").placeholder = words.search;
@@ -360,4 +363,12 @@ element.addEventListener("input", ({ target }) => target.matches(".captions-fiel
 document.addEventListener("keydown", press);
 document.addEventListener("scroll", () => requestAnimationFrame(place), { passive: true });
 new ResizeObserver(place).observe(part("main"));
+// For the bar below: Train waits until every caption is saved.
+window.captions = {
+  saved: () => {
+    for (const field of fields()) save(field);
+    return turn;
+  },
+  shown: false, // whether the pictures in view are there
+};
 window.addEventListener("beforeunload", (event) => !fields().every(settled) && event.preventDefault()); // asks the user

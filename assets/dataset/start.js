@@ -14,12 +14,22 @@ function start() {
     element.dispatchEvent(new CustomEvent("named"));
   }
   draw();
+  window.captions.shown = !data;
   if (!data) return;
   say(words.keys, "hint");
   // Reading all captions keeps the server busy: first the pictures that are in view
   const opened = props.value;
-  pictured().then(() => props.value === opened && !data.whole && choose({}));
+  pictured().then(() => {
+    window.captions.shown = true;
+    if (props.value === opened && !data.whole) choose({});
+  });
 }
+
+let telling = 0;
+element.addEventListener("changed", () => {
+  clearTimeout(telling);
+  telling = setTimeout(() => window.atelier?.refresh(), 1000); // the plan counts captions and images
+});
 
 watch("value", start);
 start();

@@ -89,12 +89,17 @@ function makeText() {
     waiting = setTimeout(apply, 300);
   };
   field.onchange = apply;
-  place.replaceChildren(label, field, wrong, make("p", "help", words.text_help));
+  const file = Object.assign(make("a", "link export", words.download), { download: "" });
+  place.replaceChildren(label, field, wrong, make("p", "help", words.text_help), file);
 }
 
 function drawText() {
   const field = document.getElementById("as-toml");
   if (field && field !== document.activeElement) field.value = field.before = state.text;
+  const file = part("export");
+  if (!file) return;
+  file.hidden = !state.project;
+  file.href = `/atelier/project/${encodeURIComponent(state.project)}.toml`;
 }
 
 function drawAside() {

@@ -1,20 +1,27 @@
 // The bar: what Train will do, or why it cannot; and the desk as a whole.
 
 function drawBar() {
-  const { first, second, notes, problem } = state.plan;
+  const { first, second, notes, problem, uncaptioned } = state.plan;
   const bar = part("bar");
   const shown = JSON.stringify([state.plan, state.smaller]);
   if (!bar || bar.shown === shown) return;
   bar.shown = shown;
-  bar.replaceChildren();
-  const add = (name, html) => {
-    if (html) bar.append(Object.assign(make("div", name), { innerHTML: html }));
+  const said = make("div", "said");
+  const beside = make("div", "notes");
+  const add = (to, name, html) => {
+    if (html) to.append(Object.assign(make("div", name), { innerHTML: html }));
   };
-  add("problem", problem);
-  add("first", first);
-  add("second", second);
-  for (const note of notes) add("note", note);
-  if (state.smaller) bar.append(button("soft", state.smaller, () => choose("smaller")));
+  add(said, "problem", problem);
+  add(said, "first", first);
+  add(said, "second", second);
+  for (const note of notes) add(beside, "note", note);
+  if (uncaptioned) {
+    add(beside, "note", `${uncaptioned} `);
+    const link = Object.assign(make("a", "leads", words.caption_them), { href: `${state.look_closer}#caption` });
+    beside.lastChild.append(link);
+  }
+  if (state.smaller) beside.append(button("soft", state.smaller, () => choose("smaller")));
+  bar.replaceChildren(said, ...(beside.childNodes.length ? [beside] : []));
 }
 
 function drawProblem(text) {
@@ -26,25 +33,34 @@ function drawProblem(text) {
   bar.replaceChildren(card);
 }
 
+// `address` is a text, or a function of what was kept last.
 async function leave(address) {
   const project = await flush().catch(() => state.project); // what cannot be kept need not keep anybody here
-  const target = new URL(address, location.href);
+  const target = new URL(typeof address === "function" ? address() : address, location.href);
   if (project && !target.searchParams.has("new")) target.searchParams.set("project", project);
   location.assign(target);
 }
 
 function hearLinks(event) {
-  const link = event.target.closest("#rooms a, #nav a, .desk-recent");
+  const link = event.target.closest("#rooms a, #nav a, .desk-leads");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   event.preventDefault();
-  if (link.classList.contains("desk-recent")) flush().finally(() => location.assign(link.href));
-  else leave(new URL(link.href).pathname === "/dataset" && state?.look_closer ? state.look_closer : link.href);
+  if (new URL(link.href).searchParams.has("project")) flush().finally(() => location.assign(link.href));
+  else leave(() => (link.matches('#rooms [href$="/dataset"]') && state?.look_closer) || link.href);
+}
+
+// In the room of the images these come first: a plan of thousands keeps the server busy.
+async function pictured() {
+  while (document.getElementById("dataset") && !window.captions?.shown) await new Promise((done) => setTimeout(done, 100));
 }
 
 async function open() {
   const address = new URLSearchParams(location.search);
-  if (address.has("run")) return location.replace(`/live?${new URLSearchParams({ run: address.get("run") })}`);
-  const question = { project: address.get("project") ?? "", images: address.get("images") ?? "", new: address.has("new") };
+  if (address.has("run") && location.pathname === "/") return location.replace(`/live?${new URLSearchParams({ run: address.get("run") })}`);
+  await pictured();
+  const named = (name) => address.get(name) ?? "";
+  const question = { project: named("project"), images: named("images"), run: named("run"), new: address.has("new") };
+  question.live = location.pathname === "/live";
   const answer = await peek("desk_open", question);
   if (answer.error) return drawProblem(answer.error);
   ({ words, presets } = answer);
@@ -58,6 +74,9 @@ async function open() {
   makeEpochs();
   makeText();
   makeBrowse();
+  makeDrop();
+  makeSwitch();
+  makeRanges();
   take(answer.state);
   const modelsThere = makeModels();
   makeRecents();
@@ -81,5 +100,5 @@ document.addEventListener("keydown", hearArrow, true);
 document.addEventListener("input", (event) => {
   if (state && event.detail !== "desk") touched(event);
 });
-window.atelier = { flush, reload };
+window.atelier = { flush, reload, refresh };
 ready = open();

@@ -12,7 +12,7 @@ function makeBrowse() {
     if (found.path) list.append(button("folder", `↑ ${found.parent || words.places}`, () => show(found.parent)));
     list.append(...found.folders.map((one) => button("folder", one.name, () => show(one.path))));
     const feet = make("div", "dialog-feet");
-    feet.append(button("soft", words.cancel, () => dialog.close()));
+    feet.append(button("plain", words.cancel, () => dialog.close()));
     if (found.path) {
       const label = fill(words.choose, { images: found.images });
       feet.append(
@@ -25,7 +25,7 @@ function makeBrowse() {
     dialog.replaceChildren(make("h3", "label", found.path || words.places), list, feet);
     list.querySelector("button")?.focus();
   };
-  const open = button("soft", words.browse, () => {
+  const open = button("plain", words.browse, () => {
     show(state.values["dataset.images"]);
     dialog.showModal();
   });

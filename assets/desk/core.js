@@ -43,6 +43,8 @@ function take(answer) {
   drawChoices(before);
   drawAside();
   drawBar();
+  drawSwitch();
+  drawNav();
   drawImages();
   return true;
 }
@@ -112,6 +114,7 @@ function keep(settled) {
 // be trained than what stands there.
 async function flush() {
   await ready;
+  await window.captions?.saved();
   if (state) await keep(true);
   if (failed) throw new Error(words.offline);
   return state?.project ?? "";
@@ -126,8 +129,15 @@ function touched(event) {
 
 async function reload() {
   const answer = await peek("desk_open", { project: props.value || state.project });
-  if (part("images")) part("images").folder = null; // what is in it may have changed
+  if (part("images")) part("images").asked = null; // what is in it may have changed
   take(answer.state ?? answer);
+}
+
+// The images may be others, though nothing was entered.
+async function refresh() {
+  if (!state?.project) return;
+  const news = await peek("desk_news", { project: state.project, changes: -1 });
+  if (news.project) take(news);
 }
 
 async function look() {

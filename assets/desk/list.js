@@ -14,7 +14,32 @@ function drawList(sections) {
   });
   list.replaceChildren(...made);
   const links = Object.entries(sections).map(([section, title]) =>
-    button("jump", title, () => document.getElementById(`section-${section}`).scrollIntoView({ block: "start" })),
+    jump(section, title),
   );
-  part("nav").replaceChildren(...links);
+  part("nav").replaceChildren(...links, make("div", "back"));
+}
+
+function jump(section, title) {
+  const link = button("jump", title, () => document.getElementById(`section-${section}`).scrollIntoView({ block: "start" }));
+  link.append(Object.assign(make("span", "count"), { id: `changed-${section}` }));
+  return link;
+}
+
+// How many settings differ from the preset, by section, and the way back.
+function drawNav() {
+  const back = part("back");
+  if (!back) return;
+  const changed = Object.keys(state.usual);
+  for (const count of document.querySelectorAll(".desk-count")) {
+    const here = changed.filter((place) => `changed-${place.split(".")[0]}` === count.id).length;
+    count.textContent = here || "";
+  }
+  const shown = `${state.preset} ${changed.length}`;
+  if (back.shown === shown) return;
+  back.shown = shown;
+  back.replaceChildren();
+  if (!changed.length || !state.preset) return;
+  const title = document.getElementById("preset")?.selectedOptions[0]?.textContent ?? state.preset;
+  back.append(make("span", "", fill(words.changed, { count: changed.length, preset: title })));
+  back.append(button("plain", words.back_to_preset, () => choose("preset", state.preset)));
 }

@@ -22,8 +22,9 @@ function makeRow(row) {
   row.node.dataset.kind = row.kind;
   const label = Object.assign(make("label", "label", row.label), { htmlFor: row.id });
   const help = Object.assign(make("p", "help", row.help), { id: `${row.id}-help` });
+  row.dot = make("span", "dot");
   const named = make("div", "named");
-  named.append(label);
+  named.append(label, row.dot);
   if (row.kohya) named.append(make("span", "kohya", `kohya: ${row.kohya}`));
   named.append(help);
   const holder = make("div", "held");
@@ -94,6 +95,7 @@ function drawMark(row) {
     document.getElementById(row.id).closest(".setting-row")?.append(row.mark);
   }
   if (!row.mark || row.mark.shown === marked) return;
+  if (row.dot) row.dot.hidden = !changed;
   const inside = row.mark.contains(document.activeElement);
   row.mark.shown = marked;
   row.mark.replaceChildren();
@@ -113,6 +115,7 @@ function drawRows() {
     if (!fieldOf(row)) continue;
     write(row, state.values[row.place]);
     drawMark(row);
+    drawRange(row);
     if (row.node) row.node.hidden = !applies(row) && !(row.place in state.usual);
   }
   if (!rows.get("adapter.rank").dirty && !rows.get("adapter.alpha").dirty) held = state.strength ?? held;
@@ -141,4 +144,49 @@ function hearArrow(event) {
   row.dirty = false;
   write(row, stepped(row, Number(event.target.value), event.key === "ArrowUp"));
   touched(event);
+}
+
+// ---- the four that matter: a slider below the number
+
+const POWERS = Array.from({ length: 8 }, (_, power) => 2 ** (power + 1)); // 2 … 256
+const TENS = (low, high) =>
+  Array.from({ length: high - low }, (_, i) => 10 ** (low + i)).flatMap((unit) =>
+    FACTORS.slice(0, -1).map((factor) => Number((factor * unit).toPrecision(6))),
+  );
+const STOPS = {
+  "adapter.rank": POWERS,
+  "adapter.alpha": [1, ...POWERS],
+  "optimizer.learning_rate": [...TENS(-6, -1), 0.1].slice(3), // 3e-6 … 0.1
+  "dataset.views": [...new Set(TENS(0, 3).map(Math.ceil)), 1000],
+};
+
+function makeRanges() {
+  if (!document.querySelector(".four")) return;
+  for (const [place, stops] of Object.entries(STOPS)) {
+    const row = rows.get(place);
+    const holder = document.getElementById(row.id)?.closest(".setting-row");
+    const range = Object.assign(make("input", "range"), { type: "range", min: 0, max: stops.length - 1, step: 1 });
+    range.setAttribute("aria-label", row.label);
+    range.oninput = () => {
+      row.dirty = false;
+      write(row, stops[range.value]);
+      touched({ target: fieldOf(row) });
+    };
+    row.dot = make("span", "dot");
+    const beside = make("span", "beside kohya", row.kohya && `kohya: ${row.kohya}`);
+    beside.append(row.dot);
+    row.range = range;
+    document.getElementById(row.id).after(range);
+    holder.append(beside);
+  }
+}
+
+function drawRange(row) {
+  if (!row.range) return;
+  const value = Number(state.values[row.place]) || 0;
+  const stops = STOPS[row.place];
+  const nearest = stops.reduce((best, stop, index) => (Math.abs(Math.log(stop / value)) < Math.abs(Math.log(stops[best] / value)) ? index : best), 0);
+  row.range.value = nearest;
+  row.range.style.setProperty("--share", nearest / (stops.length - 1));
+  row.range.setAttribute("aria-valuetext", String(value));
 }

@@ -82,37 +82,53 @@ function drawChoices(before) {
 }
 
 async function drawImages() {
-  const folder = state.values["dataset.images"];
-  if (!part("images") || part("images").folder === folder) return;
-  part("images").folder = folder;
-  const { html, error } = await peek("desk_images", { images: folder });
-  if (folder !== state.values["dataset.images"]) return; // another folder by now
-  if (error) part("images").replaceChildren(make("p", "wrong", error));
-  else put("images", html);
+  const question = { images: state.values["dataset.images"], trigger_word: state.values["dataset.trigger_word"] };
+  const place = part("images");
+  const asked = JSON.stringify(question);
+  if (!place || place.asked === asked) return;
+  place.asked = asked;
+  const { html, error } = await peek("desk_images", question);
+  if (place.asked !== asked) return; // another folder by now
+  if (error) return place.replaceChildren(make("p", "wrong", error));
+  put("images", html);
+  if (!html || !state.look_closer || place.querySelector(".desk-link")) return;
+  place.querySelector(".counted")?.append(Object.assign(make("a", "link leads", words.see), { href: state.look_closer }));
+}
+
+const FIRST = 4; // projects that are shown at once
+
+function recentCard(one) {
+  const card = Object.assign(make("a", "recent leads"), { href: addressOf("/", one.name) });
+  if (one.name === state.project) card.setAttribute("aria-current", "true");
+  const pictures = make("span", "recent-pictures");
+  for (const address of one.pictures) pictures.append(Object.assign(new Image(), { src: address, alt: "", loading: "lazy" }));
+  const text = make("span", "recent-text");
+  text.append(make("span", "recent-name", one.name));
+  if (one.state) text.append(make("span", one.live ? "tag live" : "tag", one.state));
+  text.append(make("span", "recent-about", one.about));
+  card.append(pictures, text);
+  return card;
 }
 
 async function makeRecents() {
   const place = part("recents");
   if (!place) return;
   const { projects = [] } = await peek("desk_recent");
-  const cards = projects.map((one) => {
-    const card = Object.assign(make("a", "recent"), { href: `/?${new URLSearchParams({ project: one.name })}` });
-    if (one.name === state.project) card.setAttribute("aria-current", "true");
-    const pictures = make("span", "recent-pictures");
-    for (const address of one.pictures) pictures.append(Object.assign(new Image(), { src: address, alt: "", loading: "lazy" }));
-    const text = make("span", "recent-text");
-    text.append(make("span", "recent-name", one.name), make("span", "recent-about", one.about));
-    if (one.state) text.append(make("span", "tag", one.state));
-    card.append(pictures, text);
-    return card;
-  });
-  const heading = make("h2", "heading", words.projects);
-  const fresh = Object.assign(make("a", "soft", words.new), { href: "/?new=1" });
-  const example = button("soft", words.example, () => choose("example").then(makeRecents));
+  const fresh = Object.assign(make("a", "plain leads", words.new), { href: "/?new=1" });
+  const example = button("plain", words.example, () => choose("example").then(makeRecents));
   example.id = "example";
   const head = make("div", "recents-head");
-  head.append(heading, fresh, example);
+  head.append(make("h2", "title", projects.length ? words.projects : words.welcome));
   const list = make("div", "recents-list");
-  list.append(...cards);
-  place.replaceChildren(head, list);
+  list.append(...projects.slice(0, FIRST).map(recentCard));
+  if (projects.length > FIRST) {
+    const all = button("link", fill(words.all_projects, { count: projects.length }), () => {
+      list.append(...projects.slice(FIRST).map(recentCard));
+      list.children[FIRST].focus();
+      all.remove();
+    });
+    head.append(all);
+  }
+  head.append(example, fresh);
+  place.replaceChildren(head, ...(projects.length ? [list] : []));
 }

@@ -4,7 +4,10 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
+from site_at_work import Site, until
 from the_page import field, fill_example, room
+
+from trainer.projects.project import Project
 
 
 @pytest.fixture
@@ -113,3 +116,85 @@ def test_the_learning_strength_is_kept_as_long_as_it_is_ticked(listed: Page):
     expect(listed.locator("#bar")).to_contain_text("24 images")
     expect(rank).to_have_value("16")
     expect(rate).to_have_value("0.0068")
+
+
+def test_a_slider_and_its_number_are_one_and_its_steps_are_those_of_the_field(page: Page, site: Site):
+    fill_example(page, "schieber")
+    room(page, "Settings")
+    rate, slider = field(page, "spinbutton", "Learning rate"), field(page, "slider", "Learning rate")
+    expect(rate).to_have_value("0.0034")
+    expect(slider).to_have_attribute("aria-valuetext", "0.0034")
+    slider.press("ArrowRight")
+    expect(rate).to_have_value("0.005")
+    rate.fill("0.0007")
+    expect(slider).to_have_attribute("aria-valuetext", "0.0007")
+    rank = field(page, "slider", "Rank")
+    rank.press("End")
+    expect(field(page, "spinbutton", "Rank")).to_have_value("256")
+    until(lambda: Project.named(site.home, "schieber").read().values.get("adapter.rank") == 256, "it is kept")
+
+
+def test_what_is_changed_is_counted_by_section_and_one_click_goes_back_to_the_preset(page: Page):
+    fill_example(page, "zurück")
+    room(page, "Settings")
+    field(page, "spinbutton", "Warmup").fill("0.2")
+    field(page, "spinbutton", "Rank").fill("8")
+    side = page.locator("#settings-side")
+    expect(side.get_by_role("button", name="LoRA")).to_contain_text("1")
+    expect(side).to_contain_text("Changed from “Toy model · Style”: ")
+    page.get_by_role("button", name="Back to the preset").click()
+    expect(field(page, "spinbutton", "Rank")).to_have_value("16")
+    expect(side.get_by_role("button", name="Back to the preset")).to_have_count(0)
+    expect(page.locator("#bar")).to_contain_text("24 images ×")  # the images are the user's, and stay
+
+
+def test_a_project_goes_out_and_comes_back_as_one_file(page: Page, site: Site, tmp_path):
+    fill_example(page, "reise")
+    room(page, "Settings")
+    field(page, "spinbutton", "Rank").fill("24")
+    until(lambda: Project.named(site.home, "reise").read().values.get("adapter.rank") == 24, "it is kept")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as a file").click()
+    file = tmp_path / "reise.toml"
+    download.value.save_as(file)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Import a project").click()
+    chooser.value.set_files(file)
+    expect(page.get_by_role("button", name="Project: reise 2")).to_be_visible()
+    expect(field(page, "spinbutton", "Rank")).to_have_value("24")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[adapter]\nrank = ", "TOML"),
+        ("format = 99\n[adapter]\nrank = 8\n", "newer"),
+        ("network_dim = 8\nnetwork_module = 'networks.lora'\n", "kohya"),
+        ("[adapter]\nrnak = 8\n", "rank"),
+    ],
+    ids=["broken", "newer", "kohya", "misspelt"],
+)
+def test_a_file_that_is_no_project_is_said_and_makes_none(page: Page, site: Site, tmp_path, text, said):
+    fill_example(page, "bleibt")
+    room(page, "Settings")
+    file = tmp_path / "fremd.toml"
+    file.write_text(text)
+    before = {project.name for project in Project.all(site.home)}
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Import a project").click()
+    chooser.value.set_files(file)
+    expect(page.get_by_role("alert").filter(has_text=said)).to_be_visible()
+    assert {project.name for project in Project.all(site.home)} == before
+    expect(page.get_by_role("button", name="Project: bleibt")).to_be_visible()
+
+
+def test_a_file_of_an_earlier_version_is_a_project(page: Page, tmp_path):
+    fill_example(page, "neu")
+    room(page, "Settings")
+    file = tmp_path / "alt.toml"
+    file.write_text('preset = "sdxl-style"\n[adapter]\nrank = 12\n[dataset]\nimages = "/gone"\n')
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Import a project").click()
+    chooser.value.set_files(file)
+    expect(page.get_by_role("button", name="Project: alt")).to_be_visible()
+    expect(field(page, "spinbutton", "Rank")).to_have_value("12")

@@ -130,7 +130,7 @@ def form(folder: Path, data: bytes) -> None:
         state_of(home, made(home, project, entered(Desk.of(home, project), given, None)), "en")
     images = values["dataset.images"]
     if isinstance(images, str) and not Path(images).is_absolute():
-        images_html(home, folder / "pictures", "en")
+        images_html(home, folder / "pictures", "", "en")
 
 
 def question(folder: Path, data: bytes) -> None:

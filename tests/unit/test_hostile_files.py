@@ -122,7 +122,7 @@ def test_images_of_odd_names_are_scanned_changed_and_shown(tmp_path, name):
         assert entries_of(home, folder) == {name: Entry(text="a bear")}
         assert list(ImageFolder.of(home, str(folder)).captions.values()) == ["a bear"]
     assert load_image(items[0].path).size == (16, 16)
-    assert "<b>" not in images_html(home, folder, "en")
+    assert "<b>" not in images_html(home, folder, "", "en")
     assert sorted(path.name for path in tmp_path.iterdir()) in (["home", "pictures"], ["pictures"])
 
 

@@ -1,6 +1,6 @@
 """The images of a data set with their captions and masks, and what is wrong with them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,8 +56,14 @@ class Survey:
         return kept
 
 
-def images_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
+def images_of(
+    settings: DatasetSettings, look_into: Callable[..., Survey] | None = None
+) -> tuple[list[Item], list[Problem]]:
     """Returns the images of all folders that are trained, and what was noticed in these and in those of class images.
+
+    Args:
+        settings: The folders, and what of them is trained.
+        look_into: Stands for `survey` where its answers are kept.
 
     Raises:
         DatasetError: One of the folders cannot be used; see `scan`.
@@ -70,13 +76,13 @@ def images_of(settings: DatasetSettings) -> tuple[list[Item], list[Problem]]:
         rules = settings.of_folder(number)
         apart = [other.resolve() for other in folders if other.resolve() != folder.resolve()]
         captions = Path(rules.captions) if rules.captions else None
-        survey = _survey(folder, captions, rules.folder_repeats, apart, base)
+        found = (look_into or survey)(folder, captions, rules.folder_repeats, apart, base)
         if number in settings.class_folders:
-            problems += [problem for problem in survey.problems if problem.code not in OF_SUBJECT]
+            problems += [problem for problem in found.problems if problem.code not in OF_SUBJECT]
             continue
         weight = settings.concepts[number - 1].weight if number else 1.0
-        items += [replace(item, concept=number, weight=item.weight * weight) for item in survey.trained(folder)]
-        problems += [uncalled(problem, rules.trigger_word) for problem in survey.problems]
+        items += [replace(item, concept=number, weight=item.weight * weight) for item in found.trained(folder)]
+        problems += [uncalled(problem, rules.trigger_word) for problem in found.problems]
     return items, problems
 
 
@@ -98,8 +104,8 @@ def scan(
         NothingToTrain: None that can be opened and is not excluded.
         DatasetError: The file `captions` cannot be read.
     """
-    survey = _survey(folder, captions, folder_repeats)
-    return survey.trained(folder), survey.problems
+    found = survey(folder, captions, folder_repeats)
+    return found.trained(folder), found.problems
 
 
 def look(
@@ -112,18 +118,31 @@ def look(
         NoImages: No images.
         DatasetError: The file `captions` cannot be read.
     """
-    survey = _survey(folder, captions, folder_repeats)
-    return survey.items, survey.problems
+    found = survey(folder, captions, folder_repeats)
+    return found.items, found.problems
 
 
-def _survey(
+def survey(
     folder: Path,
     captions: Path | None,
     folder_repeats: bool = True,
     apart: Sequence[Path] = (),
     base: Path | None = None,
 ) -> Survey:
-    """The images below a folder, with what the file `captions` says of them; problems name them relative to `base`."""
+    """Returns what is below a folder, and what the file `captions` says of it.
+
+    Args:
+        folder: The image folder.
+        captions: File with captions that overrides those in the folder.
+        folder_repeats: Whether a folder name such as 10_ana woman sets repeats and captions.
+        apart: Folders within it that are not entered.
+        base: Folder that problems name files relative to; None: the folder itself.
+
+    Raises:
+        FolderMissing: No such folder.
+        NoImages: No images.
+        DatasetError: The file `captions` cannot be read.
+    """
     base = base or folder
     found = listing(folder, apart, base)
     if not found.images:

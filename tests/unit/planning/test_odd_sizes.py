@@ -5,7 +5,7 @@ import math
 import pytest
 from tiny import images
 
-from app.desk.plan import model_problems, parts
+from app.desk.plan import found_in, model_problems, parts
 from app.kit.form import shown_values
 from app.kit.rows import SETTINGS
 from trainer.console.main import main
@@ -50,7 +50,7 @@ def test_a_resolution_between_two_of_the_grid_is_said_with_what_it_becomes(tmp_p
     assert main(flags) == 0
     assert "is trained at" not in capsys.readouterr().out
     config = validated({"dataset": {"images": str(folder), "resolution": 100}, "model": {"base_model": "pocket"}})
-    assert "100 px is trained at 96 px" in " · ".join(parts(Home(tmp_path), config, "en"))
+    assert "100 px is trained at 96 px" in " · ".join(parts(Home(tmp_path), config, found_in(config.dataset)[0], "en"))
     sd = validated({"model": {"family": "sd15", "base_model": "nobody/knows"}, "dataset": {"resolution": 500}})
     assert rounded(sd) == {500: 448}
     assert rounded(sd.model_copy(update={"dataset": validated({"dataset": {"resolution": 576}}).dataset})) == {}

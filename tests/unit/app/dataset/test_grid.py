@@ -315,11 +315,6 @@ def test_a_folder_that_is_gone_is_told(home, tmp_path):
         ImageFolder.of(home, str(tmp_path / "none"))
 
 
-def test_the_train_page_is_linked_with_this_folder(home, tmp_path):
-    draw(tmp_path / "a & b" / "a.png")
-    assert ask(home, "show", tmp_path / "a & b")["train"].endswith("a+%26+b")
-
-
 def test_opening_without_a_folder_says_what_to_do_and_a_wrong_one_what_is_wrong(home, tmp_path, folder):
     assert first_page(home, "", "en")[1] is None
     assert "folder" in first_page(home, "", "en")[0]

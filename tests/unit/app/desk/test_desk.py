@@ -68,7 +68,8 @@ def read(home, preset, values):
 
 def sentence(home, config, tongue):
     """The plan as one text."""
-    return " · ".join(plan.parts(home, config, tongue))
+    items, _ = plan.found_in(config.dataset)
+    return " · ".join(plan.parts(home, config, items, tongue))
 
 
 def planned(home, preset, values):
@@ -84,7 +85,7 @@ def planned(home, preset, values):
 
 
 def test_a_folder_is_shown_with_counts_and_problems_and_everything_escaped(home, folder):
-    html = images_html(home, folder, "en")
+    html = images_html(home, folder, "", "en")
     assert "3 images, 2 with captions" in html
     assert html.count("<img") == 3
     assert "1 of 3 images have no caption" in html
@@ -95,7 +96,7 @@ def test_a_folder_is_shown_with_counts_and_problems_and_everything_escaped(home,
 def test_files_that_are_not_read_are_counted_beneath_the_images(home, folder):
     for name in ("a.nef", "b.nef", "c.psd"):
         (folder / name).touch()
-    assert "3 other files are not read: 2 .nef, 1 .psd." in images_html(home, folder, "en")
+    assert "3 other files are not read: 2 .nef, 1 .psd." in images_html(home, folder, "", "en")
 
 
 def test_the_data_set_is_looked_at_as_it_will_be_trained(home, folder):
@@ -113,7 +114,7 @@ def test_without_a_folder_no_link_leads_to_it(home, images):
 
 
 def test_a_wrong_folder_is_named_with_what_to_do(home, tmp_path):
-    html = images_html(home, tmp_path / "no such", "en")
+    html = images_html(home, tmp_path / "no such", "", "en")
     assert 'role="alert"' in html
     assert "no such does not exist" in html
 
@@ -213,16 +214,20 @@ def test_what_nothing_would_call_up_is_said_before_train(home, folder):
     for file in folder.glob("*.txt"):
         file.unlink()
     for word, said in (("", True), ("mimi", False)):
-        inputs = named(home, "pocket-style", dataset_images=str(folder), dataset_trigger_word=word)
-        cautions = " ".join(plan.cautions(home, read(home, "pocket-style", inputs), "en"))
-        assert ("caption them: “Automatic captions” on the Dataset page" in cautions) == said
+        values = {"preset": "pocket-style", "dataset.images": str(folder), "dataset.trigger_word": word}
+        made = state_of(home, Project.create(home, "", values), "en")
+        assert ("3 images have no caption" in made["plan"]["uncaptioned"]) == said
+        hint = images_html(home, folder, word, "en")
+        assert ("caption them: “Automatic captions” on the Dataset page" in hint) == said
+        assert ("trained on the trigger word alone" in hint) != said
 
 
 def test_a_setting_that_changes_nothing_is_said_before_train(home, folder):
     for dropout, said in ((0.0, True), (0.1, False)):
         changes = {"dataset_keep_tags": 3, "dataset_tag_dropout": dropout, "dataset_images": str(folder)}
         config = read(home, "pocket-style", named(home, "pocket-style", **changes))
-        assert ("Keep first tags: 3” has no effect" in " ".join(plan.cautions(home, config, "en"))) == said
+        said_of = " ".join(plan.cautions(home, config, plan.found_in(config.dataset)[0], "en"))
+        assert ("Keep first tags: 3” has no effect" in said_of) == said
 
 
 def test_the_plan_knows_the_time_from_an_earlier_run(home, folder):

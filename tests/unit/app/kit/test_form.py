@@ -1,7 +1,7 @@
 import pytest
 
 from app.kit.form import config_of, control, shown_values
-from app.kit.rows import SETTINGS, row
+from app.kit.rows import SETTINGS, help_of, row
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.presets import FOLDER, load_preset, overlay
 from trainer.contract.settings.config import SECTIONS, validated
@@ -24,8 +24,9 @@ def test_a_setting_has_name_help_and_range_in_the_list(place):
 def test_a_control_has_name_and_help(place):
     made = control(place)
     assert made.label
-    assert SETTINGS[place].help in made.info
+    assert help_of(SETTINGS[place]) == made.info
     assert SETTINGS[place].range_text in made.info
+    assert "kohya" not in made.info  # which stands beside the name
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -21,12 +21,14 @@ from app.server.safety import CLOSED, middleware
 from trainer.contract.errors import InvalidSettings
 from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
+from trainer.projects.project import Project
 from trainer.runs.folder import RunFolder
 
 SECRET = "a secret of this computer"
 # Addresses that hold a name, each with what its name leads to. A new one must be put here, with a thought.
 NAMED = {
     "/atelier/preset/{name}.toml": "a preset's file, by files._inside",
+    "/atelier/project/{name}.toml": "a project's file, by Project.named",
     "/atelier/run/{run}/{name:path}": "a run's previews and LoRA files, by files._inside",
     "/atelier/thumb/{key}.jpg": "a thumbnail by its hash",
     "/atelier/{rest:path}": "nothing",
@@ -250,7 +252,7 @@ def test_the_feed_shows_no_other_folders_log(browser, home, run):
 
 def test_a_function_takes_no_file_that_was_not_uploaded(browser, page, home):
     taking = [one for one in page.get_blocks().fns.values() if any(hasattr(c, "file_types") for c in one.inputs)]
-    assert len(taking) == 2  # the drop zone, and a preset to take in
+    assert len(taking) == 3  # the drop zone, a preset and a project to take in
     for one in taking:
         for path in ("/etc/passwd", str(home.root.parent / "outside" / "secret.toml")):
             file = {"path": path, "meta": {"_type": "gradio.FileData"}}
@@ -259,6 +261,7 @@ def test_a_function_takes_no_file_that_was_not_uploaded(browser, page, home):
             browser.post("/gradio_api/run/predict", json={"data": data, "fn_index": one._id})
     assert not list(home.root.glob("datasets/*/*"))
     assert not list(home.presets.glob("*"))
+    assert not Project.all(home)
 
 
 def test_with_a_password_nothing_is_told_to_who_has_none(home, capfd):
