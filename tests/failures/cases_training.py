@@ -73,6 +73,12 @@ def losses_that_stay_no_numbers(scene):
     return scene.train(scene.new_run(optimizer=CONSTANT), "non_finite_loss")
 
 
+@case("train", "nothing_learned", trains=True)
+def captions_that_are_all_dropped_where_the_base_is_kept_without_one(scene):
+    changes = {"dataset": {"caption_dropout": 1.0}, "objective": {"keep_uncaptioned": True}}
+    return scene.train(scene.new_run(**changes), "nothing_learned")
+
+
 @case("train", "out_of_memory", trains=True)
 def memory_that_runs_out_once(scene):
     plain, calls = loop.update, []

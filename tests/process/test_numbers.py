@@ -116,3 +116,43 @@ def test_a_sound_training_is_not_disturbed_by_the_yardstick(new_run, monkeypatch
     assert train(unwatched) == 0
     ours, theirs = weights(watched), weights(unwatched)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def bare(run):
+    """The run's images without their captions, in a folder of their own."""
+    folder = run.path.parent / "ohne Worte ü"
+    shutil.copytree(run.config().dataset.images, folder, ignore=shutil.ignore_patterns("*.txt"))
+    return str(folder)
+
+
+@pytest.mark.parametrize("trigger_word", ["", "ohwx"])
+def test_images_without_a_caption_are_learned_where_the_base_is_kept_without_one(new_run, trigger_word):
+    dataset = {"caption_dropout": 0.5, "trigger_word": trigger_word, "images": bare(new_run())}
+    run = new_run(dataset=dataset, objective={"keep_uncaptioned": True})
+    assert train(run) == 0
+    steps = events(run, Step)
+    assert all(step.grad_norm > 0 for step in steps)
+    assert all(weight.abs().max() > 0 for weight in weights(run).values() if weight.dim() > 1)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "objective"),
+    [
+        ({"caption_dropout": 1.0}, {"keep_uncaptioned": True}),
+        ({"masked_black": True}, {"mask_keep": 0.0}),
+    ],
+    ids=["every caption dropped", "masks that show nothing"],
+)
+def test_a_run_that_can_learn_nothing_says_so_and_fails(new_run, dataset, objective):
+    dataset = dict(dataset)
+    if dataset.pop("masked_black", False):
+        folder = new_run().path.parent / "schwarz"
+        shutil.copytree(new_run().config().dataset.images, folder)
+        for path in [path for path in folder.iterdir() if path.suffix == ".png"]:
+            with Image.open(path) as image:
+                Image.new("L", image.size, 0).save(path.with_name(f"{path.stem}.mask.png"))
+        dataset["images"] = str(folder)
+    run = new_run(dataset=dataset, objective=objective)
+    assert train(run) == 2
+    (failed,) = events(run, RunFailed)
+    assert failed.code == "nothing_learned"

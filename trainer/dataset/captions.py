@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from trainer.contract.settings.dataset import DatasetSettings
 from trainer.contract.settings.outputs import TagsTold
@@ -135,8 +136,16 @@ def captions_of(item: Item, settings: DatasetSettings, seed: int) -> list[str]:
     return [_form(item, variant, rules, seed) for variant in range(_variants(item, rules))]
 
 
-def caption_of_view(item: Item, place: int, epoch: int, settings: DatasetSettings, seed: int) -> tuple[bool, str]:
-    """Returns whether this view of the image is mirrored, and its caption, both random from (seed, epoch, image).
+class Shown(NamedTuple):
+    """How a view of an image is shown."""
+
+    mirrored: bool
+    caption: str
+    withheld: bool  # the image has a caption, which this view goes without
+
+
+def caption_of_view(item: Item, place: int, epoch: int, settings: DatasetSettings, seed: int) -> Shown:
+    """Returns how this view of the image is shown, random from (seed, epoch, image).
 
     Args:
         item: The image.
@@ -149,7 +158,9 @@ def caption_of_view(item: Item, place: int, epoch: int, settings: DatasetSetting
     rng = random.Random(f"{seed}-{place}-{epoch}")
     mirrored = rng.random() < 0.5 and rules.flip
     dropped = rng.random() < rules.caption_dropout
-    return mirrored, "" if dropped else _form(item, epoch % _variants(item, rules), rules, seed)
+    caption = "" if dropped else _form(item, epoch % _variants(item, rules), rules, seed)
+    withheld = not caption and any(_worded(item, variant, rules, seed) for variant in range(1 + len(item.others)))
+    return Shown(mirrored, caption, withheld)
 
 
 def _variants(item: Item, rules: DatasetSettings) -> int:

@@ -4,6 +4,7 @@ import torch
 
 from trainer.contract.errors import DeviceLost, OutOfMemory, ProcessLost, TrainerError, TrainingError
 from trainer.contract.system_errors import Unexpected
+from trainer.contract.wording import setting
 from trainer.engine.device import out_of_memory
 
 
@@ -13,6 +14,18 @@ class NothingToSave(TrainingError):
     code = "nothing_to_save"
     what = "{saving} would save nothing: this base model has no {parts}."
     remedy = "Set {instead}."
+
+
+class NothingLearned(TrainingError):
+    """The target of every view is the base model's own prediction, or masked out, so the LoRA stays as it was."""
+
+    code = "nothing_learned"
+    what = "Nothing is being learned: in the first {steps} steps loss and gradient were exactly 0."
+    remedy = (
+        f"Every view keeps the base model as it is: lower {setting('dataset.caption_dropout')}, or turn off "
+        f"{setting('objective.keep_uncaptioned')}; raise {setting('objective.keep_from_timestep')}; or let masks show "
+        "more."
+    )
 
 
 class EntryGone(TrainingError):

@@ -110,6 +110,7 @@ def _steps(training: Training, first: int, began: float) -> None:
         else:
             training.step, training.recovery.in_a_row = step + 1, 0
             report_step(training, loss, lr, grad_norm, time.monotonic() - since)
+            training.standstill.look(loss, grad_norm, last=training.step == training.plan.steps)
             if training.yardstick.asks(loss):
                 report_divergence(training, loss, base_loss(training, step))
         save_when_due(training)
@@ -231,7 +232,7 @@ def batch_of(training: Training, samples: list[Sample]) -> Batch:
         conditioning=training.text([sample.caption for sample in samples], device).framed(
             torch.tensor([training.data.frame(sample) for sample in samples], device=device)
         ),
-        uncaptioned=torch.tensor([not sample.caption for sample in samples], device=device),
+        withheld=torch.tensor([sample.withheld for sample in samples], device=device),
         is_class_image=torch.tensor([sample.is_class_image for sample in samples], device=device)
         if training.data.class_images
         else None,

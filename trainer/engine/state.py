@@ -15,7 +15,7 @@ from trainer.engine.families.base import Conditioning, Family
 from trainer.engine.fingerprint import Inputs
 from trainer.engine.objectives import NoiseSchedule
 from trainer.engine.previews import PreviewBoard
-from trainer.engine.watch.anomalies import Band, Clock, Pace, Yardstick
+from trainer.engine.watch.anomalies import Band, Clock, Pace, Standstill, Yardstick
 from trainer.engine.watch.nonfinite import Recovery
 from trainer.engine.watch.power import PowerWatch
 from trainer.runs.folder import RunFolder
@@ -47,6 +47,7 @@ class Training:
     pace: Pace = field(default_factory=Pace)
     band: Band = field(default_factory=Band)
     yardstick: Yardstick = field(default_factory=Yardstick)
+    standstill: Standstill = field(default_factory=Standstill)
     clock: Clock = field(default_factory=Clock)
     power: PowerWatch = field(default_factory=PowerWatch)
 

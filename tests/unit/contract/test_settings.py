@@ -149,6 +149,13 @@ def test_a_lora_name_in_any_script_is_allowed(name):
     assert validated({"output": {"name": name}}).output.name == name
 
 
+def test_a_base_that_is_kept_at_every_timestep_teaches_nothing():
+    error = refusal("objective", min_timestep=400, keep_from_timestep=400)
+    assert "and nothing learned" in str(error)
+    assert set(error.places) == {"objective.min_timestep", "objective.keep_from_timestep"}
+    validated({"objective": {"min_timestep": 399, "keep_from_timestep": 400}})
+
+
 def test_a_range_of_timesteps_that_holds_none_is_refused():
     error = refusal("objective", min_timestep=600, max_timestep=600)
     assert "objective.min_timestep (600) is not below objective.max_timestep (600)." in str(error)

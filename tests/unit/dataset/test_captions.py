@@ -316,7 +316,7 @@ def test_a_wall_of_braces_is_read_in_no_time():
 
 def test_several_captions_are_shown_in_turn():
     settings = DatasetSettings(trigger_word="ana")
-    shown = [caption_of_view(item("one", "two", "three"), 0, epoch, settings, 7)[1] for epoch in range(6)]
+    shown = [caption_of_view(item("one", "two", "three"), 0, epoch, settings, 7).caption for epoch in range(6)]
     assert shown == ["ana, one", "ana, two", "ana, three"] * 2
 
 
@@ -340,7 +340,24 @@ def test_only_so_many_forms_of_a_caption_occur_that_each_is_encoded_once():
     told = item(*(f"{n}, a, b, c, d, {{e|f}}" for n in range(5)))
     forms = captions_of(told, settings, 1)
     assert len(forms) == 20
-    assert {caption_of_view(told, 0, epoch, settings, 1)[1] for epoch in range(200)} == set(forms)
+    assert {caption_of_view(told, 0, epoch, settings, 1).caption for epoch in range(200)} == set(forms)
+
+
+@pytest.mark.parametrize(
+    ("caption", "changes", "withheld"),
+    [
+        ("smiling", {"caption_dropout": 1.0}, {True}),
+        ("smiling", {"caption_dropout": 0.5}, {True, False}),
+        ("", {"caption_dropout": 1.0}, {False}),
+        ("", {}, {False}),
+        ("", {"caption_dropout": 0.5, "trigger_word": "ana"}, {True, False}),
+    ],
+)
+def test_a_caption_is_withheld_only_where_there_is_one(caption, changes, withheld):
+    settings = DatasetSettings(**changes)
+    views = [caption_of_view(item(caption), 0, epoch, settings, 0) for epoch in range(40)]
+    assert {view.withheld for view in views} == withheld
+    assert all(not view.caption for view in views if view.withheld)
 
 
 def test_the_rules_of_an_images_own_folder_hold():
@@ -349,8 +366,8 @@ def test_the_rules_of_an_images_own_folder_hold():
     )
     assert captions_of(item("smiling", concept=1), settings, 0) == ["ben, smiling"]
     views = [caption_of_view(item("smiling", concept=1), 0, epoch, settings, 0) for epoch in range(40)]
-    assert {caption for _, caption in views} == {""}
-    assert {mirrored for mirrored, _ in views} == {True, False}
+    assert {view.caption for view in views} == {""}
+    assert {view.mirrored for view in views} == {True, False}
     assert first_caption(item("{a|a} b, c"), settings, 0) == "ana, a b, c"
 
 

@@ -111,8 +111,8 @@ class ObjectiveSettings(Section):
     )
     keep_uncaptioned: bool = setting(
         False,
-        description="Without a caption (see caption dropout) the target is the base model's own prediction: CFG then "
-        "strengthens what the captions teach.",
+        description="Where a caption is dropped the target is the base model's own prediction: CFG then strengthens "
+        "what the captions teach. Images that have no caption are learned.",
         when=("dataset.caption_dropout",),
     )
     mask_keep: float = setting(
@@ -125,6 +125,12 @@ class ObjectiveSettings(Section):
             raise ValueError(
                 f"{named('objective.min_timestep')} ({self.min_timestep}) is not below "
                 f"{named('objective.max_timestep')} ({self.max_timestep})"
+            )
+        if self.keep_from_timestep <= self.min_timestep:
+            raise ValueError(
+                f"{named('objective.keep_from_timestep')} ({self.keep_from_timestep}) is not above "
+                f"{named('objective.min_timestep')} ({self.min_timestep}): the base model would be kept wherever it is "
+                "trained, and nothing learned"
             )
         zero_snr = named("objective.zero_terminal_snr")
         if self.zero_terminal_snr == "on" and self.prediction == "epsilon":

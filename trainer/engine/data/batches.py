@@ -29,6 +29,7 @@ class Sample:
     item: int
     mirrored: bool
     caption: str
+    withheld: bool = False  # the image has a caption, which is not shown
     is_class_image: bool = False  # the item is one of `EncodedDataset.class_images`
 
 
@@ -167,8 +168,8 @@ def samples_of_step(step: int, plan: Plan, data: EncodedDataset, settings: Datas
             samples.append(Sample(place - first, number, mirrored=False, caption=caption, is_class_image=True))
         else:
             view = next(own)
-            mirrored, caption = caption_of_view(data.items[view.item], view.item, view.epoch, settings, seed)
-            samples.append(Sample(place - first, view.item, mirrored, caption))
+            shown = caption_of_view(data.items[view.item], view.item, view.epoch, settings, seed)
+            samples.append(Sample(place - first, view.item, *shown))
     return samples
 
 

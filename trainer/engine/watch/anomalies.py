@@ -8,6 +8,8 @@ from math import isfinite
 import psutil
 import torch
 
+from trainer.engine.errors import NothingLearned
+
 NEARLY_FULL = 0.05  # of a device's memory is free
 STOOD_STILL = 60.0  # seconds that only a sleep, or somebody setting the clock, takes from a step
 
@@ -111,6 +113,32 @@ class Yardstick:
 
     def _is_worse(self, loss: float, base: float) -> bool:
         return loss - base > self.WORSE * self.usual > self.WORSE * self.NOTHING
+
+
+class Standstill:
+    """A training in which nothing can be learned: every loss and every gradient is exactly 0 from the first step on."""
+
+    FIRST = 20  # steps
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._moved = False
+
+    def look(self, loss: float, grad_norm: float, *, last: bool) -> None:
+        """Take a step's figures.
+
+        Args:
+            loss: The step's.
+            grad_norm: Its gradient's norm.
+            last: Whether it is the run's last step.
+
+        Raises:
+            NothingLearned: The first steps have all learned nothing.
+        """
+        self._steps += 1
+        self._moved |= loss != 0 or grad_norm != 0
+        if not self._moved and (last or self._steps >= self.FIRST):
+            raise NothingLearned(steps=self._steps)
 
 
 class Clock:

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
+from trainer.engine.errors import NothingLearned
 from trainer.engine.watch import anomalies
-from trainer.engine.watch.anomalies import Band, Clock, Pace, Yardstick
+from trainer.engine.watch.anomalies import Band, Clock, Pace, Standstill, Yardstick
 
 
 def told(seconds):
@@ -115,3 +116,18 @@ def test_losses_that_stay_with_the_bases_or_fall_below_are_never_told_and_seldom
 @pytest.mark.parametrize("own", [0.0, float("nan"), 1e-12])
 def test_a_base_that_has_no_loss_of_its_own_is_no_yardstick(own):
     assert divergence([0.2] * 100, [own] * 100)[0] is None
+
+
+@pytest.mark.parametrize("steps", [1, 7, 20, 300])
+def test_a_run_that_learns_nothing_is_found_after_20_steps_or_at_its_end(steps):
+    standstill = Standstill()
+    with pytest.raises(NothingLearned, match=f"first {min(steps, 20)} steps"):
+        for step in range(1, steps + 1):
+            standstill.look(0.0, 0.0, last=step == steps)
+
+
+@pytest.mark.parametrize("odd", [(1e-9, 0.0), (0.0, 1e-9)])
+def test_one_step_that_learned_something_is_enough(odd):
+    standstill = Standstill()
+    for step in range(1, 101):
+        standstill.look(*(odd if step == 20 else (0.0, 0.0)), last=step == 100)
