@@ -41,7 +41,9 @@ def page(home: Home) -> DeskElement:
                 failed = gr.HTML(elem_id="drop-problem", apply_default_css=False)
                 place("images")
                 with gr.Column(elem_classes="setting-row"), gr.Row(elem_id="folder-line"):
-                    control("dataset.images", info=None, placeholder="/home/me/Pictures/ana", min_width=120)
+                    control(
+                        "dataset.images", info=None, placeholder="/home/me/Pictures/ana", min_width=120, max_lines=1
+                    )
                     place("browse")
             with gr.Column(elem_classes="card", scale=11):
                 gr.Markdown(label("start.model"), elem_classes="heading")

@@ -50,7 +50,8 @@ async function makeModels() {
   const row = rows.get("model.base_model");
   const other = make("div", "other setting-row");
   row.field = Object.assign(makeField(row), { placeholder: "/models/my-model.safetensors" });
-  row.field.onchange = () => !state.preset && choose("model", row.field.value); // a chosen preset stays: a button offers another
+  // A chosen preset stays, also one that is being chosen: a button offers another
+  row.field.onchange = () => flush().then(() => state.preset || choose("model", row.field.value), () => {});
   row.field.onblur = () => askHub(row.field.value);
   const label = Object.assign(make("label", "label", words.other), { htmlFor: row.id });
   row.mark = make("div", "mark");

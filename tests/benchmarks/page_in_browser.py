@@ -1,7 +1,9 @@
 """What the page costs in a browser: `python tests/benchmarks/page_in_browser.py [--checkout DIR]`.
 
 CPU seconds, user and system, of all processes of the browser from an action until they are quiet, and of the server:
-loading the page, choosing another preset, typing a letter. Median of five, after one that does not count.
+loading the page, choosing another preset, typing a letter. Median of five, after one that does not count. Quiet is a
+second that costs hardly more than one of the page left alone, which is measured first and taken off: Gradio's loader
+draws on for as long as a page is open, also on an empty one.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from playwright.sync_api import Page, sync_playwright
 from site_at_work import Site
 
 ROUNDS = 5
-QUIET_SECONDS, QUIET_CPU = 1.0, 0.04  # quiet is a second that costs at most so many seconds
+QUIET_SECONDS, QUIET_CPU = 1.0, 0.03  # quiet is a second that costs at most so many seconds more than one left alone
+IDLE_SECONDS, WINDOWS = 2.5, 6
 LONGEST_SECONDS = 40.0
 PRESETS = ("sdxl-character", "sd15-style")
 
@@ -54,9 +57,25 @@ def browsers() -> list[psutil.Process]:
     return found
 
 
-def cost(act: Callable[[], object], server: psutil.Process) -> tuple[float, float]:
-    """CPU seconds of browser and server from the action until the browser has been quiet for a second."""
-    before, served = cpu(browsers()), cpu([server])
+def idle() -> float:
+    """CPU seconds of the browser in a second in which nothing happens, once the last action is over."""
+    seen = []
+    for _ in range(WINDOWS):
+        before = cpu(browsers())
+        time.sleep(IDLE_SECONDS)
+        seen.append((cpu(browsers()) - before) / IDLE_SECONDS)
+    return min(seen)
+
+
+def cost(act: Callable[[], object], server: psutil.Process, alone: float) -> tuple[float, float]:
+    """CPU seconds of browser and server from the action until the browser has been quiet for a second.
+
+    Args:
+        act: The action.
+        server: The server's process.
+        alone: What the page costs the browser in a second anyhow, which is taken off.
+    """
+    before, served, began = cpu(browsers()), cpu([server]), time.monotonic()
     act()
     end = time.monotonic() + LONGEST_SECONDS
     marks = [(time.monotonic(), cpu(browsers()))]
@@ -64,15 +83,19 @@ def cost(act: Callable[[], object], server: psutil.Process) -> tuple[float, floa
         time.sleep(0.1)
         now, used = time.monotonic(), cpu(browsers())
         marks.append((now, used))
-        earlier = [value for at, value in marks if at <= now - QUIET_SECONDS]
-        if earlier and used - earlier[-1] <= QUIET_CPU:
-            return earlier[-1] - before, cpu([server]) - served
-    return used - before, cpu([server]) - served
+        earlier = [(at, value) for at, value in marks if at <= now - QUIET_SECONDS]
+        if earlier and used - earlier[-1][1] <= QUIET_CPU + alone * (now - earlier[-1][0]):
+            at, value = earlier[-1]
+            return value - before - alone * (at - began), cpu([server]) - served
+    return used - before - alone * (now - began), cpu([server]) - served
 
 
 def measured(name: str, act: Callable[[int], object], server: psutil.Process) -> None:
     """Print what an action costs, which is given the number of its round."""
-    costs = [cost(lambda number=number: act(number), server) for number in range(ROUNDS + 1)][1:]
+    act(0)
+    alone = idle()
+    costs = [cost(lambda number=number: act(number), server, alone) for number in range(1, ROUNDS + 1)]
+    sys.stdout.write(f"{name}: the page left alone {alone:.3f} s CPU a second\n")
     for whose, seconds in zip(("browser", "server"), zip(*costs, strict=True), strict=True):
         spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
         sys.stdout.write(f"{name}: {whose} {statistics.median(seconds):.3f} s CPU (median of {ROUNDS}, {spread})\n")

@@ -41,6 +41,7 @@ TOGETHER = {
         "zero_terminal_snr": st.sampled_from(["auto", "off"]),
         "min_timestep": st.integers(0, 500),
         "max_timestep": st.integers(501, 1000),
+        "keep_from_timestep": st.integers(501, 1000),
     },
     "model": {"base_model": models.filter(bool), "vae": paths},
     "adapter": {"start_from": paths},
