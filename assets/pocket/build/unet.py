@@ -2,13 +2,15 @@
 
 v-prediction, because at high noise levels an epsilon target hardly depends on the image, and there the prompt
 decides. It can be stopped and resumed: `python -m assets.pocket.build.unet`. With `--first N` it starts from the
-weights in `assets/pocket`, which have had N of the updates already.
+weights in `assets/pocket`, which have had N of the updates already, or from `at-N.safetensors` here, the averaged
+weights of a training that was left unfinished: `--first 28000 --steps 34000` ends it, and the file goes.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -119,6 +121,15 @@ def trained_vae() -> AutoencoderKL:
         load_file(trained if trained.exists() else MODEL / "vae" / "diffusion_pytorch_model.safetensors")
     )
     return vae
+
+
+def load_first_weights(painter: Painter, first: int) -> None:
+    """Fill UNet and text encoder with what an unfinished training left, or else with the weights in `assets/pocket`."""
+    left = Path(__file__).with_name(f"at-{first}.safetensors")
+    if left.is_file():
+        painter.load_state_dict(load_file(left))
+    else:
+        load_shipped_weights(painter)
 
 
 def load_shipped_weights(painter: Painter) -> None:
@@ -285,7 +296,7 @@ def train(steps: int, first: int, report_every: int) -> None:
     lessons, noise = Lessons(tokenizer, vae), DDPMScheduler(**NOISE)
     painter = Painter().to(memory_format=torch.channels_last)
     if first:
-        load_shipped_weights(painter)
+        load_first_weights(painter, first)
     optimizers, ema = Optimizers(painter), Ema(painter)
     begun = load_checkpoint(WORK / "painter", painter, ema, optimizers.every) or first
     size = sum(p.numel() for p in painter.parameters()) / 1e6
