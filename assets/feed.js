@@ -27,7 +27,7 @@ function tell(name, data) {
 
 // The end of a training that was seen running, where the browser may say it.
 function notify(answer) {
-  if (mute) return;
+  if (mute || answer.running === null) return;
   bell.textContent = answer.notify;
   bell.hidden = !answer.running || Notification.permission !== "default";
   if (running && !answer.running && Notification.permission === "granted") {

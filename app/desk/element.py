@@ -29,8 +29,6 @@ from trainer.projects.project import Project
 
 FLUSH = "async () => [await window.atelier.flush()]"  # what was typed a moment ago is kept before it is trained
 RELOAD = "() => window.atelier.reload()"  # the project was changed by the server
-
-
 PARTS = ("core", "rows", "list", "search", "header", "start", "aside", "drop", "browse", "bar")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import chain
 
 from pydantic import BaseModel
 
@@ -26,11 +27,14 @@ class Opened(BaseModel):
 
 def run_in_view(home: Home, run: str, project: str) -> RunFolder | None:
     """The run of an address: named, else of its project, else the one in training, else the newest; None: no runs."""
-    runs = RunFolder.all(home)
-    active = Queue(home).active()
+    runs, active = RunFolder.all(home), Queue(home).active()
     ordered = [one for one in runs if active is not None and one.path == active.path] + runs
-    named = [one for one in ordered if one.path.name == run]
-    return next(iter([*named, *(one for one in ordered if project and one.project() == project), *ordered]), None)
+    wanted = chain(  # lazily: a run's project stands in its file of settings
+        (one for one in ordered if one.path.name == run),
+        (one for one in ordered if project and one.project() == project),
+        ordered,
+    )
+    return next(wanted, None)
 
 
 def opened_project(home: Home, asked: Opened) -> Project | None:

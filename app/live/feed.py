@@ -134,7 +134,7 @@ def parts_of(watch: Watch, tongue: str) -> dict[str, Any]:
             "board": parts.board(watch, tongue),
         },
         "title": parts.title(watch, tongue),
-        "running": watch.status == "running",
+        "running": None if watch.status == "reading" else watch.status == "running",  # None: not known yet
         "notify": say(tongue, "live.notify"),
         "log": parts.log_tail(watch.run),
         "chart": chart_data(watch.view, watch.steps_total, tongue),

@@ -363,11 +363,12 @@ element.addEventListener("input", ({ target }) => target.matches(".captions-fiel
 document.addEventListener("keydown", press);
 document.addEventListener("scroll", () => requestAnimationFrame(place), { passive: true });
 new ResizeObserver(place).observe(part("main"));
-// For the bar below: Train waits until every caption is saved.
+// For the bar below: Train waits until every caption is saved, and does not train where one could not be.
 window.captions = {
-  saved: () => {
-    for (const field of fields()) save(field);
-    return turn;
+  saved: async () => {
+    await Promise.all(fields().map(save));
+    await turn;
+    return fields().every(settled);
   },
   shown: false, // whether the pictures in view are there
 };

@@ -17,7 +17,7 @@ function drawBar() {
   for (const note of notes) add(beside, "note", note);
   if (uncaptioned) {
     add(beside, "note", `${uncaptioned} `);
-    const link = Object.assign(make("a", "leads", words.caption_them), { href: `${state.look_closer}#caption` });
+    const link = Object.assign(make("a", "leads closer", words.caption_them), { href: "/dataset#caption" });
     beside.lastChild.append(link);
   }
   if (state.smaller) beside.append(button("soft", state.smaller, () => choose("smaller")));
@@ -41,12 +41,15 @@ async function leave(address) {
   location.assign(target);
 }
 
+const CLOSER = '#rooms [href$="/dataset"], .desk-closer'; // lead to what is to be trained when they are pressed
+
 function hearLinks(event) {
   const link = event.target.closest("#rooms a, #nav a, .desk-leads");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   event.preventDefault();
   if (new URL(link.href).searchParams.has("project")) flush().finally(() => location.assign(link.href));
-  else leave(() => (link.matches('#rooms [href$="/dataset"]') && state?.look_closer) || link.href);
+  else if (!link.matches(CLOSER)) leave(link.href);
+  else leave(() => (state?.look_closer || "/dataset") + link.hash);
 }
 
 // In the room of the images these come first: a plan of thousands keeps the server busy.

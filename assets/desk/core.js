@@ -114,9 +114,9 @@ function keep(settled) {
 // be trained than what stands there.
 async function flush() {
   await ready;
-  await window.captions?.saved();
+  const captioned = (await window.captions?.saved()) ?? true;
   if (state) await keep(true);
-  if (failed) throw new Error(words.offline);
+  if (failed || !captioned) throw new Error(words.offline);
   return state?.project ?? "";
 }
 

@@ -93,7 +93,7 @@ async function drawImages() {
   if (error) return place.replaceChildren(make("p", "wrong", error));
   put("images", html);
   if (!html || !state.look_closer || place.querySelector(".desk-link")) return;
-  place.querySelector(".counted")?.append(Object.assign(make("a", "link leads", words.see), { href: state.look_closer }));
+  place.querySelector(".counted")?.append(Object.assign(make("a", "link leads closer", words.see), { href: "/dataset" }));
 }
 
 const FIRST = 4; // projects that are shown at once

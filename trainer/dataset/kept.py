@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,20 @@ class Surveys:
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], tuple[Stamp, Survey]] = {}
+        self._changing = threading.Lock()  # several tabs ask at once
 
     def __call__(self, folder: Path, captions: Path | None, *rules: Any) -> Survey:  # noqa: ANN401 - as `survey` has it
         """What is in a folder; the arguments and errors are those of `survey`."""
         asked = (folder, captions, *(tuple(rule) if isinstance(rule, list) else rule for rule in rules))
         stamp = frozenset([*_files(folder), *(_files(captions.parent) if captions is not None else [])])
-        known = self._known.pop(asked, None)
+        known = self._known.get(asked)
         if known is None or known[0] != stamp:
             known = stamp, survey(folder, captions, *rules)
-        self._known[asked] = known
-        while len(self._known) > KEPT:
-            self._known.pop(next(iter(self._known)), None)
+        with self._changing:
+            self._known.pop(asked, None)  # the one asked for last stands last
+            self._known[asked] = known
+            while len(self._known) > KEPT:
+                self._known.pop(next(iter(self._known)))
         return known[1]
 
 
