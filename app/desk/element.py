@@ -23,9 +23,10 @@ from app.kit.component import PRIVATE, Element, Leads
 from app.kit.questions import Answer, answer
 from app.kit.rows import answers as search_answers
 from app.kit.rows import rows, sections
-from app.kit.text import label, words
+from app.kit.text import label, say, words
 from trainer.contract.home import Home, user_path
 from trainer.projects.project import Project
+from trainer.projects.sets import is_set, rename
 
 FLUSH = "async () => [await window.atelier.flush()]"  # what was typed a moment ago is kept before it is trained
 RELOAD = "() => window.atelier.reload()"  # the project was changed by the server
@@ -85,6 +86,13 @@ class Folder(BaseModel):
     trigger_word: str = ""
 
 
+class Renamed(At):
+    """An image set, and what it is to be called."""
+
+    images: str
+    name: str
+
+
 class Where(BaseModel):
     """A folder to look into."""
 
@@ -121,7 +129,13 @@ def _changing(home: Home) -> list[Answer]:
         project = changes.made(home, project, found)
         return state_of(home, changes.named_by_user(project) if asked.what == "example" else project, tongue)
 
-    return [answer(Entered, desk_enter), answer(Chosen, desk_choose)]
+    def desk_rename_set(asked: Renamed, tongue: str) -> StateData:
+        """Call an image set otherwise, wherever it is named."""
+        project = asked.of(home)
+        rename(home, user_path(asked.images), asked.name)
+        return state_of(home, project, tongue)
+
+    return [answer(Entered, desk_enter), answer(Chosen, desk_choose), answer(Renamed, desk_rename_set)]
 
 
 CHOICES: dict[str, Callable[[Desk, Chosen], changes.Changes]] = {
@@ -162,13 +176,16 @@ def _looking(home: Home) -> list[Answer]:
         return {"models": base_models(home, tongue)}
 
     def desk_images(asked: Folder, tongue: str) -> dict[str, str]:
-        """Thumbnails of the folder, how many images and captions, and what is wrong."""
-        found = images_html(home, user_path(asked.images), asked.trigger_word, tongue) if asked.images.strip() else ""
-        return {"html": found}
+        """Thumbnails of the folder, how many images and captions, what is wrong, and its name if it can be renamed."""
+        if not asked.images.strip():
+            return {"html": ""}
+        folder = user_path(asked.images)
+        set_name = folder.name if is_set(home, folder) else ""
+        return {"html": images_html(home, folder, asked.trigger_word, tongue), "set": set_name}
 
-    def desk_folders(asked: Where, _tongue: str) -> FoldersData:
+    def desk_folders(asked: Where, tongue: str) -> FoldersData:
         """The folders of this computer to choose from."""
-        return folders_in(asked.path)
+        return folders_in(asked.path, home, say(tongue, "desk.sets"))
 
     def desk_hub(asked: Model, tongue: str) -> dict[str, str]:
         """What the hub says of a model that is not downloaded yet: only who leaves the field asks it."""

@@ -1,4 +1,4 @@
-"""The folders of this computer to choose from: within the user's own and on drives, nowhere else."""
+"""The folders of this computer to choose from: image sets, and within the user's own and on drives; nowhere else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
+from trainer.contract.home import Home
 from trainer.dataset import formats
+from trainer.projects.sets import all_sets
 
 MOUNTS = ("/media", "/run/media", "/mnt", "/Volumes")
 MOST = 500  # folders of one folder that are listed
@@ -41,9 +43,16 @@ def beginnings() -> list[Path]:
     return [drive for drive in drives if _is_folder(drive)]
 
 
-def folders_in(path: str) -> FoldersData:
-    """Returns the folders in this one; the list of where one may begin for a path that lies in none of these."""
-    begin = beginnings()
+def folders_in(path: str, home: Home, sets_label: str) -> FoldersData:
+    """Returns the folders in this one; the list of where one may begin for a path that lies in none of these.
+
+    Args:
+        path: The folder; empty for that list.
+        home: Its image sets can be chosen too.
+        sets_label: What their folder is called.
+    """
+    sets = [FolderData(name=one.name, path=str(one)) for one in all_sets(home)]
+    begin = [*([home.sets] if sets else []), *beginnings()]
     try:
         here = Path(path).resolve() if path else None
         if here is None or not here.is_dir() or not _within(here, begin):
@@ -51,8 +60,11 @@ def folders_in(path: str) -> FoldersData:
     except (OSError, ValueError, RuntimeError):
         here = None
     if here is None:
-        made = [FolderData(name=one.name or str(one), path=str(one)) for one in begin]
+        named = ((sets_label if one == home.sets else one.name or str(one), one) for one in begin)
+        made = [FolderData(name=name, path=str(one)) for name, one in named]
         return {"path": "", "parent": "", "folders": made, "images": 0}
+    if here == home.sets.resolve():  # beside the sets lie the edits of others
+        return {"path": str(here), "parent": "", "folders": sets[:MOST], "images": 0}
     parent = str(here.parent) if here.parent != here and _within(here.parent, begin) else ""
     names, images = _look(here, begin)
     return {"path": str(here), "parent": parent, "folders": names, "images": images}

@@ -8,7 +8,6 @@ import gradio as gr
 
 from app.desk.changes import made
 from app.desk.element import RELOAD, DeskElement, build, place
-from app.desk.images import DROPPED, keep_dropped
 from app.kit.action_errors import carded, reported
 from app.kit.cards import alert_card
 from app.kit.component import PRIVATE
@@ -16,6 +15,7 @@ from app.kit.form import control
 from app.kit.text import label, language, say
 from trainer.contract.home import Home
 from trainer.projects.project import Project
+from trainer.projects.sets import KEPT, keep_dropped
 
 # The project may get its name while the files are on their way
 WITH_PROJECT = "async (files, project) => [files, await window.atelier.flush()]"
@@ -33,7 +33,7 @@ def page(home: Home) -> DeskElement:
                         label=label("train.drop"),
                         show_label=False,
                         file_count="multiple",
-                        file_types=["image", *DROPPED],
+                        file_types=["image", *KEPT],
                         height=84,
                         elem_id="drop",
                     )

@@ -88,12 +88,36 @@ async function drawImages() {
   const asked = JSON.stringify(question);
   if (!place || place.asked === asked) return;
   place.asked = asked;
-  const { html, error } = await peek("desk_images", question);
+  const { html, set, error } = await peek("desk_images", question);
   if (place.asked !== asked) return; // another folder by now
   if (error) return place.replaceChildren(make("p", "wrong", error));
   put("images", html);
-  if (!html || !state.look_closer || place.querySelector(".desk-link")) return;
-  place.querySelector(".counted")?.append(Object.assign(make("a", "link leads closer", words.see), { href: "/dataset" }));
+  const counted = place.querySelector(".counted");
+  if (!counted || !state.look_closer) return;
+  counted.append(Object.assign(make("a", "link leads closer", words.see), { href: "/dataset" }));
+  const renaming = button("link", words.rename, () => renameSet(renaming, set));
+  if (set) counted.append(renaming);
+}
+
+// A field for the set's new name, in place of the button until it has one or Escape.
+function renameSet(renaming, set) {
+  const field = Object.assign(make("input", "input"), { value: set });
+  field.setAttribute("aria-label", words.rename_set);
+  const rename = () => {
+    const name = field.value.trim();
+    field.onblur = null; // it goes, and would lose the focus
+    field.replaceWith(renaming);
+    if (name && name !== set) ask("desk_rename_set", { images: state.values["dataset.images"], name });
+  };
+  field.onkeydown = ({ key }) => {
+    if (key === "Escape") field.value = set;
+    if (key !== "Escape" && key !== "Enter") return;
+    rename();
+    renaming.focus();
+  };
+  field.onblur = rename;
+  renaming.replaceWith(field);
+  field.select();
 }
 
 const FIRST = 4; // projects that are shown at once

@@ -37,6 +37,30 @@ def test_dropping_again_adds_and_the_project_keeps_the_folder(page: Page, site: 
     until(lambda: Project.named(site.home, "fallen").read().values.get("dataset.images"), "it is kept")
 
 
+def test_dropped_images_get_another_name_and_are_found_again_by_it(page: Page, site: Site):
+    page.goto("/?new=1")
+    field(page, "textbox", "Name").fill("sets")
+    page.locator("#drop input[type=file]").set_input_files(sorted(DEMO.glob("*.png"))[:2])
+    page.get_by_role("button", name="Rename", exact=True).click()
+    name = page.get_by_label("New name for these images")
+    expect(name).to_be_focused()
+    name.press("Escape")
+    page.get_by_role("button", name="Rename", exact=True).click()
+    name.fill("Omas Bilder ü")
+    name.press("Enter")
+    kept = str(site.home.sets / "Omas Bilder ü")
+    expect(field(page, "textbox", "Image folder")).to_have_value(kept)
+    expect(page.get_by_text("2 images").filter(visible=True).first).to_be_visible()
+    assert Project.named(site.home, "sets").read().values["dataset.images"] == kept
+
+    page.goto("/?new=1")
+    page.get_by_role("button", name="Browse folders").click()
+    for choice in ("Dropped images", "Omas Bilder ü"):
+        page.get_by_role("dialog").get_by_role("button", name=choice, exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name=re.compile("^Use this folder")).click()
+    expect(field(page, "textbox", "Image folder")).to_have_value(kept)
+
+
 def test_a_folder_is_chosen_by_going_there(page: Page):
     page.goto("/?new=1")
     page.get_by_role("button", name="Browse folders").click()

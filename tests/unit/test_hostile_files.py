@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from app.dataset.folder import ImageFolder
-from app.desk.images import images_html, keep_dropped
+from app.desk.images import images_html
 from app.kit.cards import problem_card
 from app.live.chart import chart_data
 from app.live.feed import parts_of
@@ -36,6 +36,7 @@ from trainer.dataset.images import load_image
 from trainer.dataset.overlay import Entry, change, entries_of
 from trainer.dataset.scan import scan
 from trainer.models.lora_header import check_start
+from trainer.projects.sets import keep_dropped
 from trainer.runs.errors import RunMissing
 from trainer.runs.folder import RunFolder
 from trainer.runs.handover import civitai_text

@@ -42,6 +42,11 @@ class Home:
         return self.root / "temporary"
 
     @property
+    def sets(self) -> Path:
+        """Dropped images, a folder per set; beside them what was edited here, a folder per image folder."""
+        return self.root / "datasets"
+
+    @property
     def presets(self) -> Path:
         """The user's own presets; in the checkout they lie below the built-in ones."""
         return self.root / "presets" / "own"

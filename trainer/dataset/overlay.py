@@ -78,7 +78,7 @@ def overlay_file(home: Home, folder: Path) -> Path:
     path = folder.expanduser().resolve()
     name = re.sub(r"[^\w.-]+", "-", path.name)[:READABLE].strip("-.") or "pictures"
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-    return home.root / "datasets" / f"{name}-{digest}" / "metadata.jsonl"
+    return home.sets / f"{name}-{digest}" / "metadata.jsonl"
 
 
 def existing_overlay(home: Home, folder: Path) -> Path | None:

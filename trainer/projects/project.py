@@ -93,6 +93,22 @@ def entered_of(values: Values) -> Entered:
     return Entered(found, changes if isinstance(changes, int) else 0)
 
 
+def checked_name(name: str, of: str = "project") -> str:
+    """The name of a project or a set, without what was pasted around it.
+
+    Raises:
+        InvalidSettings: No folder can be called so on every system.
+    """
+    wanted = bare(name).rstrip(". ")
+    try:
+        plain_file_name(wanted)
+    except ValueError as error:
+        raise InvalidSettings(f"The {of}'s name {name!r} {error}.", hint="Choose another name.") from None
+    if not wanted:
+        raise InvalidSettings(f"{name!r} cannot be the name of a {of}.", hint="Choose another name.")
+    return wanted
+
+
 @dataclass(frozen=True)
 class Project:
     """One project of a home."""
@@ -107,7 +123,7 @@ class Project:
         Raises:
             InvalidSettings: No folder can be called so on every system.
         """
-        name = _checked(wanted or NEW_NAME)
+        name = checked_name(wanted or NEW_NAME)
         home.projects.mkdir(parents=True, exist_ok=True)
         taken = {path.name.casefold() for path in home.projects.iterdir()}
         number = 1
@@ -128,7 +144,7 @@ class Project:
         Raises:
             InvalidSettings: No folder can be called so on every system.
         """
-        name = _checked(wanted)
+        name = checked_name(wanted)
         if name == self.name:
             return self
         taken = {path.name.casefold() for path in self.home.projects.iterdir()} - {self.name.casefold()}
@@ -250,17 +266,6 @@ class Project:
         with FileLock(self.path / LOCK, timeout=LOCK_SECONDS):
             sweep(self.path)
             yield
-
-
-def _checked(name: str) -> str:
-    wanted = bare(name).rstrip(". ")
-    try:
-        plain_file_name(wanted)
-    except ValueError as error:
-        raise InvalidSettings(f"The project's name {name!r} {error}.", hint="Choose another name.") from None
-    if not wanted:
-        raise InvalidSettings(f"{name!r} cannot be the name of a project.", hint="Choose another name.")
-    return wanted
 
 
 def _changed(file: Path) -> int:

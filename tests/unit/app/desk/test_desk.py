@@ -1,4 +1,3 @@
-import hashlib
 import inspect
 import re
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from app.desk import plan
 from app.desk.begin import continuation, next_name, start_run
 from app.desk.changes import taken_up
 from app.desk.element import answers
-from app.desk.images import dataset_link, images_html, keep_dropped
+from app.desk.images import dataset_link, images_html
 from app.desk.models import base_models
 from app.desk.presets import intent_of, preset_config, preset_for, preset_titles
 from app.desk.state import Desk, state_of
@@ -117,75 +116,6 @@ def test_a_wrong_folder_is_named_with_what_to_do(home, tmp_path):
     html = images_html(home, tmp_path / "no such", "", "en")
     assert 'role="alert"' in html
     assert "no such does not exist" in html
-
-
-def test_dropped_files_are_copied_images_and_captions_only(home, folder):
-    (folder / "virus.exe").write_bytes(b"MZ")
-    before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    kept = keep_dropped(home, sorted(folder.iterdir()))
-    assert kept.is_relative_to(home.root / "datasets")
-    assert {path.name for path in kept.iterdir()} == before.keys() - {"virus.exe"}
-    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()} == before
-    assert keep_dropped(home, []) != kept
-
-
-def dropped(folder, *names):
-    """Uploads, each in a folder of its own and with its name as content."""
-    files = []
-    for number, name in enumerate(names):
-        file = folder / f"{number}-{len(list(folder.glob('*')))}" / name
-        file.parent.mkdir(parents=True)
-        file.write_text(f"{number} {name}")
-        files.append(file)
-    return files
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_a_drop_that_fails_keeps_what_came(home, folder, tmp_path):
-    with pytest.raises(FileNotFoundError):
-        keep_dropped(home, [folder / "0.png", tmp_path / "gone.png"])
-    (kept,) = (home.root / "datasets").iterdir()
-    assert names(kept) == ["0.png"]
-
-
-def test_two_dropped_images_of_one_name_are_two(home):
-    uploads = home.temporary / "gradio"
-    kept = keep_dropped(home, dropped(uploads, "a.png", "a.txt", "a.png", "a.txt", "A.PNG"))
-    assert names(kept) == ["A-3.PNG", "a-2.png", "a-2.txt", "a.png", "a.txt"]
-    assert [(kept / name).read_text()[0] for name in ("a.png", "a.txt", "a-2.png", "a-2.txt")] == ["0", "1", "2", "3"]
-    assert [path for path in uploads.rglob("*") if path.is_file()] == []  # one copy of each
-
-
-def test_captions_and_masks_of_every_name_stay_with_their_dropped_image(home):
-    uploads = home.temporary / "gradio"
-    kept = keep_dropped(home, dropped(uploads, "a.png"))
-    keep_dropped(home, dropped(uploads, "a.jpg", "a.png", "a.png.txt", "a.mask.png", "a-masklabel.png"), kept)
-    assert names(kept) == ["a-2-masklabel.png", "a-2.jpg", "a-2.mask.png", "a-3.png", "a-3.png.txt", "a.png"]
-
-
-def test_dropping_again_adds(home):
-    uploads = home.temporary / "gradio"
-    kept = keep_dropped(home, dropped(uploads, "a.png", "b.jpg"))
-    before = {path.name: path.read_bytes() for path in kept.iterdir()}
-    assert keep_dropped(home, dropped(uploads, "a.png", "a.txt", "c.png"), kept) == kept
-    assert {name: (kept / name).read_bytes() for name in before} == before
-    assert names(kept) == ["a-2.png", "a-2.txt", "a.png", "b.jpg", "c.png"]
-
-
-def test_a_caption_dropped_later_goes_beside_its_image(home):
-    uploads = home.temporary / "gradio"
-    kept = keep_dropped(home, dropped(uploads, "a.png"))
-    keep_dropped(home, dropped(uploads, "a.txt"), kept)
-    assert names(kept) == ["a.png", "a.txt"]
-
-
-def test_a_folder_of_the_user_s_is_never_added_to(home, folder):
-    before = names(folder)
-    assert keep_dropped(home, dropped(home.temporary, "a.png"), folder) != folder
-    assert names(folder) == before
 
 
 # the plan

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.desk import folders
-from app.desk.folders import folders_in
+from trainer.contract.home import Home
+from trainer.projects.sets import keep_dropped
 
 
 @pytest.fixture
@@ -20,6 +21,11 @@ def own(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: home)
     monkeypatch.setattr(folders, "MOUNTS", ())
     return home
+
+
+def folders_in(path, home=None):
+    """As the page asks, in a home without image sets unless another is given."""
+    return folders.folders_in(path, home or Home(Path("/no such home")), "Dropped images")
 
 
 def test_it_begins_with_the_users_own_folder(own):
@@ -51,3 +57,14 @@ def test_drives_are_there_too(own, tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "MOUNTS", (str(tmp_path / "media"),))
     assert [one["name"] for one in folders_in("")["folders"]] == [own.name, "oma", "usb"]
     assert [one["name"] for one in folders_in(str(tmp_path / "media/oma/usb"))["folders"]] == ["Fotos"]
+
+
+def test_image_sets_are_there_first_and_nothing_that_lies_beside_them(own, tmp_path):
+    home = Home(tmp_path / "home")
+    kept = keep_dropped(home, [own / "Bilder" / "a.png"])
+    (home.sets / "Bilder-12345678").mkdir()
+    (home.sets / "Bilder-12345678" / "metadata.jsonl").touch()
+    assert folders_in("", home)["folders"][0] == {"name": "Dropped images", "path": str(home.sets)}
+    assert folders_in(str(home.sets), home)["folders"] == [{"name": kept.name, "path": str(kept)}]
+    found = folders_in(str(kept), home)
+    assert (found["images"], found["parent"]) == (1, str(home.sets))
