@@ -14,27 +14,30 @@ from app.desk.presets import EXAMPLE, alike, preset_config, preset_for
 from app.desk.state import MODEL, OF_THE_USER, STRENGTH, Desk
 from app.kit.form import shown_values, typed
 from app.kit.rows import SETTINGS
+from app.kit.text import TABLES, say
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
 from trainer.contract.settings.config import TrainConfig
-from trainer.projects.project import NEW_NAME, Project
+from trainer.projects.project import Project
 from trainer.projects.transfer import entered_as_text
 from trainer.runs.folder import RunFolder
 
 NAME = "output.name"
 EXAMPLE_NAME = "example"
-AUTOMATIC = re.compile(rf"({NEW_NAME}|{EXAMPLE_NAME})( \d+)?")  # a name that nobody has chosen
+NEW_NAMES = {tongue: say(tongue, "project.new_name") for tongue in TABLES}
+AUTOMATIC = re.compile(rf"({'|'.join(NEW_NAMES.values())}|{EXAMPLE_NAME})( \d+)?")  # a name that nobody has chosen
 Changes = dict[str, Any]  # by place, "preset" or "goal"; None takes the preset's again
 
 
-def made(home: Home, project: Project | None, changes: Changes) -> Project:
-    """Returns the project with the changes, a new one if there was none.
+def made(home: Home, project: Project | None, changes: Changes, tongue: str = "en") -> Project:
+    """Returns the project with the changes, a new one with a name in this language if there was none.
 
     Raises:
         TrainerError: The project's file cannot be changed.
     """
     if project is None:
-        return Project.create(home, values={place: value for place, value in changes.items() if value is not None})
+        values = {place: value for place, value in changes.items() if value is not None}
+        return Project.create(home, NEW_NAMES[tongue], values)
     if changes:
         project.enter(changes)
     return project

@@ -119,14 +119,14 @@ def _changing(home: Home) -> list[Answer]:
         """Keep what was entered."""
         project = asked.of(home)
         found = changes.entered(Desk.of(home, project), asked.changes, asked.held)
-        project = changes.made(home, project, found)
+        project = changes.made(home, project, found, tongue)
         return state_of(home, changes.named_by_user(project) if asked.settled else project, tongue)
 
     def desk_choose(asked: Chosen, tongue: str) -> StateData:
         """Keep a choice and all that follows from it."""
         project = None if asked.what == "example" else asked.of(home)
         found = CHOICES[asked.what](Desk.of(home, project), asked)
-        project = changes.made(home, project, found)
+        project = changes.made(home, project, found, tongue)
         return state_of(home, changes.named_by_user(project) if asked.what == "example" else project, tongue)
 
     def desk_rename_set(asked: Renamed, tongue: str) -> StateData:

@@ -66,7 +66,7 @@ def page(home: Home) -> DeskElement:
         except OSError as error:
             problem = say(language(request), "train.drop_failed", cause=escape(str(error)))
             return None, gr.skip(), alert_card(problem)
-        return None, made(home, found, {"dataset.images": str(folder)}).name, ""
+        return None, made(home, found, {"dataset.images": str(folder)}, language(request)).name, ""
 
     act = reported(carded(failed, take))
     kept = drop.upload(act, [drop, desk], [drop, desk, failed], js=WITH_PROJECT, **PRIVATE)

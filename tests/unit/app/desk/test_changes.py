@@ -31,6 +31,15 @@ def test_the_first_entry_makes_a_project(home):
     assert made(home, None, {"output.name": "ana"}).read().values == {"output.name": "ana"}
 
 
+@pytest.mark.parametrize(
+    ("tongue", "name"), [("en", "Project"), ("de", "Projekt"), ("ja", "プロジェクト"), ("zh-CN", "项目")]
+)
+def test_its_name_is_in_the_readers_language_until_the_lora_has_one(home, tongue, name):
+    first, second = (made(home, None, {"output.name": "ana"}, tongue) for _ in range(2))
+    assert [one.name for one in (first, second)] == [name, f"{name} 2"]
+    assert named_by_user(second).name == "ana"
+
+
 def test_a_value_of_the_presets_is_not_kept(home):
     shown = desk(home).values
     assert entered(desk(home), {"adapter.rank": shown["adapter.rank"], "dataset.views": 7}, None) == {

@@ -145,7 +145,7 @@ def test_what_nothing_would_call_up_is_said_before_train(home, folder):
         file.unlink()
     for word, said in (("", True), ("mimi", False)):
         values = {"preset": "pocket-style", "dataset.images": str(folder), "dataset.trigger_word": word}
-        made = state_of(home, Project.create(home, "", values), "en")
+        made = state_of(home, Project.create(home, values=values), "en")
         assert ("3 images have no caption" in made["plan"]["uncaptioned"]) == said
         hint = images_html(home, folder, word, "en")
         assert ("caption them: “Automatic captions” on the Dataset page" in hint) == said
