@@ -35,7 +35,7 @@ function drawProblem(text) {
 
 // `address` is a text, or a function of what was kept last.
 async function leave(address) {
-  const project = await flush().catch(() => state.project); // what cannot be kept need not keep anybody here
+  const project = await flush().catch(() => state?.project); // what cannot be kept need not keep anybody here
   const target = new URL(typeof address === "function" ? address() : address, location.href);
   if (project && !target.searchParams.has("new")) target.searchParams.set("project", project);
   location.assign(target);
@@ -91,7 +91,6 @@ async function open() {
 
 function follow() {
   document.addEventListener("change", (event) => rowOf(event.target) && keep(true));
-  document.addEventListener("click", hearLinks, true);
   document.addEventListener("visibilitychange", look);
   addEventListener("focus", look);
   addEventListener("pagehide", () => keep(true));
@@ -100,6 +99,7 @@ function follow() {
 }
 
 document.addEventListener("keydown", hearArrow, true);
+document.addEventListener("click", hearLinks, true); // before the server has answered too: what was typed by then is kept
 document.addEventListener("input", (event) => {
   if (state && event.detail !== "desk") touched(event);
 });

@@ -116,7 +116,8 @@ async function flush() {
   await ready;
   const captioned = (await window.captions?.saved()) ?? true;
   if (state) await keep(true);
-  if (failed || !captioned) throw new Error(words.offline);
+  if (!captioned) drawProblem(words.unsaved_caption);
+  if (failed || !captioned) throw new Error(captioned ? words.offline : words.unsaved_caption);
   return state?.project ?? "";
 }
 

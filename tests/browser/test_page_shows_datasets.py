@@ -4,8 +4,6 @@ import base64
 import io
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from urllib.parse import quote
 
 import numpy as np
@@ -14,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Locator, Page, Route, expect
 from site_at_work import DEMO, Site, until
-from the_page import press
+from the_page import SERVER, asks, held, press
 
 from trainer.dataset.buckets import buckets
 from trainer.dataset.overlay import Entry, entries_of, overlay_file
@@ -28,7 +26,6 @@ INKED = """() => {
     const canvas = document.querySelector('.captions-mask');
     return canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean);
 }"""
-SERVER = re.compile("component_server")
 SHARP = {"preset": "pocket-character", "trigger": "ana", "resolution": 128}
 
 
@@ -251,35 +248,6 @@ def test_images_are_captioned_automatically_as_one_change(page: Page, site: Site
     press(page, "Undo")
     expect(caption(page, names[0])).to_have_value("")
     assert entries_of(site.home, folder) == {}
-
-
-def asks(route: Route, what: str) -> bool:
-    """Whether this request calls that function of the server."""
-    return re.search(rf"\b{what}\b", route.request.post_data or "") is not None
-
-
-@contextmanager
-def held(page: Page, what: str) -> Iterator[Callable[[], None]]:
-    """Answers of this function are held back until the block, or the callable that it is given, lets them through."""
-    waiting: list[Route] = []
-    through = False
-
-    def catch(route: Route) -> None:
-        if not through and asks(route, what):
-            waiting.append(route)
-        else:
-            route.fallback()
-
-    def let() -> None:
-        nonlocal through
-        through = True
-        while waiting:
-            waiting.pop(0).continue_()
-
-    page.route(SERVER, catch)
-    yield let
-    let()
-    page.unroute(SERVER, catch)
 
 
 def test_what_is_typed_while_a_caption_is_saved_stays(page: Page, site: Site, folder):

@@ -6,9 +6,11 @@ import shutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from site_at_work import DEMO, Site, until
-from the_page import closed, field, fill_example, press, room, shows
+from the_page import closed, field, fill_example, held, press, room, shows
 
+from trainer.dataset.overlay import entries_of
 from trainer.projects.project import Project
+from trainer.runs.folder import RunFolder
 
 SIZES = [(1280, 800), (1920, 1080), (390, 844)]
 
@@ -90,6 +92,37 @@ def test_what_was_typed_a_moment_before_train_is_trained(page: Page, site: Site)
     shows(page, "eilig", "")
     assert site.run("eilig").config().adapter.rank == 160
     assert site.run("eilig").config().project == "eilig"
+
+
+def test_who_types_and_leaves_before_the_page_has_its_answer_loses_nothing(page: Page, site: Site, folder):
+    fill_example(page, "flink")
+    with held(page, "desk_open"):
+        page.goto("/?project=flink")
+        field(page, "textbox", "Image folder").fill(str(folder))
+        page.locator("#rooms").get_by_role("link", name="Dataset", exact=True).click()
+    page.wait_for_url(re.compile("/dataset"))
+    expect(field(page, "textbox", "Image folder")).to_have_value(str(folder))
+    assert entered(site, "flink")["dataset.images"] == str(folder)
+
+
+def test_train_waits_for_a_caption_that_could_not_be_saved_and_says_so(page: Page, site: Site, folder):
+    fill_example(page, "warte")
+    room(page, "Start")
+    field(page, "textbox", "Image folder").fill(str(folder))
+    room(page, "Dataset")
+    name = sorted(path.name for path in folder.glob("*.png"))[0]
+    caption = page.get_by_role("textbox", name=f"Caption of {name}", exact=True)
+    expect(caption).to_have_value("")
+    (folder / name).rename(folder / "elsewhere")
+    caption.fill("a red cat")
+    press(page, "Train")
+    expect(page.get_by_role("alert").filter(has_text="A caption could not be saved")).to_be_in_viewport()
+    expect(caption).to_have_value("a red cat")
+    assert RunFolder.all(site.home) == []
+    (folder / "elsewhere").rename(folder / name)
+    press(page, "Train")
+    shows(page, "warte", "")
+    assert entries_of(site.home, folder)[name].text == "a red cat"
 
 
 def test_trains_answer_is_in_the_window_at_once(page: Page):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
-from playwright.sync_api import BrowserContext, Error, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Error, Locator, Page, Route, expect
+
+SERVER = re.compile("component_server")
 
 
 def closed(context: BrowserContext) -> None:
@@ -71,3 +74,32 @@ def step(page: Page) -> int:
     """The step that the status line tells; 0 while it tells none."""
     found = re.search(r"step (\d+)", status(page).inner_text())
     return int(found[1]) if found else 0
+
+
+def asks(route: Route, what: str) -> bool:
+    """Whether this request calls that function of the server."""
+    return re.search(rf"\b{what}\b", route.request.post_data or "") is not None
+
+
+@contextmanager
+def held(page: Page, what: str) -> Iterator[Callable[[], None]]:
+    """Answers of this function are held back until the block, or the callable that it is given, lets them through."""
+    waiting: list[Route] = []
+    through = False
+
+    def catch(route: Route) -> None:
+        if not through and asks(route, what):
+            waiting.append(route)
+        else:
+            route.fallback()
+
+    def let() -> None:
+        nonlocal through
+        through = True
+        while waiting:
+            waiting.pop(0).continue_()
+
+    page.route(SERVER, catch)
+    yield let
+    let()
+    page.unroute(SERVER, catch)
