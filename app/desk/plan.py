@@ -9,7 +9,7 @@ from app.kit.text import say
 from app.kit.wording import explained, on_page, setting_name
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
-from trainer.contract.settings.config import TrainConfig
+from trainer.contract.settings.config import TrainConfig, with_paths
 from trainer.contract.settings.dataset import DatasetSettings
 from trainer.contract.units import duration, size
 from trainer.dataset.captions import Item, first_caption
@@ -22,10 +22,10 @@ from trainer.dataset.views import limit_of, plan
 from trainer.doctor.masks import mask_problems
 from trainer.models.compatible import check_chosen
 from trainer.models.errors import ModelError
-from trainer.planning.effect import without_effect
+from trainer.planning.effect import prompt_options, without_effect
 from trainer.planning.estimate import disk_bytes, estimate, foreseen
 from trainer.planning.memory import GIB
-from trainer.planning.ready import rounded, settled, start_of
+from trainer.planning.ready import absolute, rounded, settled, start_of
 from trainer.planning.strength import Far, far_strengths
 
 SURVEYS = Surveys()
@@ -52,7 +52,7 @@ def model_problems(values: Mapping[str, Any], preset: str, goal: str, tongue: st
     if not str(values["model.base_model"]).strip():
         return {}
     try:
-        check_chosen(config_of(values, preset, goal))
+        check_chosen(with_paths(config_of(values, preset, goal), absolute))
     except InvalidSettings as error:
         return wrong_settings(error, tongue)
     except ModelError as error:
@@ -128,7 +128,7 @@ def cautions(home: Home, config: TrainConfig, items: Sequence[Item], tongue: str
         TrainerError: A mask cannot be used.
     """
     changed = differing(shown_values(config), preset_config(home, config.preset)) if config.preset else {}
-    found = [*mask_problems(items, config, home), *without_effect(config, changed)]
+    found = [*mask_problems(items, config, home), *prompt_options(config), *without_effect(config, changed)]
     notes = [explained(problem, tongue) for problem in found]
     return [*(_far(far, tongue) for far in far_strengths(config)), *notes]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -22,6 +22,7 @@ from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.presets import OF_ONE_RUN
 from trainer.contract.settings.config import TrainConfig, validated
+from trainer.dataset.captions import Item
 from trainer.models.errors import ModelError
 from trainer.planning.strength import learning_strength
 from trainer.projects.project import Entered, Project
@@ -40,6 +41,7 @@ class PlanData(TypedDict):
     problem: str  # why it cannot be trained; empty if it can
     uncaptioned: str  # how many images no word would call up, to be captioned; empty for none
     images: int  # that are trained; 0 while that is not known
+    repeats: int  # of each image, by its folder's name; 1 where they differ, 0 while that is not known
 
 
 class StateData(TypedDict):
@@ -193,7 +195,15 @@ def _strength(values: Mapping[str, Any]) -> float | None:
 
 def _planned(desk: Desk, values: Mapping[str, Any], tongue: str) -> tuple[PlanData, dict[str, str]]:
     """The plan or the problem, and what is wrong with which setting."""
-    nothing: PlanData = {"first": "", "second": "", "notes": [], "problem": "", "uncaptioned": "", "images": 0}
+    nothing: PlanData = {
+        "first": "",
+        "second": "",
+        "notes": [],
+        "problem": "",
+        "uncaptioned": "",
+        "images": 0,
+        "repeats": 0,
+    }
     preset, goal = desk.preset, desk.goal
     try:
         desk.check_preset()
@@ -230,4 +240,11 @@ def _planned(desk: Desk, values: Mapping[str, Any], tongue: str) -> tuple[PlanDa
         "notes": [escape(note) for note in notes],
         "uncaptioned": bare,
         "images": len(items),
+        "repeats": _repeats(items),
     }, {}
+
+
+def _repeats(items: Sequence[Item]) -> int:
+    weights = {item.weight for item in items}
+    common = weights.pop() if len(weights) == 1 else 1.0
+    return int(common) if common > 1 and common.is_integer() else 1

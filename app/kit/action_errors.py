@@ -1,7 +1,9 @@
 """Errors of the page's actions, shown to whoever pressed the button or called the endpoint."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,6 +15,16 @@ from app.kit.text import language
 from app.kit.wording import explained
 from trainer.contract.errors import TrainerError
 from trainer.contract.system_errors import system_explained
+
+
+@contextmanager
+def named_as_uploaded(file: Path) -> Iterator[None]:
+    """Errors name an uploaded file as its user does, not by where this program has put it."""
+    try:
+        yield
+    except TrainerError as error:
+        error.message, error.hint = (text.replace(str(file), file.name) for text in (error.message, error.hint))
+        raise
 
 
 def reported(act: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from app.kit.text import ENGLISH, say
 from app.kit.wording import on_page, section_name, setting_name
 from trainer.contract.schema import SettingInfo, all_settings
 from trainer.contract.settings.config import SECTIONS
-from trainer.contract.vocabulary import kohya_name, search
+from trainer.contract.vocabulary import Instead, kohya_name, search
 
 KOHYA = re.compile(r" \(kohya: [^)]*\)")
 SETTINGS = {info.place: info for info in all_settings()}
@@ -59,16 +59,16 @@ def answers() -> list[Answer]:
         """The settings that are meant, by anyone's word."""
         labels = {place: setting_name(place, tongue) for place in SETTINGS}
         found = search(asked.wanted, labels)
-        instead = [stands_for(word, text, tongue) for word, text in found.instead]
+        instead = [stands_for(one, tongue) for one in found.instead]
         return {"places": list(found.places), "instead": instead, "nearest": list(found.nearest)}
 
     return [answer(Wanted, settings_search)]
 
 
-def stands_for(word: str, text: str, tongue: str) -> str:
+def stands_for(found: Instead, tongue: str) -> str:
     """What stands here for another program's word, as "xformers: Not needed: …" in this language."""
-    key = f"elsewhere.{word}"
-    return f"{word}: {say(tongue, key) if key in ENGLISH else text}"
+    key = f"elsewhere.{found.key}"
+    return f"{found.word}: {say(tongue, key) if key in ENGLISH else found.text}"
 
 
 def rows(tongue: str) -> list[RowData]:

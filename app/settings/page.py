@@ -7,15 +7,16 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from app.desk.element import build, place
-from app.kit.action_errors import carded, reported
+from app.kit.action_errors import carded, named_as_uploaded, reported
 from app.kit.component import PRIVATE, Leads
 from app.kit.form import control
 from app.kit.text import label
-from app.settings.preset_box import PresetBox
+from app.settings.preset_box import SETTINGS_FILES, PresetBox
 from trainer.contract.home import Home
 from trainer.projects.transfer import import_project
 
 VIEWS = "dataset.views"
+SHOW_FAILED = "() => document.querySelector('#import-failed .failure')?.scrollIntoView({ block: 'nearest' })"
 FOUR = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", VIEWS)
 
 
@@ -49,14 +50,16 @@ def page(home: Home) -> None:
             place("curve")
             place("text")
             words: Any = label("project.import")  # its type says str, but it is translated like every button's
-            upload = gr.UploadButton(words, file_types=[".toml"], size="sm", min_width=90)
-            failed = gr.HTML(apply_default_css=False)
+            upload = gr.UploadButton(words, file_types=SETTINGS_FILES, size="sm", min_width=90)
+            failed = gr.HTML(apply_default_css=False, elem_id="import-failed")
     leads = Leads("", elem_id="leads-import")
     box.wire(build(home))
 
     def take(file: str) -> Any:  # noqa: ANN401 - updates
         """Make a project of a file, and go there."""
-        project = import_project(home, Path(file))
+        with named_as_uploaded(Path(file)):
+            project = import_project(home, Path(file))
         return {leads: f"/settings?{urlencode({'project': project.name})}", failed: ""}
 
-    upload.upload(reported(carded(failed, take)), upload, [leads, failed], **PRIVATE)
+    taken = upload.upload(reported(carded(failed, take)), upload, [leads, failed], **PRIVATE)
+    taken.then(None, None, None, js=SHOW_FAILED, api_visibility="private")

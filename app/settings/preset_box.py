@@ -11,7 +11,7 @@ from app.desk.changes import made, with_preset
 from app.desk.element import RELOAD, DeskElement
 from app.desk.presets import EXAMPLE, preset_for
 from app.desk.state import Desk
-from app.kit.action_errors import carded
+from app.kit.action_errors import carded, named_as_uploaded
 from app.kit.cards import good_card
 from app.kit.component import PRIVATE
 from app.kit.text import label, language, say
@@ -20,6 +20,8 @@ from trainer.contract.home import Home
 from trainer.contract.presets import delete_preset, import_preset, list_presets, rename_preset, save_preset
 from trainer.projects.project import Project
 
+# TOML is read; of the settings of other programs it is said what they are
+SETTINGS_FILES = [".toml", ".json", ".yaml", ".yml"]
 # What was typed is kept first, and the project may have got its name by then
 KEPT = "async (project, ...others) => [await window.atelier.flush(), ...others]"
 
@@ -39,7 +41,7 @@ class PresetBox:
                 self.rename = gr.Button(label("preset.rename"), size="sm", min_width=90)
                 self.delete = gr.Button(label("preset.delete"), size="sm", min_width=90)
                 words: Any = label("preset.import")  # its type says str, but it is translated like every button's
-                self.upload = gr.UploadButton(words, file_types=[".toml"], size="sm", min_width=90)
+                self.upload = gr.UploadButton(words, file_types=SETTINGS_FILES, size="sm", min_width=90)
             self.said, self.listed = gr.HTML(apply_default_css=False), gr.HTML(apply_default_css=False)
 
     def wire(self, desk: DeskElement) -> None:
@@ -82,7 +84,8 @@ class PresetBox:
         )
 
     def _import(self, project: str, file: str, request: gr.Request) -> Any:  # noqa: ANN401
-        preset = import_preset(self.home.presets, Path(file))
+        with named_as_uploaded(Path(file)):
+            preset = import_preset(self.home.presets, Path(file))
         return self._chosen(self._desk(project), preset.name, "preset.imported", request)
 
     def _list(self, request: gr.Request) -> str:

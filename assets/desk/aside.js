@@ -36,6 +36,7 @@ function drawCurve() {
 // ---- epochs and repeats: what kohya_ss calls the views of an image
 
 let repeats = 1;
+let divided = false; // by the user, else as the folder's name says
 
 function makeEpochs() {
   const place = part("epochs");
@@ -47,6 +48,7 @@ function makeEpochs() {
       const [epochs, each] = ["epochs", "repeats"].map((one) => Number(document.getElementById(`views-${one}`).value));
       if (!(epochs > 0 && each > 0)) return;
       repeats = each;
+      divided = true;
       enter(rows.get("dataset.views"), Math.round(epochs * each));
     };
     return made;
@@ -59,6 +61,7 @@ function makeEpochs() {
 function drawEpochs() {
   const field = document.getElementById("views-epochs");
   if (!field || document.activeElement?.id.startsWith("views-")) return;
+  if (!divided && state.plan.repeats) document.getElementById("views-repeats").value = repeats = state.plan.repeats;
   field.value = Number((state.values["dataset.views"] / repeats).toPrecision(4)) || "";
 }
 

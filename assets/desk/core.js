@@ -41,6 +41,7 @@ function take(answer) {
   props.value = state.project;
   drawRows();
   drawChoices(before);
+  drawHits();
   drawAside();
   drawBar();
   drawSwitch();

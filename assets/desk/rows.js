@@ -102,7 +102,7 @@ function drawMark(row) {
   if (wrong) row.mark.append(make("p", "wrong", `⚠ ${wrong}`));
   if (changed) {
     const before = state.usual[row.place];
-    const label = fill(words.reset, { value: shownValue({}, before) });
+    const label = same(before, "") ? words.clear : fill(words.reset, { value: shownValue({}, before) });
     row.mark.append(button("reset", label, () => enter(row, before)));
   }
   field.setAttribute("aria-invalid", String(Boolean(wrong)));

@@ -29,12 +29,21 @@ function go(row) {
   field.focus({ preventScroll: true });
 }
 
+function about(row) {
+  const now = fill(words.now, { value: shownValue(row, state.values[row.place]) });
+  return [row.kohya && `kohya: ${row.kohya}`, now].filter(Boolean).join(" · ");
+}
+
 function hit(row) {
   const made = button("hit", "", () => go(row));
-  const now = fill(words.now, { value: shownValue(row, state.values[row.place]) });
-  const about = [row.kohya && `kohya: ${row.kohya}`, now].filter(Boolean).join(" · ");
-  made.append(make("span", "hit-label", row.label), make("span", "hit-about", about));
+  made.row = row;
+  made.append(make("span", "hit-label", row.label), make("span", "hit-about", about(row)));
   return made;
+}
+
+// A value was changed while the hits are in view.
+function drawHits() {
+  for (const made of document.querySelectorAll(".desk-hit")) made.lastChild.textContent = about(made.row);
 }
 
 function drawFound({ places, instead, nearest, error }, wanted) {

@@ -1,11 +1,13 @@
 """The list of all settings: found by anyone's word, marked where changed, and only what applies."""
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 from site_at_work import Site, until
 from the_page import field, fill_example, room
+from tiny import images
 
 from trainer.projects.project import Project
 
@@ -46,7 +48,17 @@ def test_a_word_without_a_setting_says_what_stands_for_it(listed: Page):
     expect(listed.get_by_text("PyTorch's own attention is used")).to_be_visible()
     search.fill("prodgy")
     listed.get_by_role("button", name="prodigy", exact=True).click()
-    expect(listed.get_by_text("AdamW is used")).to_be_visible()
+    expect(listed.get_by_text("prodigy: Not here yet: AdamW is used")).to_be_visible()
+    search.fill("AdamW8bit")
+    expect(listed.get_by_text("adamw8bit: Not here yet: AdamW is used")).to_be_visible()
+
+
+def test_a_value_that_was_found_is_never_stale(listed: Page):
+    field(listed, "searchbox", "Find a setting").fill("network_dim")
+    found = listed.get_by_role("button", name=re.compile(r"^Rank"))
+    expect(found).to_contain_text("now 16")
+    field(listed, "spinbutton", "Rank").fill("32")
+    expect(found).to_contain_text("now 32")
 
 
 def test_a_changed_setting_is_marked_and_one_click_goes_back(listed: Page):
@@ -90,6 +102,8 @@ def test_the_same_is_there_as_toml_and_either_changes_the_other(listed: Page):
     expect(field(listed, "spinbutton", "LoRA dropout")).to_have_value("0.1")
     text.fill("[adapter]\nrnak = 3")
     expect(listed.get_by_text("Did you mean")).to_be_visible()
+    text.fill("network_dim = 32")
+    expect(listed.get_by_text("Here that is “Rank”.")).to_be_visible()
     text.fill("rank = [")
     expect(listed.get_by_text("The text is no TOML")).to_be_visible()
     expect(field(listed, "spinbutton", "Rank")).to_have_value("20")
@@ -105,6 +119,24 @@ def test_epochs_and_repeats_make_views_whichever_is_edited(listed: Page):
     views.fill("30")
     expect(epochs).to_have_value("6")
     expect(listed.locator("#bar")).to_contain_text("24 images × 30 views")
+
+
+def test_repeats_are_those_of_the_folder_s_name(page: Page, tmp_path):
+    images(tmp_path / "img" / "10_ohwx woman", 2)
+    fill_example(page, "kohya", views=40)
+    field(page, "textbox", "Image folder").fill(str(tmp_path / "img"))
+    expect(page.locator("#bar")).to_contain_text("2 images × 40 views")
+    room(page, "Settings")
+    views, epochs, repeats = (field(page, "spinbutton", name) for name in ("Views per image", "epochs", "repeats"))
+    expect(repeats).to_have_value("10")
+    expect(epochs).to_have_value("4")
+    epochs.fill("6")
+    expect(views).to_have_value("60")
+
+
+def test_options_of_kohya_s_sample_prompts_are_said_to_be_words(listed: Page):
+    field(listed, "textbox", "Preview prompts").fill("a bell --n lowres --d 42")
+    expect(listed.locator("#bar")).to_contain_text("--n, --d in “Preview prompts” have no effect")
 
 
 def test_the_learning_strength_is_kept_as_long_as_it_is_ticked(listed: Page):
@@ -175,15 +207,26 @@ def test_a_project_goes_out_and_comes_back_as_one_file(page: Page, site: Site, t
     ids=["broken", "newer", "kohya", "misspelt"],
 )
 def test_a_file_that_is_no_project_is_said_and_makes_none(page: Page, site: Site, tmp_path, text, said):
+    refused(page, site, tmp_path / "fremd.toml", text, said)
+
+
+def test_the_settings_of_kohya_s_page_are_said_to_be_that(page: Page, site: Site, tmp_path):
+    text = '{"LoRA_type": "Standard", "epoch": 10, "stop_text_encoder_training": 0}'
+    refused(page, site, tmp_path / "kohya.json", text, "kohya.json is a settings file of kohya_ss")
+
+
+def refused(page: Page, site: Site, file: Path, text: str, said: str) -> None:
+    """Import a file that is no project, and see in view what it is, by the name that it has."""
     fill_example(page, "bleibt")
     room(page, "Settings")
-    file = tmp_path / "fremd.toml"
     file.write_text(text)
     before = {project.name for project in Project.all(site.home)}
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Import a project").click()
     chooser.value.set_files(file)
-    expect(page.get_by_role("alert").filter(has_text=said)).to_be_visible()
+    alert = page.get_by_role("alert").filter(has_text=said)
+    expect(alert).to_be_in_viewport(ratio=1)
+    expect(alert).not_to_contain_text(str(site.home.root))
     assert {project.name for project in Project.all(site.home)} == before
     expect(page.get_by_role("button", name="Project: bleibt")).to_be_visible()
 

@@ -88,7 +88,7 @@ def elsewhere(flag: str, known: Collection[str]) -> str:
     found = search(flag) if flag.startswith("--") else Found()
     if found.exact and f"--{found.places[0]}" in known:
         return f"Here that is {setting(found.places[0])}. "
-    return "".join(f"{sentence} " for _, sentence in found.instead)
+    return "".join(f"{one.text} " for one in found.instead)
 
 
 def as_mark(word: str) -> str:

@@ -25,7 +25,7 @@ from trainer.dataset.scan import images_of
 from trainer.dataset.views import plan
 from trainer.doctor.masks import mask_problems
 from trainer.planning.disk import check_space
-from trainer.planning.effect import without_effect
+from trainer.planning.effect import prompt_options, without_effect
 from trainer.planning.estimate import disk_bytes, estimate
 from trainer.planning.moving import GIVEN, move_inputs
 from trainer.planning.ready import settled
@@ -77,7 +77,7 @@ def run(flags: Flags, console: Console) -> int:
     group = given_group(flags, config.model.processes, config.model.processes)
     images, problems = images_of(config.dataset)
     chosen = [place for place, origin in origins.items() if origin not in {"default", f"preset {config.preset}"}]
-    problems += [*mask_problems(images, config, home), *without_effect(config, chosen)]
+    problems += [*mask_problems(images, config, home), *prompt_options(config), *without_effect(config, chosen)]
     made = plan(len(images), config.dataset)
     if flags.get("check"):
         show_settings(config, origins, console)

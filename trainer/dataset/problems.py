@@ -205,7 +205,8 @@ def repeats_reported(shares: dict[str, int]) -> list[Problem]:
         Problem(
             "folder_repeats",
             f"Folder names set repeats, as in kohya_ss: {', '.join(shares)}.",
-            f"If the numbers mean something else, set {named('dataset.folder_repeats')} to false.",
+            f"Only their ratio counts; {named('dataset.views')} sets how often in all. If the numbers mean something "
+            f"else, turn {named('dataset.folder_repeats')} off.",
             why="A number that does not mean repeats makes some images count far more than others.",
         )
     ]

@@ -1,11 +1,29 @@
 """Settings that somebody set and that change nothing, because what they belong to is off."""
 
+import re
 from collections.abc import Collection
 
 from trainer.contract.schema import all_settings
 from trainer.contract.settings.config import TrainConfig
 from trainer.contract.wording import named, setting
 from trainer.dataset.problems import Problem
+
+PROMPT_OPTION = re.compile(r"(?<!\S)--(?:[nwhdlst]|am|cn|ctr)(?!\S)")  # as sd-scripts reads them in sample prompts
+
+
+def prompt_options(config: TrainConfig) -> list[Problem]:
+    """Returns a note if preview prompts hold options of sd-scripts, such as --n, which are read as words here."""
+    options = dict.fromkeys(option for prompt in config.preview.prompts for option in PROMPT_OPTION.findall(prompt))
+    if not options:
+        return []
+    places = ("negative_prompt", "width", "height", "seed", "guidance_scale", "steps")
+    return [
+        Problem(
+            "without_effect",
+            f"{', '.join(options)} in {named('preview.prompts')} have no effect: they are read as words.",
+            f"Take them out, and set {', '.join(named(f'preview.{place}') for place in places)}.",
+        )
+    ]
 
 
 def without_effect(config: TrainConfig, chosen: Collection[str]) -> list[Problem]:

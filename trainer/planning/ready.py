@@ -50,7 +50,11 @@ def absolute(place: str, path: str) -> str:
     """Returns what is valid in every folder: a full path, or a base model's name.
 
     Raises:
-        InvalidSettings: No file can have that path.
+        InvalidSettings: No file can have that path; it says of which setting.
         ModelError: No base model of that name here.
     """
-    return resolved(path) if place == "model.base_model" else str(user_path(path).resolve())
+    try:
+        return resolved(path) if place == "model.base_model" else str(user_path(path).resolve())
+    except InvalidSettings as error:
+        places = error.places or {place: f"{error.message} {error.hint}"}
+        raise InvalidSettings(error.message, hint=error.hint, places=places) from None

@@ -13,6 +13,7 @@ from trainer.contract.presets import FOLDER, list_presets
 from trainer.contract.schema import all_settings
 from trainer.contract.settings.config import validated
 from trainer.contract.toml import BESIDE_SETTINGS, Values, read_settings
+from trainer.contract.vocabulary import called_here
 from trainer.projects.project import TOP, Entered, Project, entered_of
 
 
@@ -89,8 +90,17 @@ def known(values: Values) -> Entered:
     for place, value in entered.values.items():
         if place not in places and place not in TOP:
             section, _, key = place.rpartition(".")
-            validated({section: {key: value}})  # refuses it in our words
+            _refuse(key, {section: {key: value}})
     for key, value in values.items():
         if key not in {"project", *BESIDE_SETTINGS, *TOP} and not isinstance(value, dict):
-            validated({key: value})
+            _refuse(key, {key: value})
     return entered
+
+
+def _refuse(name: str, values: Values) -> None:
+    """Refuse a setting that does not exist in our words, and say what stands here for another program's name."""
+    try:
+        validated(values)
+    except InvalidSettings as error:
+        hint = called_here(name) or error.hint
+        raise InvalidSettings(error.message, hint=hint, places=error.places) from None

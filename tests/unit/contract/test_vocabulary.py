@@ -7,7 +7,7 @@ import pytest
 
 from trainer.contract.home import CHECKOUT
 from trainer.contract.schema import all_settings
-from trainer.contract.vocabulary import ELSEWHERE, NAMES, kohya_name, search, words_of
+from trainer.contract.vocabulary import ELSEWHERE, NAMES, called_here, kohya_name, search, words_of
 
 # What people of kohya_ss, sd-scripts, OneTrainer and diffusers type, and the setting that comes first
 MEANT = {
@@ -68,6 +68,15 @@ MEANT = {
     "instance_data_dir": "dataset.images",
     "vae": "model.vae",
     "seed": "model.seed",
+    "--network_dim 32": "adapter.rank",
+    "weight_decay=0.01": "optimizer.weight_decay",
+    "caption_prefix": "dataset.trigger_word",
+    "reg images": "dataset.concepts",
+    "full_fp16": "model.precision",
+    "zsnr": "objective.zero_terminal_snr",
+    "1024,1024": "dataset.resolution",
+    "gpu": "model.device",
+    "bs": "dataset.batch_size",
 }
 # And those without a setting, with a piece of what is said
 INSTEAD = {
@@ -91,6 +100,32 @@ INSTEAD = {
     "resume": "Any run can be resumed",
     "ema": "Not here yet",
     "textual inversion": "Not here yet",
+    "cosine_with_restarts": "cosine, linear or constant",
+    "lr_scheduler_num_cycles": "cosine, linear or constant",
+    "polynomial": "cosine, linear or constant",
+    "loraplus_unet_lr_ratio": "same rate",
+    "bucket_reso_steps": "buckets follow from the resolution",
+    "min_bucket_reso": "buckets follow from the resolution",
+    "sample_sampler": "own sampler",
+    "euler_a": "own sampler",
+    "color_aug": "as they are, or mirrored",
+    "enable_wildcard": "each view shows one",
+    "caption_extension": ".caption",
+    "caption_separator": "commas",
+    "wd14 tagger": "Automatic captions",
+    "caption_suffix": "Edit many captions",
+    "token_warmup_min": "first step",
+    "network_train_text_encoder_only": "UNet is always trained",
+    "module_dropout": "LoRA dropout",
+    "metadata_title": "by itself",
+    "resize lora": "not merged or resized",
+    "finetune": "LoRAs are trained",
+    "huggingface_repo_id": "nothing is uploaded",
+    "config_file": "not imported yet",
+    "preset": "At the top",
+    "vae_batch_size": "encoded once",
+    "scale_v_pred_loss_like_noise_pred": "MSE",
+    "huber_c": "MSE",
 }
 
 
@@ -101,7 +136,25 @@ def test_the_word_finds_the_setting_first(typed, place):
 
 @pytest.mark.parametrize(("typed", "said"), INSTEAD.items())
 def test_where_there_is_no_setting_a_sentence_says_what_stands_for_it(typed, said):
-    assert any(said in sentence for _, sentence in search(typed).instead)
+    assert any(said in one.text for one in search(typed).instead)
+
+
+def test_what_stands_for_a_word_is_said_of_that_word():
+    assert [one.word for one in search("AdamW8bit").instead] == ["adamw8bit"]
+    assert [one.word for one in search("sdpa").instead] == ["sdpa"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("network_dim", "Here that is ⟦setting:adapter.rank⟧."),
+        ("num_repeats", "Here that is ⟦setting:dataset.folder_repeats⟧ or ⟦setting:dataset.views⟧."),
+        ("optimizer_type", "Not here yet: AdamW is used, with the settings of the section Optimizer."),
+        ("rnak", ""),
+    ],
+)
+def test_another_program_s_setting_is_answered_with_ours(name, hint):
+    assert called_here(name) == hint
 
 
 def test_every_setting_has_its_names():

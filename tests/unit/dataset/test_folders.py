@@ -161,6 +161,7 @@ def test_folders_named_as_in_kohyas_tools_weigh_their_images_and_name_them(tmp_p
     (note,) = problems
     assert note.code == "folder_repeats"
     assert "10_ana woman" in note.message
+    assert "Only their ratio counts" in note.hint
     assert not note.images
 
 

@@ -5,7 +5,7 @@ import pytest
 from trainer.contract.schema import all_settings
 from trainer.contract.settings.config import validated
 from trainer.contract.wording import for_console
-from trainer.planning.effect import without_effect
+from trainer.planning.effect import prompt_options, without_effect
 
 DEPENDENT = {info.place: info.when for info in all_settings() if info.when}
 ON = {
@@ -55,3 +55,11 @@ def test_what_nobody_set_is_not_spoken_of():
 def test_what_they_depend_on_is_there():
     known = {info.place for info in all_settings()} | {"dataset.class_folders"}
     assert {needed for when in DEPENDENT.values() for needed in when} <= known
+
+
+def test_options_of_sd_scripts_in_preview_prompts_are_said_to_be_words():
+    prompts = ["ana, beach --n lowres --w 512 --d 42", "ana --d 1", "a--n b, -- n, --night"]
+    (problem,) = prompt_options(validated({"preview": {"prompts": prompts}}))
+    assert for_console(problem.message) == "--n, --w, --d in preview.prompts have no effect: they are read as words."
+    assert "preview.negative_prompt" in for_console(problem.hint)
+    assert prompt_options(validated({"preview": {"prompts": ["ana, beach", "--"]}})) == []

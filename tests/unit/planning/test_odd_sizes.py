@@ -82,3 +82,22 @@ def test_a_run_of_an_earlier_version_is_still_read(tmp_path):
     run.config_file.write_text("preview = 3\n", encoding="utf-8")
     with pytest.raises(InvalidSettings):
         run.config()
+
+
+@pytest.mark.parametrize(
+    ("place", "path"),
+    [("model.base_model", "https://civitai.com/models/101055"), ("model.vae", "smb://nas/vae.safetensors")],
+)
+def test_an_address_instead_of_a_path_is_said_at_its_field(place, path):
+    values = {**shown_values(validated({})), place: path}
+    assert "is an address" in model_problems(values, "", "style", "en")[place]
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "said"),
+    [("dataset", "resolution", "512,512", "a whole number"), ("optimizer", "learning_rate", "1,5", "a number")],
+)
+def test_a_text_instead_of_a_number_is_refused_in_plain_words(section, name, value, said):
+    with pytest.raises(InvalidSettings) as refused:
+        validated({section: {name: value}})
+    assert refused.value.places == {f"{section}.{name}": f"must be {said}."}

@@ -10,8 +10,9 @@ from trainer.contract.foreign import ForeignFile
 from trainer.contract.home import Home
 from trainer.contract.presets import overlay, save_preset
 from trainer.contract.settings.config import validated
+from trainer.contract.wording import for_console
 from trainer.projects.project import Project
-from trainer.projects.transfer import export_to, exported, import_project
+from trainer.projects.transfer import entered_as_text, export_to, exported, import_project
 from trainer.runs.errors import NewerVersion
 
 
@@ -141,3 +142,20 @@ def test_a_project_is_trained_by_its_name_and_flags_count_more(home, images, cap
     assert "--optimizer.text_learning_rate 0.0001 has no effect here." in " ".join(capsys.readouterr().out.split())
     assert main([*flags, "--preset", "sdxl-style"]) == 0
     assert "preset sdxl-style" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("network_dim = 32", "--adapter.rank"),
+        ("[adapter]\nnetwork_dim = 32", "--adapter.rank"),
+        ("[optimizer]\nunet_lr = 1e-4", "--optimizer.learning_rate"),
+        ('[optimizer]\noptimizer_type = "AdamW8bit"', "AdamW is used"),
+        ("[optimizer]\nlr_scheduler_num_cycles = 3", "cosine, linear or constant"),
+        ("[adapter]\nrnak = 3", "Did you mean adapter.rank?"),
+    ],
+)
+def test_another_program_s_name_in_a_text_is_answered_with_ours(text, hint):
+    with pytest.raises(InvalidSettings) as told:
+        entered_as_text(text)
+    assert hint in for_console(told.value.hint)

@@ -24,12 +24,13 @@ class DatasetSettings(Section):
         (),
         description="Further folders of images, each with its own rules. One a line: the folder, or JSON as in "
         '{"images": "ben", "trigger_word": "ben", "weight": 2}; also flip, captions, caption_dropout, shuffle_tags, '
-        'keep_tags, tag_dropout, and {"images": "reg", "class_images": true} for class images of your own.',
+        'keep_tags, tag_dropout, and {"images": "reg", "class_images": true} for class images of your own. A folder '
+        "named reg inside the image folder needs no line.",
     )
     folder_repeats: bool = setting(
         True,
-        description='A folder named as in kohya_ss, such as 10_ana woman, has 10 repeats, and "ana woman" captions its '
-        "images that have no caption.",
+        description="A folder named as in kohya_ss, such as 10_ana woman, is shown 10 times as often as 1_ben, and "
+        '"ana woman" captions its images that have no caption; the views say how often in all.',
     )
     trigger_word: str = setting(
         "",

@@ -15,6 +15,7 @@ Level = Literal["basic", "advanced"]
 NAME_BYTES = 200  # file systems allow 255, and 80 characters can take 320
 WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
 WINDOWS_DEVICES |= {f"{port}{n}" for port in ("COM", "LPT") for n in "123456789¹²³"}
+NO_NUMBER = {"int_parsing": "must be a whole number", "float_parsing": "must be a number"}  # by pydantic's kind
 WEIGHTS = re.compile(r"(?:\.(?:safetensors|ckpt|pth?|bin))+$", re.IGNORECASE)  # the endings of model files
 
 
@@ -89,7 +90,8 @@ def invalid(error: ValidationError, sections: Mapping[str, type[Section]]) -> In
     places: dict[str, str] = {}
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"]) or "settings"
-        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be").rstrip(".")
+        message = NO_NUMBER.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+        message = message.replace("Input should be", "must be").rstrip(".")
         places |= dict.fromkeys(_at_fault(place, message), f"{message}.")
         if problem["type"] == "extra_forbidden":
             lines.append(f"There is no setting {named(place)} (value seen: {problem['input']!r})")

@@ -5,7 +5,7 @@ import pytest
 
 from app.kit.rows import SETTINGS, answers, rows, stands_for, step_of
 from app.kit.text import ENGLISH
-from trainer.contract.vocabulary import ELSEWHERE
+from trainer.contract.vocabulary import ELSEWHERE, Instead
 
 REQUESTS = {tongue: gr.Request(headers={"accept-language": tongue}) for tongue in ("en", "de")}
 
@@ -31,6 +31,7 @@ def test_a_setting_is_found_by_anyones_word_and_the_readers(wanted, tongue, plac
 def test_what_has_no_setting_has_a_sentence_in_the_readers_language():
     assert find("xformers")["instead"] == ["xformers: Not needed: PyTorch's own attention is used."]
     assert "Nicht nötig" in find("xformers", "de")["instead"][0]
+    assert find("AdamW8bit")["instead"][0].startswith("adamw8bit: Not here yet")
 
 
 def test_what_is_not_there_has_the_nearest_words():
@@ -47,7 +48,7 @@ def test_the_catalogue_says_what_the_vocabulary_says():
     assert {f"elsewhere.{words.partition(',')[0]}": text for words, text in ELSEWHERE} == {
         key: text for key, text in ENGLISH.items() if key.startswith("elsewhere.")
     }
-    assert stands_for("xformers", "", "en").startswith("xformers: Not needed")
+    assert stands_for(Instead("xformers", "", "sdpa"), "en").startswith("sdpa: Not needed")
 
 
 def test_rows_carry_the_name_at_kohya_where_it_is_another():
