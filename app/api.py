@@ -111,7 +111,7 @@ def _start(home: Home) -> Callable[..., str]:
         unknown = sorted(given.keys() - {api_name(place) for place in SETTINGS})
         if unknown:
             raise gr.Error(f"There is no parameter {unknown[0]}; the Help page lists them all.", print_exception=False)
-        base = preset_config(home, preset)
+        base = preset_config(home, preset, str(given.get("dataset_images", "")))
         usual = flat(base)
         values = {place: given.get(api_name(place), shown(info, usual[place])) for place, info in SETTINGS.items()}
         return start_run(home, read(home, values, preset, base.goal)).path.name

@@ -138,12 +138,12 @@ def example() -> Changes:
 
 def of_config(home: Home, config: TrainConfig) -> Changes:
     """A run's settings over its preset; one that is gone is the usual one for its goal."""
-    preset = config.preset
+    preset, images = config.preset, config.dataset.images
     try:
-        base = preset_config(home, preset)
+        base = preset_config(home, preset, images)
     except TrainerError:
         preset = preset_for(home, config.goal, EXAMPLE)
-        base = preset_config(home, preset)
+        base = preset_config(home, preset, images)
     usual, values = shown_values(base), shown_values(config)
     changed = {place: value for place, value in values.items() if value != usual[place] or place in OF_THE_USER}
     kept = {place: typed(SETTINGS[place], value) for place, value in changed.items() if value not in ("", None)}

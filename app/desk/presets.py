@@ -4,7 +4,7 @@ from typing import TypedDict
 
 from app.kit.text import say
 from trainer.contract.home import Home
-from trainer.contract.presets import FOLDER, list_presets, load_preset, overlay
+from trainer.contract.presets import FOLDER, for_images, list_presets, load_preset, overlay
 from trainer.contract.settings.config import TrainConfig
 
 EXAMPLE = "pocket-style"
@@ -93,10 +93,10 @@ def intent_of(home: Home, preset: str, tongue: str) -> str:
     return f"{found.intent}{own}" if found is not None else ""
 
 
-def preset_config(home: Home, preset: str) -> TrainConfig:
-    """A preset's settings over the defaults.
+def preset_config(home: Home, preset: str, images: str = "") -> TrainConfig:
+    """A preset's settings over the defaults, for these images; it says more of its own.
 
     Raises:
         TrainerError: There is none of that name, or it cannot be used.
     """
-    return overlay({"preset": load_preset(preset, FOLDER, home.presets).values})[0]
+    return overlay({"preset": for_images(load_preset(preset, FOLDER, home.presets).values, images)})[0]

@@ -103,7 +103,7 @@ class Desk:
     def base(self) -> TrainConfig:
         """What the preset says; without one, the defaults, and no base model: the toy is nobody's silent choice."""
         if self.preset:
-            return preset_config(self.home, self.preset)
+            return preset_config(self.home, self.preset, str(self.entered.values.get("dataset.images") or ""))
         defaults = validated({})
         return defaults.model_copy(update={"model": defaults.model.model_copy(update={"base_model": ""})})
 

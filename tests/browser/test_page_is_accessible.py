@@ -75,3 +75,13 @@ def test_no_page_is_wider_than_the_window(window, width):
         visit(page, name)
         widths[name] = page.evaluate("document.documentElement.scrollWidth")
     assert {name: wide for name, wide in widths.items() if wide > width} == {}
+
+
+def test_letters_are_the_same_in_light_and_dark(window):
+    fonts = set()
+    for scheme in ("light", "dark"):
+        page = window(color_scheme=scheme).new_page()
+        page.goto("/help")
+        expect(page.get_by_role("heading", name="Atelier")).to_be_visible()
+        fonts.add(page.evaluate("getComputedStyle(document.querySelector('h1')).fontFamily"))
+    assert len(fonts) == 1, fonts

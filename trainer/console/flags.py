@@ -77,6 +77,9 @@ class Parser(argparse.ArgumentParser):
         raise InvalidSettings(f"{message[:1].upper()}{message[1:]}.", hint=hint)
 
 
+BESIDE_FLAGS = ("preset", "config", "project")  # of our own, beside those of the settings
+
+
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """Returns "Did you mean train? " for a misspelt word, nothing where none is near."""
     close = get_close_matches(word, [one for one in known if one != word], n=1)
@@ -85,7 +88,8 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 def elsewhere(flag: str, known: Collection[str]) -> str:
     """Returns what a flag of another program is called here, or what stands for it; else nothing."""
-    found = search(flag) if flag.startswith("--") else Found()
+    others = flag.startswith("--") and flag.removeprefix("--") not in {*SHORT, *BESIDE_FLAGS}
+    found = search(flag) if others else Found()
     if found.exact and f"--{found.places[0]}" in known:
         return f"Here that is {setting(found.places[0])}. "
     return "".join(f"{one.text} " for one in found.instead)

@@ -1,5 +1,6 @@
 """Presets: small TOML files that say only what differs from the defaults; and where each value came from."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from trainer.contract.errors import FileExists, InvalidSettings, UnknownPreset
 from trainer.contract.files import atomic_write
 from trainer.contract.home import CHECKOUT
 from trainer.contract.ours import NotOurs, check
-from trainer.contract.pasted import bare
+from trainer.contract.pasted import bare, pasted
 from trainer.contract.settings.config import SECTIONS, TrainConfig, validated
 from trainer.contract.settings.fields import plain_file_name
 from trainer.contract.toml import Values, flat, read_settings
@@ -27,6 +28,10 @@ OF_ONE_RUN = {
     "model.device",
     "model.processes",
 }
+
+
+# What a preset with images of its own says of them, which means nothing for others
+OF_ITS_IMAGES = {"dataset": ("trigger_word",), "preview": ("prompts",)}
 
 
 @dataclass(frozen=True)
@@ -175,11 +180,33 @@ def _read(path: Path) -> Preset:
     return Preset(path.stem, intent, {"preset": path.stem, **values}, path)
 
 
+def for_images(values: Values, images: str) -> Values:
+    """A preset's values for a folder of images: for others than its own, without trigger word and preview prompts.
+
+    Args:
+        values: The preset's, nested by section.
+        images: The folder that is trained, as it was written; empty: the preset's own, if it has any.
+    """
+    own = values.get("dataset", {}).get("images")
+    if not own or not images.strip() or _absolute(images) == _absolute(own):
+        return values
+    kept = dict(values)
+    for section, names in OF_ITS_IMAGES.items():
+        if section in kept:
+            kept[section] = {name: value for name, value in kept[section].items() if name not in names}
+    return kept
+
+
+def _absolute(written: str) -> str:
+    return os.path.abspath(os.path.expanduser(pasted(written)))  # noqa: PTH100, PTH111 - whatever was written
+
+
 def overlay(layers: Mapping[str, Values]) -> tuple[TrainConfig, dict[str, str]]:
     """Put layers of values over the defaults, later ones winning.
 
     Args:
-        layers: Values by the layer's name, weakest first, for example {"preset pocket-style": …, "flag": …}.
+        layers: Values by the layer's name, weakest first, for example {"preset pocket-style": …, "flag": …}; of a
+            preset only what is meant `for_images` of a later layer.
 
     Returns:
         The settings, and for each "section.setting" the name of the layer that set it ("default" where none did).
@@ -189,7 +216,10 @@ def overlay(layers: Mapping[str, Values]) -> tuple[TrainConfig, dict[str, str]]:
     """
     merged: Values = {}
     origins: dict[str, str] = {}
-    for layer, values in layers.items():
+    folders = [values["dataset"].get("images") for values in layers.values() if isinstance(values.get("dataset"), dict)]
+    images = next((folder for folder in reversed(folders) if isinstance(folder, str)), "")
+    for layer, given in layers.items():
+        values = for_images(given, images) if layer.startswith("preset") else given
         for key, value in values.items():
             if key in SECTIONS and not isinstance(value, dict):
                 validated({key: value})  # refuses it in our words, before a later layer could hide it

@@ -339,3 +339,21 @@ def test_a_preset_file_is_taken_over_as_it_is(folder, tmp_path_factory):
     with pytest.raises(InvalidSettings, match=r"adapter\.rank = 1000"):
         import_preset(own, folder / "wrong.toml")
     assert [path.name for path in own.iterdir()] == ["soft.toml"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("pocket-")])
+def test_what_a_preset_says_of_its_own_images_is_nothing_to_others(name, tmp_path):
+    values = load_preset(name, FOLDER).values
+    own, origins = overlay({f"preset {name}": values})
+    assert own.preview.prompts
+    assert origins["preview.prompts"] == f"preset {name}"
+    for images in (str(tmp_path), f'"{tmp_path}"', "~/photos"):
+        others, origins = overlay({f"preset {name}": values, "flag": {"dataset": {"images": images}}})
+        assert (others.dataset.trigger_word, others.preview.prompts) == ("", ())
+        assert origins["preview.prompts"] == origins["dataset.trigger_word"] == "default"
+        assert others.optimizer == own.optimizer
+    same, _ = overlay({f"preset {name}": values, "flag": {"dataset": {"images": own.dataset.images}}})
+    assert (same.preview, same.dataset) == (own.preview, own.dataset)
+    given = {"dataset": {"images": str(tmp_path), "trigger_word": "oma"}, "preview": {"prompts": ["oma, smiling"]}}
+    kept, _ = overlay({f"preset {name}": values, "flag": given})
+    assert (kept.dataset.trigger_word, kept.preview.prompts) == ("oma", ("oma, smiling",))

@@ -129,3 +129,13 @@ def test_an_image_folder_leads_to_its_project(home):
     ana = project(home, **{"dataset.images": "/ana"})
     assert of_images(home, "/ana") == ana
     assert of_images(home, "/ben").read().values == {"dataset.images": "/ben"}
+
+
+def test_own_images_do_not_get_the_trigger_word_of_the_toy_presets_cat(home, tmp_path):
+    toy = project(home, "pocket-character")
+    assert Desk.of(home, toy).values["dataset.trigger_word"] == "mimi"
+    toy.enter({"dataset.images": str(tmp_path)})
+    values = Desk.of(home, toy).values
+    assert (values["dataset.trigger_word"], values["preview.prompts"]) == ("", "")
+    toy.enter({"dataset.trigger_word": "mimi"})
+    assert Desk.of(home, toy).values["dataset.trigger_word"] == "mimi"
