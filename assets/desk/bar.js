@@ -80,6 +80,8 @@ async function open() {
   makeDrop();
   makeSwitch();
   makeRanges();
+  makeKeeping();
+  held = answer.state.strength; // also for who changes the rank before this answer
   take(answer.state);
   const modelsThere = makeModels();
   makeRecents();

@@ -190,3 +190,13 @@ function drawRange(row) {
   row.range.style.setProperty("--share", nearest / (stops.length - 1));
   row.range.setAttribute("aria-valuetext", String(value));
 }
+
+// Whether rank and alpha keep the learning strength is the person's own choice, in every project and room.
+const KEEPING = "atelier.keep_strength";
+
+function makeKeeping() {
+  const box = document.querySelector("#keep-strength input");
+  if (!box) return;
+  if (localStorage.getItem(KEEPING) === "no") box.click();
+  box.addEventListener("change", () => localStorage.setItem(KEEPING, box.checked ? "yes" : "no"));
+}

@@ -142,6 +142,7 @@ def character(pocket: Pocket, folder: Path, flags: list[str]) -> dict[str, float
     """A training's figures on a character."""
     kept_out, (neutral,) = scan(folder / "measure")[0], _of(scan(folder / "train")[0], NEUTRAL)
     prompts = [with_trigger(item.caption, TRIGGER) for item in kept_out] * SEEDS_EACH
+    flags = [*flags, "--dataset.trigger_word", TRIGGER]
     found = previews(pocket, "pocket-character", folder / "train", prompts, flags)
     real = pocket.latents_of(resized([item.path for item in kept_out])).repeat(SEEDS_EACH, 1)
     other = pocket.latents_of(resized([neutral.path])).expand_as(real)

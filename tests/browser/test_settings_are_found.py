@@ -241,3 +241,25 @@ def test_a_file_of_an_earlier_version_is_a_project(page: Page, tmp_path):
     chooser.value.set_files(file)
     expect(page.get_by_role("button", name="Project: alt")).to_be_visible()
     expect(field(page, "spinbutton", "Rank")).to_have_value("12")
+
+
+def test_the_learning_strength_is_let_go_until_it_is_kept_again(page: Page):
+    fill_example(page, "frei")
+    room(page, "Settings")
+    keep, rank, rate = (
+        page.get_by_label("Keep the learning strength"),
+        field(page, "spinbutton", "Rank"),
+        field(page, "spinbutton", "Learning rate"),
+    )
+    expect(rank).to_have_value("16")
+    keep.uncheck()
+    page.reload()
+    expect(rank).to_have_value("16")
+    expect(keep).not_to_be_checked()
+    rank.fill("32")
+    expect(rate).to_have_value("0.0034")
+    keep.check()
+    page.reload()
+    expect(keep).to_be_checked()
+    rank.fill("64")
+    expect(rate).to_have_value("0.0068")
