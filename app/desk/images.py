@@ -17,7 +17,7 @@ from app.kit.wording import html_of
 from app.server.files import thumbnail_url
 from trainer.contract.errors import TrainerError
 from trainer.contract.home import Home
-from trainer.contract.ours import check_all
+from trainer.contract.ours import check, check_all
 from trainer.contract.pasted import pasted
 from trainer.dataset import caption_files, formats, mask_files
 from trainer.dataset.overlay import existing_overlay
@@ -77,10 +77,12 @@ def keep_dropped(home: Home, files: list[Path], folder: Path | None = None) -> P
         folder: One that an earlier drop made, to be added to; None, or any other: a new one.
 
     Raises:
+        NotOurs: The folder, or something in it, leads elsewhere.
         OSError: No room, or not readable; what was kept by then stays.
     """
     if folder is None or folder.parent != home.root / "datasets" or not folder.name.startswith("dropped-"):
         folder = _fresh_folder(home)
+    check(folder, folder=True)
     check_all(folder, deepest=1)
     taken = {name.lower() for path in folder.iterdir() for name in (path.name, path.stem)}
     wanted = [file for file in files if file.suffix.lower() in DROPPED]
