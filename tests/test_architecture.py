@@ -145,3 +145,10 @@ def test_the_version_is_that_of_the_newest_release_and_said_once():
     assert releases[0] == version
     assert releases == sorted(releases, key=lambda one: [int(part) for part in one.split(".")], reverse=True)
     assert [name for name, path in PRODUCT.items() if f'"{version}"' in path.read_text(encoding="utf-8")] == []
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a copy without its history")
+def test_nothing_that_the_program_writes_is_part_of_it():
+    """Such as `.queue.lock`, which would be another file after every update."""
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout == ""

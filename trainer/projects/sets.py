@@ -39,9 +39,15 @@ OF_EDITS = ("metadata.jsonl", "history.jsonl", "captioning", "masks", ".lock")  
 
 
 def is_set(home: Home, folder: Path) -> bool:
-    """Whether this is one of the home's image sets, which may be added to."""
+    """Whether this is one of the home's image sets, which may be added to.
+
+    Raises:
+        NotOurs: It lies among them, and leads elsewhere.
+    """
+    if folder.parent != home.sets:
+        return False
     check(folder, folder=True)
-    return folder.parent == home.sets and folder.is_dir() and not any((folder / name).exists() for name in OF_EDITS)
+    return folder.is_dir() and not any((folder / name).exists() for name in OF_EDITS)
 
 
 def all_sets(home: Home) -> list[Path]:
@@ -66,6 +72,7 @@ def keep_dropped(home: Home, files: list[Path], folder: Path | None = None) -> P
         folder: A set to be added to; None, or any other folder: a new one.
 
     Raises:
+        NotOurs: The set, or something in it, leads elsewhere.
         OSError: No room, or not readable; what was kept by then stays.
     """
     if folder is None or not is_set(home, folder):

@@ -7,17 +7,18 @@ import gradio as gr
 import pytest
 
 from app import help as page
+from app.api import register
 from app.help import DOCS, FAILURES, PARTS, SETTINGS, allowed, contents_table, default, settings_table, text_of
 from app.kit.failures import table
 from app.kit.rows import element_id
 from app.kit.text import TABLES, label
 from app.kit.wording import setting_name
+from app.live.monitor import Watches
 from trainer.contract.home import Home
 from trainer.contract.schema import all_settings
 from trainer.contract.settings.config import SECTIONS
 
 FILES = sorted(DOCS.glob("*.md"))
-ENDPOINTS = ("/start", "/status", "/stop", "/pause", "/save", "/sample", "/resume", "/runs")
 INFOS = {info.place: info for info in all_settings()}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -159,9 +160,11 @@ def test_a_link_to_another_file_leads_to_its_part(tmp_path, monkeypatch):
     assert text_of("api") == "See [this](help#help-troubleshooting) and [that](https://example.org/api.md)."
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_every_endpoint_is_named(endpoint):
-    assert f"| `{endpoint}` |" in text_of("api")
+def test_every_endpoint_is_named_and_no_other(tmp_path, in_blocks, monkeypatch):
+    found = []
+    monkeypatch.setattr("app.api.api", lambda _act, api_name: found.append(f"/{api_name}"))
+    in_blocks(lambda: register(Home(tmp_path), Watches()))
+    assert sorted(re.findall(r"^\| `(/\w+)` \|", text_of("api"), flags=re.MULTILINE)) == sorted(found)
 
 
 def test_flags_presets_and_parameters_that_the_texts_name_are_there():

@@ -19,6 +19,7 @@ from trainer.contract.ours import NotOurs, check_all, open_plain, read_plain
 from trainer.contract.presets import list_presets, save_preset
 from trainer.contract.settings.config import validated
 from trainer.dataset.overlay import Entry, change, overlay_file
+from trainer.projects.sets import keep_dropped
 from trainer.runs import process
 from trainer.runs.errors import RunMissing
 from trainer.runs.folder import RunFolder
@@ -196,6 +197,8 @@ def test_the_folder_of_runs_may_lie_on_another_disk(home, tmp_path):
 @pytest.mark.usefixtures("untouched")
 def test_a_sweep_takes_no_link_and_nothing_of_others(tmp_path, theirs):
     (tmp_path / ".a.png.1.x.part").symlink_to(theirs)
+    (tmp_path / ".c.png.1.x.part").symlink_to(theirs / "letter.txt")
+    os.utime(theirs / "letter.txt", (0, 0))
     names = [".download.part", ".movie.mkv.part", ".a.proof", ".backup-old.part/a.txt", ".b.png.1.x.part/a.txt"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -222,6 +225,18 @@ def test_edits_are_not_written_through_a_link(home, images, theirs, name, kind):
     place(overlay / name if name else overlay, kind, theirs)
     with pytest.raises(NotOurs):
         change(home, images, {"image 0.png": Entry(text="a ball")})
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["", "b.png", "c.txt"])
+def test_dropped_files_are_not_added_to_a_folder_that_leads_elsewhere(home, tmp_path, theirs, name, kind):
+    (tmp_path / "a.png").write_bytes(b"a")
+    made = home.root / "datasets" / "dropped-1"
+    place(made / name if name else made, kind, theirs)
+    with pytest.raises(NotOurs):
+        keep_dropped(home, [tmp_path / "a.png"], made)
+    assert not (made / "a.png").exists()
 
 
 @pytest.mark.usefixtures("untouched")

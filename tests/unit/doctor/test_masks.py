@@ -6,10 +6,15 @@ import tiny
 from PIL import Image
 from PIL.ExifTags import Base
 
+from app.desk.plan import cautions, found_in
+from trainer.console.main import main
+from trainer.contract.events import EventLog
 from trainer.contract.home import Home
 from trainer.contract.settings.config import validated
 from trainer.dataset.scan import images_of
 from trainer.doctor.masks import mask_problems
+from trainer.engine import prepare
+from trainer.runs.folder import RunFolder
 
 
 def said(folder, **settings):
@@ -61,6 +66,19 @@ def test_a_mask_that_leaves_nothing_is_named_with_its_folder(folder, kind):
     assert list(found) == ["mask_empty"]
     assert "day 1/image 0.mask.png" in found["mask_empty"].message
     assert found["mask_empty"].images == (folder / "day 1" / "image 0.png",)
+
+
+def test_console_page_and_trainer_name_it_before_the_start(folder, home, capsys):
+    Image.fromarray(black()).save(folder / "day 1" / "image 0.mask.png")
+    flags = ["--preset", "pocket-style", "--home", str(home.root), "--images", str(folder), "--check"]
+    assert main(flags) == 0
+    assert "nothing of their images to learn: day 1/image 0.mask.png" in " ".join(capsys.readouterr().out.split())
+    config = validated({"model": {"base_model": "pocket"}, "dataset": {"images": str(folder), "resolution": 64}})
+    assert "day 1/image 0.mask.png" in " ".join(cautions(home, config, found_in(config.dataset)[0], "en"))
+    run = RunFolder.create(home, config)
+    with EventLog(run.events_file) as log:
+        prepare._images(run, config, log)
+    assert [one.code for one in run.view().warnings if one.code.startswith("mask")] == ["mask_empty"]
 
 
 def test_a_mask_of_which_the_crop_leaves_nothing_is_named(tmp_path):

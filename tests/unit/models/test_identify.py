@@ -133,6 +133,12 @@ def test_the_format_is_that_of_most_weights(tmp_path):
     assert identify(mixed).dtype == "fp16"
 
 
+def test_the_format_is_that_of_the_unet_however_large_the_other_parts_are(tmp_path):
+    others = dict.fromkeys([name for name in sdxl() if not name.startswith("model.diffusion_model.")], "F64")
+    path = write(tmp_path / "a.safetensors", sdxl(), dtypes=others)
+    assert identify(path).dtype == "fp16"
+
+
 def lora(down, up):
     return {f"lora_unet_down_blocks_0_attentions_0_proj_in.{part}": (16, 320) for part in (down, up, "alpha")}
 

@@ -3,11 +3,17 @@
 from pathlib import Path
 
 import pytest
+from tiny import images
 
+from app.desk.plan import cautions, found_in
+from trainer.console.main import main
+from trainer.contract.events import EventLog
 from trainer.contract.presets import load_preset
 from trainer.contract.settings.config import validated
 from trainer.contract.wording import for_console
+from trainer.engine import prepare
 from trainer.planning.strength import USUAL, far_strengths, strength_problems
+from trainer.runs.folder import RunFolder
 
 PRESETS = sorted((Path(__file__).parents[3] / "presets").glob("*.toml"))
 
@@ -56,6 +62,21 @@ def test_the_text_encoders_own_rate_counts_where_it_is_trained():
     assert far_strengths(config(optimizer=rates)) == []
     (far,) = far_strengths(config(optimizer=rates, adapter={"text_encoder_2": True}))
     assert (far.what, list(far.remedy)) == ("text encoder", ["optimizer.text_learning_rate"])
+
+
+def test_console_page_and_trainer_say_it_before_the_start(home, tmp_path, capsys):
+    folder = str(images(tmp_path / "pictures", 2))
+    wild = {"adapter": {"alpha": 128, "rank": 2}, "optimizer": {"learning_rate": 0.1}}
+    flags = ["--adapter.alpha", "128", "--adapter.rank", "2", "--optimizer.learning_rate", "0.1", "--check"]
+    assert main(["--preset", "pocket-style", "--home", str(home.root), "--images", folder, *flags]) == 0
+    assert "alpha / rank) is 6.4; usual for pocket is" in " ".join(capsys.readouterr().out.split())
+    made = config("pocket", dataset={"images": folder}, **wild)
+    (said,) = cautions(home, made, found_in(made.dataset)[0], "en")
+    assert said.startswith("Learning strength 6.4 is far from what is usual for pocket")
+    run = RunFolder.create(home, made)
+    with EventLog(run.events_file) as log:
+        prepare._images(run, made, log)
+    assert "strength_unusual" in {one.code for one in run.view().warnings}
 
 
 @pytest.mark.parametrize("preset", [path.stem for path in PRESETS])

@@ -164,6 +164,8 @@ def test_only_sets_are_renamed(home, one, folder, tmp_path):
         assert not path.exists() or path.is_file() or not is_set(home, path)
         with pytest.raises((InvalidSettings, NotOurs)):
             rename(home, path, "ana")
+    (tmp_path / "linked").symlink_to(folder)
+    assert not is_set(home, tmp_path / "linked"), "a user's own folder may be a link"
     (home.sets / "link").symlink_to(folder)
     with pytest.raises(NotOurs):
         rename(home, home.sets / "link", "ana")

@@ -2,6 +2,7 @@ import json
 import os
 import re
 import time
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -16,6 +17,7 @@ from app.live.feed import PATIENCE_SECONDS, Feed
 from app.live.monitor import Watches
 from app.live.panel import Panel
 from app.server.files import routes
+from app.server.standby import Standby
 from trainer.contract.events import (
     EventLog,
     Lora,
@@ -414,8 +416,11 @@ def test_the_route_answers_with_json_or_nothing_new(panel, home):
 
 
 def test_an_open_page_starts_what_waits_for_a_trainer_that_was_killed(home, monkeypatch):
-    feed, started = Feed(home, Watches()), []
+    feed, started, clock = Feed(home, Watches()), [], [0.0]
     monkeypatch.setattr(Queue, "take_over", lambda queue: started.append(queue.home))
-    for now in (100.0, 101.0, 104.9, 105.1):
-        feed._take_over(now)
+    monkeypatch.setattr(Standby, "keep", lambda *_: None)  # it would start a process
+    monkeypatch.setattr("app.live.feed.time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
+    client = TestClient(Starlette(routes=feed.routes()))
+    for clock[0] in (100.0, 101.0, 104.9, 105.1):
+        assert client.get("/atelier/live").status_code == 200
     assert started == [home, home]
