@@ -184,6 +184,13 @@ def test_a_training_needs_no_standard_streams(new_run, closed):
     assert run.log_file.read_bytes().count(b"Training: ") == 0
 
 
+def test_the_page_needs_no_standard_streams():
+    """It refuses a port as ever; a traceback ends with another code."""
+    command = [sys.executable, "-m", "app.ui", "--no-browser", "--port", "99999999"]
+    ended = subprocess.run(command, cwd=CHECKOUT, preexec_fn=lambda: os.closerange(0, 3), check=False)
+    assert ended.returncode == 2
+
+
 def test_a_training_whose_output_nobody_reads_any_more_goes_on(new_run):
     run = new_run()
     shell = console(run)

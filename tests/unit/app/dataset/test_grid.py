@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import app.dataset.folder
 from app.dataset.folder import CHOICES, ImageFolder, _listings
 from app.dataset.grid import AT_ONCE, FIRST, answers, with_captions
 from app.dataset.page import CaptionGrid, first_page
@@ -96,8 +97,11 @@ def test_for_a_change_the_folder_is_not_listed_anew_and_each_line_is_read_once(h
     listed, read, replay = [], [], overlay._replay
     monkeypatch.setattr("app.dataset.folder.listing", lambda path: listed.append(path) or listing(path))
     monkeypatch.setattr(overlay, "_replay", lambda known, record: read.append(record) or replay(known, record))
+    made, plain = [], app.dataset.folder.with_entry
+    monkeypatch.setattr("app.dataset.folder.with_entry", lambda one, *rest: made.append(one) or plain(one, *rest))
     overlay._said_in.cache_clear()
     assert "error" not in ask(home, what, folder, name="c.png", caption="fox")
+    assert len(made) == 1  # the other images are as they were
     assert (listed, len(read)) == ([], 1)
     assert overlay._said_in.cache_info().misses <= 3  # the lines of three images
 

@@ -64,6 +64,16 @@ def test_what_a_kill_kept_from_being_encoded_is_encoded_later_to_the_same_bits(f
         assert torch.equal(one.std, later.posteriors[key].std)
 
 
+def test_a_step_reads_what_it_shows_and_no_other_image_stays_in_memory(family, images, tmp_path, monkeypatch):
+    data, _ = encode(family, images, tmp_path / "cache")
+    read, plain = [], TensorCache.recall
+    monkeypatch.setattr(TensorCache, "recall", lambda cache, key: read.append(key) or plain(cache, key))
+    first = data.posteriors[0, False]
+    assert torch.equal(data.posteriors[0, False].mean, first.mean)
+    assert not torch.equal(data.posteriors[1, False].mean, first.mean)
+    assert (len(read), len(set(read))) == (3, 2)
+
+
 def test_the_same_image_twice_has_one_posterior(family, tmp_path, monkeypatch):
     folder = tiny.images(tmp_path / "many", count=3)
     shutil.copy(folder / "image 0.png", folder / "twin.png")
