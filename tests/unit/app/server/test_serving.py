@@ -31,3 +31,11 @@ def test_the_names_of_flag_and_variable_reach_the_guard(home, monkeypatch, flags
     assert client.get("/").status_code == 200
     for name in NAMES:
         assert client.get("/", headers={"host": name}).status_code == (200 if flags or variable else 400)
+
+
+def test_a_wrong_flag_is_named_without_commanding_the_terminal(capsys):
+    with pytest.raises(SystemExit):
+        ui.main(["--port", "\x1b]0;title\x07\x1b[2J"])
+    told = capsys.readouterr().err
+    assert "\\x1b]0;title" in told
+    assert "\x1b" not in told
