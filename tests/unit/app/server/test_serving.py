@@ -35,7 +35,7 @@ def test_the_names_of_flag_and_variable_reach_the_guard(home, monkeypatch, flags
 
 def test_a_wrong_flag_is_named_without_commanding_the_terminal(capsys):
     with pytest.raises(SystemExit):
-        ui.main(["--port", "\x1b]0;title\x07\x1b[2J"])
+        ui.main(["--no-such-flag\x1b]0;title\x07\x1b[2J"])
     told = capsys.readouterr().err
     assert "\\x1b]0;title" in told
     assert "\x1b" not in told
