@@ -16,7 +16,8 @@ from trainer.contract.home import Home
 from trainer.projects.transfer import import_project
 
 VIEWS = "dataset.views"
-SHOW_FAILED = "() => document.querySelector('#import-failed .failure')?.scrollIntoView({ block: 'nearest' })"
+SHOW_FAILED = """() => requestAnimationFrame(() => requestAnimationFrame(() =>
+    document.querySelector('#import-failed .failure')?.scrollIntoView({ block: 'nearest' })))"""  # once it has its size
 FOUR = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", VIEWS)
 
 

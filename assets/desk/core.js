@@ -68,8 +68,11 @@ async function peek(what, question = {}) {
 // Change something: one question after the other. What could not be kept is entered still, and is kept next.
 function ask(what, question, unkept = {}) {
   busy += 1;
+  const sent = Object.keys(unkept).map((place) => rows.get(place));
+  for (const row of sent) row.sent = (row.sent ?? 0) + 1;
   turn = turn.then(async () => {
     const answer = await peek(what, { project: state.project, ...question });
+    for (const row of sent) row.sent -= 1;
     failed = !take(answer);
     busy -= 1;
     if (failed) {

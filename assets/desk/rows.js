@@ -52,7 +52,7 @@ function read(row) {
 // Show a value. Gradio's fields hear it as they hear a keyboard.
 function write(row, value) {
   const field = fieldOf(row);
-  if (!field || row.dirty || same(read(row), value)) return;
+  if (!field || same(read(row), value)) return;
   if (row.kind === "switch") field.checked = Boolean(value);
   else {
     const kinds = { TEXTAREA: HTMLTextAreaElement, SELECT: HTMLSelectElement };
@@ -64,7 +64,6 @@ function write(row, value) {
 
 // Show another value, as if it had been entered.
 function enter(row, value) {
-  row.dirty = false;
   write(row, value);
   row.dirty = true;
   return keep(true);
@@ -113,7 +112,7 @@ function drawMark(row) {
 function drawRows() {
   for (const row of rows.values()) {
     if (!fieldOf(row)) continue;
-    write(row, state.values[row.place]);
+    if (!row.dirty && !row.sent) write(row, state.values[row.place]); // else what was typed since is newer
     drawMark(row);
     drawRange(row);
     if (row.node) row.node.hidden = !applies(row) && !(row.place in state.usual);

@@ -4,6 +4,7 @@ import math
 import sys
 
 import pytest
+from accelerate.state import AcceleratorState
 from benchmarks import card, step
 
 
@@ -29,6 +30,7 @@ def test_the_settings_of_every_training_on_a_card_are_allowed(tmp_path, monkeypa
 @pytest.mark.parametrize("side", step.SIDES)
 def test_the_step_of_every_side_runs_on_the_first_model(side):
     make, dtype = step.SIDES[side]
+    AcceleratorState._reset_state(reset_partial_state=True)  # another test's precision
     (seconds,) = make(dtype, "pocket", 64, 1, Unmeasured())
     assert math.isfinite(seconds)
     assert seconds > 0
