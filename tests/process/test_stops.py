@@ -1,11 +1,14 @@
 """SIGTERM and the like, as service managers, containers, terminals and people send them: stopped, saved, resumable."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -207,6 +210,10 @@ def test_the_page_ends_alone_and_the_training_continues(tmp_path, monkeypatch):
     site.start()
     monkeypatch.delenv("TMPDIR")
     try:
+        form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n--x--\r\n'
+        upload = Request(f"{site.url}/gradio_api/upload", form, {"Content-Type": "multipart/form-data; boundary=x"})  # noqa: S310
+        with urlopen(upload) as answer:  # noqa: S310 - our own server
+            assert Path(json.load(answer)[0]).is_relative_to(tmp_path / "home" / "temporary")
         run = quick_run(Home(tmp_path / "home"), "ana", dataset={"views": 2000})
         child = process.start(run)
         begun(run)
