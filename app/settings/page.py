@@ -16,8 +16,10 @@ from trainer.contract.home import Home
 from trainer.projects.transfer import import_project
 
 VIEWS = "dataset.views"
-SHOW_FAILED = """() => requestAnimationFrame(() => requestAnimationFrame(() =>
-    document.querySelector('#import-failed .failure')?.scrollIntoView({ block: 'nearest' })))"""  # once it has its size
+SHOW_FAILED = """() => {  // again once it has its size
+    const show = () => document.querySelector('#import-failed .failure')?.scrollIntoView({ block: 'nearest' });
+    for (const wait of [0, 200, 600]) setTimeout(show, wait);
+}"""
 FOUR = ("adapter.rank", "adapter.alpha", "optimizer.learning_rate", VIEWS)
 
 
