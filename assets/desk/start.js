@@ -93,7 +93,7 @@ async function drawImages() {
   if (error) return place.replaceChildren(make("p", "wrong", error));
   put("images", html);
   const counted = place.querySelector(".counted");
-  if (!counted || !state.look_closer) return;
+  if (!counted || !state.look_closer || counted.querySelector(".desk-link")) return; // they are there: only the question was another
   counted.append(Object.assign(make("a", "link leads closer", words.see), { href: "/dataset" }));
   const renaming = button("link", words.rename, () => renameSet(renaming, set));
   if (set) counted.append(renaming);

@@ -41,6 +41,8 @@ def test_dropped_images_get_another_name_and_are_found_again_by_it(page: Page, s
     page.goto("/?new=1")
     field(page, "textbox", "Name").fill("sets")
     page.locator("#drop input[type=file]").set_input_files(sorted(DEMO.glob("*.png"))[:2])
+    with page.expect_response(lambda answer: "desk_images" in (answer.request.post_data or "")):
+        field(page, "textbox", "Trigger word").fill("oma")
     page.get_by_role("button", name="Rename", exact=True).click()
     name = page.get_by_label("New name for these images")
     expect(name).to_be_focused()

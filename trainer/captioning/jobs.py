@@ -27,7 +27,7 @@ from trainer.contract.ours import check_all, read_plain
 from trainer.contract.toml import read_toml
 from trainer.dataset.captions import Item
 from trainer.dataset.errors import FolderMissing
-from trainer.dataset.overlay import Entry, change, existing_overlay, overlay_file
+from trainer.dataset.overlay import Entry, captioning_folder, change, existing_overlay
 from trainer.dataset.problems import Problem
 from trainer.dataset.scan import look
 from trainer.runs import process
@@ -76,7 +76,7 @@ class CaptionJob(WorkFolder):
     @classmethod
     def of(cls, home: Home, folder: Path) -> CaptionJob:
         """That of this image folder; `exists` says whether there ever was one."""
-        return cls(overlay_file(home, folder).with_name("captioning"))
+        return cls(captioning_folder(home, folder))
 
     @property
     def exists(self) -> bool:

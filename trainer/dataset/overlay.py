@@ -81,6 +81,11 @@ def overlay_file(home: Home, folder: Path) -> Path:
     return home.sets / f"{name}-{digest}" / "metadata.jsonl"
 
 
+def captioning_folder(home: Home, folder: Path) -> Path:
+    """Returns where the automatic captioning of this image folder works, once there was one."""
+    return overlay_file(home, folder).with_name("captioning")
+
+
 def existing_overlay(home: Home, folder: Path) -> Path | None:
     """Returns the overlay of this image folder if there is one.
 

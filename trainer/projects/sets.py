@@ -15,17 +15,17 @@ from itertools import count
 from pathlib import Path, PurePath
 from typing import Any
 
-from trainer.captioning.jobs import CaptionJob
 from trainer.contract.errors import InvalidSettings, TrainerError
 from trainer.contract.home import Home
 from trainer.contract.ours import check, check_all
 from trainer.contract.settings.config import paths_of
 from trainer.dataset import caption_files, formats, mask_files
-from trainer.dataset.overlay import overlay_file
+from trainer.dataset.overlay import captioning_folder, overlay_file
 from trainer.projects.project import Project, checked_name
 from trainer.runs import moved
 from trainer.runs.folder import RunFolder
 from trainer.runs.queue import Queue
+from trainer.runs.workfolder import worker_in
 
 KEPT = (*formats.SUFFIXES, *caption_files.SUFFIXES)
 IMAGE_SUFFIX, CAPTION_SUFFIX = ("|".join(map(re.escape, known)) for known in (formats.SUFFIXES, caption_files.SUFFIXES))
@@ -110,9 +110,8 @@ def rename(home: Home, folder: Path, wanted: str) -> Path:
         wanted: Its new name, which gets a number if it is taken.
 
     Raises:
-        InvalidSettings: It is no set, no folder can be called so on every system, or a run that is trained or waits
-            reads it.
-        CaptioningBusy: It is being captioned.
+        InvalidSettings: It is no set, no folder can be called so on every system, it is being captioned, or a run that
+            is trained or waits reads it.
         OSError: The system refuses.
     """
     name = checked_name(wanted, of="set")
@@ -153,9 +152,9 @@ def _refuse_used(home: Home, folder: Path) -> None:
         if any(PurePath(path).is_relative_to(folder) for _, path in paths_of(run.config())):
             seen = f"The images in {folder.name} are needed by {run.path.name}, which is trained or waits."
             raise InvalidSettings(seen, hint="Rename them once it has ended.")
-    job = CaptionJob.of(home, folder)
-    if job.exists and (worker := job.process()) is not None:
-        raise job.busy(worker.pid)
+    if worker_in(captioning_folder(home, folder)) is not None:
+        seen = f"The images in {folder.name} are being captioned."
+        raise InvalidSettings(seen, hint="Rename them once that has ended.")
 
 
 def _is_free(home: Home, folder: Path, wanted: Path) -> bool:

@@ -24,8 +24,24 @@ Request = Literal["stop", "end", "pause", "sample", "save"]
 BY_PEOPLE: tuple[Request, ...] = ("stop", "pause", "sample", "save")
 PATIENCE = 10.0  # seconds that whoever starts a process may lock its folder
 
+PROCESS = "process.json"
+
 # What reading a small file of JSON may raise that is missing or holds something else
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
+
+def worker_in(folder: Path) -> psutil.Process | None:
+    """The live process working in a folder, or None; a zombie or a reused process number does not count."""
+    try:
+        record = json.loads(read_plain(folder / PROCESS))
+        process = psutil.Process(record["pid"])
+        started = process.create_time()
+        same = abs(started - record["started"]) < 1.0
+        if not same and "since_boot" in record:  # the system clock was set, and both times with it
+            same = abs(started - psutil.boot_time() - record["since_boot"]) < 1.0
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (*UNUSABLE, psutil.Error):
+        return None
 
 
 @dataclass(frozen=True)
@@ -56,7 +72,7 @@ class WorkFolder(ABC):
     @property
     def process_file(self) -> Path:
         """Number and start time of the process."""
-        return self.path / "process.json"
+        return self.path / PROCESS
 
     @property
     def control(self) -> Path:
@@ -186,13 +202,4 @@ class WorkFolder(ABC):
 
     def process(self) -> psutil.Process | None:
         """The live process working here, or None; a zombie or a reused process number does not count."""
-        try:
-            record = json.loads(read_plain(self.process_file))
-            process = psutil.Process(record["pid"])
-            started = process.create_time()
-            same = abs(started - record["started"]) < 1.0
-            if not same and "since_boot" in record:  # the system clock was set, and both times with it
-                same = abs(started - psutil.boot_time() - record["since_boot"]) < 1.0
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except (*UNUSABLE, psutil.Error):
-            return None
+        return worker_in(self.path)

@@ -1,7 +1,6 @@
 """Image sets: dropped files lose nobody's place, and a set is called otherwise wherever it is named."""
 
 import hashlib
-import os
 
 import psutil
 import pytest
@@ -179,8 +178,7 @@ def test_while_something_reads_it_it_keeps_its_name(home, one, monkeypatch, at_w
     if at_work == "captioning":
         job = CaptionJob.of(home, one)
         job.path.mkdir(parents=True)
-        job.settings_file.write_text(f"folder = '{one}'\n")
-        monkeypatch.setattr(CaptionJob, "process", lambda _job: psutil.Process(os.getpid()))
+        job.record(psutil.Process())
     else:
         monkeypatch.setattr(Queue, "active" if at_work == "a run in training" else "waiting", asked(run, at_work))
     with pytest.raises(Exception, match=r"captioned|needed by"):
