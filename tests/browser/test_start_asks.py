@@ -40,7 +40,10 @@ def test_dropping_again_adds_and_the_project_keeps_the_folder(page: Page, site: 
 def test_dropped_images_get_another_name_and_are_found_again_by_it(page: Page, site: Site):
     page.goto("/?new=1")
     field(page, "textbox", "Name").fill("sets")
-    page.locator("#drop input[type=file]").set_input_files(sorted(DEMO.glob("*.png"))[:2])
+    page.locator("#drop input[type=file]").set_input_files(
+        [*sorted(DEMO.glob("*.png"))[:2], *sorted(DEMO.glob("*.txt"))[:2]]
+    )
+    expect(page.get_by_role("button", name="Rename", exact=True)).to_be_visible()
     with page.expect_response(lambda answer: "desk_images" in (answer.request.post_data or "")):
         field(page, "textbox", "Trigger word").fill("oma")
     page.get_by_role("button", name="Rename", exact=True).click()
